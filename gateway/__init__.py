@@ -1,0 +1,1 @@
+"""HTTP in, replies out: owns the webhook routes and the platform tokens."""

@@ -1,0 +1,1 @@
+"""What both sides speak: messages, settings, errors, events and the store; imports neither side."""

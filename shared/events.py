@@ -1,0 +1,169 @@
+"""Named events: what code says happened; here alone they become log lines and counters.
+
+Code emits an event with fields; this module picks the level, hides secrets, and writes one JSON line an event, or a
+line for people on a terminal. Lines are written by a thread of their own, so a slow log never stalls a loop.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import queue
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from logging.handlers import QueueHandler, QueueListener
+from typing import TextIO
+
+import msgspec
+
+Field = str | int | float | bool | None
+
+
+class Event(enum.StrEnum):
+    """Every event there is; the value is its name in the log and in the metrics."""
+
+    STARTED = "started"
+    READY = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    REQUEST_FAILED = "request_failed"
+    WEBHOOK_REJECTED = "webhook_rejected"
+    WEBHOOK_IGNORED = "webhook_ignored"
+    MESSAGE_ACCEPTED = "message_accepted"
+    MESSAGE_DUPLICATE = "message_duplicate"
+    MESSAGE_REFUSED = "message_refused"
+    STRANGER = "stranger"
+    SESSION_CLAIMED = "session_claimed"
+    CLAIMS_ADOPTED = "claims_adopted"
+    CLAIM_LOST = "claim_lost"
+    TURN_ENDED = "turn_ended"
+    TURN_PARKED = "turn_parked"
+    TURN_RETRIED = "turn_retried"
+    TURN_INTERRUPTED = "turn_interrupted"
+    MESSAGE_DEAD = "message_dead"
+    WORKER_STARTED = "worker_started"
+    WORKER_READY = "worker_ready"
+    WORKER_FAILED_TO_START = "worker_failed_to_start"
+    WORKER_HUNG = "worker_hung"
+    WORKER_STACKS = "worker_stacks"
+    WORKER_KILLED = "worker_killed"
+    WORKER_DIED = "worker_died"
+    WORKER_RECYCLED = "worker_recycled"
+    WORKER_SAID = "worker_said"
+    TOOL_FAILED = "tool_failed"
+    TOOL_LEAKED = "tool_leaked"
+    MODEL_FAILED = "model_failed"
+    SESSION_LOG_FAILED = "session_log_failed"
+    SESSION_LOG_SALVAGED = "session_log_salvaged"
+    REPLY_SENT = "reply_sent"
+    REPLY_POSTPONED = "reply_postponed"
+    REPLY_REFUSED = "reply_refused"
+    REPLY_AMBIGUOUS = "reply_ambiguous"
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_RECOVERED = "store_recovered"
+
+
+LEVELS = {
+    Event.REQUEST_FAILED: logging.ERROR,
+    Event.MESSAGE_DEAD: logging.ERROR,
+    Event.STORE_UNAVAILABLE: logging.ERROR,
+    Event.WORKER_FAILED_TO_START: logging.ERROR,
+    Event.WORKER_HUNG: logging.WARNING,
+    Event.WORKER_STACKS: logging.WARNING,
+    Event.WORKER_KILLED: logging.WARNING,
+    Event.WORKER_DIED: logging.WARNING,
+    Event.TURN_RETRIED: logging.WARNING,
+    Event.CLAIM_LOST: logging.WARNING,
+    Event.WEBHOOK_REJECTED: logging.WARNING,
+    Event.MESSAGE_REFUSED: logging.WARNING,
+    Event.TOOL_FAILED: logging.WARNING,
+    Event.TOOL_LEAKED: logging.WARNING,
+    Event.MODEL_FAILED: logging.WARNING,
+    Event.SESSION_LOG_FAILED: logging.WARNING,
+    Event.REPLY_POSTPONED: logging.WARNING,
+    Event.REPLY_REFUSED: logging.ERROR,
+    Event.REPLY_AMBIGUOUS: logging.WARNING,
+    Event.WEBHOOK_IGNORED: logging.DEBUG,
+    Event.SESSION_CLAIMED: logging.DEBUG,
+    Event.WORKER_STARTED: logging.DEBUG,
+}
+
+
+class Events:
+    """Where code says what happened; ``counts`` holds how often each event was said."""
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger or logging.getLogger("gatehouse")
+        self.counts: Counter[Event] = Counter()
+
+    def emit(self, event: Event, **fields: Field) -> None:
+        """Say that this happened, with the fields that tell which and why; never raises, never blocks."""
+        self.counts[event] += 1
+        level = LEVELS.get(event, logging.INFO)
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, event.value, extra={"fields": fields})
+
+
+class LineFormatter(logging.Formatter):
+    """One line a record: JSON, or ``time level event key=value`` for people; secrets become ``***``."""
+
+    def __init__(self, secrets: Iterable[str], *, people: bool) -> None:
+        super().__init__()
+        self._secrets = tuple(secrets)
+        self._people = people
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        fields: dict[str, Field] = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        line = self._for_people(record, fields) if self._people else self._as_json(record, fields)
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        return line
+
+    def _as_json(self, record: logging.LogRecord, fields: dict[str, Field]) -> str:
+        head = {"at": round(record.created, 3), "level": record.levelname.lower(), "event": record.getMessage()}
+        if record.name != "gatehouse":
+            head["logger"] = record.name
+        return msgspec.json.encode(head | fields).decode()
+
+    def _for_people(self, record: logging.LogRecord, fields: dict[str, Field]) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        rest = " ".join(f"{name}={value}" for name, value in fields.items() if value not in {None, ""})
+        return f"{clock} {record.levelname.lower():7} {record.getMessage()} {rest}".rstrip()
+
+
+class LogWriter:
+    """Owns the process's log output: a queue and the thread that writes its lines."""
+
+    def __init__(self, secrets: Iterable[str], stream: TextIO | None = None) -> None:
+        target = stream or sys.stdout
+        self._handler = logging.StreamHandler(target)
+        self._handler.setFormatter(LineFormatter(secrets, people=target.isatty()))
+        records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+        self._door = _Door(records)
+        self._listener = QueueListener(records, self._handler)
+
+    def start(self) -> None:
+        """Take over the root logger and start the thread."""
+        root = logging.getLogger()
+        root.handlers[:] = [self._door]
+        root.setLevel(logging.INFO)
+        for noisy in ("httpx2", "httpcore2", "asyncio", "uvicorn.access"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        self._listener.start()
+
+    def stop(self) -> None:
+        """Write what is queued and end the thread."""
+        self._listener.stop()
+        logging.getLogger().handlers[:] = [self._handler]
+
+
+class _Door(QueueHandler):
+    """Queues a record as it is: nothing is formatted on the caller's time."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record

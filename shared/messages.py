@@ -1,0 +1,269 @@
+"""The structs that cross every boundary: what came in, what is claimed, how a turn ended, what goes out.
+
+An arrival becomes an inbox row; a claim leases a session's next messages to a host; a turn's outcome
+settles the claim; settling writes replies, which the delivery sends. Transcript messages are opaque
+JSON bytes everywhere but in the agent: one object of the chat-completions form each.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class MessageState(enum.StrEnum):
+    """Where a message is."""
+
+    WAITING = "waiting"  #: accepted, in the inbox; its session may be claimed or not
+    DONE = "done"  #: settled; its reply is in the outbox or has been sent
+    DEAD = "dead"  #: used up its attempts; kept until it is retried or purged
+
+
+class TurnStatus(enum.StrEnum):
+    """How a turn ended that came to an end."""
+
+    REPLIED = "replied"  #: the agent gave its answer
+    INTERRUPTED = "interrupted"  #: the sender stopped it
+    TIMED_OUT = "timed_out"  #: turn timeout, or no model answered in time
+    FAILED = "failed"  #: the model refused, or the turn raised
+
+
+class ReplyStatus(enum.StrEnum):
+    """What a reply reports to its receiver."""
+
+    REPLIED = "replied"
+    FAILED = "failed"
+
+
+class ReplyState(enum.StrEnum):
+    """Where a reply's outbox row is."""
+
+    PENDING = "pending"  #: to be sent, at its due time
+    SENT = "sent"  #: the platform took it
+    FAILED = "failed"  #: the platform refused it for good
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens and calls spent, all counts."""
+
+    model_calls: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.model_calls + other.model_calls,
+            self.tool_calls + other.tool_calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """One message to accept.
+
+    ``id`` is a message id; ``session`` a session key; ``reply`` the platform's own JSON address for the
+    answer, opaque to all but that platform; any of ``dedupe`` seen within ``dedupe_ttl_s`` seconds makes
+    it a duplicate; ``history`` seeds a session that does not exist yet; ``at`` is unix seconds.
+    """
+
+    id: str
+    session: str
+    platform: str
+    user: str
+    text: str
+    reply: bytes
+    dedupe: tuple[str, ...]
+    dedupe_ttl_s: float
+    at: float
+    history: tuple[bytes, ...] = ()
+    traceparent: str = ""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of an arrival: its message id (the first one's for a duplicate) and how many wait before it."""
+
+    message_id: str
+    duplicate: bool
+    ahead: int = 0
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """One waiting message inside a claim; ``seq`` orders a session's messages, ``attempts`` counts past executions."""
+
+    id: str
+    seq: int
+    user: str
+    text: str
+    at: float
+    attempts: int = 0
+    suspect: bool = False
+    traceparent: str = ""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One finished step of a turn: the transcript messages it added and the todo list if it changed (JSON array)."""
+
+    number: int
+    messages: tuple[bytes, ...]
+    todo: bytes | None = None
+    usage: Usage = Usage()
+
+
+class ClaimRef(msgspec.Struct, frozen=True):
+    """Names one claim: its session and the fencing epoch every write of it carries."""
+
+    session: str
+    epoch: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A session's pending messages, leased to one host.
+
+    ``version`` is the epoch of the session's last settle (0 for a new one) and names the conversation a worker
+    may have cached; ``steps`` are the checkpoints an earlier attempt left, oldest first.
+    """
+
+    ref: ClaimRef
+    platform: str
+    version: int
+    messages: tuple[Pending, ...]
+    steps: tuple[Step, ...] = ()
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """What a session holds: transcript messages, oldest first, and its todo list (JSON array, None if never set)."""
+
+    version: int
+    messages: tuple[bytes, ...]
+    todo: bytes | None = None
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """Outcome: the turn came to an end; ``text`` goes to the sender, ``messages`` join the history."""
+
+    status: TurnStatus
+    text: str
+    messages: tuple[bytes, ...]
+    todo: bytes | None = None
+    usage: Usage = Usage()
+    worker: str = ""
+    error: str = ""
+
+
+class Parked(msgspec.Struct, frozen=True, tag=True):
+    """Outcome: the worker drained; checkpoints stay, no attempt is used, the session is claimable at once."""
+
+
+class Retry(msgspec.Struct, frozen=True, tag=True):
+    """Outcome: the execution was lost; the session is claimable again after ``delay_s`` seconds."""
+
+    delay_s: float
+    attempts: int
+    suspect: bool
+    error: str
+
+
+class Dead(msgspec.Struct, frozen=True, tag=True):
+    """Outcome: the attempts are used up; the message is kept as a dead letter and ``text`` tells the sender."""
+
+    attempts: int
+    error: str
+    text: str
+    stacks: str = ""
+
+
+Outcome = Ended | Parked | Retry | Dead
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """One outbox row: ``text`` as written by the agent, or one ready-made chunk of it where ``rendered``.
+
+    ``address`` is the arrival's ``reply``; ``lease`` fences the send; ``attempts`` counts past sends.
+    """
+
+    session: str
+    message_id: str
+    part: int
+    platform: str
+    text: str
+    address: bytes
+    status: ReplyStatus
+    rendered: bool = False
+    attempts: int = 0
+    lease: int = 0
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key that names this chunk on every attempt to send it."""
+        return f"{self.message_id}.{self.part}"
+
+
+class SessionSummary(msgspec.Struct, frozen=True):
+    """One row of the session list; ``running`` while claimed, ``waiting`` counts its waiting messages."""
+
+    key: str
+    platform: str
+    version: int
+    updated_at: float
+    running: bool
+    waiting: int
+
+
+class ReplyTrace(msgspec.Struct, frozen=True):
+    """One reply chunk's way out; times are unix seconds, None until it happened."""
+
+    part: int
+    state: ReplyState
+    attempts: int
+    sent_id: str | None
+    sent_at: float | None
+    error: str
+
+
+class MessageTrace(msgspec.Struct, frozen=True):
+    """Where one message is: every stage with its time in unix seconds, None until it happened."""
+
+    id: str
+    session: str
+    platform: str
+    user: str
+    state: MessageState
+    attempts: int
+    suspect: bool
+    worker: str
+    error: str
+    accepted_at: float
+    claimed_at: float | None
+    settled_at: float | None
+    running: bool
+    usage: Usage
+    replies: tuple[ReplyTrace, ...]
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that used up its attempts; ``stacks`` are those of the last kill."""
+
+    id: str
+    session: str
+    platform: str
+    user: str
+    text: str
+    attempts: int
+    error: str
+    stacks: str
+    accepted_at: float
+    dead_at: float
+
+
+def session_key(platform: str, account: str, conversation: str, thread: str | None = None) -> str:
+    """Build a session key, ``platform:account:conversation[:thread]``.
+
+    Only the last part may hold a colon, so two sessions never share a key.
+    """
+    key = f"{platform}:{account}:{conversation}"
+    return f"{key}:{thread}" if thread else key

@@ -1,0 +1,246 @@
+"""Settings: one frozen, validated object, read once from the environment and a ``.env`` file.
+
+The only module that reads the environment. A bad value raises SettingsError, which names the setting.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from dotenv import dotenv_values
+
+from shared.errors import SettingsError
+from shared.settings_reader import Reader
+
+DEFAULT_SYSTEM_PROMPT = (
+    "You are a helpful assistant in a chat. Answer briefly and plainly. "
+    "Keep the todo list with the todo tool when there is more than one thing to do."
+)
+
+#: what a child process may see of the environment beside the model keys
+HARMLESS_VARIABLES = frozenset(
+    "PATH HOME USER LANG LANGUAGE TZ TMPDIR VIRTUAL_ENV SSL_CERT_FILE SSL_CERT_DIR TERM NO_COLOR CI".split()
+)
+HARMLESS_PREFIXES = ("LC_", "PYTHON", "COVERAGE_", "ANTHROPIC_", "OPENAI_")
+
+#: the GATEHOUSE_ names that exist; any other one is a mistake
+KNOWN_NAMES = frozenset(
+    "GATEHOUSE_" + name
+    for name in (
+        "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
+        "HEARTBEAT_TIMEOUT WORKER_MEMORY MAX_ATTEMPTS WHEN_BUSY TODO_CACHE_SIZE TODO_CACHE_TTL LOG_FLUSH_INTERVAL "
+        "INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG API_KEYS ALLOW"
+    ).split()
+)
+
+
+class ModelSetting(msgspec.Struct, frozen=True):
+    """One model of the chain, with the key and url its SDK needs."""
+
+    provider: str
+    model: str
+    api_key: str
+    base_url: str
+
+
+class SlackSettings(msgspec.Struct, frozen=True):
+    """Slack's secrets and API base."""
+
+    signing_secret: str
+    bot_token: str
+    api_base: str
+
+
+class TelegramSettings(msgspec.Struct, frozen=True):
+    """Telegram's secrets and API base."""
+
+    bot_token: str
+    secret_token: str
+    api_base: str
+
+
+class StandardSettings(msgspec.Struct, frozen=True):
+    """The Standard Webhooks secret (``whsec_…``) and where replies are posted."""
+
+    secret: str
+    reply_url: str
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Every setting; times in seconds, sizes in the unit the name ends with."""
+
+    host: str
+    port: int
+    models: tuple[ModelSetting, ...]
+    system_prompt: str
+    workers: int
+    turns_per_worker: int
+    spares: int
+    api_timeout_s: float
+    stall_timeout_s: float
+    turn_timeout_s: float
+    kill_grace_s: float
+    heartbeat_timeout_s: float
+    worker_memory_mib: int
+    max_attempts: int
+    when_busy: str
+    todo_cache_size: int
+    todo_cache_ttl_s: float
+    log_flush_interval_s: float
+    inbox_limit: int
+    data_dir: Path
+    database_url: str
+    tool_modules: tuple[str, ...]
+    mcp_config: Path | None
+    api_keys: tuple[str, ...]
+    allow: tuple[str, ...]
+    slack: SlackSettings | None
+    telegram: TelegramSettings | None
+    standard: StandardSettings | None
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return every value that no log line may show."""
+        found = [*self.api_keys, *(model.api_key for model in self.models)]
+        if self.slack:
+            found += [self.slack.signing_secret, self.slack.bot_token]
+        if self.telegram:
+            found += [self.telegram.bot_token, self.telegram.secret_token]
+        if self.standard:
+            found += [self.standard.secret]
+        return tuple(secret for secret in found if len(secret) >= 6)
+
+
+def load_settings(env_file: Path = Path(".env")) -> Settings:
+    """Read the environment over the ``.env`` file and validate it. Raises SettingsError."""
+    values = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+    return parse_settings(values | dict(os.environ))
+
+
+def scrub_environment() -> None:
+    """Remove what child processes must not inherit from the environment: all but model keys and harmless names."""
+    for name in list(os.environ):
+        if name not in HARMLESS_VARIABLES and not name.startswith(HARMLESS_PREFIXES):
+            del os.environ[name]
+
+
+def parse_settings(values: Mapping[str, str]) -> Settings:
+    """Build the settings from named values. Raises SettingsError, which names the first one that is wrong."""
+    reader = Reader(values)
+    refuse_unknown_names(values)
+    api_keys = reader.words("GATEHOUSE_API_KEYS")
+    return Settings(
+        host=read_host(reader, api_keys),
+        port=reader.integer("PORT", 8000, 0, 65535),
+        models=read_models(reader),
+        system_prompt=reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT),
+        workers=reader.integer("GATEHOUSE_WORKERS", os.cpu_count() or 1, 0, 1024),
+        turns_per_worker=reader.integer("GATEHOUSE_TURNS_PER_WORKER", 32, 1, 4096),
+        spares=reader.integer("GATEHOUSE_SPARES", 1, 0, 64),
+        api_timeout_s=reader.seconds("GATEHOUSE_API_TIMEOUT", 300),
+        stall_timeout_s=reader.seconds("GATEHOUSE_STALL_TIMEOUT", 60),
+        turn_timeout_s=reader.seconds("GATEHOUSE_TURN_TIMEOUT", 900),
+        kill_grace_s=reader.seconds("GATEHOUSE_KILL_GRACE", 5),
+        heartbeat_timeout_s=reader.seconds("GATEHOUSE_HEARTBEAT_TIMEOUT", 5, least=0.5),
+        worker_memory_mib=reader.integer("GATEHOUSE_WORKER_MEMORY", 1024, 64, 1_048_576),
+        max_attempts=reader.integer("GATEHOUSE_MAX_ATTEMPTS", 3, 1, 100),
+        when_busy=reader.choice("GATEHOUSE_WHEN_BUSY", "enqueue", ("enqueue", "interrupt", "steer", "reject")),
+        todo_cache_size=reader.integer("GATEHOUSE_TODO_CACHE_SIZE", 10_000, 1, 10_000_000),
+        todo_cache_ttl_s=reader.seconds("GATEHOUSE_TODO_CACHE_TTL", 3600),
+        log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
+        inbox_limit=reader.integer("GATEHOUSE_INBOX_LIMIT", 10_000, 1, 100_000_000),
+        data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
+        database_url=read_database_url(reader),
+        tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
+        mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers"),
+        api_keys=api_keys,
+        allow=read_allow(reader),
+        slack=read_slack(reader),
+        telegram=read_telegram(reader),
+        standard=read_standard(reader),
+    )
+
+
+def refuse_unknown_names(values: Mapping[str, str]) -> None:
+    """Refuse a GATEHOUSE_ name that does not exist, with the nearest one that does."""
+    for name in sorted(values):
+        if name.startswith("GATEHOUSE_") and name not in KNOWN_NAMES:
+            near = difflib.get_close_matches(name, sorted(KNOWN_NAMES), n=1)
+            raise SettingsError(name, "there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def read_host(reader: Reader, api_keys: tuple[str, ...]) -> str:
+    host = reader.text("GATEHOUSE_HOST", "127.0.0.1")
+    if host not in {"127.0.0.1", "localhost", "::1"} and not api_keys:
+        raise SettingsError(
+            "GATEHOUSE_HOST", f"{host} is open to other machines: set GATEHOUSE_API_KEYS too, or listen on 127.0.0.1"
+        )
+    return host
+
+
+def read_models(reader: Reader) -> tuple[ModelSetting, ...]:
+    models = []
+    for word in reader.words("GATEHOUSE_MODEL") or ("offline",):
+        provider, _, model = word.partition(":")
+        match provider:
+            case "offline":
+                models.append(ModelSetting("offline", "offline", "", ""))
+            case "anthropic" | "openai" if model:
+                models.append(read_model(reader, provider, model))
+            case _:
+                raise SettingsError("GATEHOUSE_MODEL", f"{word!r} is none of anthropic:MODEL, openai:MODEL and offline")
+    return tuple(models)
+
+
+def read_model(reader: Reader, provider: str, model: str) -> ModelSetting:
+    prefix = provider.upper()
+    api_key = reader.text(f"{prefix}_API_KEY", "")
+    base_url = reader.url(f"{prefix}_BASE_URL", "")
+    if not api_key and not base_url:
+        raise SettingsError(
+            f"{prefix}_API_KEY", f"is not set, and GATEHOUSE_MODEL names {provider}:{model}; set it, or use offline"
+        )
+    return ModelSetting(provider, model, api_key or "none", base_url)
+
+
+def read_database_url(reader: Reader) -> str:
+    url = reader.text("DATABASE_URL", "")
+    if url and not url.startswith("sqlite:///"):
+        scheme = url.partition(":")[0]
+        raise SettingsError(
+            "DATABASE_URL", f"{scheme}: is not served by this release; unset it for SQLite in the data directory"
+        )
+    return url
+
+
+def read_allow(reader: Reader) -> tuple[str, ...]:
+    entries = reader.words("GATEHOUSE_ALLOW")
+    for entry in entries:
+        if entry != "*" and not all(entry.partition(":")):
+            raise SettingsError("GATEHOUSE_ALLOW", f"{entry!r} is neither * nor platform:user")
+    return entries
+
+
+def read_slack(reader: Reader) -> SlackSettings | None:
+    secrets = reader.both_or_neither("SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN")
+    base = reader.url("SLACK_API_BASE", "https://slack.com/api")
+    return SlackSettings(*secrets, base) if secrets else None
+
+
+def read_telegram(reader: Reader) -> TelegramSettings | None:
+    secrets = reader.both_or_neither("TELEGRAM_BOT_TOKEN", "TELEGRAM_SECRET_TOKEN")
+    base = reader.url("TELEGRAM_API_BASE", "https://api.telegram.org")
+    if secrets and not secrets[0].partition(":")[0].isdigit():
+        raise SettingsError("TELEGRAM_BOT_TOKEN", "is not of the form 123456:ABC…, as the platform gives it")
+    return TelegramSettings(*secrets, base) if secrets else None
+
+
+def read_standard(reader: Reader) -> StandardSettings | None:
+    values = reader.both_or_neither("STANDARD_WEBHOOK_SECRET", "STANDARD_WEBHOOK_REPLY_URL")
+    if not values:
+        return None
+    reader.base64_after("STANDARD_WEBHOOK_SECRET", "whsec_")
+    return StandardSettings(values[0], reader.url("STANDARD_WEBHOOK_REPLY_URL", ""))

@@ -1,0 +1,123 @@
+"""Reads one named value at a time and refuses what it cannot be; every refusal names the setting."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from shared.errors import SettingsError
+
+DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+class Reader:
+    """Typed access to named text values; an empty value counts as unset."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def text(self, name: str, default: str) -> str:
+        """Return the text, or the default if unset."""
+        return self._values.get(name, "").strip() or default
+
+    def integer(self, name: str, default: int, least: int, most: int) -> int:
+        """Return a whole number in a range."""
+        text = self.text(name, str(default))
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise SettingsError(name, f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    def seconds(self, name: str, default: float, least: float = 0.01) -> float:
+        """Return a duration in seconds, a week at the most."""
+        text = self.text(name, str(default))
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= 604_800:
+            raise SettingsError(name, f"{text!r} is not a number of seconds from {least:g} to 604800")
+        return value
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        """Return one of a few words."""
+        text = self.text(name, default)
+        if text not in choices:
+            raise SettingsError(name, f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """Return comma-separated words, blanks removed."""
+        return tuple(word for part in self.text(name, "").split(",") if (word := part.strip()))
+
+    def dotted_names(self, name: str) -> tuple[str, ...]:
+        """Return comma-separated module names."""
+        for word in self.words(name):
+            if not DOTTED_NAME.fullmatch(word):
+                raise SettingsError(name, f"{word!r} is not a module name such as mybot.tools")
+        return self.words(name)
+
+    def url(self, name: str, default: str) -> str:
+        """Return an http or https url without a trailing slash."""
+        text = self.text(name, default)
+        if not text:
+            return ""
+        try:
+            parts = urlsplit(text)
+            _ = parts.port
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise SettingsError(name, f"{text!r} is not an http or https url")
+        return text.rstrip("/")
+
+    def text_or_file(self, name: str, default: str) -> str:
+        """Return the text, or with a leading @ what the file of that path holds."""
+        text = self.text(name, default)
+        if not text.startswith("@"):
+            return text
+        try:
+            return Path(text[1:]).expanduser().read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(name, f"cannot read {text[1:]!r}: {error}") from None
+
+    def json_file(self, name: str, key: str) -> Path | None:
+        """Return the path of a JSON file that holds an object under this key, None if unset."""
+        text = self.text(name, "")
+        if not text:
+            return None
+        path = Path(text).expanduser()
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise SettingsError(name, f"cannot read {text!r}: {error}") from None
+        if not isinstance(content, dict) or not isinstance(content.get(key), dict):
+            raise SettingsError(name, f"{text!r} has no {key!r} object")
+        return path
+
+    def both_or_neither(self, first: str, second: str) -> tuple[str, str] | None:
+        """Return the values of two settings that only make sense together; None if neither is set."""
+        values = (self.text(first, ""), self.text(second, ""))
+        if all(values):
+            return values
+        if any(values):
+            missing, given = (second, first) if values[0] else (first, second)
+            raise SettingsError(missing, f"is not set, but {given} is; set both or neither")
+        return None
+
+    def base64_after(self, name: str, prefix: str) -> bytes:
+        """Return the bytes of a prefixed base64 secret, 24 to 64 of them; missing padding is tolerated."""
+        text = self.text(name, "")
+        body = text.removeprefix(prefix).rstrip("=")
+        try:
+            secret = base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            secret = b""
+        if not text.startswith(prefix) or not 24 <= len(secret) <= 64:
+            raise SettingsError(name, f"is not {prefix} and the base64 of 24 to 64 bytes")
+        return secret

@@ -1,0 +1,167 @@
+"""The port to everything durable: four objects, each the one owner of its tables.
+
+``inbox`` accepts messages and keeps them; ``claims`` leases sessions, fences every write of a turn and settles
+it; ``outbox`` holds replies until the platform took them; ``sessions`` reads what survives. Every method is one
+transaction, returns only once it is committed, and raises StoreUnavailable when it could not commit: then nothing
+of it was written. Times are unix seconds of the store's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from shared.messages import (
+    Arrival,
+    Claim,
+    ClaimRef,
+    Conversation,
+    DeadLetter,
+    MessageTrace,
+    Outcome,
+    Receipt,
+    Reply,
+    SessionSummary,
+    Step,
+)
+
+
+class Inbox(Protocol):
+    """Accepted messages and the keys that make a redelivery a duplicate."""
+
+    async def accept(self, arrival: Arrival) -> Receipt:
+        """Write one arrival unless any of its dedupe keys is known; many calls share one commit.
+
+        A duplicate gets the first one's message id. Raises InboxFull past the limit, for new messages only.
+        """
+
+    async def announce(self, reply: Reply, dedupe: tuple[str, ...], dedupe_ttl_s: float) -> bool:
+        """Put one reply into the outbox that answers no accepted message (a pairing code); False if a duplicate."""
+
+    async def waiting(self) -> int:
+        """Count the waiting messages of all sessions."""
+
+    async def trace(self, message_id: str) -> MessageTrace:
+        """Return every stage of one message. Raises NotFound."""
+
+    async def dead(self, limit: int = 100) -> list[DeadLetter]:
+        """Return dead letters, newest first."""
+
+    async def retry_dead(self, message_id: str) -> None:
+        """Make a dead letter wait again, with no attempts used. Raises NotFound."""
+
+    async def purge_dead(self, message_id: str) -> None:
+        """Remove a dead letter for good. Raises NotFound."""
+
+    async def expire(self, keep_done_s: float) -> int:
+        """Remove dedupe keys past their time, and settled messages with sent replies older than this; count rows."""
+
+
+class Claims(Protocol):
+    """Leases on sessions. Every write carries the claim's epoch; a stale one raises StaleClaim and writes nothing."""
+
+    async def claim(self, host: str, limit: int, lease_s: float, *, suspects: bool = False) -> list[Claim]:
+        """Lease up to ``limit`` ready sessions, longest waiting first, each with its first waiting message.
+
+        With ``suspects`` only sessions whose first message is a suspect are leased, without it only the others.
+        Sessions whose lease has ended are ready again: their message counts one more lost execution.
+        """
+
+    async def next_ready_in_s(self) -> float | None:
+        """Return the seconds until a session can be claimed: 0 if now, None if none waits."""
+
+    async def renew(self, host: str, refs: Sequence[ClaimRef], lease_s: float) -> list[ClaimRef]:
+        """Extend the leases that are still this host's; return those that are not any more."""
+
+    async def adopt(self, host: str) -> int:
+        """End the leases of every other host at once, for an engine that only one host can open; count them."""
+
+    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step]) -> None:
+        """Append finished steps to the claim's turn."""
+
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
+        """End the claim: history, todo, checkpoint removal, inbox state and outbox rows in one transaction."""
+
+
+class Outbox(Protocol):
+    """Replies on their way out: one order per session, a sent id per row, leased while being sent."""
+
+    async def due(self, host: str, limit: int, lease_s: float) -> list[Reply]:
+        """Lease up to ``limit`` due replies, at most one a session: its oldest unsent one."""
+
+    async def next_due_in_s(self) -> float | None:
+        """Return the seconds until a reply is due: 0 if now, None if none is pending."""
+
+    async def split(self, reply: Reply, texts: Sequence[str]) -> list[Reply]:
+        """Replace an unrendered row by one rendered row a chunk; the first stays leased. Raises StaleClaim."""
+
+    async def delivered(self, reply: Reply, sent_id: str) -> None:
+        """Record that the platform took this row. Raises StaleClaim."""
+
+    async def postpone(self, reply: Reply, delay_s: float, error: str) -> None:
+        """Give the row back, due again after ``delay_s`` seconds, one attempt more. Raises StaleClaim."""
+
+    async def refuse(self, reply: Reply, error: str) -> None:
+        """Record that this row and the later chunks of its message can never be sent. Raises StaleClaim."""
+
+    async def readdress(self, reply: Reply, address: bytes) -> None:
+        """Give the row and the later ones of its session a new address. Raises StaleClaim."""
+
+
+class Sessions(Protocol):
+    """What survives of a conversation, and who may talk."""
+
+    async def latest(self, limit: int = 200) -> list[SessionSummary]:
+        """Return sessions, latest first."""
+
+    async def summary(self, key: str) -> SessionSummary:
+        """Return one session's row. Raises NotFound."""
+
+    async def conversation(self, key: str, last: int | None = None) -> Conversation:
+        """Return a session's history, at most its ``last`` messages, and its todo list; empty for a new session."""
+
+    async def rewrite(self, key: str, conversation: Conversation) -> int:
+        """Replace the history and todo of a session that is not claimed, if its version is still the one given.
+
+        Returns the new version. Raises NotFound, and StaleClaim when the session is claimed or has moved on.
+        """
+
+    async def delete(self, key: str) -> None:
+        """Remove a session with all its rows; a running turn of it becomes stale. Raises NotFound."""
+
+    async def pair(self, sender: str, code: str) -> str:
+        """Remember a stranger with a pairing code (the first one stands) and return the code that holds."""
+
+    async def approve(self, code: str) -> str:
+        """Let the sender of this pairing code in and return who it is. Raises NotFound."""
+
+    async def approved(self, sender: str) -> bool:
+        """Tell whether a pairing let this sender in."""
+
+    async def strangers(self) -> list[tuple[str, str]]:
+        """Return (sender, code) of every pairing that waits."""
+
+
+class Store(Protocol):
+    """One engine: its four objects and its life."""
+
+    @property
+    def inbox(self) -> Inbox: ...
+
+    @property
+    def claims(self) -> Claims: ...
+
+    @property
+    def outbox(self) -> Outbox: ...
+
+    @property
+    def sessions(self) -> Sessions: ...
+
+    async def open(self) -> None:
+        """Open and migrate forward. Raises StoreUnusable."""
+
+    async def close(self) -> None:
+        """Commit what is queued and close; later calls raise StoreUnavailable."""
+
+    async def check(self) -> None:
+        """Write and read back one row. Raises StoreUnavailable."""

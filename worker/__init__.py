@@ -1,0 +1,1 @@
+"""Agent turns: owns worker processes and models."""
