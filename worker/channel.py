@@ -46,7 +46,8 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: run one turn.
 
     ``turn`` numbers it for this pool's life (what the heartbeat names); ``version`` names the conversation
-    the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed; ``deadline_s`` seconds are left.
+    the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed;
+    ``deadline_s`` seconds are left.
     """
 
     turn: int

@@ -1,0 +1,1 @@
+"""The child wing: what runs inside a worker process."""
