@@ -1,0 +1,50 @@
+# make run: install what is missing and run the gateway; make test: install what the tests need and pass them all.
+# Stamps depend on pyproject.toml and constraints.txt, so a second call installs nothing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: run test check bench clean
+.DEFAULT_GOAL := run
+
+run: .venv/.run
+	@exec .venv/bin/python -m gateway
+
+test: .venv/.test .venv/.browser
+	@exec .venv/bin/python -m pytest
+
+check: .venv/.test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: .venv/.test
+	@exec .venv/bin/python -m loadtests.bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/.made:
+	@test -n "$(PYTHON)" || { echo "Gatehouse needs Python 3.11 or newer: install it, or call make with PYTHON=/path/to/python"; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Gatehouse needs Python 3.11 or newer, and $(PYTHON) is older: call make with PYTHON=/path/to/python"; exit 2; }
+	@"$(PYTHON)" -m venv .venv || { \
+	  echo "python3-venv is missing: installing it"; rm -rf .venv; \
+	  { apt-get update -qq && apt-get install -y -qq python3-venv; } >/dev/null && "$(PYTHON)" -m venv .venv; }
+	@touch $@
+
+.venv/.run: .venv/.made pyproject.toml constraints.txt
+	@echo "installing Gatehouse into .venv"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+.venv/.test: .venv/.made pyproject.toml constraints.txt
+	@echo "installing Gatehouse and its tests into .venv"
+	@$(PIP) install -c constraints.txt -e '.[test]'
+	@touch $@ .venv/.run
+
+# Without a browser the browser tests are skipped with a reason, but where CI is set they fail.
+.venv/.browser: .venv/.made
+	@command -v chromium >/dev/null || { echo "installing Chromium for the browser tests"; \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || \
+	  echo "Chromium could not be installed: the browser tests will be skipped"; }
+	@touch $@
