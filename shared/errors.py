@@ -38,7 +38,7 @@ class SettingsError(GatehouseError):
     """Raised when a setting is missing, malformed or contradicts another; ``setting`` names it."""
 
     def __init__(self, setting: str, problem: str) -> None:
-        super().__init__(f"{setting}: {problem}")
+        super().__init__(" ".join(f"{setting}: {problem}".split()))
         self.setting = setting
 
 

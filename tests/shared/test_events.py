@@ -1,0 +1,89 @@
+"""Events become log lines and counts, and no line shows a secret."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from shared.events import Event, Events, LogWriter
+
+SECRET = "xoxb-very-secret"
+
+
+class Terminal(io.StringIO):
+    """A stream that says people read it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def written(stream: io.StringIO, event: Event, **fields: str | int) -> str:
+    writer = LogWriter([SECRET], stream)
+    writer.start()
+    Events().emit(event, **fields)
+    writer.stop()
+    return stream.getvalue()
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_an_event_is_one_json_line_with_its_fields() -> None:
+    (line,) = written(io.StringIO(), Event.WORKER_KILLED, n=3, reason="hung").splitlines()
+    record = json.loads(line)
+    assert record["event"] == "worker_killed"
+    assert record["level"] == "warning"
+    assert (record["n"], record["reason"]) == (3, "hung")
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_people_on_a_terminal_get_a_plain_line() -> None:
+    assert "message_accepted session=standard:default:a" in written(
+        Terminal(), Event.MESSAGE_ACCEPTED, session="standard:default:a"
+    )
+
+
+@pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_a_secret_is_hidden_wherever_it_stands(stream: io.StringIO) -> None:
+    text = written(stream, Event.REQUEST_FAILED, error=f"401 for token {SECRET}!")
+    assert SECRET not in text
+    assert "***" in text
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_line_break_in_a_field_does_not_forge_a_second_json_line() -> None:
+    assert len(written(io.StringIO(), Event.WEBHOOK_REJECTED, error='x\n{"event": "started"}').splitlines()) == 1
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_an_exception_of_a_library_keeps_its_traceback_in_one_line() -> None:
+    stream = io.StringIO()
+    writer = LogWriter([SECRET], stream)
+    writer.start()
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        logging.getLogger("uvicorn.error").exception("failed")
+    writer.stop()
+    (line,) = stream.getvalue().splitlines()
+    assert "ValueError" in json.loads(line)["exception"]
+    assert SECRET not in line
+
+
+def test_events_are_counted_by_name() -> None:
+    events = Events(logging.getLogger("test.silent"))
+    events.emit(Event.REPLY_SENT)
+    events.emit(Event.REPLY_SENT)
+    assert events.counts[Event.REPLY_SENT] == 2

@@ -1,0 +1,148 @@
+"""Settings: defaults, sources, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from shared.errors import SettingsError
+from shared.settings import KNOWN_NAMES, load_settings, parse_settings, scrub_environment
+
+WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_nothing_set_gives_the_documented_defaults() -> None:
+    settings = parse_settings({})
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert [model.provider for model in settings.models] == ["offline"]
+    assert (settings.workers, settings.turns_per_worker, settings.spares) == (os.cpu_count(), 32, 1)
+    assert (settings.api_timeout_s, settings.stall_timeout_s) == (300, 60)
+    assert (settings.turn_timeout_s, settings.kill_grace_s, settings.heartbeat_timeout_s) == (900, 5, 5)
+    assert (settings.worker_memory_mib, settings.max_attempts, settings.when_busy) == (1024, 3, "enqueue")
+    assert (settings.todo_cache_size, settings.todo_cache_ttl_s, settings.log_flush_interval_s) == (10_000, 3600, 0.5)
+    assert (settings.inbox_limit, settings.data_dir) == (10_000, Path("data"))
+    assert (settings.slack, settings.telegram, settings.standard) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"PORT": "eighty"}, "PORT"),
+        ({"PORT": "65536"}, "PORT"),
+        ({"GATEHOUSE_HOST": "0.0.0.0"}, "GATEHOUSE_HOST"),
+        ({"GATEHOUSE_MODEL": "gpt-5"}, "GATEHOUSE_MODEL"),
+        ({"GATEHOUSE_MODEL": "anthropic:"}, "GATEHOUSE_MODEL"),
+        ({"GATEHOUSE_MODEL": "anthropic:claude"}, "ANTHROPIC_API_KEY"),
+        ({"GATEHOUSE_MODEL": "offline,openai:gpt-5"}, "OPENAI_API_KEY"),
+        ({"GATEHOUSE_MODEL": "openai:m", "OPENAI_BASE_URL": "localhost:11434"}, "OPENAI_BASE_URL"),
+        ({"GATEHOUSE_WORKERS": "-1"}, "GATEHOUSE_WORKERS"),
+        ({"GATEHOUSE_TURNS_PER_WORKER": "0"}, "GATEHOUSE_TURNS_PER_WORKER"),
+        ({"GATEHOUSE_API_TIMEOUT": "soon"}, "GATEHOUSE_API_TIMEOUT"),
+        ({"GATEHOUSE_TURN_TIMEOUT": "nan"}, "GATEHOUSE_TURN_TIMEOUT"),
+        ({"GATEHOUSE_KILL_GRACE": "-1"}, "GATEHOUSE_KILL_GRACE"),
+        ({"GATEHOUSE_LOG_FLUSH_INTERVAL": "0.1"}, "GATEHOUSE_LOG_FLUSH_INTERVAL"),
+        ({"GATEHOUSE_WHEN_BUSY": "panic"}, "GATEHOUSE_WHEN_BUSY"),
+        ({"GATEHOUSE_SYSTEM_PROMPT": "@/no/such/file"}, "GATEHOUSE_SYSTEM_PROMPT"),
+        ({"GATEHOUSE_MCP_CONFIG": "/no/such/file"}, "GATEHOUSE_MCP_CONFIG"),
+        ({"GATEHOUSE_TOOLS": "my-bot/tools.py"}, "GATEHOUSE_TOOLS"),
+        ({"GATEHOUSE_ALLOW": "12345"}, "GATEHOUSE_ALLOW"),
+        ({"DATABASE_URL": "mysql://db/app"}, "DATABASE_URL"),
+        ({"SLACK_SIGNING_SECRET": "s" * 32}, "SLACK_BOT_TOKEN"),
+        ({"TELEGRAM_SECRET_TOKEN": "s" * 32}, "TELEGRAM_BOT_TOKEN"),
+        ({"TELEGRAM_BOT_TOKEN": "token", "TELEGRAM_SECRET_TOKEN": "s" * 32}, "TELEGRAM_BOT_TOKEN"),
+        ({"STANDARD_WEBHOOK_SECRET": WHSEC}, "STANDARD_WEBHOOK_REPLY_URL"),
+        (
+            {"STANDARD_WEBHOOK_SECRET": "whsec_abc", "STANDARD_WEBHOOK_REPLY_URL": "http://127.0.0.1:1/"},
+            "STANDARD_WEBHOOK_SECRET",
+        ),
+        ({"STANDARD_WEBHOOK_SECRET": WHSEC, "STANDARD_WEBHOOK_REPLY_URL": "ftp://x"}, "STANDARD_WEBHOOK_REPLY_URL"),
+        ({"GATEHOUSE_WORKER": "2"}, "GATEHOUSE_WORKER"),
+    ],
+)
+def test_a_mistake_is_refused_in_one_line_that_names_the_setting(values: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(values)
+    assert refused.value.setting == named
+    assert str(refused.value).startswith(f"{named}: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(SettingsError, match="did you mean GATEHOUSE_API_TIMEOUT"):
+        parse_settings({"GATEHOUSE_API_TIMEOUTS": "5"})
+
+
+def test_a_list_of_models_is_a_chain_in_its_order() -> None:
+    settings = parse_settings(
+        {
+            "GATEHOUSE_MODEL": "anthropic:a, openai:b:7b ,offline",
+            "ANTHROPIC_API_KEY": "k1",
+            "OPENAI_BASE_URL": "http://h/v1/",
+        }
+    )
+    assert [(model.provider, model.model) for model in settings.models] == [
+        ("anthropic", "a"),
+        ("openai", "b:7b"),
+        ("offline", "offline"),
+    ]
+    assert settings.models[1].base_url == "http://h/v1"
+
+
+def test_every_secret_is_known_so_that_logs_can_hide_it() -> None:
+    settings = parse_settings(
+        {
+            "GATEHOUSE_API_KEYS": "key-one,key-two",
+            "GATEHOUSE_MODEL": "openai:m",
+            "OPENAI_API_KEY": "sk-secret",
+            "SLACK_SIGNING_SECRET": "slack-secret",
+            "SLACK_BOT_TOKEN": "xoxb-secret",
+            "TELEGRAM_BOT_TOKEN": "1:telegram",
+            "TELEGRAM_SECRET_TOKEN": "tg-secret",
+            "STANDARD_WEBHOOK_SECRET": WHSEC,
+            "STANDARD_WEBHOOK_REPLY_URL": "http://127.0.0.1:1/r",
+        }
+    )
+    hidden = {"key-one", "key-two", "sk-secret", "slack-secret", "xoxb-secret", "1:telegram", "tg-secret", WHSEC}
+    assert hidden <= set(settings.secrets())
+
+
+def test_the_environment_stands_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".env"
+    file.write_text("PORT=9001\nGATEHOUSE_WORKERS=3\n")
+    monkeypatch.setenv("PORT", "9002")
+    settings = load_settings(file)
+    assert (settings.port, settings.workers) == (9002, 3)
+
+
+def test_children_inherit_model_keys_but_no_platform_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = dict(os.environ)
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    try:
+        scrub_environment()
+        assert "SLACK_BOT_TOKEN" not in os.environ
+        assert "SOMETHING_ELSE" not in os.environ
+        assert os.environ["OPENAI_API_KEY"] == "sk-secret"
+        assert "PATH" in os.environ
+    finally:
+        os.environ.update(saved)
+
+
+NAMES = st.sampled_from([*sorted(KNOWN_NAMES), "PORT", "DATABASE_URL"])
+
+
+@hypothesis_settings(derandomize=True, max_examples=300)
+@given(st.dictionaries(NAMES, st.text(max_size=12), max_size=4))
+def test_any_text_in_any_setting_is_accepted_or_refused_by_name(values: dict[str, str]) -> None:
+    refusal: SettingsError | None = None
+    try:
+        parse_settings(values)
+    except SettingsError as error:
+        refusal = error
+    assert refusal is None or (refusal.setting in str(refusal) and len(str(refusal).splitlines()) == 1)
