@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from logging.handlers import QueueHandler, QueueListener
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import msgspec
 
@@ -89,6 +89,13 @@ LEVELS = {
     Event.SESSION_CLAIMED: logging.DEBUG,
     Event.WORKER_STARTED: logging.DEBUG,
 }
+
+
+class Say(Protocol):
+    """How code that holds no Events says what happened; Events.emit is one."""
+
+    def __call__(self, event: Event, **fields: Field) -> None:
+        """Say that this happened; never raises, never blocks, and may be called on any thread."""
 
 
 class Events:

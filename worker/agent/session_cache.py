@@ -1,0 +1,85 @@
+"""The session cache of a worker: the conversation window and the hydrated todo store of each session it ran lately."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+from cachetools import TTLCache
+
+from worker.agent.todo import TodoStore
+
+#: bytes all cached windows may take together
+MEMORY_BYTES = 256 * 1024 * 1024
+
+
+class CachedSession(msgspec.Struct, frozen=True):
+    """What is cached of a session; ``messages`` are transcript messages, oldest first."""
+
+    messages: tuple[bytes, ...]
+    todo: TodoStore
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    version: int
+    cached: CachedSession
+    weight_bytes: int
+
+
+class SessionCache:
+    """Sessions by key, checked against their version; for one loop only (cachetools breaks when threads share it).
+
+    Holds ``size`` sessions and ``memory_bytes`` of messages at the most, each for ``ttl_s`` seconds after its put.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        ttl_s: float,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # Each entry weighs its share of the memory at the least, so one bound keeps both limits.
+        self._share_bytes = max(1, -(-memory_bytes // size))
+        self._entries: TTLCache[str, _Entry] = TTLCache(
+            self._share_bytes * size, ttl_s, timer=timer, getsizeof=lambda entry: entry.weight_bytes
+        )
+        self.hits = 0
+        self.misses = 0
+
+    @property
+    def size(self) -> int:
+        """The number of sessions held."""
+        return len(self._entries)
+
+    def get(self, session: str, version: int) -> CachedSession | None:
+        """Return what is cached of the session if it is of this version, with a todo store that is the caller's own."""
+        try:
+            entry = self._entries[session]  # get() costs three times as much as this on a hit
+        except KeyError:
+            self.misses += 1
+            return None
+        if entry.version != version:
+            self.misses += 1
+            return None
+        self.hits += 1
+        return CachedSession(entry.cached.messages, entry.cached.todo.copy())
+
+    def put(self, session: str, version: int, cached: CachedSession) -> None:
+        """Keep the session as it is at this version; one that is larger than the whole cache is not kept."""
+        weight = max(self._share_bytes, sum(map(len, cached.messages)) + 64 * len(cached.messages))
+        if weight > self._entries.maxsize:
+            self.forget(session)
+            return
+        mine = CachedSession(tuple(cached.messages), cached.todo.copy())
+        self._entries[session] = _Entry(version, mine, weight)
+
+    def forget(self, session: str) -> None:
+        """Drop what is cached of the session."""
+        self._entries.pop(session, None)
+
+    def expire(self) -> None:
+        """Free the memory of sessions whose time is over; call it now and then, so that no put has to free many."""
+        self._entries.expire()
