@@ -1,167 +1,284 @@
-"""The seam between the pool and its workers: a closed set of frozen frames, and how they cross the socket.
+"""The seam between the pool and its workers: the frames, and how they cross the socket.
 
-The pool speaks ToWorker, a worker speaks ToPool. A frame crosses as four bytes of length (big endian) and a
-msgpack body. Transcript messages stay opaque JSON bytes inside it.
+A frame crosses an AF_UNIX stream socket as four bytes of length (big endian) and a msgpack body. Sending never
+blocks: what the socket does not take waits in the transport, and a channel with a MiB waiting says it is full.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import faulthandler
+import importlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Generic, TypeVar, cast
+
 import msgspec
 
-from shared.messages import Outcome, Step
+from shared.errors import ChannelClosed, ChannelError, FrameTooLarge
+from worker.frames import (
+    Configure,
+    Delta,
+    Drain,
+    Drained,
+    Forget,
+    History,
+    Interrupt,
+    ModelSpec,
+    NeedHistory,
+    Ready,
+    Report,
+    RunTurn,
+    Said,
+    StepDone,
+    ToolEnded,
+    ToolStarted,
+    ToPool,
+    ToWorker,
+    TurnDone,
+    WorkerConfig,
+)
+from worker.shared_page import SharedPage
+
+__all__ = [
+    "Channel",
+    "Configure",
+    "Delta",
+    "Drain",
+    "Drained",
+    "Forget",
+    "History",
+    "Interrupt",
+    "ModelSpec",
+    "NeedHistory",
+    "Ready",
+    "Report",
+    "RunTurn",
+    "Said",
+    "StepDone",
+    "ToPool",
+    "ToWorker",
+    "ToolEnded",
+    "ToolStarted",
+    "TurnDone",
+    "WorkerConfig",
+    "child_main",
+    "open_channel",
+]
+
+#: bytes of the length before a frame
+LENGTH_BYTES = 4
+#: the largest frame, in bytes of its body
+FRAME_LIMIT_BYTES = 64 * 1024 * 1024
+#: bytes waiting in the transport past which a channel is full
+PENDING_LIMIT_BYTES = 1024 * 1024
+#: the receive buffer; it grows for a larger frame and shrinks after it
+BUFFER_BYTES = 256 * 1024
+#: past this a frame is handed over beside its length instead of joined to it, bytes
+JOIN_BYTES = 64 * 1024
+
+#: prctl's PR_SET_PDEATHSIG (linux/prctl.h)
+PR_SET_PDEATHSIG = 1
+
+Incoming = TypeVar("Incoming")
+
+_ENCODER = msgspec.msgpack.Encoder()
 
 
-class ModelSpec(msgspec.Struct, frozen=True):
-    """One model of the chain: ``provider`` is anthropic, openai or offline; the key and url are the SDK's own."""
+class Channel(asyncio.BufferedProtocol, Generic[Incoming]):
+    """One end of the socket: sends frames, hands over those that come, and says once that it is closed.
 
-    provider: str
-    model: str
-    api_key: str = ""
-    base_url: str = ""
-
-
-class WorkerConfig(msgspec.Struct, frozen=True):
-    """All a worker is told about the world; times in seconds, sizes in the unit the name ends with."""
-
-    models: tuple[ModelSpec, ...]
-    system_prompt: str
-    tool_modules: tuple[str, ...] = ()
-    mcp_config: str = ""
-    api_timeout_s: float = 300.0
-    stall_timeout_s: float = 60.0
-    turn_timeout_s: float = 900.0
-    todo_cache_size: int = 10_000
-    todo_cache_ttl_s: float = 3600.0
-    log_dir: str = ""
-    log_flush_interval_s: float = 0.5
-
-
-class Configure(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker, first and once: what it needs to run turns."""
-
-    config: WorkerConfig
-
-
-class RunTurn(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: run one turn.
-
-    ``turn`` numbers it for this pool's life (what the heartbeat names); ``version`` names the conversation
-    the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed;
-    ``deadline_s`` seconds are left.
+    ``incoming`` is the union of frames the other end may send; anything else closes the channel. ``on_frame`` and
+    ``on_closed`` are called on the loop; ``on_closed`` gets the reason, None for a plain end of the stream.
     """
 
-    turn: int
-    session: str
-    epoch: int
-    version: int
-    message_id: str
-    texts: tuple[str, ...]
-    steps: tuple[Step, ...]
-    deadline_s: float
-    attempt: int = 0
-    stream: bool = False
-    traceparent: str = ""
+    def __init__(
+        self, incoming: Any, on_frame: Callable[[Incoming], None], on_closed: Callable[[Exception | None], None]
+    ) -> None:
+        self._decoder = msgspec.msgpack.Decoder(incoming)
+        self._on_frame = on_frame
+        self._on_closed = on_closed
+        self._transport: asyncio.WriteTransport | None = None
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._filled = 0
+        self._reason: Exception | None = None
+        self.on_writable: Callable[[], None] = lambda: None
+
+    @property
+    def pending_bytes(self) -> int:
+        """Count the bytes the socket has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport else 0
+
+    @property
+    def full(self) -> bool:
+        """Tell whether a MiB waits, so that only small frames should follow; ``on_writable`` tells when that is over."""
+        return self.pending_bytes >= PENDING_LIMIT_BYTES
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether this end is closed."""
+        return self._transport is None or self._transport.is_closing()
+
+    def send(self, frame: msgspec.Struct) -> None:
+        """Send one frame without waiting. Raises FrameTooLarge before any byte is sent, and ChannelClosed."""
+        if self._transport is None or self._transport.is_closing():
+            raise ChannelClosed(f"{type(frame).__name__} cannot be sent: the channel is closed")
+        body = _ENCODER.encode(frame)
+        if len(body) > FRAME_LIMIT_BYTES:
+            raise FrameTooLarge(
+                f"{type(frame).__name__} has {len(body)} bytes, over the {FRAME_LIMIT_BYTES} of a frame"
+            )
+        length = len(body).to_bytes(LENGTH_BYTES, "big")
+        if len(body) <= JOIN_BYTES:
+            self._transport.write(length + body)
+        else:
+            self._transport.writelines((length, body))
+
+    def close(self) -> None:
+        """Close this end at once; what was not sent is dropped."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport (called by the loop)."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._transport.set_write_buffer_limits(high=PENDING_LIMIT_BYTES, low=PENDING_LIMIT_BYTES // 4)
+
+    def resume_writing(self) -> None:
+        """Tell that the channel is not full any more (called by the loop)."""
+        self.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say why the channel closed (called by the loop)."""
+        self._transport = None
+        self._on_closed(self._reason or exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the protocol's signature)
+        """Return the free end of the receive buffer, which is never empty (called by the loop)."""
+        return memoryview(self._buffer)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand over every frame that is whole now (called by the loop)."""
+        self._filled += nbytes
+        try:
+            self._keep(self._hand_over())
+        except (msgspec.DecodeError, ChannelError) as error:
+            self._reason = ChannelError(f"garbage on the channel: {error}")
+            self.close()
+            return
+
+    def _hand_over(self) -> int:
+        """Decode what is whole; return where the rest begins."""
+        at = 0
+        view = memoryview(self._buffer)
+        while not self.closed and self._filled - at >= LENGTH_BYTES:
+            body_at = at + LENGTH_BYTES
+            size = self._size_at(at)
+            if self._filled - body_at < size:
+                break
+            frame = self._decoder.decode(view[body_at : body_at + size])
+            at = body_at + size
+            self._on_frame(frame)
+        return at
+
+    def _size_at(self, at: int) -> int:
+        size = int.from_bytes(self._buffer[at : at + LENGTH_BYTES], "big")
+        if not 0 < size <= FRAME_LIMIT_BYTES:
+            raise ChannelError(f"a frame of {size} bytes was announced")
+        return size
+
+    def _keep(self, rest_at: int) -> None:
+        """Move the rest to the front of a buffer that can hold its whole frame."""
+        needed = BUFFER_BYTES
+        if self._filled - rest_at >= LENGTH_BYTES:
+            needed = max(needed, LENGTH_BYTES + self._size_at(rest_at))
+        if rest_at == 0 and needed == len(self._buffer):
+            return
+        rest = self._buffer[rest_at : self._filled]
+        if needed != len(self._buffer):
+            self._buffer = bytearray(needed)
+        self._buffer[: len(rest)] = rest
+        self._filled = len(rest)
 
 
-class History(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: the conversation it asked for."""
+async def open_channel(
+    sock: socket.socket,
+    incoming: Any,
+    on_frame: Callable[[Incoming], None],
+    on_closed: Callable[[Exception | None], None],
+) -> Channel[Incoming]:
+    """Open a channel over a connected AF_UNIX stream socket; ``incoming`` is ToPool or ToWorker.
 
-    turn: int
-    version: int
-    messages: tuple[bytes, ...]
-    todo: bytes | None
-
-
-class Interrupt(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: end this turn now; the sender asked for it."""
-
-    turn: int
-
-
-class Drain(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: park every turn at its next step boundary, flush the logs, and end."""
+    The channel owns the socket from here on.
+    """
+    sock.setblocking(False)
+    channel = Channel[Incoming](incoming, on_frame, on_closed)
+    await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=sock)
+    return channel
 
 
-class Forget(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: drop what is cached of this session."""
+def child_main(socket_fd: int, page_fd: int, stacks_fd: int, entry: str) -> None:
+    """Live as a worker: the whole life of a child process, given by the supervisor to the fork server.
 
-    session: str
-
-
-class Ready(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: turns can come; ``preloaded`` tells whether the fork server had the SDKs."""
-
-    pid: int
-    preloaded: bool
-    tools: tuple[str, ...]
-
-
-class NeedHistory(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: this turn's conversation is not in the cache."""
-
-    turn: int
-
-
-class StepDone(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a step is finished; a later attempt resumes after it."""
-
-    turn: int
-    step: Step
+    ``entry`` is the dotted name of the module whose ``run(sock, page)`` owns the child until the channel closes or
+    the drain is done. A child whose parent is gone ends its whole process group.
+    """
+    leave_the_family()
+    faulthandler.register(signal.SIGUSR1, file=stacks_fd, all_threads=True, chain=False)
+    sock = socket.socket(fileno=socket_fd)
+    watch = sock.dup()
+    end_group_if_orphaned(watch)
+    page = SharedPage(page_fd)
+    try:
+        importlib.import_module(entry).run(sock, page)
+    finally:
+        end_group_if_orphaned(watch)
+    watch.close()
+    page.close()
 
 
-class ToolStarted(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a tool call begins (the intent of the side-effect journal)."""
+def leave_the_family() -> None:
+    """Lead an own process group that no signal meant for the parent's reaches, and die when the fork server does."""
+    os.setsid()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # a handler, not SIG_IGN: an ignored signal stays ignored in the programs that tools start
+        signal.signal(signum, _hear_nothing)
+    close_fork_server_lifeline()
+    if sys.platform == "linux":
+        import ctypes
 
-    turn: int
-    call_id: str
-    name: str
-
-
-class ToolEnded(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a tool call gave this transcript message."""
-
-    turn: int
-    call_id: str
-    message: bytes
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-class Delta(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: text of the running step, as the model streams it."""
+def close_fork_server_lifeline() -> None:
+    """Close the child's copy of the pipe whose end stops the fork server.
 
-    turn: int
-    step: int
-    text: str
+    Every child is born with one, so a fork server outlives its parent until the last child is gone; a child that
+    holds the GIL would keep both alive for ever. See multiprocess.forkserver.ForkServer.connect_to_new_process.
+    """
+    from multiprocess import forkserver
 
-
-class TurnDone(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: the turn is over; an Ended outcome's messages are those of its last step alone."""
-
-    turn: int
-    outcome: Outcome
-
-
-class Report(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool, about once a second: counters for its row of the worker table."""
-
-    cache_hits: int
-    cache_misses: int
-    cache_size: int
-    rss_bytes: int
-    leaked_threads: int
-    log_written: int
-    log_failed: int
+    server = forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
 
 
-class Said(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a named event with its fields, for the log of the host."""
+def end_group_if_orphaned(watch: socket.socket) -> None:
+    """Kill the own process group, this process included, when the other end of the socket is gone."""
+    with contextlib.suppress(BlockingIOError):
+        try:
+            gone = watch.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except ConnectionError:
+            gone = True
+        if gone:
+            os.killpg(0, signal.SIGKILL)
 
-    event: str
-    fields: dict[str, str | int | float | bool | None]
 
-
-class Drained(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool, last: every turn is parked or done and the logs are written."""
-
-
-ToWorker = Configure | RunTurn | History | Interrupt | Drain | Forget
-ToPool = Ready | NeedHistory | StepDone | ToolStarted | ToolEnded | Delta | TurnDone | Report | Said | Drained
+def _hear_nothing(signum: int, frame: FrameType | None) -> None:
+    """Do nothing: the pool ends a worker over the channel, or by SIGKILL."""

@@ -1,0 +1,166 @@
+"""The closed set of frozen frames between the pool and its workers; the door to them is worker.channel.
+
+The pool speaks ToWorker, a worker speaks ToPool. Transcript messages stay opaque JSON bytes inside a frame.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.messages import Outcome, Step
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """One model of the chain: ``provider`` is anthropic, openai or offline; the key and url are the SDK's own."""
+
+    provider: str
+    model: str
+    api_key: str = ""
+    base_url: str = ""
+
+
+class WorkerConfig(msgspec.Struct, frozen=True):
+    """All a worker is told about the world; times in seconds, sizes in the unit the name ends with."""
+
+    models: tuple[ModelSpec, ...]
+    system_prompt: str
+    tool_modules: tuple[str, ...] = ()
+    mcp_config: str = ""
+    api_timeout_s: float = 300.0
+    stall_timeout_s: float = 60.0
+    turn_timeout_s: float = 900.0
+    todo_cache_size: int = 10_000
+    todo_cache_ttl_s: float = 3600.0
+    log_dir: str = ""
+    log_flush_interval_s: float = 0.5
+
+
+class Configure(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker, first and once: what it needs to run turns."""
+
+    config: WorkerConfig
+
+
+class RunTurn(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: run one turn.
+
+    ``turn`` numbers it for this pool's life (what the heartbeat names); ``version`` names the conversation
+    the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed;
+    ``deadline_s`` seconds are left.
+    """
+
+    turn: int
+    session: str
+    epoch: int
+    version: int
+    message_id: str
+    texts: tuple[str, ...]
+    steps: tuple[Step, ...]
+    deadline_s: float
+    attempt: int = 0
+    stream: bool = False
+    traceparent: str = ""
+
+
+class History(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: the conversation it asked for."""
+
+    turn: int
+    version: int
+    messages: tuple[bytes, ...]
+    todo: bytes | None
+
+
+class Interrupt(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: end this turn now; the sender asked for it."""
+
+    turn: int
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: park every turn at its next step boundary, flush the logs, and end."""
+
+
+class Forget(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: drop what is cached of this session."""
+
+    session: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: turns can come; ``preloaded`` tells whether the fork server had the SDKs."""
+
+    pid: int
+    preloaded: bool
+    tools: tuple[str, ...]
+
+
+class NeedHistory(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: this turn's conversation is not in the cache."""
+
+    turn: int
+
+
+class StepDone(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: a step is finished; a later attempt resumes after it."""
+
+    turn: int
+    step: Step
+
+
+class ToolStarted(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: a tool call begins (the intent of the side-effect journal)."""
+
+    turn: int
+    call_id: str
+    name: str
+
+
+class ToolEnded(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: a tool call gave this transcript message."""
+
+    turn: int
+    call_id: str
+    message: bytes
+
+
+class Delta(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: text of the running step, as the model streams it."""
+
+    turn: int
+    step: int
+    text: str
+
+
+class TurnDone(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: the turn is over; an Ended outcome's messages are those of its last step alone."""
+
+    turn: int
+    outcome: Outcome
+
+
+class Report(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool, about once a second: counters for its row of the worker table."""
+
+    cache_hits: int
+    cache_misses: int
+    cache_size: int
+    rss_bytes: int
+    leaked_threads: int
+    log_written: int
+    log_failed: int
+
+
+class Said(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: a named event with its fields, for the log of the host."""
+
+    event: str
+    fields: dict[str, str | int | float | bool | None]
+
+
+class Drained(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool, last: every turn is parked or done and the logs are written."""
+
+
+ToWorker = Configure | RunTurn | History | Interrupt | Drain | Forget
+ToPool = Ready | NeedHistory | StepDone | ToolStarted | ToolEnded | Delta | TurnDone | Report | Said | Drained
