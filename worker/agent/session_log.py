@@ -1,0 +1,138 @@
+"""The session log of a worker: lines are put into a ring in memory, and one thread brings them to their files.
+
+A put is a copy into shared memory. The thread wakes every ``flush_interval_s`` seconds and writes what waits, one write
+a session, so rapid puts share a write and no log is written more often. A line leaves the ring only after its write:
+what a killed worker had not written yet, its parent finds there (worker.log_ring.salvage).
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from pathlib import Path
+
+from shared.events import Event, Say
+from shared.session_files import session_log_path
+from worker.log_file import append_lines
+from worker.log_ring import LogRecord, LogRing, by_session
+
+#: bytes of lines kept in the process while the ring is full
+OVERFLOW_BYTES = 16 * 1024 * 1024
+
+
+class SessionLog:
+    """Owns the writing of session logs; put from one thread only.
+
+    ``written`` counts file writes, ``lines`` the lines in them, ``failed`` writes that failed (their lines are kept and
+    tried again), ``lost`` lines for which there was no room left at all. ``say`` is called on the log's own thread.
+    """
+
+    def __init__(self, log_dir: Path, ring: LogRing, flush_interval_s: float, say: Say) -> None:
+        self._log_dir = log_dir
+        self._ring = ring
+        self._flush_interval_s = flush_interval_s
+        self._say = say
+        self._overflow: dict[str, list[bytes]] = {}
+        self._overflow_bytes = 0
+        self._overflow_lock = threading.Lock()
+        self._failing: set[str] = set()
+        self._closing = threading.Event()
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.written = 0
+        self.lines = 0
+        self.failed = 0
+        self.lost = 0
+
+    def start(self) -> None:
+        """Start the thread; in a worker only after the fork."""
+        self._thread = threading.Thread(target=self._run, name="session-log", daemon=True)
+        self._thread.start()
+
+    def put(self, session: str, line: bytes) -> None:
+        """Add a line (one JSON value, no newline) to the session's log; never blocks and never touches the disk."""
+        if b"\n" in line:
+            line = line.replace(b"\n", b" ")  # in JSON a bare newline is white space
+        if session in self._overflow or not self._ring.append(session, line):
+            self._put_aside(session, line)
+
+    def flush(self) -> None:
+        """Write what waits now, on the caller's time."""
+        with self._writing:
+            for session, records in by_session(self._ring.peek()).items():
+                self._write(session, records)
+            for session in list(self._overflow):
+                self._write(session, [])
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Write what waits and end the thread; return whether everything was written in that time."""
+        self._closing.set()
+        if self._thread is None:
+            self.flush()
+        else:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return False
+        return not self._ring.peek() and not self._overflow
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._flush_interval_s):
+            self.flush()
+        self.flush()
+
+    def _write(self, session: str, records: list[LogRecord]) -> None:
+        """Write a session's waiting lines, those of the ring first; they stay where they are if that fails."""
+        aside = self._set_aside(session)
+        lines = [record.line for record in records] + aside
+        mark = functools.partial(self._ring.mark, records) if records else None
+        try:
+            append_lines(session_log_path(self._log_dir, session), lines, mark)
+        except OSError as error:
+            self._note_failure(session, error)
+            self._make_room(session, records)
+            return
+        self.written += 1
+        self.lines += len(lines)
+        self._failing.discard(session)
+        self._ring.consume(records)
+        self._drop_aside(session, len(aside))
+
+    def _note_failure(self, session: str, error: OSError) -> None:
+        """Count it; say it once a file until the file works again."""
+        self.failed += 1
+        if session not in self._failing:
+            self._failing.add(session)
+            self._say(Event.SESSION_LOG_FAILED, session=session, error=str(error))
+
+    def _make_room(self, session: str, records: list[LogRecord]) -> None:
+        """Set lines of a file that does not work aside, before they keep the ring from all others."""
+        if records and self._ring.used_bytes > self._ring.size_bytes // 2:
+            with self._overflow_lock:
+                kept = [record.line for record in records if self._has_room(record.line)]
+                self._overflow[session] = kept + self._overflow.get(session, [])
+            self._ring.consume(records)
+
+    def _put_aside(self, session: str, line: bytes) -> None:
+        with self._overflow_lock:
+            if self._has_room(line):
+                self._overflow.setdefault(session, []).append(line)
+
+    def _has_room(self, line: bytes) -> bool:
+        if self._overflow_bytes + len(line) > OVERFLOW_BYTES:
+            self.lost += 1
+            return False
+        self._overflow_bytes += len(line)
+        return True
+
+    def _set_aside(self, session: str) -> list[bytes]:
+        with self._overflow_lock:
+            return list(self._overflow.get(session, ()))
+
+    def _drop_aside(self, session: str, count: int) -> None:
+        """Forget a session's first lines that were set aside; once none is left its lines go to the ring again."""
+        if count:
+            with self._overflow_lock:
+                left = self._overflow.pop(session)
+                self._overflow_bytes -= sum(map(len, left[:count]))
+                if left[count:]:
+                    self._overflow[session] = left[count:]
