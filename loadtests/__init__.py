@@ -1,0 +1,1 @@
+"""Load tests, scripted counterparts for the test suite, and benchmarks."""
