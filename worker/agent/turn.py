@@ -10,17 +10,30 @@ channel, no store and no settings, so the worker's child and the library's AIAge
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
 
-from shared.messages import Ended, Parked, Step
-from worker.agent.models.port import Model, ToolCall
+from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
+from shared.messages import Ended, Parked, Step, TurnStatus, Usage
+from worker.agent import transcript
+from worker.agent.context import estimate_tokens, repair, window
+from worker.agent.models.port import Model, ModelReply, ModelRequest, ToolCall
+from worker.agent.sound import readable_call, sound_calls, sound_text
 from worker.agent.todo import TodoStore
+from worker.agent.turn_end import EmptyAnswer, StepLimitReached, how_it_ended
+from worker.tools.context import ToolContext
 from worker.tools.toolbox import Toolbox
 
 STEP_LIMIT = 100
 WINDOW_TOKENS = 100_000
+#: tool calls of one turn that run at the same time: a thousand of them must not take every thread of the worker
+CALLS_AT_ONCE = 16
+#: seconds that cancelled tools get to clean up; one that goes on is left behind
+CANCEL_GRACE_S = 0.5
+INTERRUPTED = "Error: interrupted before this call gave a result; it may or may not have happened."
+CUT_NOTE = "\n\n[The answer was cut at the model's output limit.]"
 
 
 class TurnRequest(msgspec.Struct, frozen=True):
@@ -67,13 +80,30 @@ class Turn:
     """One run of the agent over one request; used once, on one loop.
 
     ``todo`` is changed in place. After the run ``messages`` holds the whole turn, resumed steps and the user's
-    message included, ready to follow ``request.history``; ``usage`` is summed over the steps run here.
+    message included, ready to follow ``request.history``; ``usage`` is summed over the steps run here; ``shown`` is
+    the window of the conversation, valid for a provider and fit to go on from.
     """
 
     def __init__(
         self, request: TurnRequest, model: Model, toolbox: Toolbox, todo: TodoStore, progress: Progress | None = None
     ) -> None:
-        raise NotImplementedError
+        self._request = request
+        self._model = model
+        self._toolbox = toolbox
+        self._todo = todo
+        self._progress = progress or Progress()
+        asked = [transcript.user(sound_text(text)) for text in request.texts]
+        self.messages = [message for step in request.steps for message in step.messages] or list(asked)
+        self.usage = Usage()
+        self.shown = window(repair([*request.history, *self.messages]), request.window_tokens)
+        self._number = request.steps[-1].number + 1 if request.steps else 1
+        self._step_messages: list[bytes] = [] if request.steps else list(asked)
+        self._step_usage = Usage()
+        self._partial: list[str] = []
+        self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._task: asyncio.Task[object] | None = None
+        self._interrupted = False
+        self._parked = False
 
     async def run(self) -> Ended | Parked:
         """Run to the end and return how it ended.
@@ -82,12 +112,141 @@ class Turn:
         ``progress.step_done``. Model and tool failures, the deadline and interrupts are outcomes, never raised;
         cancelling the task that runs it raises CancelledError.
         """
-        raise NotImplementedError
+        self._task = task = asyncio.current_task()
+        limit = asyncio.timeout(self._request.deadline_s)
+        try:
+            async with limit:
+                return await self._steps()
+        except TurnParked:
+            return Parked()
+        except asyncio.CancelledError:
+            if not self._interrupted or task is None:
+                raise
+            task.uncancel()
+            return self._end(*how_it_ended(TurnInterrupted()))
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever went wrong becomes the turn's outcome
+            return self._end(*how_it_ended(error, deadline_passed=limit.expired()))
+        finally:
+            self._task = None
 
     def interrupt(self) -> None:
         """End the turn now, whatever runs: its transcript stays valid. Call it on the turn's loop; may come early."""
-        raise NotImplementedError
+        self._interrupted = True
+        if self._task is not None:
+            self._task.cancel()
 
     def park(self) -> None:
         """End the turn as Parked at its next step boundary, unless it comes to its end first."""
-        raise NotImplementedError
+        self._parked = True
+
+    async def _steps(self) -> Ended:
+        while self._number <= self._request.step_limit:
+            self._stop_at_boundary()
+            reply = await self._query()
+            if not reply.tool_calls:
+                return self._end(TurnStatus.REPLIED, _answer(reply))
+            await self._execute(reply.tool_calls)
+            self._finish_step()
+        raise StepLimitReached(self._request.step_limit)
+
+    def _stop_at_boundary(self) -> None:
+        if self._interrupted:
+            raise TurnInterrupted
+        if self._parked:
+            raise TurnParked
+
+    async def _query(self) -> ModelReply:
+        """Call the model; what it asks for joins the transcript, its last word does in ``_end``."""
+        reply = await self._ask()
+        self._partial.clear()
+        self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
+        calls = sound_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}")
+        if calls:
+            self._add(transcript.assistant(sound_text(reply.text), [readable_call(call) for call in calls]))
+        return msgspec.structs.replace(reply, tool_calls=calls)
+
+    async def _ask(self) -> ModelReply:
+        try:
+            return await self._call_model()
+        except ContextTooLong:
+            self.shown = window(self.shown, sum(map(estimate_tokens, self.shown)) // 2)
+            return await self._call_model()
+
+    async def _call_model(self) -> ModelReply:
+        self._partial.clear()
+        request = ModelRequest(self._request.system, self.shown, self._toolbox.specs(), self._request.session)
+        return await self._model.reply(request, self._heard, timeout=self._request.api_timeout_s)
+
+    def _heard(self, text: str) -> None:
+        self._partial.append(text)
+        self._progress.text(self._number, text)
+
+    async def _execute(self, calls: Sequence[ToolCall]) -> None:
+        """Run the calls at once; each one's result joins the transcript, an interrupted one's too."""
+        tasks = [asyncio.create_task(self._run_call(call)) for call in calls]
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            await self._cancel(tasks)
+            for call, task in zip(calls, tasks, strict=True):
+                self._add(self._result(call, task))
+            self._spend(Usage(tool_calls=len(calls)))
+
+    async def _run_call(self, call: ToolCall) -> bytes:
+        context = ToolContext(
+            self._request.session,
+            self._request.message_id,
+            call.id,
+            self._todo,
+            lambda text: self._progress.tool_said(call, text),
+        )
+        async with self._slots:
+            self._progress.tool_started(self._number, call)
+            message = transcript.tool(call, await self._toolbox.call(call, context))
+        self._progress.tool_ended(self._number, call, message)
+        return message
+
+    async def _cancel(self, tasks: Sequence[asyncio.Task[bytes]]) -> None:
+        running = [task for task in tasks if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=CANCEL_GRACE_S)
+
+    def _result(self, call: ToolCall, task: asyncio.Task[bytes]) -> bytes:
+        if task.done() and not task.cancelled():
+            return task.result()
+        message = transcript.tool(call, INTERRUPTED)
+        self._progress.tool_ended(self._number, call, message)
+        return message
+
+    def _finish_step(self) -> None:
+        step = Step(self._number, tuple(self._step_messages), self._todo.take_change(), self._step_usage)
+        self._number += 1
+        self._step_messages.clear()
+        self._step_usage = Usage()
+        self.shown = window(self.shown, self._request.window_tokens)
+        self._progress.step_done(step)
+
+    def _end(self, status: TurnStatus, text: str, error: str = "") -> Ended:
+        """End the turn: the transcript ends with what the sender is told, after what the model had begun to say."""
+        begun = sound_text("".join(self._partial)).strip()
+        self._add(transcript.assistant(f"{begun}\n\n{text}" if begun else text))
+        todo = self._todo.take_change()
+        return Ended(status, text, tuple(self._step_messages), todo, self._step_usage, error=error)
+
+    def _add(self, message: bytes) -> None:
+        for transcript_part in (self.messages, self._step_messages, self.shown):
+            transcript_part.append(message)
+
+    def _spend(self, usage: Usage) -> None:
+        self.usage += usage
+        self._step_usage += usage
+
+
+def _answer(reply: ModelReply) -> str:
+    """Return the model's last word. Raises EmptyAnswer."""
+    text = sound_text(reply.text).strip()
+    if not text:
+        raise EmptyAnswer(f"{reply.provider}:{reply.model}", reply.finish)
+    return text + CUT_NOTE if reply.finish in {"length", "max_tokens"} else text

@@ -1,0 +1,35 @@
+"""What models write, made fit for a transcript: one that a provider refuses once it would refuse for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from worker.agent.models.port import ToolCall
+
+
+def sound_text(text: str) -> str:
+    """Return the text without lone surrogates, which JSON can carry and UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def sound_calls(calls: Sequence[ToolCall], prefix: str) -> tuple[ToolCall, ...]:
+    """Give every call an id of its own, made of ``prefix`` where a server left it out or repeated it."""
+    seen: set[str] = set()
+    sound = []
+    for index, call in enumerate(calls):
+        call_id = call.id if call.id and call.id not in seen else f"{prefix}_{index}"
+        seen.add(call_id)
+        sound.append(ToolCall(call_id, sound_text(call.name), sound_text(call.arguments)))
+    return tuple(sound)
+
+
+def readable_call(call: ToolCall) -> ToolCall:
+    """Return the call with arguments that are a JSON object: templates of some servers fail on anything else."""
+    try:
+        msgspec.json.decode(call.arguments, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        kept = {"unreadable": call.arguments} if call.arguments.strip() else {}
+        return ToolCall(call.id, call.name, msgspec.json.encode(kept).decode())
+    return call

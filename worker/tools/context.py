@@ -1,0 +1,58 @@
+"""What a tool may know of the call it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.agent.todo import TodoStore
+
+
+class ToolContext:
+    """One tool call as its tool sees it: annotate a parameter with this class and it is filled in, unseen by the model.
+
+    ``session`` and ``message_id`` say whose call it is; ``call_id`` is the model's id of it; ``todo`` the session's
+    todo store. Made on the loop that runs the turn.
+    """
+
+    __slots__ = ("_loop", "_say", "_stopped", "_thread", "call_id", "message_id", "session", "todo")
+
+    def __init__(
+        self, session: str, message_id: str, call_id: str, todo: TodoStore, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.session = session
+        self.message_id = message_id
+        self.call_id = call_id
+        self.todo = todo
+        self._say = say
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._stopped = threading.Event()
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key that names this call, for an outside service that takes one."""
+        return f"{self.message_id}.{self.call_id}"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody waits for this call any more; a long sync tool looks at it and ends."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Tell the tool that nobody waits for it any more."""
+        self._stopped.set()
+
+    def wait_stopped(self, within_s: float) -> bool:
+        """Sleep up to ``within_s`` seconds in a sync tool; True as soon as the call is stopped."""
+        return self._stopped.wait(within_s)
+
+    def say(self, text: str) -> None:
+        """Tell how far the call is; from any thread."""
+        if threading.get_ident() == self._thread:
+            self._say(text)
+        else:
+            self._loop.call_soon_threadsafe(self._say, text)

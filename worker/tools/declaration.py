@@ -1,0 +1,61 @@
+"""The ``@tool`` decorator: it marks a function and registers nothing; a toolbox finds the mark in the module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+OUTPUT_LIMIT_BYTES = 64 * 1024
+_MARK = "__gatehouse_tool__"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ToolOptions(msgspec.Struct, frozen=True):
+    """What a declaration says beside the function's own name, types and docstring.
+
+    A call that may have happened is not repeated unless ``retry_safe``; ``timeout_s`` None leaves the turn's own
+    deadline; a result longer than ``output_limit_bytes`` is cut, and the model is told.
+    """
+
+    name: str
+    retry_safe: bool = True
+    timeout_s: float | None = None
+    output_limit_bytes: int = OUTPUT_LIMIT_BYTES
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(
+    *,
+    name: str = "",
+    retry_safe: bool = True,
+    timeout_s: float | None = None,
+    output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    /,
+    *,
+    name: str = "",
+    retry_safe: bool = True,
+    timeout_s: float | None = None,
+    output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+) -> F | Callable[[F], F]:
+    """Declare a function as a tool, bare or with the options of ToolOptions; the function itself stays as it is."""
+
+    def declare(declared: F) -> F:
+        chosen = name or declared.__name__
+        setattr(declared, _MARK, ToolOptions(chosen, retry_safe, timeout_s, output_limit_bytes))
+        return declared
+
+    return declare if function is None else declare(function)
+
+
+def declared_options(candidate: object) -> ToolOptions | None:
+    """Return the options of a declared function, None for anything else."""
+    options = getattr(candidate, _MARK, None) if callable(candidate) else None
+    return options if isinstance(options, ToolOptions) else None

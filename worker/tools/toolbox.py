@@ -1,0 +1,162 @@
+"""The table of tools: what the model is told of them, and how a call is run."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from shared.errors import SettingsError, ToolError
+from shared.events import Event
+from worker.agent.models.port import ToolCall, ToolSpec
+from worker.tools import builtin
+from worker.tools.context import ToolContext
+from worker.tools.declaration import OUTPUT_LIMIT_BYTES, ToolOptions, declared_options
+from worker.tools.schema import Parameters, description
+from worker.tools.threads import ToolThreads
+
+Run = Callable[[str, ToolContext], Awaitable[object]]
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """One entry of the table; ``run`` takes the model's JSON arguments and the context."""
+
+    spec: ToolSpec
+    options: ToolOptions
+    run: Run
+
+
+class Toolbox:
+    """The tools of one worker: the built-in ones and those of the named modules; used on one loop.
+
+    ``say(event, **fields)`` is told of failed and leaked calls. Raises SettingsError, which names GATEHOUSE_TOOLS, for
+    a module that cannot be imported or a function that cannot be a tool.
+    """
+
+    def __init__(self, modules: Iterable[str] = (), say: Callable[..., None] = lambda *_, **__: None) -> None:
+        self._say = say
+        self._threads = ToolThreads(say)
+        self._tools: dict[str, Tool] = {}
+        self.add(builtin.todo_spec(), builtin.run_todo)
+        self._load(builtin)
+        for name in modules:
+            self._load(_imported(name))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tools, in the order the model sees them."""
+        return tuple(self._tools)
+
+    @property
+    def leaked_threads(self) -> int:
+        """How many threads run a call that nobody waits for."""
+        return self._threads.leaked
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """Return what a model is told, always in the same order, which keeps the provider's prompt cache."""
+        return tuple(tool.spec for tool in self._tools.values())
+
+    def retry_safe(self, name: str) -> bool:
+        """Tell whether a call that may have happened may be made again."""
+        return name not in self._tools or self._tools[name].options.retry_safe
+
+    def add(self, spec: ToolSpec, run: Run, options: ToolOptions | None = None) -> None:
+        """Add one tool that is no decorated function."""
+        if spec.name in self._tools:
+            raise SettingsError("GATEHOUSE_TOOLS", f"two tools are named {spec.name!r}")
+        self._tools[spec.name] = Tool(spec, options or ToolOptions(spec.name), run)
+
+    async def call(self, call: ToolCall, context: ToolContext) -> str:
+        """Run one call and return its result, or in words for the model why there is none; only cancelling raises."""
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return f"Error: there is no tool named {call.name!r}; there are {', '.join(self._tools)}."
+        try:
+            return _clip(await self._outcome(tool, call, context), tool.options.output_limit_bytes)
+        finally:
+            context.stop()
+
+    def close(self) -> None:
+        """End the threads that wait for work."""
+        self._threads.close()
+
+    async def _outcome(self, tool: Tool, call: ToolCall, context: ToolContext) -> str:
+        limit = asyncio.timeout(tool.options.timeout_s)
+        try:
+            async with limit:
+                return _text(await tool.run(call.arguments, context))
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            return self._failed(call, context, "the call was cancelled by the tool itself")
+        except ToolError as error:
+            return self._failed(call, context, str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary: it is for the model to read
+            if limit.expired():
+                return self._failed(
+                    call, context, f"no result after {tool.options.timeout_s:g} s; the call was given up"
+                )
+            return self._failed(call, context, f"{type(error).__name__}: {error}")
+
+    def _failed(self, call: ToolCall, context: ToolContext, problem: str) -> str:
+        self._say(
+            Event.TOOL_FAILED, tool=call.name, session=context.session, message=context.message_id, error=problem[:500]
+        )
+        return f"Error: {problem}"
+
+    def _load(self, module: ModuleType) -> None:
+        functions = {id(value): value for value in vars(module).values() if declared_options(value)}
+        if not functions and module is not builtin:
+            raise SettingsError("GATEHOUSE_TOOLS", f"{module.__name__} has no function with @tool")
+        for function in functions.values():
+            self._add_function(function)
+
+    def _add_function(self, function: Callable[..., Any]) -> None:
+        options = declared_options(function) or ToolOptions(function.__name__)
+        where = f"{function.__module__}.{function.__qualname__}"
+        try:
+            parameters = Parameters(function)
+        except (TypeError, NameError, ValueError) as error:
+            raise SettingsError("GATEHOUSE_TOOLS", f"{where} cannot be a tool: {error}") from error
+        spec = ToolSpec(options.name, description(function), parameters.schema)
+        self.add(spec, self._runner(function, parameters, options.name), options)
+
+    def _runner(self, function: Callable[..., Any], parameters: Parameters, name: str) -> Run:
+        async def run_async(arguments: str, context: ToolContext) -> object:
+            return await function(**parameters.read(arguments, context))
+
+        async def run_sync(arguments: str, context: ToolContext) -> object:
+            call = functools.partial(function, **parameters.read(arguments, context))
+            return await self._threads.run(call, tool=name, session=context.session)
+
+        return run_async if inspect.iscoroutinefunction(function) else run_sync
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        # the boundary: importing runs a user's code, and the start is refused in one line that names it
+        raise SettingsError("GATEHOUSE_TOOLS", f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "Done."
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def _clip(text: str, limit_bytes: int = OUTPUT_LIMIT_BYTES) -> str:
+    """Return the text as valid UTF-8 of at most ``limit_bytes`` and, if it was longer, a line that says so."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit_bytes:
+        return data.decode()
+    return f"{data[:limit_bytes].decode('utf-8', 'ignore')}\n[cut: {limit_bytes} of {len(data)} bytes are shown]"
