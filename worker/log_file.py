@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,14 +27,14 @@ def append_lines(path: Path, lines: Sequence[bytes], before: Callable[[int], Non
 
 def lines_written(path: Path, offset: int, lines: Sequence[bytes]) -> int:
     """Return how many of the lines stand whole in the file from that offset on. Raises OSError."""
-    batch = _joined(lines)
     try:
         with path.open("rb") as log:
             log.seek(offset)
-            found = log.read(len(batch))
+            found = log.read(sum(map(len, lines)) + len(lines)).split(b"\n")[:-1]
     except FileNotFoundError:
         return 0
-    return os.path.commonprefix([batch, found]).count(b"\n")
+    pairs = itertools.zip_longest(lines, found)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _joined(lines: Sequence[bytes]) -> bytes:

@@ -53,6 +53,11 @@ class LogRing:
         self._data = memory[HEADER_BYTES : HEADER_BYTES + self._size]
 
     @property
+    def end(self) -> int:
+        """The position after everything appended so far: no record that comes later has a smaller one."""
+        return self._header[_HEAD]
+
+    @property
     def used_bytes(self) -> int:
         """Bytes held by waiting records, and by written ones behind them."""
         return self._header[_HEAD] - self._header[_TAIL]

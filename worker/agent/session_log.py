@@ -7,7 +7,6 @@ what a killed worker had not written yet, its parent finds there (worker.log_rin
 
 from __future__ import annotations
 
-import functools
 import threading
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class SessionLog:
         self._ring = ring
         self._flush_interval_s = flush_interval_s
         self._say = say
-        self._overflow: dict[str, list[bytes]] = {}
+        self._overflow: dict[str, list[LogRecord]] = {}
         self._overflow_bytes = 0
         self._overflow_lock = threading.Lock()
         self._failing: set[str] = set()
@@ -80,21 +79,26 @@ class SessionLog:
             self.flush()
         self.flush()
 
-    def _write(self, session: str, records: list[LogRecord]) -> None:
-        """Write a session's waiting lines, those of the ring first; they stay where they are if that fails."""
+    def _write(self, session: str, waiting: list[LogRecord]) -> None:
+        """Write a session's waiting lines, those set aside among them; they stay where they are if that fails."""
         aside = self._set_aside(session)
-        lines = [record.line for record in records] + aside
-        mark = functools.partial(self._ring.mark, records) if records else None
+        records = sorted(aside + waiting, key=lambda record: record.position)
+
+        def mark(offset: int) -> None:
+            if waiting:
+                lead = (record for record in aside if record.position <= waiting[0].position)
+                self._ring.mark(waiting, offset + sum(len(record.line) + 1 for record in lead))
+
         try:
-            append_lines(session_log_path(self._log_dir, session), lines, mark)
+            append_lines(session_log_path(self._log_dir, session), [record.line for record in records], mark)
         except OSError as error:
             self._note_failure(session, error)
-            self._make_room(session, records)
+            self._make_room(session, waiting)
             return
         self.written += 1
-        self.lines += len(lines)
+        self.lines += len(records)
         self._failing.discard(session)
-        self._ring.consume(records)
+        self._ring.consume(waiting)
         self._drop_aside(session, len(aside))
 
     def _note_failure(self, session: str, error: OSError) -> None:
@@ -104,35 +108,39 @@ class SessionLog:
             self._failing.add(session)
             self._say(Event.SESSION_LOG_FAILED, session=session, error=str(error))
 
-    def _make_room(self, session: str, records: list[LogRecord]) -> None:
+    def _make_room(self, session: str, waiting: list[LogRecord]) -> None:
         """Set lines of a file that does not work aside, before they keep the ring from all others."""
-        if records and self._ring.used_bytes > self._ring.size_bytes // 2:
+        if waiting and self._ring.used_bytes > self._ring.size_bytes // 2:
             with self._overflow_lock:
-                kept = [record.line for record in records if self._has_room(record.line)]
+                kept = [record for record in waiting if self._has_room(record)]
                 self._overflow[session] = kept + self._overflow.get(session, [])
-            self._ring.consume(records)
+            self._ring.consume(waiting)
 
     def _put_aside(self, session: str, line: bytes) -> None:
+        record = LogRecord(self._ring.end, session, line)
         with self._overflow_lock:
-            if self._has_room(line):
-                self._overflow.setdefault(session, []).append(line)
+            if self._has_room(record):
+                self._overflow.setdefault(session, []).append(record)
 
-    def _has_room(self, line: bytes) -> bool:
-        if self._overflow_bytes + len(line) > OVERFLOW_BYTES:
+    def _has_room(self, record: LogRecord) -> bool:
+        if self._overflow_bytes + len(record.line) > OVERFLOW_BYTES:
             self.lost += 1
             return False
-        self._overflow_bytes += len(line)
+        self._overflow_bytes += len(record.line)
         return True
 
-    def _set_aside(self, session: str) -> list[bytes]:
+    def _set_aside(self, session: str) -> list[LogRecord]:
         with self._overflow_lock:
             return list(self._overflow.get(session, ()))
 
     def _drop_aside(self, session: str, count: int) -> None:
         """Forget a session's first lines that were set aside; once none is left its lines go to the ring again."""
-        if count:
-            with self._overflow_lock:
-                left = self._overflow.pop(session)
-                self._overflow_bytes -= sum(map(len, left[:count]))
-                if left[count:]:
-                    self._overflow[session] = left[count:]
+        if not count:
+            return
+        with self._overflow_lock:
+            aside = self._overflow[session]
+            self._overflow_bytes -= sum(len(record.line) for record in aside[:count])
+            if aside[count:]:
+                self._overflow[session] = aside[count:]
+            else:
+                del self._overflow[session]
