@@ -47,7 +47,6 @@ class LogRing:
     """
 
     def __init__(self, memory: memoryview) -> None:
-        self._memory = memory
         self._header = memory[:HEADER_BYTES].cast("Q")
         self._size = (len(memory) - HEADER_BYTES) // 16 * 16
         self._data = memory[HEADER_BYTES : HEADER_BYTES + self._size]
