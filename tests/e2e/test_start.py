@@ -1,0 +1,97 @@
+"""The start: mistakes are named in one line, and the Procfile's ways to run it work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from loadtests.gateway_process import ROOT
+
+
+def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "PYTHONPATH": str(ROOT), "GATEHOUSE_DATA_DIR": str(tmp_path / "data"), **settings}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("GATEHOUSE_HOST", "0.0.0.0"),
+        ("GATEHOUSE_MODEL", "anthropic:claude"),
+        ("GATEHOUSE_WORKERS", "many"),
+        ("GATEHOUSE_TURN_TIMEOUT", "-5"),
+        ("SLACK_SIGNING_SECRET", "x" * 32),
+        ("GATEHOUSE_TYPO", "1"),
+    ],
+)
+def test_a_bad_setting_is_one_line_and_status_two_before_anything_listens(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway"],
+        cwd=tmp_path,
+        env=environment(tmp_path, **{name: value}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert any(word in line for word in (name, "ANTHROPIC_API_KEY", "SLACK_BOT_TOKEN"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_worker_host_without_a_database_url_explains_itself_in_one_line(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "worker"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 78
+    (line,) = ended.stderr.splitlines()
+    assert "DATABASE_URL" in line
+
+
+def test_honcho_starts_the_web_process_on_the_port_it_gives(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    honcho = subprocess.Popen(
+        [sys.executable, "-m", "honcho", "-d", str(ROOT), "-e", "/dev/null", "start", "-p", str(port), "web"],
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/readyz")
+        assert "Gatehouse" in httpx2.get(f"http://127.0.0.1:{port}/").text
+    finally:
+        honcho.send_signal(signal.SIGTERM)
+        honcho.wait(30)
+
+
+def wait_until_ready(url: str, within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if httpx2.get(url, timeout=5).status_code == 200:
+                return
+        except httpx2.TransportError:
+            time.sleep(0.05)
+    raise AssertionError(f"{url} was not ready within {within_s:g} s")
