@@ -1,0 +1,63 @@
+"""How benchmarks measure and print: interleaved rounds, medians, ratios side by side in one run."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+Samples = dict[str, list[float]]
+
+
+async def interleaved(rounds: int, contenders: Mapping[str, Callable[[], Awaitable[float]]]) -> Samples:
+    """Measure every contender once a round, so that a slow moment of the machine hits all of them."""
+    samples: Samples = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, measure in contenders.items():
+            samples[name].append(await measure())
+    return samples
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the nearest-rank percentile; ``share`` is between 0 and 1."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def print_table(title: str, unit: str, samples: Mapping[str, Sequence[float]]) -> None:
+    """Print the median of each contender, its span, and its ratio to the first one."""
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    baseline = next(iter(medians.values()))
+    width = max(len(name) for name in medians)
+    print(f"\n{title}")
+    for name, values in samples.items():
+        span = f"{figure(min(values))} to {figure(max(values))}" if len(values) > 1 else ""
+        ratio = medians[name] / baseline if baseline else math.nan
+        print(f"  {name:<{width}}  {figure(medians[name]):>10} {unit:<8}  {ratio:6.2f} x  {span}")
+    print(end="", flush=True)
+
+
+def figure(value: float) -> str:
+    """Write a figure with three digits that matter, and no exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
+def pin(core: int, pid: int = 0) -> bool:
+    """Keep a process (0: this one), with all its threads, on one core; False where that cannot be done."""
+    if not hasattr(os, "sched_setaffinity") or core not in os.sched_getaffinity(0) | os.sched_getaffinity(pid):
+        return False
+    for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
+    return True
+
+
+def pss_bytes(pid: int) -> int:
+    """Return a process's proportional set size: what it holds alone, and its share of what it shares (Linux)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(pid)
