@@ -63,13 +63,13 @@ class Progress:
     def text(self, step: int, text: str) -> None:
         """The model wrote this much more text in step ``step``."""
 
-    def tool_started(self, step: int, call: ToolCall) -> None:
+    def tool_started(self, call: ToolCall) -> None:
         """A tool call begins."""
 
     def tool_said(self, call: ToolCall, text: str) -> None:
         """A running tool tells how far it is."""
 
-    def tool_ended(self, step: int, call: ToolCall, message: bytes) -> None:
+    def tool_ended(self, call: ToolCall, message: bytes) -> None:
         """A tool call gave this transcript message."""
 
     def step_done(self, step: Step) -> None:
@@ -201,9 +201,9 @@ class Turn:
             lambda text: self._progress.tool_said(call, text),
         )
         async with self._slots:
-            self._progress.tool_started(self._number, call)
+            self._progress.tool_started(call)
             message = transcript.tool(call, await self._toolbox.call(call, context))
-        self._progress.tool_ended(self._number, call, message)
+        self._progress.tool_ended(call, message)
         return message
 
     async def _cancel(self, tasks: Sequence[asyncio.Task[bytes]]) -> None:
@@ -217,7 +217,7 @@ class Turn:
         if task.done() and not task.cancelled():
             return task.result()
         message = transcript.tool(call, INTERRUPTED)
-        self._progress.tool_ended(self._number, call, message)
+        self._progress.tool_ended(call, message)
         return message
 
     def _finish_step(self) -> None:

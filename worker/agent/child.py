@@ -1,0 +1,240 @@
+"""A worker's child: the loop that takes frames from the pool, runs many turns at once, and beats.
+
+Configure ─> Ready              RunTurn ─> (NeedHistory ─> History) ─> StepDone … ─> TurnDone
+Drain ─> every turn parked or done ─> logs written ─> Drained ─> the process ends
+end of the channel ─> the whole process group ends
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+import uvloop
+
+from shared.errors import SettingsError
+from shared.events import Event
+from shared.messages import Parked
+from worker.agent.blame import Blame
+from worker.agent.models import build_chain
+from worker.agent.running_turn import Equipment, RunningTurn
+from worker.agent.session_cache import SessionCache
+from worker.agent.session_log import SessionLog
+from worker.agent.voice import Voice, VoiceHandler
+from worker.channel import (
+    Configure,
+    Drain,
+    Drained,
+    Forget,
+    History,
+    Interrupt,
+    Ready,
+    Report,
+    RunTurn,
+    ToWorker,
+    TurnDone,
+    WorkerConfig,
+    open_channel,
+)
+from worker.log_ring import LogRing
+from worker.shared_page import SharedPage
+from worker.tools.toolbox import Toolbox
+
+BEAT_S = 0.1
+REPORT_S = 1.0
+#: seconds a worker that nobody waits for may take to write its logs
+LAST_WRITE_S = 0.5
+#: seconds to write the logs, and to send the last frames, in a drain
+DRAIN_WRITE_S = 5.0
+WARM_MODULE = "worker.agent.warm"
+
+
+def run(sock: socket.socket, page: SharedPage) -> None:
+    """Run turns until the drain is done, which ends the process, or the channel closes, which ends its whole group."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    child = Child(page, loop)
+    loop.run_until_complete(child.serve(sock))
+    loop.run_forever()
+
+
+class Child:
+    """Owns the turns of this process and what they share."""
+
+    def __init__(self, page: SharedPage, loop: asyncio.AbstractEventLoop) -> None:
+        self._page = page
+        self._loop = loop
+        self._blame = Blame(page.set_running)
+        self._turns: dict[int, RunningTurn] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._equipment: Equipment | None = None
+        self._draining = False
+        self._voice: Voice
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Open the channel; from here on frames and timers act."""
+        self._blame.install(self._loop)
+        channel = await open_channel(sock, ToWorker, self._on_frame, self._on_closed)
+        self._voice = Voice(channel)
+        logging.getLogger().addHandler(VoiceHandler(self._voice))
+        self._beat()
+
+    def _on_frame(self, frame: ToWorker) -> None:
+        match frame:
+            case Configure():
+                self._configure(frame.config)
+            case RunTurn():
+                self._start_turn(frame)
+            case History():
+                if frame.turn in self._turns:
+                    self._turns[frame.turn].take_history(frame)
+            case Interrupt():
+                if frame.turn in self._turns:
+                    self._turns[frame.turn].interrupt()
+            case Drain():
+                self._drain()
+            case Forget():
+                if self._equipment is not None:
+                    self._equipment.cache.forget(frame.session)
+
+    def _configure(self, config: WorkerConfig) -> None:
+        self._voice.hide([model.api_key for model in config.models])
+        try:
+            self._equipment = equip(config, self._page, self._voice)
+        except Exception as error:  # noqa: BLE001 - the boundary: the host is told why this worker cannot start
+            problem = str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
+            self._voice.say(Event.WORKER_FAILED_TO_START, error=problem)
+            self._keep(self._loop.create_task(self._leave(status=1)))
+            return
+        self._equipment.log.start()
+        self._report()
+        self._voice.send(Ready(os.getpid(), warmed() is not None, self._equipment.toolbox.names))
+
+    def _start_turn(self, frame: RunTurn) -> None:
+        if self._equipment is None or self._draining:
+            self._voice.send(TurnDone(frame.turn, Parked()))
+            return
+        turn = self._turns[frame.turn] = RunningTurn(frame, self._equipment, self._voice)
+        task = self._blame.start(frame.turn, turn.run(), self._loop)
+        self._keep(task)
+        task.add_done_callback(lambda _: self._turn_done(frame.turn))
+
+    def _turn_done(self, number: int) -> None:
+        self._turns.pop(number, None)
+        if self._draining and not self._turns:
+            self._keep(self._loop.create_task(self._finish_drain()))
+
+    def _drain(self) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        for turn in self._turns.values():
+            turn.park()
+        if not self._turns:
+            self._keep(self._loop.create_task(self._finish_drain()))
+
+    async def _finish_drain(self) -> None:
+        if self._equipment is not None:
+            # the one use of the default executor: joining the log's thread must not stop the beat
+            await asyncio.to_thread(self._equipment.log.close, DRAIN_WRITE_S)
+            self._report()
+        self._voice.send(Drained())
+        await self._leave(status=0)
+
+    async def _leave(self, status: int) -> NoReturn:
+        await self._voice.sent(DRAIN_WRITE_S)
+        end_process(status)
+
+    def _on_closed(self, _reason: Exception | None) -> None:
+        """The pool is gone: write the logs, for nobody else can, and end all that runs here."""
+        if self._equipment is not None:
+            closing = threading.Thread(target=self._equipment.log.close, args=(LAST_WRITE_S,), daemon=True)
+            closing.start()
+            closing.join(LAST_WRITE_S)
+        end_group()
+
+    def _beat(self) -> None:
+        self._page.beat()
+        self._loop.call_later(BEAT_S, self._beat)
+
+    def _report(self) -> None:
+        equipment = self._equipment
+        if equipment is None:
+            return
+        cache, log = equipment.cache, equipment.log
+        cache.expire()
+        self._voice.send(
+            Report(
+                cache.hits,
+                cache.misses,
+                cache.size,
+                rss_bytes(),
+                equipment.toolbox.leaked_threads,
+                log.written,
+                log.failed,
+            )
+        )
+        self._loop.call_later(REPORT_S, self._report)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def equip(config: WorkerConfig, page: SharedPage, voice: Voice) -> Equipment:
+    """Make what the turns use. Raises SettingsError for tools that cannot be loaded."""
+    log = SessionLog(Path(config.log_dir), LogRing(page.ring_memory), config.log_flush_interval_s, voice.say)
+    cache = SessionCache(config.todo_cache_size, config.todo_cache_ttl_s)
+    toolbox = Toolbox(config.tool_modules, voice.say)
+    warm = warmed()
+    model = build_chain(config, voice.say, warm.TLS_CONTEXT if warm else None)
+    return Equipment(config, model, toolbox, cache, log)
+
+
+def warmed() -> ModuleType | None:
+    """Return the preload's module if the fork server had it when this process was forked from it.
+
+    Never imported here: importing it acts, and is for the fork server alone.
+    """
+    warm = sys.modules.get(WARM_MODULE)
+    return warm if warm is not None and os.getpid() != warm.WARMED_BY else None
+
+
+def rss_bytes() -> int:
+    """Return the resident memory of this process, 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def leads_group() -> bool:
+    """Tell whether this process leads its group, so that the group is its own to end."""
+    return os.getpgrp() == os.getpid()
+
+
+def end_group() -> NoReturn:
+    """End this process and everything its tools started, at once."""
+    if leads_group():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process in peace, and ask what its tools started to end; no thread is waited for."""
+    if leads_group():
+        with contextlib.suppress(OSError):
+            os.killpg(0, signal.SIGTERM)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

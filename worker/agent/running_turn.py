@@ -1,0 +1,227 @@
+"""One turn as a worker's child runs it: its conversation from the cache or the host, its progress as frames."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from shared.errors import FrameTooLarge
+from shared.messages import Ended, Outcome, Parked, Step, TurnStatus
+from worker.agent import transcript
+from worker.agent.models.port import Model, ToolCall
+from worker.agent.session_cache import CachedSession, SessionCache
+from worker.agent.session_log import SessionLog
+from worker.agent.todo import TodoStore, hydrate
+from worker.agent.turn import Progress, Turn, TurnRequest
+from worker.agent.turn_end import how_it_ended
+from worker.agent.voice import Voice
+from worker.channel import (
+    Delta,
+    History,
+    NeedHistory,
+    RunTurn,
+    StepDone,
+    ToolEnded,
+    ToolStarted,
+    TurnDone,
+    WorkerConfig,
+)
+from worker.tools.toolbox import Toolbox
+
+#: seconds between two Delta frames of one turn at the least
+DELTA_INTERVAL_S = 0.02
+TOO_LARGE = "What this turn produced is too large to keep. Please ask for less at once."
+
+
+class Equipment(msgspec.Struct, frozen=True):
+    """What every turn of a worker uses."""
+
+    config: WorkerConfig
+    model: Model
+    toolbox: Toolbox
+    cache: SessionCache
+    log: SessionLog
+
+
+class RunningTurn(Progress):
+    """Runs one RunTurn frame to its TurnDone frame, on the child's loop."""
+
+    def __init__(self, frame: RunTurn, equipment: Equipment, voice: Voice) -> None:
+        self._frame = frame
+        self._equipment = equipment
+        self._voice = voice
+        self._loop = asyncio.get_running_loop()
+        self._ends_at = self._loop.time() + frame.deadline_s
+        self._history: asyncio.Future[History] = self._loop.create_future()
+        self._turn: Turn | None = None
+        self._interrupted = False
+        self._parked = False
+        self._unsent: list[str] = []
+        self._delta_step = 0
+        self._delta_timer: asyncio.TimerHandle | None = None
+        self._delta_sent_at = 0.0
+
+    async def run(self) -> None:
+        """Run the turn and send how it ended; never raises."""
+        try:
+            outcome = await self._outcome()
+        except Exception as error:  # noqa: BLE001 - the boundary: what is wrong with one turn is settled with it
+            outcome = self._failed(error)
+        self._flush_text(last=True)
+        self._keep(outcome)
+        self._send_done(outcome)
+
+    def interrupt(self) -> None:
+        """End the turn now; the sender asked for it."""
+        self._interrupted = True
+        if self._turn is not None:
+            self._turn.interrupt()
+
+    def park(self) -> None:
+        """End the turn as parked at its next step boundary."""
+        self._parked = True
+        if self._turn is not None:
+            self._turn.park()
+
+    def take_history(self, history: History) -> None:
+        """Take the conversation that this turn asked for."""
+        if not self._history.done():
+            self._history.set_result(history)
+
+    async def _outcome(self) -> Ended | Parked:
+        session = self._equipment.cache.get(self._frame.session, self._frame.version) or await self._ask_host()
+        if session is None:
+            return Parked()
+        latest = next((step.todo for step in reversed(self._frame.steps) if step.todo is not None), None)
+        todo = session.todo if latest is None else TodoStore.from_bytes(latest)
+        self._turn = Turn(self._request(session), self._equipment.model, self._equipment.toolbox, todo, self)
+        if self._interrupted:
+            self._turn.interrupt()
+        if self._parked:
+            self._turn.park()
+        outcome = await self._turn.run()
+        if isinstance(outcome, Ended):
+            self._equipment.cache.put(
+                self._frame.session, self._frame.epoch, CachedSession(tuple(self._turn.shown), todo)
+            )
+        return outcome
+
+    async def _ask_host(self) -> CachedSession | None:
+        """Ask for the conversation; None if the session has moved on, so that this claim is stale."""
+        self._voice.send(NeedHistory(self._frame.turn))
+        async with asyncio.timeout_at(self._ends_at):
+            history = await self._history
+        if history.version != self._frame.version:
+            return None
+        todo = adopted(history.messages) if history.todo is None else TodoStore.from_bytes(history.todo)
+        return CachedSession(history.messages, todo)
+
+    def _request(self, session: CachedSession) -> TurnRequest:
+        frame, config = self._frame, self._equipment.config
+        return TurnRequest(
+            session=frame.session,
+            message_id=frame.message_id,
+            texts=frame.texts,
+            history=session.messages,
+            steps=frame.steps,
+            system=config.system_prompt,
+            deadline_s=self._ends_at - self._loop.time(),
+            api_timeout_s=config.api_timeout_s,
+        )
+
+    def text(self, step: int, text: str) -> None:
+        """Gather text for the next Delta frame, if anybody reads along."""
+        if not self._frame.stream:
+            return
+        self._unsent.append(text)
+        self._delta_step = step
+        if self._delta_timer is None:
+            due = max(self._loop.time(), self._delta_sent_at + DELTA_INTERVAL_S)
+            self._delta_timer = self._loop.call_at(due, self._flush_text)
+
+    def tool_started(self, call: ToolCall) -> None:
+        """Send the intent of a tool call."""
+        self._flush_text()
+        self._voice.send(ToolStarted(self._frame.turn, call.id, call.name))
+
+    def tool_ended(self, call: ToolCall, message: bytes) -> None:
+        """Send the result of a tool call."""
+        self._voice.send(ToolEnded(self._frame.turn, call.id, message))
+
+    def step_done(self, step: Step) -> None:
+        """Send a finished step, and log it."""
+        self._flush_text()
+        self._voice.send(StepDone(self._frame.turn, step))
+        self._log_messages(step.messages)
+
+    def _flush_text(self, *, last: bool = False) -> None:
+        if self._delta_timer is not None:
+            self._delta_timer.cancel()
+            self._delta_timer = None
+        if not self._unsent:
+            return
+        if self._voice.full and last:  # the outcome brings all of the text anyway
+            return
+        if self._voice.full:  # a reader that is behind gets its text in larger pieces
+            self._delta_timer = self._loop.call_later(DELTA_INTERVAL_S, self._flush_text)
+            return
+        self._voice.send(Delta(self._frame.turn, self._delta_step, "".join(self._unsent)))
+        self._unsent.clear()
+        self._delta_sent_at = self._loop.time()
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Bring the log and the cache in line with how the turn ended."""
+        match outcome:
+            case Ended():
+                self._log_messages(outcome.messages)
+                self._log_end(outcome)
+            case _:
+                self._equipment.cache.forget(self._frame.session)
+
+    def _send_done(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Ended):
+            outcome = msgspec.structs.replace(outcome, error=self._voice.clean(outcome.error))
+        try:
+            self._voice.send(TurnDone(self._frame.turn, outcome))
+        except FrameTooLarge as error:
+            self._equipment.cache.forget(self._frame.session)
+            self._voice.send(TurnDone(self._frame.turn, self._failed(error)))
+
+    def _failed(self, error: Exception) -> Ended:
+        """Return a failed end that says only what the sender asked and was told."""
+        self._equipment.cache.forget(self._frame.session)
+        status, text, seen = how_it_ended(error, deadline_passed=self._loop.time() >= self._ends_at)
+        if isinstance(error, FrameTooLarge):
+            status, text = TurnStatus.FAILED, TOO_LARGE
+        asked = () if self._frame.steps else tuple(transcript.user(text) for text in self._frame.texts)
+        return Ended(status, text, (*asked, transcript.assistant(text)), error=self._voice.clean(seen))
+
+    def _log_messages(self, messages: tuple[bytes, ...]) -> None:
+        head = msgspec.json.encode(self._log_head())[:-1] + b","
+        for message in messages:
+            self._equipment.log.put(self._frame.session, head + message[1:])
+
+    def _log_end(self, outcome: Ended) -> None:
+        end = {"event": "turn_ended", "status": outcome.status.value, "error": self._voice.clean(outcome.error)}
+        usage = msgspec.to_builtins(self._turn.usage) if self._turn else {}
+        self._equipment.log.put(self._frame.session, msgspec.json.encode(self._log_head() | end | usage))
+
+    def _log_head(self) -> dict[str, object]:
+        frame = self._frame
+        return {
+            "at": round(time.time(), 3),
+            "session": frame.session,
+            "message": frame.message_id,
+            "turn": frame.turn,
+        }
+
+
+def adopted(messages: tuple[bytes, ...]) -> TodoStore:
+    """Return the todo store of a history that came without one; a list found there counts as a change, to be kept."""
+    todo = TodoStore()
+    found = hydrate(messages)
+    if found is not None and found.items:
+        todo.call({"todos": msgspec.json.decode(found.to_bytes())})
+    return todo

@@ -1,0 +1,30 @@
+"""The fork server's preload: the one module whose import acts.
+
+It imports all that a worker needs, builds the TLS context, and freezes what was made, so that a worker forked from
+it is ready in milliseconds and shares its memory. It makes the fork server deaf to SIGTERM and SIGINT, which a
+supervisor sends to a whole process group: workers are ended by their pool alone. It starts no thread: a fork would
+copy the thread's locks without the thread. ``WARMED_BY`` is the process that did it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+
+for _signum in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(_signum, signal.SIG_IGN)
+
+import httpx2  # noqa: E402
+
+import worker.agent.child  # noqa: E402
+import worker.agent.models.anthropic  # noqa: E402
+import worker.agent.models.offline  # noqa: E402
+import worker.agent.models.openai  # noqa: E402
+
+#: what every model client verifies servers with; making one takes longer than starting a worker
+TLS_CONTEXT = httpx2.create_ssl_context()
+WARMED_BY = os.getpid()
+
+gc.collect()
+gc.freeze()
