@@ -1,0 +1,146 @@
+"""Transcript messages as Anthropic's content blocks: spliced from raw JSON, each message converted once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import msgspec
+from msgspec.json import encode
+
+#: bounds of the cache of converted messages: so many, and only small ones (a long one costs its length anyway)
+CACHED_MESSAGES = 4096
+CACHED_MESSAGE_BYTES = 4096
+
+_BLANK = re.compile(rb'null|"(?: |\\[nrt])*"')
+_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
+_CACHE_CONTROL = b',"cache_control":{"type":"ephemeral"}}'
+_EMPTY = b'{"type":"text","text":"(no text)"}'
+_BEGAN_EARLIER = b'{"type":"text","text":"(this conversation began earlier)"}'
+
+
+class _Function(msgspec.Struct):
+    name: msgspec.Raw
+    arguments: str = ""
+
+
+class _Call(msgspec.Struct):
+    id: str
+    function: _Function
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: msgspec.Raw = msgspec.Raw(b"null")
+    tool_calls: list[_Call] = []
+    tool_call_id: str = ""
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """What one transcript message becomes: blocks of one role, joined by commas, empty if nothing is left of it."""
+
+    role: str
+    blocks: bytes
+
+
+_DECODER = msgspec.json.Decoder(_Message)
+_OBJECTS = msgspec.json.Decoder(dict[str, object])
+
+
+class BlockConverter:
+    """Converts transcripts; holds the small messages it converted last."""
+
+    def __init__(self) -> None:
+        self._cached = lru_cache(CACHED_MESSAGES)(convert)
+
+    def system_and_messages(self, system: str, messages: Sequence[bytes]) -> tuple[bytes, bytes]:
+        """Return the JSON arrays ``system`` and ``messages``; their ends carry the marks of the prompt cache.
+
+        System messages that open the transcript join the system prompt. Later ones keep their place, as text of the
+        user's side inside ``<system>``, because not every server of this API has the system role there.
+        """
+        pieces = [
+            self._cached(message) if len(message) <= CACHED_MESSAGE_BYTES else convert(message) for message in messages
+        ]
+        leading = 0
+        while leading < len(pieces) and pieces[leading].role == "system":
+            leading += 1
+        prompt = [_text(encode(system))] if system.strip() else []
+        prompt += [piece.blocks for piece in pieces[:leading] if piece.blocks]
+        return _array([marked(b",".join(prompt))] if prompt else []), _messages(pieces[leading:])
+
+
+def convert(message: bytes) -> Piece:
+    """Convert one transcript message. Raises msgspec.DecodeError."""
+    read = _DECODER.decode(message)
+    content = bytes(read.content)
+    match read.role:
+        case "tool":
+            result = b'{"type":"tool_result","tool_use_id":' + _id(read.tool_call_id)
+            return Piece("user", result + (b"}" if _BLANK.fullmatch(content) else b',"content":' + content + b"}"))
+        case "assistant":
+            return Piece("assistant", b",".join([*_texts(content), *map(_tool_use, read.tool_calls)]))
+        case "system":
+            return Piece("system", b",".join(_texts(content)))
+        case _:
+            return Piece("user", b",".join(_texts(content)) or _EMPTY)
+
+
+def marked(blocks: bytes) -> bytes:
+    """Return the blocks with a cache mark on the last: the provider keeps what it read up to there."""
+    return blocks[:-1] + _CACHE_CONTROL
+
+
+def _texts(content: bytes) -> list[bytes]:
+    if _BLANK.fullmatch(content) or content == b"[]":
+        return []
+    # A list of parts has the same form on both sides, as far as text goes.
+    return [content[1:-1]] if content.startswith(b"[") else [_text(content)]
+
+
+def _text(raw: bytes) -> bytes:
+    return b'{"type":"text","text":' + raw + b"}"
+
+
+def _tool_use(call: _Call) -> bytes:
+    return (
+        b'{"type":"tool_use","id":' + _id(call.id) + b',"name":' + bytes(call.function.name)
+        + b',"input":' + _input(call.function.arguments) + b"}"
+    )  # fmt: skip
+
+
+def _id(call_id: str) -> bytes:
+    """Return a call's id in the letters Anthropic takes: another provider of the chain may have given it."""
+    return encode(_UNSAFE.sub("_", call_id) or "call")
+
+
+def _input(arguments: str) -> bytes:
+    """Return arguments as the object Anthropic insists on; what the model wrote may not be one."""
+    try:
+        _OBJECTS.decode(arguments)
+    except msgspec.DecodeError:
+        return encode({"unreadable_arguments": arguments})
+    return arguments.encode()
+
+
+def _messages(pieces: Iterable[Piece]) -> bytes:
+    """Return the messages array: neighbours of one role merged, a user first, the last block marked."""
+    grouped: list[tuple[str, list[bytes]]] = []
+    for piece in pieces:
+        role, blocks = piece.role, piece.blocks
+        if not blocks:
+            continue
+        if role == "system":
+            role, blocks = "user", _text(b'"<system>"') + b"," + blocks + b"," + _text(b'"</system>"')
+        if not grouped or grouped[-1][0] != role:
+            grouped.append((role, []))
+        grouped[-1][1].append(blocks)
+    if not grouped or grouped[0][0] != "user":
+        grouped.insert(0, ("user", [_BEGAN_EARLIER]))
+    grouped[-1][1][-1] = marked(grouped[-1][1][-1])
+    return _array([b'{"role":"' + role.encode() + b'","content":' + _array(blocks) + b"}" for role, blocks in grouped])
+
+
+def _array(items: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"

@@ -1,0 +1,217 @@
+"""The models of a worker as one: retries, the fallback to the next, and a circuit breaker for each."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
+from shared.events import Event
+from worker.agent.models.breaker import Breaker, BreakerPolicy
+from worker.agent.models.failures import EmptyAnswer, Stalled
+from worker.agent.models.port import ModelReply, ModelRequest
+
+Failure = ModelUnavailable | ModelRejected | TimeoutError
+
+
+class Link(Protocol):
+    """One model of the chain."""
+
+    name: str
+
+    async def call(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,
+        stall_s: float = 60.0,
+    ) -> ModelReply:
+        """Call the model once and do not retry.
+
+        ``timeout`` seconds bound the whole call, ``stall_s`` every silence in it; cancelling the call closes its
+        connection. Raises TimeoutError, ModelUnavailable (Stalled and EmptyAnswer are two), ModelRejected,
+        ContextTooLong.
+        """
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class ChainPolicy(msgspec.Struct, frozen=True):
+    """How hard the chain tries; times in seconds.
+
+    ``attempts`` are made of a model that has another one after it, ``last_attempts`` of the last. Delays double from
+    ``first_delay_s`` and are jittered down by up to half; a model that wants to be left alone for more than
+    ``longest_wait_s`` is left for the next. While a model's breaker is open it gets one short call, of at most
+    ``short_stall_s`` of silence, and that only where no other model is left.
+    """
+
+    attempts: int = 3
+    last_attempts: int = 5
+    first_delay_s: float = 0.5
+    longest_delay_s: float = 8.0
+    longest_wait_s: float = 30.0
+    short_stall_s: float = 10.0
+    breaker: BreakerPolicy = BreakerPolicy()
+
+
+class _Member(msgspec.Struct):
+    link: Link
+    breaker: Breaker
+
+
+class _Call(msgspec.Struct, frozen=True):
+    """One call of the chain; ``ends_at`` is on the monotonic clock."""
+
+    request: ModelRequest
+    on_text: Callable[[str], None] | None
+    ends_at: float
+
+    def left_s(self) -> float:
+        return self.ends_at - time.monotonic()
+
+
+class Chain:
+    """A Model over links in their order of preference; ``call_timeout_s`` bounds each try, beside the whole call's."""
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        say: Callable[..., None],
+        *,
+        call_timeout_s: float = 300.0,
+        stall_timeout_s: float = 60.0,
+        policy: ChainPolicy | None = None,
+    ) -> None:
+        self._policy = policy or ChainPolicy()
+        self._members = [_Member(link, Breaker(self._policy.breaker, time.monotonic)) for link in links]
+        self._say = say
+        self._call_timeout_s = call_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+
+    @property
+    def name(self) -> str:
+        """The names of the models, as the settings list them."""
+        return ",".join(member.link.name for member in self._members)
+
+    async def reply(
+        self, request: ModelRequest, on_text: Callable[[str], None] | None = None, *, timeout: float = 300.0
+    ) -> ModelReply:
+        """Get an answer from the first model that gives one, all tries within ``timeout`` seconds.
+
+        A try that fails midway may have called ``on_text`` already, and the next one calls it from the start of its own
+        text: what counts is the reply's text. Every failed try is said as MODEL_FAILED. Raises TimeoutError when time
+        is out or the last model stayed silent, ContextTooLong at once, ModelRejected if every model refused, else
+        ModelUnavailable.
+        """
+        call = _Call(request, on_text, time.monotonic() + timeout)
+        failures: list[Failure] = []
+        members = sorted(self._members, key=lambda member: member.breaker.is_open)
+        for position, member in enumerate(members):
+            last = position == len(members) - 1
+            try:
+                return await self._persist(member, call, last=last)
+            except (ModelUnavailable, ModelRejected, TimeoutError) as failure:
+                failures.append(failure)
+            if call.left_s() <= 0:
+                raise TimeoutError(f"no model answered in {timeout:g} s: {_words(failures)}") from None
+        raise verdict(failures) from None
+
+    async def close(self) -> None:
+        """Close every connection of every model."""
+        for member in self._members:
+            await member.link.close()
+
+    async def _persist(self, member: _Member, call: _Call, *, last: bool) -> ModelReply:
+        """Try one model until it answers, refuses, or is not worth another try; raise its last failure then."""
+        attempt = 0
+        while True:
+            attempt += 1
+            full = member.breaker.admit()
+            try:
+                return await self._try(member, call, full=full)
+            except (ModelUnavailable, ModelRejected, TimeoutError) as failure:
+                delay_s = self._delay_s(failure, attempt, call.left_s(), last=last, full=full)
+                if not last and member.breaker.is_open:
+                    delay_s = None
+                self._tell(member, call, failure, attempt, delay_s)
+                if delay_s is None:
+                    raise
+            await asyncio.sleep(delay_s)
+
+    async def _try(self, member: _Member, call: _Call, *, full: bool) -> ModelReply:
+        """Make one call and settle the breaker with what came of it, if it was a full one."""
+        began_at = time.monotonic()
+        stall_s = self._stall_timeout_s if full else min(self._policy.short_stall_s, self._stall_timeout_s)
+        limit_s = max(0.0, min(call.left_s(), self._call_timeout_s))
+        try:
+            reply = await member.link.call(call.request, call.on_text, timeout=limit_s, stall_s=stall_s)
+        except (EmptyAnswer, ModelRejected, ContextTooLong):
+            member.breaker.succeeded()
+            raise
+        except (ModelUnavailable, TimeoutError) as failure:
+            if full:
+                timed_out = isinstance(failure, Stalled | TimeoutError)
+                member.breaker.failed(began_at, timed_out=timed_out, leave_alone_s=_wish_s(failure))
+            raise
+        except BaseException:
+            if full:
+                member.breaker.left()
+            raise
+        member.breaker.succeeded()
+        return reply
+
+    def _delay_s(self, failure: Failure, attempt: int, left_s: float, *, last: bool, full: bool) -> float | None:
+        """Return how long to wait before the next try of this model, None for no such try."""
+        policy = self._policy
+        match failure:
+            case ModelRejected() | TimeoutError():
+                return None
+            case EmptyAnswer():
+                attempts = 2
+            case Stalled() if not full:
+                return None
+            case _:
+                attempts = policy.last_attempts if last else policy.attempts
+        if attempt >= attempts:
+            return None
+        backoff_s = min(policy.first_delay_s * 2 ** (attempt - 1), policy.longest_delay_s)
+        delay_s = max(_wish_s(failure), backoff_s * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret
+        return delay_s if delay_s < min(left_s, policy.longest_wait_s) else None
+
+    def _tell(self, member: _Member, call: _Call, failure: Failure, attempt: int, delay_s: float | None) -> None:
+        self._say(
+            Event.MODEL_FAILED,
+            model=member.link.name,
+            session=call.request.session,
+            problem=str(failure),
+            attempt=attempt,
+            retry_in_s=None if delay_s is None else round(delay_s, 3),
+        )
+
+
+def verdict(failures: Sequence[Failure]) -> Failure:
+    """Return what the failures of all models come to: the most telling kind, with the words of each."""
+    if len(failures) == 1 and not isinstance(failures[0], Stalled):
+        return failures[0]
+    words = _words(failures)
+    if all(isinstance(failure, ModelRejected) for failure in failures):
+        return ModelRejected(words)
+    if isinstance(failures[-1], Stalled | TimeoutError):
+        return TimeoutError(words)
+    wishes = [failure.retry_after_s for failure in failures if isinstance(failure, ModelUnavailable)]
+    return ModelUnavailable(words, min((wish for wish in wishes if wish is not None), default=None))
+
+
+def _words(failures: Sequence[Failure]) -> str:
+    return "; ".join(str(failure) for failure in failures)
+
+
+def _wish_s(failure: Failure) -> float:
+    return (failure.retry_after_s or 0.0) if isinstance(failure, ModelUnavailable) else 0.0

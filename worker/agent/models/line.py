@@ -1,0 +1,141 @@
+"""One streamed call to a provider: opened by its SDK, read as raw events here, closed whatever happens.
+
+The SDK does what it is good at: auth, headers, connections, status errors. Its chunk objects are left out, because
+building them is most of what a streamed call costs (loadtests/bench/model_calls.py measures it); its retries are
+off, because the chain's own know how much time is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import aiohttp
+import httpx2
+import msgspec
+
+from shared.errors import ModelRejected, ModelUnavailable
+from worker.agent.models.failures import Endpoint, Stalled, from_status
+from worker.agent.models.sse import EventDecoder
+
+CONNECT_TIMEOUT_S = 10.0
+
+#: how long a server may take to end its stream after the answer is whole; past it the connection is closed
+TAIL_S = 1.0
+
+MAX_ANSWER_BYTES = 64 << 20
+
+_BROKEN = (httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
+
+
+class Answer(Protocol):
+    """What collects the events of one call."""
+
+    @property
+    def finished(self) -> bool:
+        """True once the answer is whole, though the stream may not be at its end."""
+
+    def take(self, event: bytes) -> None:
+        """Read one event. Raises msgspec.DecodeError for a malformed one, and ModelError for one that tells of it."""
+
+
+class StatusError(Protocol):
+    """What the status errors of both SDKs have."""
+
+    response: httpx2.Response
+
+
+class Line:
+    """Where the calls to one model go; ``client`` is an AsyncAnthropic or an AsyncOpenAI, its connections shared."""
+
+    def __init__(self, client: Any, sdk: Any, path: str, where: Endpoint) -> None:
+        self._client = client
+        self._sdk = sdk
+        self._path = path
+        self._where = where
+
+    async def run(self, body: bytes, answer: Answer, *, timeout: float, stall_s: float) -> None:
+        """Post the body and feed the answer's events to ``answer``, until it is finished.
+
+        ``timeout`` seconds bound the whole call, ``stall_s`` every silence in it. However it ends, the connection is
+        back in the pool or closed. Raises TimeoutError, ModelUnavailable (or Stalled), ModelRejected, ContextTooLong.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._open(body, stall_s)
+                try:
+                    await self._read(response, answer, stall_s)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise TimeoutError(f"{self._where.name} gave no whole answer in {timeout:g} s") from None
+        if not answer.finished:
+            raise ModelUnavailable(f"{self._where.name} broke off its answer")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    async def _open(self, body: bytes, stall_s: float) -> httpx2.Response:
+        limits = httpx2.Timeout(stall_s, connect=min(stall_s, CONNECT_TIMEOUT_S))
+        try:
+            response: httpx2.Response = await self._client.post(
+                self._path,
+                content=body,
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=self._sdk.AsyncStream,
+                options={"timeout": limits},
+            )
+        except self._sdk.APIStatusError as refused:
+            raise self._refusal(refused) from None
+        except self._sdk.APITimeoutError:
+            raise Stalled(f"{self._where.name} did not answer for {stall_s:g} s") from None
+        except (self._sdk.APIConnectionError, *_BROKEN) as broken:
+            raise ModelUnavailable(f"{self._where.name} cannot be reached: {_cause(broken)}") from None
+        return response
+
+    def _refusal(self, refused: StatusError) -> Exception:
+        response = refused.response
+        return from_status(self._where, response.status_code, response.text, response.headers)
+
+    async def _read(self, response: httpx2.Response, answer: Answer, stall_s: float) -> None:
+        try:
+            async with asyncio.timeout(None) as tail, aclosing(response.aiter_bytes()) as chunks:
+                await self._feed(response, chunks, answer, tail)
+        except TimeoutError:
+            return
+        except httpx2.TimeoutException:
+            if not answer.finished:
+                raise Stalled(f"{self._where.name} sent nothing for {stall_s:g} s") from None
+        except msgspec.DecodeError as malformed:
+            raise ModelUnavailable(f"{self._where.name} sent a malformed event: {malformed}") from None
+        except _BROKEN as broken:
+            if not answer.finished:
+                raise ModelUnavailable(f"{self._where.name} broke off its answer: {_cause(broken)}") from None
+
+    async def _feed(self, response: httpx2.Response, chunks: Any, answer: Answer, tail: asyncio.Timeout) -> None:
+        kind = response.headers.get("content-type", "")
+        if kind.startswith("text/html"):
+            raise ModelRejected(f"{self._where.name} answered with a web page: look at {self._where.url_setting}")
+        if kind.startswith("application/json"):
+            answer.take(b"".join([chunk async for chunk in chunks]))
+            return
+        decoder = EventDecoder()
+        size_bytes = 0
+        async for chunk in chunks:
+            size_bytes += len(chunk)
+            if size_bytes > MAX_ANSWER_BYTES:
+                raise ModelUnavailable(f"{self._where.name} sent more than {MAX_ANSWER_BYTES >> 20} MiB")
+            for event in decoder.feed(chunk):
+                answer.take(event)
+            if answer.finished and tail.when() is None:
+                tail.reschedule(asyncio.get_running_loop().time() + TAIL_S)
+
+
+def _cause(error: BaseException) -> str:
+    """Return what lies at the bottom of a connection error: the SDKs' own words are all ``Connection error.``"""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__

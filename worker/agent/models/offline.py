@@ -1,0 +1,164 @@
+"""The model that needs no key and no network: it echoes chat, and keeps a todo list from plain words.
+
+It holds no state. What to do next it reads from the transcript, as any model does: it asks for the list, writes it
+changed, and then answers with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from shared.messages import Usage
+from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
+from worker.agent.models.wishes import Wish, apply, numbered, read_wish
+from worker.agent.todo import TOOL_NAMES, TodoItem
+
+GREETING = (
+    "I am the offline model: I repeat what you say, and I keep a todo list. "
+    "Try “add buy milk”, “done 1”, “remove 1”, “clear” or “list”."
+)
+_GREETED = re.compile(
+    r"(?:hi|hello|hey|help|hallo|good (?:morning|evening|day)|what can you do)\b.{0,40}", re.IGNORECASE
+)
+_DELTA_CHARACTERS = 12
+_MOST_DELTAS = 200
+_BYTES_PER_TOKEN = 4
+
+
+class _Part(msgspec.Struct):
+    text: str = ""
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class _Todos(msgspec.Struct):
+    todos: list[TodoItem]
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """The end of a transcript: what the user said last, in one or more messages, and the tool results since then."""
+
+    said: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+_MESSAGES = msgspec.json.Decoder(_Message)
+_RESULTS = msgspec.json.Decoder(_Todos)
+
+
+class OfflineModel:
+    """Answers at once."""
+
+    name = "offline"
+
+    async def call(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,  # noqa: ARG002 - the port's; it waits for nothing
+        stall_s: float = 60.0,  # noqa: ARG002 - likewise
+    ) -> ModelReply:
+        """Answer as ``worker.agent.models.chain.Link`` describes."""
+        text, calls = answer(request)
+        if on_text is not None:
+            await _stream(text, on_text)
+        read_bytes = len(request.system) + sum(map(len, request.messages))
+        written = len(text) + sum(len(call.arguments) for call in calls)
+        usage = Usage(1, 0, 1 + read_bytes // _BYTES_PER_TOKEN, 1 + written // _BYTES_PER_TOKEN)
+        return ModelReply(text, calls, usage, "offline", "offline", "tool_calls" if calls else "stop")
+
+    async def close(self) -> None:
+        """Close nothing: there is no connection."""
+
+
+def answer(request: ModelRequest) -> tuple[str, tuple[ToolCall, ...]]:
+    """Return the text to say, or the tool call to make first."""
+    seen = _look_back(request.messages)
+    wish = read_wish(seen.said[-1]) if seen.said else None
+    tool = next((spec.name for spec in request.tools if spec.name in TOOL_NAMES), None)
+    if wish is None or tool is None:
+        return _chat("\n".join(seen.said)), ()
+    match seen.results:
+        case ():
+            return "", (_call(tool, {}),)
+        case (result,):
+            return _change_or_show(tool, wish, result)
+        case _:
+            return _show(_words(wish, seen.results[0]), seen.results[-1]), ()
+
+
+def _look_back(messages: Sequence[bytes]) -> _Seen:
+    said: list[str] = []
+    results: list[str] = []
+    for message in reversed(messages):
+        read = _MESSAGES.decode(message)
+        if read.role == "user":
+            said.append(read.text)
+        elif said:
+            break
+        elif read.role == "tool":
+            results.append(read.text)
+    return _Seen(tuple(reversed(said)), tuple(reversed(results)))
+
+
+def _chat(said: str) -> str:
+    if not said.strip():
+        return "You said nothing that I can read."
+    greeting = f"\n\n{GREETING}" if _GREETED.fullmatch(said.strip()) else ""
+    return f"You said: {said}{greeting}"
+
+
+def _change_or_show(tool: str, wish: Wish, result: str) -> tuple[str, tuple[ToolCall, ...]]:
+    items = _items(result)
+    if items is None:
+        return f"The todo list cannot be read: {result}", ()
+    change = apply(wish, items)
+    if change.arguments is not None:
+        return "", (_call(tool, change.arguments),)
+    return _show(change.words, result), ()
+
+
+def _words(wish: Wish, before: str) -> str:
+    """Return what to say of a change that was made, from the list as it was before."""
+    items = _items(before)
+    return apply(wish, items).words if items is not None else ""
+
+
+def _show(words: str, result: str) -> str:
+    items = _items(result)
+    if items is None:
+        return f"The todo list cannot be changed: {result}"
+    return "\n\n".join(part for part in (words, numbered(items)) if part)
+
+
+def _items(result: str) -> list[TodoItem] | None:
+    try:
+        return _RESULTS.decode(result).todos
+    except msgspec.DecodeError:
+        return None
+
+
+def _call(tool: str, arguments: dict[str, object]) -> ToolCall:
+    return ToolCall(f"call_{secrets.token_hex(12)}", tool, msgspec.json.encode(arguments).decode())
+
+
+async def _stream(text: str, on_text: Callable[[str], None]) -> None:
+    size = max(_DELTA_CHARACTERS, len(text) // _MOST_DELTAS)
+    for start in range(0, len(text), size):
+        on_text(text[start : start + size])
+        await asyncio.sleep(0)

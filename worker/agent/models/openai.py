@@ -1,0 +1,219 @@
+"""Models behind an OpenAI-compatible server: OpenAI itself, vLLM, Ollama, OpenRouter, LM Studio and the like."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import openai
+from msgspec.json import encode
+
+from shared.errors import ModelRejected
+from shared.messages import Usage
+from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
+from worker.agent.models.line import Line
+from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
+from worker.channel import ModelSpec
+
+BASE_URL = "https://api.openai.com/v1"
+
+
+class _FunctionPart(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _CallPart(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _FunctionPart | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_CallPart] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    message: _Delta | None = None  # what a server sends that does not stream
+    finish_reason: str | None = None
+
+
+class _Cached(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Cached | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ErrorCode(msgspec.Struct):
+    code: str | int | None = None
+
+
+class _Call:
+    """A tool call while it is streamed."""
+
+    def __init__(self, id_: str) -> None:
+        self.id = id_
+        self.name = ""
+        self.arguments: list[str] = []
+
+    def whole(self) -> ToolCall:
+        """Return the call; some servers give no id, and no arguments for a function that takes none."""
+        return ToolCall(self.id or f"call_{secrets.token_hex(12)}", self.name, "".join(self.arguments) or "{}")
+
+
+_CHUNKS = msgspec.json.Decoder(_Chunk)
+_CODES = msgspec.json.Decoder(_ErrorCode)
+
+
+class OpenAIAnswer:
+    """Collects the chunks of one chat completion."""
+
+    def __init__(self, where: Endpoint, on_text: Callable[[str], None] | None) -> None:
+        self.finished = False
+        self._where = where
+        self._on_text = on_text
+        self._texts: list[str] = []
+        self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+        self._usage = _Usage()
+        self._finish = ""
+
+    def take(self, event: bytes) -> None:
+        """Read one chunk, or the ``[DONE]`` that ends the stream."""
+        if event == b"[DONE]":
+            self.finished = True
+            return
+        chunk = _CHUNKS.decode(event)
+        if chunk.choices:
+            self._take_choice(chunk.choices[0])
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chunk.error != b"null":
+            raise self._error(bytes(chunk.error))
+
+    def reply(self) -> ModelReply:
+        """Return the whole answer. Raises EmptyAnswer, and ModelRejected for one the provider withheld."""
+        text = "".join(self._texts)
+        if not self._calls and not text.strip():
+            if self._finish == "content_filter":
+                raise ModelRejected(f"{self._where.name} withheld its answer (content_filter)")
+            raise EmptyAnswer(f"{self._where.name} gave an empty answer ({self._finish or 'no finish reason'})")
+        cached = self._usage.prompt_tokens_details
+        usage = Usage(
+            model_calls=1,
+            input_tokens=self._usage.prompt_tokens or 0,
+            output_tokens=self._usage.completion_tokens or 0,
+            cached_tokens=(cached.cached_tokens or 0) if cached else 0,
+        )
+        calls = tuple(call.whole() for call in self._calls)
+        return ModelReply(text, calls, usage, self._where.provider, self._where.model, self._finish or "stop")
+
+    def _take_choice(self, choice: _Choice) -> None:
+        delta = choice.delta or choice.message
+        if delta is not None:
+            text = delta.content or delta.refusal
+            if text:
+                self._texts.append(text)
+                if self._on_text is not None:
+                    self._on_text(text)
+            for part in delta.tool_calls or ():
+                self._take_call(part)
+        if choice.finish_reason:
+            self._finish = choice.finish_reason
+            self.finished = True
+
+    def _take_call(self, part: _CallPart) -> None:
+        call = self._call_of(part)
+        if part.function is not None:
+            call.name = part.function.name or call.name
+            if part.function.arguments:
+                call.arguments.append(part.function.arguments)
+
+    def _call_of(self, part: _CallPart) -> _Call:
+        """Return the call this part belongs to: some servers number every call 0, or none, and tell them by id."""
+        index = part.index if part.index is not None else (len(self._calls) if part.id else len(self._calls) - 1)
+        known = self._by_index.get(index)
+        if known is None or (part.id and known.id and part.id != known.id):
+            known = self._by_index[index] = _Call(part.id or "")
+            self._calls.append(known)
+        return known
+
+    def _error(self, error: bytes) -> Exception:
+        """Return what an error inside the stream means: its code is an HTTP status, a word, or missing."""
+        try:
+            code = _CODES.decode(error).code
+        except msgspec.DecodeError:
+            code = None
+        status = int(str(code)) if re.fullmatch(r"[45][0-9]{2}", str(code)) else 500
+        words = b'{"error":' + error + b"}"
+        if code == "context_length_exceeded":
+            status = 400
+        return from_status(self._where, status, words.decode(errors="replace"), {})
+
+
+class OpenAIModel:
+    """One model of an OpenAI-compatible server; the transcript's bytes are sent as they are."""
+
+    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._where = Endpoint("openai", spec.model, spec.api_key)
+        self.name = self._where.name
+        # OpenAI's reasoning models refuse max_tokens; most compatible servers know nothing else.
+        self._limit = (
+            "max_tokens" if spec.base_url and "api.openai.com" not in spec.base_url else "max_completion_tokens"
+        )
+        transport: dict[str, Any] = {} if ssl_context is None else {"verify": ssl_context}
+        client = openai.AsyncOpenAI(
+            api_key=spec.api_key,
+            base_url=spec.base_url or BASE_URL,
+            max_retries=0,
+            http_client=openai.DefaultAioHttpClient(**transport),
+        )
+        self._line = Line(client, openai, "/chat/completions", self._where)
+
+    async def call(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,
+        stall_s: float = 60.0,
+    ) -> ModelReply:
+        """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
+        answer = OpenAIAnswer(self._where, on_text)
+        await self._line.run(self._body(request), answer, timeout=timeout, stall_s=stall_s)
+        return answer.reply()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._line.close()
+
+    def _body(self, request: ModelRequest) -> bytes:
+        messages = list(request.messages)
+        if request.system:
+            messages.insert(0, encode({"role": "system", "content": request.system}))
+        settings: dict[str, object] = {
+            "model": self._where.model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            self._limit: request.max_tokens,
+        }
+        if request.tools:
+            settings["tools"] = [{"type": "function", "function": spec} for spec in request.tools]
+        return encode(settings)[:-1] + b',"messages":[' + b",".join(messages) + b"]}"
