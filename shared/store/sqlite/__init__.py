@@ -1,0 +1,1 @@
+"""The embedded SQLite engine behind the store's port."""

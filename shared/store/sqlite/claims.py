@@ -1,0 +1,143 @@
+"""The claims of the port: who runs which session, and what a turn leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.messages import (
+    Claim,
+    ClaimRef,
+    Dead,
+    Ended,
+    Outcome,
+    Parked,
+    Reply,
+    ReplyStatus,
+    Retry,
+    Step,
+    TurnStatus,
+)
+from shared.store.sqlite.ledger import Ledger
+from shared.store.sqlite.tables import checkpoints, history, inbox, outbox, sessions
+from shared.store.sqlite.writer import Writer
+
+
+class SqliteClaims:
+    """The Claims of the embedded engine."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def claim(self, host: str, limit: int, lease_s: float, *, suspects: bool = False) -> list[Claim]:
+        """Lease up to ``limit`` ready sessions, longest waiting first, each with its first waiting message."""
+        return await self._writer.run(_claim, host, limit, lease_s, suspects=suspects)
+
+    async def next_ready_in_s(self) -> float | None:
+        """Return the seconds until a session can be claimed: 0 if now, None if none waits."""
+        return await self._writer.run(sessions.next_ready_in_s)
+
+    async def renew(self, host: str, refs: Sequence[ClaimRef], lease_s: float) -> list[ClaimRef]:
+        """Extend the leases that are still this host's; return those that are not any more."""
+        return await self._writer.run(_renew, host, tuple(refs), lease_s)
+
+    async def adopt(self, host: str) -> int:
+        """End the leases of every other host at once; count them."""
+        return await self._writer.run(_adopt, host)
+
+    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step]) -> None:
+        """Append finished steps to the claim's turn. Raises StaleClaim."""
+        await self._writer.run(_checkpoint, ref, tuple(steps))
+
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
+        """End the claim. Raises StaleClaim."""
+        await self._writer.run(_settle, ref, outcome)
+
+
+def _claim(ledger: Ledger, host: str, limit: int, lease_s: float, *, suspects: bool) -> list[Claim]:
+    sessions.wake(ledger)
+    _lose(ledger, sessions.lapsed(ledger))
+    rows = sessions.ready(ledger, limit, suspects=suspects)
+    if not rows:
+        return []
+    first_epoch = ledger.next_epoch(len(rows)) - len(rows) + 1
+    claims = []
+    for epoch, (session, platform, version, head) in enumerate(rows, first_epoch):
+        ref = ClaimRef(session, epoch)
+        sessions.lease(ledger, ref, host, lease_s)
+        message = inbox.take(ledger, session, head)
+        claims.append(Claim(ref, platform, version, (message,), checkpoints.read(ledger, session)))
+    return claims
+
+
+def _lose(ledger: Ledger, claimed: list[tuple[str, int]]) -> None:
+    """Make sessions ready again whose host is gone."""
+    for session, head in claimed:
+        suspect = inbox.lose(ledger, session, head)
+        sessions.release(ledger, session, suspect=suspect)
+
+
+def _renew(ledger: Ledger, host: str, refs: Sequence[ClaimRef], lease_s: float) -> list[ClaimRef]:
+    return [ref for ref in refs if not sessions.renew(ledger, ref, host, lease_s)]
+
+
+def _adopt(ledger: Ledger, host: str) -> int:
+    foreign = sessions.of_other_hosts(ledger, host)
+    _lose(ledger, foreign)
+    return len(foreign)
+
+
+def _checkpoint(ledger: Ledger, ref: ClaimRef, steps: Sequence[Step]) -> None:
+    sessions.fence(ledger, ref)
+    checkpoints.add(ledger, ref.session, steps)
+
+
+def _settle(ledger: Ledger, ref: ClaimRef, outcome: Outcome) -> None:
+    """Do all that may become of a claim."""
+    head = sessions.fence(ledger, ref)
+    match outcome:
+        case Ended():
+            _end(ledger, ref, head, outcome)
+        case Parked():
+            sessions.release(ledger, ref.session)
+        case Retry(delay_s, attempts, suspect, error):
+            inbox.retry(ledger, ref.session, head, attempts, suspect=suspect, error=error)
+            sessions.delay(ledger, ref.session, delay_s, suspect=suspect)
+        case Dead():
+            _bury(ledger, ref, head, outcome)
+
+
+def _end(ledger: Ledger, ref: ClaimRef, head: int, ended: Ended) -> None:
+    if ended.messages:
+        history.append(ledger, ref.session, ended.messages)
+    if ended.todo is not None:
+        history.write_todo(ledger, ref.session, ended.todo)
+    if ended.messages or ended.todo is not None:
+        sessions.set_version(ledger, ref.session, ref.epoch)
+    answered = inbox.finish(ledger, ref.session, head, ended)
+    failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED}
+    _answer(ledger, ref.session, head, answered, ended.text, ReplyStatus.FAILED if failed else ReplyStatus.REPLIED)
+    _go_on(ledger, ref.session)
+
+
+def _bury(ledger: Ledger, ref: ClaimRef, head: int, dead: Dead) -> None:
+    answered = inbox.bury(ledger, ref.session, head, dead.attempts, dead.error, dead.stacks)
+    _answer(ledger, ref.session, head, answered, dead.text, ReplyStatus.FAILED)
+    _go_on(ledger, ref.session)
+
+
+def _answer(ledger: Ledger, session: str, seq: int, answered: inbox.Answered, text: str, status: ReplyStatus) -> None:
+    """Put the answer to a message on its way; an empty one is none."""
+    if text:
+        outbox.add(
+            ledger, seq, Reply(session, answered.message_id, 0, answered.platform, text, answered.address, status)
+        )
+
+
+def _go_on(ledger: Ledger, session: str) -> None:
+    """Drop the settled turn's steps and make the session ready for its next message, if one waits."""
+    checkpoints.remove(ledger, session)
+    if waiting := inbox.first_waiting(ledger, session):
+        seq, suspect = waiting
+        sessions.make_ready(ledger, session, seq, suspect=suspect)
+    else:
+        sessions.rest(ledger, session)

@@ -1,0 +1,130 @@
+"""The embedded engine: one SQLite file, one process, one connection, one writer thread."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from shared.errors import StoreUnavailable, StoreUnusable
+from shared.store.sqlite.claims import SqliteClaims
+from shared.store.sqlite.inbox import SqliteInbox
+from shared.store.sqlite.ledger import Ledger
+from shared.store.sqlite.outbox import SqliteOutbox
+from shared.store.sqlite.schema import migrate
+from shared.store.sqlite.sessions import SqliteSessions
+from shared.store.sqlite.tables import inbox, outbox
+from shared.store.sqlite.writer import Writer
+
+#: how long a write waits for another connection's lock (a backup tool), in milliseconds
+BUSY_TIMEOUT_MS = 1000
+#: the write-ahead log is cut back to this size, in bytes
+WAL_SIZE_BYTES = 64 * 1024 * 1024
+
+# Write the row of the health check.
+PROBE = "INSERT OR REPLACE INTO probe (name, at) VALUES ('check', ?)"
+# Read it back.
+PROBED = "SELECT at FROM probe WHERE name = 'check'"
+
+
+class SqliteStore:
+    """The Store in one file; a lock file beside it keeps every other process out.
+
+    With ``private_dir`` the directory is the store's own, and closed to other users.
+    """
+
+    def __init__(self, path: Path, inbox_limit: int, clock: Callable[[], float], *, private_dir: bool = False) -> None:
+        self._path = path
+        self._private_dir = private_dir
+        self._clock = clock
+        self._lock = -1
+        self.writer = Writer(self._open_ledger)
+        self.inbox = SqliteInbox(self.writer, inbox_limit)
+        self.claims = SqliteClaims(self.writer)
+        self.outbox = SqliteOutbox(self.writer)
+        self.sessions = SqliteSessions(self.writer)
+
+    async def open(self) -> None:
+        """Open and migrate forward. Raises StoreUnusable."""
+        await self.writer.start()
+
+    async def close(self) -> None:
+        """Commit what is queued and close; later calls raise StoreUnavailable."""
+        await self.writer.close()
+        self._unlock()
+
+    async def check(self) -> None:
+        """Write and read back one row. Raises StoreUnavailable."""
+        await self.writer.run(_probe)
+
+    def _open_ledger(self) -> Ledger:
+        """Open the database, on the writer's thread. Raises StoreUnusable."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._private_dir:
+                _make_private(self._path.parent)
+            self._lock = _lock(self._path.with_name(self._path.name + ".lock"), self._path)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreUnusable(f"{self._path} cannot be opened for writing: {error.strerror}") from error
+        try:
+            return self._connect()
+        except apsw.Error as error:
+            self._unlock()
+            raise StoreUnusable(f"{self._path} cannot be used as a database: {error}") from error
+        except StoreUnusable:
+            self._unlock()
+            raise
+
+    def _connect(self) -> Ledger:
+        db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            db.set_busy_timeout(BUSY_TIMEOUT_MS)
+            db.pragma("journal_mode", "wal")
+            db.pragma("synchronous", "full")
+            db.pragma("temp_store", "memory")
+            db.pragma("journal_size_limit", WAL_SIZE_BYTES)
+            migrate(db, self._path)
+            ledger = Ledger(db, self._clock)
+            ledger.waiting = inbox.count_waiting(ledger)
+            # The lock says that no other process lives, so nobody is sending any more.
+            outbox.end_leases(ledger)
+        except BaseException:
+            db.close()
+            raise
+        return ledger
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _make_private(directory: Path) -> None:
+    """Close a directory to other users, unless it is a shared one or the one the process works in."""
+    found = directory.stat()
+    shared = found.st_mode & stat.S_ISVTX or found.st_uid != os.geteuid()
+    if not shared and not Path.cwd().is_relative_to(directory.resolve()):
+        directory.chmod(0o700)
+
+
+def _lock(lock_path: Path, path: Path) -> int:
+    """Lock a file for as long as its descriptor is open. Raises StoreUnusable if another process has it."""
+    lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StoreUnusable(f"{path} is in use by another process, which holds {lock_path}") from None
+    return lock
+
+
+def _probe(ledger: Ledger) -> None:
+    now = ledger.now()
+    ledger.run(PROBE, (now,))
+    if ledger.only(PROBED)[0] != now:
+        raise StoreUnavailable("the database does not give back what was written")

@@ -1,0 +1,138 @@
+"""The inbox of the port: what is accepted, where it is, what became of it."""
+
+from __future__ import annotations
+
+from shared.errors import InboxFull
+from shared.messages import Arrival, DeadLetter, MessageState, MessageTrace, Receipt, Reply
+from shared.store.sqlite.ledger import Ledger
+from shared.store.sqlite.tables import dedupe, history, inbox, outbox, sessions
+from shared.store.sqlite.writer import Writer
+
+#: what a refused sender is told to wait, in seconds
+RETRY_AFTER_S = 5
+#: rows removed in one transaction at most, so that accepts need not wait for long
+EXPIRE_LIMIT = 500
+
+
+class SqliteInbox:
+    """The Inbox of the embedded engine; ``limit`` is the number of waiting messages past which no new one is taken."""
+
+    def __init__(self, writer: Writer, limit: int) -> None:
+        self._writer = writer
+        self._limit = limit
+
+    async def accept(self, arrival: Arrival) -> Receipt:
+        """Write one arrival unless any of its dedupe keys is known. Raises InboxFull."""
+        return await self._writer.run(_accept, arrival, self._limit)
+
+    async def announce(self, reply: Reply, dedupe: tuple[str, ...], dedupe_ttl_s: float) -> bool:
+        """Put one reply into the outbox that answers no accepted message; False if a duplicate."""
+        return await self._writer.run(_announce, reply, dedupe, dedupe_ttl_s)
+
+    async def waiting(self) -> int:
+        """Count the waiting messages of all sessions."""
+        return await self._writer.run(lambda ledger: ledger.waiting)
+
+    async def trace(self, message_id: str) -> MessageTrace:
+        """Return every stage of one message. Raises NotFound."""
+        return await self._writer.run(_trace, message_id)
+
+    async def dead(self, limit: int = 100) -> list[DeadLetter]:
+        """Return dead letters, newest first."""
+        return await self._writer.run(inbox.dead, limit)
+
+    async def retry_dead(self, message_id: str) -> None:
+        """Make a dead letter wait again, with no attempts used. Raises NotFound."""
+        await self._writer.run(_retry_dead, message_id)
+
+    async def purge_dead(self, message_id: str) -> None:
+        """Remove a dead letter and its replies for good. Raises NotFound."""
+        await self._writer.run(_purge_dead, message_id)
+
+    async def expire(self, keep_done_s: float) -> int:
+        """Remove dedupe keys past their time, and old settled messages whose replies are on their way no more.
+
+        Many short transactions, so that nothing else has to wait; counts the rows of messages, replies that answer
+        none, and keys.
+        """
+        removed = 0
+        while count := await self._writer.run(dedupe.expire, EXPIRE_LIMIT):
+            removed += count
+        while count := await self._writer.run(_expire_unasked, keep_done_s):
+            removed += count
+        mark: inbox.Mark | None = inbox.Mark()
+        while mark is not None:
+            count, mark = await self._writer.run(_expire_done, keep_done_s, mark)
+            removed += count
+        return removed
+
+
+def _accept(ledger: Ledger, arrival: Arrival, limit: int) -> Receipt:
+    if arrival.dedupe and (known := dedupe.find(ledger, arrival.session, arrival.dedupe)):
+        return Receipt(known, duplicate=True)
+    ahead = ledger.waiting
+    if ahead >= limit:
+        raise InboxFull(ahead, RETRY_AFTER_S)
+    dedupe.remember(ledger, arrival.session, arrival.dedupe, arrival.id, arrival.dedupe_ttl_s)
+    seq = sessions.arrive(ledger, arrival.session, arrival.platform)
+    if seq == 1 and arrival.history:
+        history.append(ledger, arrival.session, arrival.history)
+        sessions.set_version(ledger, arrival.session, ledger.next_epoch())
+    inbox.add(ledger, seq, arrival)
+    return Receipt(arrival.id, duplicate=False, ahead=ahead)
+
+
+def _announce(ledger: Ledger, reply: Reply, keys: tuple[str, ...], ttl_s: float) -> bool:
+    if dedupe.find(ledger, reply.session, keys):
+        return False
+    dedupe.remember(ledger, reply.session, keys, reply.message_id, ttl_s)
+    outbox.add(ledger, outbox.UNASKED, reply)
+    return True
+
+
+def _trace(ledger: Ledger, message_id: str) -> MessageTrace:
+    session, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage = (
+        inbox.trace(ledger, message_id)
+    )
+    return MessageTrace(
+        id=message_id,
+        session=session,
+        platform=platform,
+        user=user,
+        state=MessageState(state),
+        attempts=attempts,
+        suspect=bool(suspect),
+        worker=worker,
+        error=error,
+        accepted_at=at,
+        claimed_at=claimed_at,
+        settled_at=settled_at,
+        running=sessions.claimed_for(ledger, session) == seq,
+        usage=inbox.usage(usage),
+        replies=outbox.trace(ledger, session, seq),
+    )
+
+
+def _retry_dead(ledger: Ledger, message_id: str) -> None:
+    session, seq = inbox.revive(ledger, message_id)
+    if sessions.is_idle(ledger, session):
+        sessions.make_ready(ledger, session, seq, suspect=False)
+
+
+def _purge_dead(ledger: Ledger, message_id: str) -> None:
+    session, seq = inbox.purge(ledger, message_id)
+    outbox.remove(ledger, session, seq)
+
+
+def _expire_unasked(ledger: Ledger, keep_done_s: float) -> int:
+    return outbox.expire_unasked(ledger, ledger.now() - keep_done_s, EXPIRE_LIMIT)
+
+
+def _expire_done(ledger: Ledger, keep_done_s: float, after: inbox.Mark) -> tuple[int, inbox.Mark | None]:
+    """Remove some old messages; return how many, and the mark to go on from, None at the end."""
+    marks = inbox.done_before(ledger, ledger.now() - keep_done_s, after, EXPIRE_LIMIT)
+    old = [mark for mark in marks if not outbox.any_unsent_of(ledger, mark.session, mark.seq)]
+    for mark in old:
+        inbox.remove(ledger, mark.session, mark.seq)
+        outbox.remove(ledger, mark.session, mark.seq)
+    return len(old), marks[-1] if len(marks) == EXPIRE_LIMIT else None

@@ -1,0 +1,160 @@
+"""The schema and its way forward: one script a version, told apart by ``PRAGMA user_version``.
+
+Every primary key begins with the session key, so the same tables shard by session on an engine that shards; only
+``pairings`` (by sender), ``sequences`` and ``probe`` belong to no session.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+from shared.errors import StoreUnusable
+
+VERSION_1 = """
+-- One row a session: whose turn it is. ``state`` is idle, ready, delayed or claimed; ``head`` is the seq of the
+-- message it is ready or claimed for; ``place`` orders the ready ones; ``until`` ends delayed and claimed.
+CREATE TABLE sessions (
+  session_key TEXT NOT NULL PRIMARY KEY,
+  platform TEXT NOT NULL,
+  state TEXT NOT NULL,
+  place INTEGER NOT NULL,
+  head INTEGER NOT NULL,
+  suspect INTEGER NOT NULL DEFAULT 0,
+  host TEXT NOT NULL DEFAULT '',
+  until REAL,
+  epoch INTEGER NOT NULL DEFAULT 0,
+  version INTEGER NOT NULL DEFAULT 0,
+  next_seq INTEGER NOT NULL,
+  updated_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_ready ON sessions (suspect, place) WHERE state = 'ready';
+CREATE INDEX sessions_until ON sessions (state, until) WHERE until IS NOT NULL;
+CREATE INDEX sessions_latest ON sessions (updated_at);
+
+-- One row an accepted message, in the order of its session.
+CREATE TABLE inbox (
+  session_key TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  platform TEXT NOT NULL,
+  user TEXT NOT NULL,
+  text TEXT NOT NULL,
+  reply BLOB NOT NULL,
+  at REAL NOT NULL,
+  traceparent TEXT NOT NULL,
+  state TEXT NOT NULL DEFAULT 'waiting',
+  attempts INTEGER NOT NULL DEFAULT 0,
+  lost INTEGER NOT NULL DEFAULT 0,
+  suspect INTEGER NOT NULL DEFAULT 0,
+  claimed_at REAL,
+  settled_at REAL,
+  worker TEXT NOT NULL DEFAULT '',
+  error TEXT NOT NULL DEFAULT '',
+  stacks TEXT NOT NULL DEFAULT '',
+  usage BLOB,
+  PRIMARY KEY (session_key, seq)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX inbox_id ON inbox (id);
+CREATE INDEX inbox_waiting ON inbox (session_key, seq) WHERE state = 'waiting';
+CREATE INDEX inbox_settled ON inbox (state, settled_at) WHERE settled_at IS NOT NULL;
+
+-- The keys that make a redelivery a duplicate, each until its time.
+CREATE TABLE dedupe (
+  session_key TEXT NOT NULL,
+  key TEXT NOT NULL,
+  message_id TEXT NOT NULL,
+  until REAL NOT NULL,
+  PRIMARY KEY (session_key, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dedupe_until ON dedupe (until);
+
+-- The transcript of a session, one message a row.
+CREATE TABLE history (
+  session_key TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  message BLOB NOT NULL,
+  PRIMARY KEY (session_key, position)
+) STRICT, WITHOUT ROWID;
+
+-- The todo list of a session, as JSON.
+CREATE TABLE todos (
+  session_key TEXT NOT NULL PRIMARY KEY,
+  todo BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The finished steps of a turn that has not been settled.
+CREATE TABLE checkpoints (
+  session_key TEXT NOT NULL,
+  step INTEGER NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (session_key, step)
+) STRICT, WITHOUT ROWID;
+
+-- One row a reply or a chunk of it. ``state`` is queued (behind another row of its session), due, postponed,
+-- leased, sent or failed; ``seq`` is that of the message it answers, 0 if it answers none.
+CREATE TABLE outbox (
+  session_key TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  part INTEGER NOT NULL,
+  message_id TEXT NOT NULL,
+  platform TEXT NOT NULL,
+  text TEXT NOT NULL,
+  address BLOB NOT NULL,
+  status TEXT NOT NULL,
+  rendered INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  place INTEGER NOT NULL,
+  host TEXT NOT NULL DEFAULT '',
+  until REAL,
+  lease INTEGER NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  sent_id TEXT,
+  closed_at REAL,
+  error TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (session_key, seq, part)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_due ON outbox (place) WHERE state = 'due';
+CREATE INDEX outbox_until ON outbox (state, until) WHERE until IS NOT NULL;
+CREATE INDEX outbox_unsent ON outbox (session_key, seq, part) WHERE closed_at IS NULL;
+CREATE INDEX outbox_announced ON outbox (closed_at) WHERE seq = 0;
+
+-- Strangers and who of them was let in.
+CREATE TABLE pairings (
+  sender TEXT NOT NULL PRIMARY KEY,
+  code TEXT NOT NULL,
+  approved INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pairings_code ON pairings (code);
+CREATE INDEX pairings_waiting ON pairings (sender) WHERE approved = 0;
+
+-- Counters of the whole store: the last epoch drawn, and how often it was opened.
+CREATE TABLE sequences (
+  name TEXT NOT NULL PRIMARY KEY,
+  last INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO sequences (name, last) VALUES ('epoch', 0), ('opened', 0);
+
+-- The row that a health check writes and reads back.
+CREATE TABLE probe (
+  name TEXT NOT NULL PRIMARY KEY,
+  at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+#: one script a schema version, in order; a released one is never edited
+MIGRATIONS = (VERSION_1,)
+
+
+def migrate(db: apsw.Connection, path: Path) -> None:
+    """Bring the database to the newest schema, one transaction a version. Raises StoreUnusable."""
+    found = int(db.pragma("user_version"))
+    if found > len(MIGRATIONS):
+        raise StoreUnusable(
+            f"{path} has schema {found}, written by a newer Gatehouse; this one knows {len(MIGRATIONS)} at most"
+        )
+    if found == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+        raise StoreUnusable(f"{path} is a database of another program: it has tables, but none of Gatehouse's schemas")
+    for version in range(found + 1, len(MIGRATIONS) + 1):
+        db.execute(f"BEGIN IMMEDIATE; {MIGRATIONS[version - 1]}; PRAGMA user_version = {version}; COMMIT")

@@ -1,0 +1,90 @@
+"""The sessions of the port: conversations, and who may talk."""
+
+from __future__ import annotations
+
+from shared.messages import Conversation, SessionSummary
+from shared.store.sqlite.ledger import Ledger, Row
+from shared.store.sqlite.tables import checkpoints, history, inbox, outbox, pairings, sessions
+from shared.store.sqlite.writer import Writer
+
+
+class SqliteSessions:
+    """The Sessions of the embedded engine."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def latest(self, limit: int = 200) -> list[SessionSummary]:
+        """Return sessions, latest first."""
+        return await self._writer.run(_latest, limit)
+
+    async def summary(self, key: str) -> SessionSummary:
+        """Return one session's row. Raises NotFound."""
+        return await self._writer.run(_summary, key)
+
+    async def conversation(self, key: str, last: int | None = None) -> Conversation:
+        """Return a session's history, at most its ``last`` messages, and its todo list; empty for a new session."""
+        return await self._writer.run(_conversation, key, last)
+
+    async def rewrite(self, key: str, conversation: Conversation) -> int:
+        """Replace the history and todo of a session that is not claimed. Raises NotFound, StaleClaim."""
+        return await self._writer.run(_rewrite, key, conversation)
+
+    async def delete(self, key: str) -> None:
+        """Remove a session with all its rows but its dedupe keys, which end by themselves. Raises NotFound.
+
+        The keys stay so that a platform's redelivery of a deleted message does not start a second turn.
+        """
+        await self._writer.run(_delete, key)
+
+    async def pair(self, sender: str, code: str) -> str:
+        """Remember a stranger with a pairing code (the first one stands) and return the code that holds."""
+        return await self._writer.run(pairings.add, sender, code)
+
+    async def approve(self, code: str) -> str:
+        """Let the sender of this pairing code in and return who it is. Raises NotFound."""
+        return await self._writer.run(pairings.approve, code)
+
+    async def approved(self, sender: str) -> bool:
+        """Tell whether a pairing let this sender in."""
+        return await self._writer.run(pairings.approved, sender)
+
+    async def strangers(self) -> list[tuple[str, str]]:
+        """Return (sender, code) of every pairing that waits."""
+        return await self._writer.run(pairings.waiting)
+
+
+def _latest(ledger: Ledger, limit: int) -> list[SessionSummary]:
+    return [_summarise(ledger, row) for row in sessions.latest(ledger, limit)]
+
+
+def _summary(ledger: Ledger, key: str) -> SessionSummary:
+    return _summarise(ledger, sessions.summary(ledger, key))
+
+
+def _summarise(ledger: Ledger, row: Row) -> SessionSummary:
+    key, platform, version, updated_at, claimed = row
+    waiting = inbox.count_waiting_of(ledger, key)
+    return SessionSummary(key, platform, version, updated_at, running=bool(claimed), waiting=waiting)
+
+
+def _conversation(ledger: Ledger, key: str, last: int | None) -> Conversation:
+    messages = history.read(ledger, key, last)
+    return Conversation(sessions.version(ledger, key), messages, history.read_todo(ledger, key))
+
+
+def _rewrite(ledger: Ledger, key: str, conversation: Conversation) -> int:
+    version = sessions.move_on(ledger, key, conversation.version)
+    history.remove(ledger, key)
+    history.append(ledger, key, conversation.messages)
+    if conversation.todo is not None:
+        history.write_todo(ledger, key, conversation.todo)
+    return version
+
+
+def _delete(ledger: Ledger, key: str) -> None:
+    sessions.remove(ledger, key)
+    inbox.remove_all(ledger, key)
+    history.remove(ledger, key)
+    checkpoints.remove(ledger, key)
+    outbox.remove_all(ledger, key)

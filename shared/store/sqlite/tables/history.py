@@ -1,0 +1,51 @@
+"""The tables of transcripts and todo lists: a session's conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.store.sqlite.ledger import Ledger
+
+# Find where a session's transcript goes on.
+NEXT_POSITION = "SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?"
+# Add one message to a transcript.
+ADD = "INSERT INTO history (session_key, position, message) VALUES (?, ?, ?)"
+# Read the end of a transcript, last message first; a negative limit reads all of it.
+READ_BACK = "SELECT message FROM history WHERE session_key = ? ORDER BY position DESC LIMIT ?"
+# Remove a transcript.
+REMOVE = "DELETE FROM history WHERE session_key = ?"
+# Write a todo list.
+WRITE_TODO = "INSERT OR REPLACE INTO todos (session_key, todo) VALUES (?, ?)"
+# Read a todo list.
+READ_TODO = "SELECT todo FROM todos WHERE session_key = ?"
+# Remove a todo list.
+REMOVE_TODO = "DELETE FROM todos WHERE session_key = ?"
+
+
+def append(ledger: Ledger, session: str, messages: Sequence[bytes]) -> None:
+    """Add messages to the end of a session's transcript."""
+    start = int(ledger.only(NEXT_POSITION, (session,))[0])
+    ledger.run_each(ADD, ((session, position, message) for position, message in enumerate(messages, start)))
+
+
+def read(ledger: Ledger, session: str, last: int | None) -> tuple[bytes, ...]:
+    """Return a session's transcript, at most its ``last`` messages, oldest first."""
+    rows = ledger.all(READ_BACK, (session, -1 if last is None else max(last, 0)))
+    return tuple(message for (message,) in reversed(rows))
+
+
+def write_todo(ledger: Ledger, session: str, todo: bytes) -> None:
+    """Write a session's todo list, as JSON."""
+    ledger.run(WRITE_TODO, (session, todo))
+
+
+def read_todo(ledger: Ledger, session: str) -> bytes | None:
+    """Return a session's todo list, as JSON."""
+    row = ledger.one(READ_TODO, (session,))
+    return row[0] if row else None
+
+
+def remove(ledger: Ledger, session: str) -> None:
+    """Remove a session's transcript and todo list."""
+    ledger.run(REMOVE, (session,))
+    ledger.run(REMOVE_TODO, (session,))

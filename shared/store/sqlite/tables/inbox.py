@@ -1,0 +1,200 @@
+"""The table of accepted messages, each in the order of its session."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from shared.errors import NotFound
+from shared.messages import Arrival, DeadLetter, Ended, Pending, Usage
+from shared.store.sqlite.ledger import Ledger, Row
+
+#: executions lost with their host before a message is a suspect itself
+LOST_LIMIT = 3
+
+# Keep an accepted message.
+ADD = """
+INSERT INTO inbox (session_key, seq, id, platform, user, text, reply, at, traceparent)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# Count the waiting messages of all sessions.
+COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
+# Count the waiting messages of one session.
+COUNT_WAITING_OF = "SELECT count(*) FROM inbox WHERE session_key = ? AND state = 'waiting'"
+# Find the first waiting message of a session.
+FIRST_WAITING = """
+SELECT seq, suspect FROM inbox WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
+"""
+# Hand a message to a turn.
+TAKE = """
+UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
+RETURNING id, seq, user, text, at, attempts, suspect, traceparent
+"""
+# Count an execution lost with its host; an attempt only for one that was a suspect before.
+LOSE = """
+UPDATE inbox SET lost = lost + 1, attempts = attempts + suspect, suspect = suspect OR lost + 1 >= ?
+WHERE session_key = ? AND seq = ? RETURNING suspect
+"""
+# Record what a lost execution means for the message.
+RETRY = "UPDATE inbox SET attempts = ?, suspect = ?, error = ? WHERE session_key = ? AND seq = ?"
+# Record that a turn came to an end.
+FINISH = """
+UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ? WHERE session_key = ? AND seq = ?
+RETURNING id, platform, reply
+"""
+# Make a message a dead letter.
+BURY = """
+UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ? WHERE session_key = ? AND seq = ?
+RETURNING id, platform, reply
+"""
+# Make a dead letter wait again.
+REVIVE = """
+UPDATE inbox SET state = 'waiting', settled_at = NULL, attempts = 0, lost = 0, suspect = 0, error = '', stacks = ''
+WHERE id = ? AND state = 'dead' RETURNING session_key, seq
+"""
+# Remove a dead letter.
+PURGE = "DELETE FROM inbox WHERE id = ? AND state = 'dead' RETURNING session_key, seq"
+# List dead letters, newest first.
+DEAD = """
+SELECT id, session_key, platform, user, text, attempts, error, stacks, at, settled_at FROM inbox
+WHERE state = 'dead' AND settled_at IS NOT NULL ORDER BY settled_at DESC LIMIT ?
+"""
+# Read every stage of a message.
+TRACE = """
+SELECT session_key, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage
+FROM inbox WHERE id = ?
+"""
+# Find messages that were done long ago, some at a time.
+DONE = """
+SELECT settled_at, session_key, seq FROM inbox
+WHERE state = 'done' AND settled_at <= ? AND (settled_at, session_key, seq) > (?, ?, ?)
+ORDER BY settled_at, session_key, seq LIMIT ?
+"""
+# Remove a message.
+REMOVE = "DELETE FROM inbox WHERE session_key = ? AND seq = ?"
+# Remove every message of a session.
+REMOVE_ALL = "DELETE FROM inbox WHERE session_key = ?"
+
+
+class Answered(NamedTuple):
+    """What a reply needs of the message it answers: its id, its platform and the address for the answer."""
+
+    message_id: str
+    platform: str
+    address: bytes
+
+
+class Mark(NamedTuple):
+    """A place in the settled messages, for those who walk over them some at a time."""
+
+    settled_at: float = 0.0
+    session: str = ""
+    seq: int = 0
+
+
+def add(ledger: Ledger, seq: int, arrival: Arrival) -> None:
+    """Keep an accepted message as number ``seq`` of its session."""
+    a = arrival
+    ledger.run(ADD, (a.session, seq, a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent))
+    ledger.waiting += 1
+
+
+def count_waiting(ledger: Ledger) -> int:
+    """Count the waiting messages of all sessions: a walk over all of them, for the start alone."""
+    return int(ledger.only(COUNT_WAITING)[0])
+
+
+def count_waiting_of(ledger: Ledger, session: str) -> int:
+    """Count the waiting messages of one session."""
+    return int(ledger.only(COUNT_WAITING_OF, (session,))[0])
+
+
+def first_waiting(ledger: Ledger, session: str) -> tuple[int, bool] | None:
+    """Return the number of a session's first waiting message, and whether it is a suspect."""
+    row = ledger.one(FIRST_WAITING, (session,))
+    return (row[0], bool(row[1])) if row else None
+
+
+def take(ledger: Ledger, session: str, seq: int) -> Pending:
+    """Return a message for a turn."""
+    message_id, seq, user, text, at, attempts, suspect, traceparent = ledger.only(TAKE, (ledger.now(), session, seq))
+    return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent)
+
+
+def lose(ledger: Ledger, session: str, seq: int) -> bool:
+    """Count an execution that was lost with its host; tell whether the message is a suspect now."""
+    return bool(ledger.only(LOSE, (LOST_LIMIT, session, seq))[0])
+
+
+def retry(ledger: Ledger, session: str, seq: int, attempts: int, *, suspect: bool, error: str) -> None:
+    """Record what a lost execution means for the message."""
+    ledger.run(RETRY, (attempts, suspect, error, session, seq))
+
+
+def finish(ledger: Ledger, session: str, seq: int, ended: Ended) -> Answered:
+    """Record that the turn of a message came to an end."""
+    usage = msgspec.json.encode(ended.usage)
+    row = ledger.only(FINISH, (ledger.now(), ended.worker, ended.error, usage, session, seq))
+    ledger.waiting -= 1
+    return Answered(*row)
+
+
+def bury(ledger: Ledger, session: str, seq: int, attempts: int, error: str, stacks: str) -> Answered:
+    """Make a message a dead letter."""
+    row = ledger.only(BURY, (ledger.now(), attempts, error, stacks, session, seq))
+    ledger.waiting -= 1
+    return Answered(*row)
+
+
+def revive(ledger: Ledger, message_id: str) -> tuple[str, int]:
+    """Make a dead letter wait again and return its session and number. Raises NotFound."""
+    session, seq = _found(ledger.one(REVIVE, (message_id,)), message_id)
+    ledger.waiting += 1
+    return session, seq
+
+
+def purge(ledger: Ledger, message_id: str) -> tuple[str, int]:
+    """Remove a dead letter and return its session and number. Raises NotFound."""
+    session, seq = _found(ledger.one(PURGE, (message_id,)), message_id)
+    return session, seq
+
+
+def dead(ledger: Ledger, limit: int) -> list[DeadLetter]:
+    """Return dead letters, newest first."""
+    return [DeadLetter(*row) for row in ledger.all(DEAD, (limit,))]
+
+
+def trace(ledger: Ledger, message_id: str) -> Row:
+    """Return the columns of TRACE. Raises NotFound."""
+    row = ledger.one(TRACE, (message_id,))
+    if row is None:
+        raise NotFound(f"there is no message {message_id}")
+    return row
+
+
+def usage(body: bytes | None) -> Usage:
+    """Decode what a message's turn has spent; nothing before it came to an end."""
+    return msgspec.json.decode(body, type=Usage) if body else Usage()
+
+
+def done_before(ledger: Ledger, settled_at: float, after: Mark, limit: int) -> list[Mark]:
+    """Return (settled at, session, number) of messages settled by then, oldest first, from behind a mark."""
+    return [Mark(*row) for row in ledger.all(DONE, (settled_at, *after, limit))]
+
+
+def remove(ledger: Ledger, session: str, seq: int) -> None:
+    """Remove a settled message."""
+    ledger.run(REMOVE, (session, seq))
+
+
+def remove_all(ledger: Ledger, session: str) -> None:
+    """Remove every message of a session."""
+    ledger.waiting -= count_waiting_of(ledger, session)
+    ledger.run(REMOVE_ALL, (session,))
+
+
+def _found(row: Row | None, message_id: str) -> Row:
+    if row is None:
+        raise NotFound(f"there is no dead letter {message_id}")
+    return row

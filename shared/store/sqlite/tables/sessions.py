@@ -1,0 +1,211 @@
+"""The table of sessions: whose turn it is, who holds the lease, which epoch is the fence.
+
+    idle ──message──▶ ready ──claim──▶ claimed ──settle──▶ idle, or ready again if more waits
+                        ▲                 ├── parked, or the lease ended ──▶ ready, in its old place
+                        └──── delayed ◀───┘ to be tried again later
+
+A session's head is the message it is ready or claimed for; it changes only when that one is settled.
+"""
+
+from __future__ import annotations
+
+from shared.errors import NotFound, StaleClaim
+from shared.messages import ClaimRef
+from shared.store.sqlite.ledger import MAX_DELAY_S, MAX_LEASE_S, Ledger, Row
+
+# Give a message its number; a new session is ready for it at once.
+ARRIVE = """
+INSERT INTO sessions (session_key, platform, state, place, head, next_seq, updated_at)
+VALUES (?, ?, 'ready', ?, 1, 2, ?)
+ON CONFLICT (session_key) DO UPDATE SET next_seq = next_seq + 1
+RETURNING next_seq - 1, state
+"""
+# Make a session ready for its next message.
+MAKE_READY = """
+UPDATE sessions SET state = 'ready', place = ?, head = ?, suspect = ?, host = '', until = NULL, updated_at = ?
+WHERE session_key = ?
+"""
+# Make a session ready again for the same message, in its old place.
+RELEASE = """
+UPDATE sessions SET state = 'ready', suspect = coalesce(?, suspect), host = '', until = NULL WHERE session_key = ?
+"""
+# Make a session ready for the same message, but only later.
+DELAY = "UPDATE sessions SET state = 'delayed', suspect = ?, host = '', until = ? WHERE session_key = ?"
+# Let a session rest: nothing waits.
+REST = "UPDATE sessions SET state = 'idle', suspect = 0, host = '', until = NULL, updated_at = ? WHERE session_key = ?"
+# End the delays that are over.
+WAKE = "UPDATE sessions SET state = 'ready', until = NULL WHERE state = 'delayed' AND (until <= ? OR until > ?)"
+# Find the claims whose lease has ended.
+LAPSED = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND (until <= ? OR until > ?)"
+# Find the claims of other hosts.
+FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NOT NULL AND host <> ?"
+# Find the sessions that are ready, longest waiting first.
+READY = """
+SELECT session_key, platform, version, head FROM sessions
+WHERE state = 'ready' AND suspect = ? ORDER BY place LIMIT ?
+"""
+# Lease a session.
+LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, until = ? WHERE session_key = ?"
+# Extend a lease that is still this host's.
+RENEW = "UPDATE sessions SET until = ? WHERE session_key = ? AND epoch = ? AND host = ? AND state = 'claimed'"
+# Check an epoch.
+FENCE = "SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed'"
+# Tell whether any session is ready.
+ANY_READY = "SELECT EXISTS (SELECT 1 FROM sessions WHERE state = 'ready')"
+# Find when the next delay or lease ends.
+NEXT_UNTIL = "SELECT min(until) FROM sessions WHERE state = ? AND until IS NOT NULL"
+# Name the conversation anew.
+SET_VERSION = "UPDATE sessions SET version = ? WHERE session_key = ?"
+# Name the conversation anew and fence off every earlier claim.
+MOVE_ON = "UPDATE sessions SET version = ?, epoch = ?, updated_at = ? WHERE session_key = ?"
+# Read what tells whether a session may be rewritten.
+VERSION = "SELECT version, epoch, state FROM sessions WHERE session_key = ?"
+# Tell which message a session is claimed for.
+CLAIMED_FOR = "SELECT head FROM sessions WHERE session_key = ? AND state = 'claimed'"
+# Remove a session's row.
+REMOVE = "DELETE FROM sessions WHERE session_key = ?"
+# List sessions, latest first.
+LATEST = """
+SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions ORDER BY updated_at DESC LIMIT ?
+"""
+# Read one session's line of the list.
+SUMMARY = """
+SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions WHERE session_key = ?
+"""
+
+
+def arrive(ledger: Ledger, session: str, platform: str) -> int:
+    """Return the number of a new message in its session, 1 in a new one; an idle session becomes ready for it."""
+    seq, state = ledger.only(ARRIVE, (session, platform, ledger.next_place(), ledger.now()))
+    if state == "idle":
+        make_ready(ledger, session, seq, suspect=False)
+    return int(seq)
+
+
+def is_idle(ledger: Ledger, session: str) -> bool:
+    """Tell whether nothing of a session is ready, delayed or claimed."""
+    return bool(ledger.only(VERSION, (session,))[2] == "idle")
+
+
+def make_ready(ledger: Ledger, session: str, head: int, *, suspect: bool) -> None:
+    """Make a session ready for another message, behind all that are ready now."""
+    ledger.run(MAKE_READY, (ledger.next_place(), head, suspect, ledger.now(), session))
+
+
+def release(ledger: Ledger, session: str, *, suspect: bool | None = None) -> None:
+    """Make a session ready again for the same message, in its old place; None leaves open whether it is a suspect."""
+    ledger.run(RELEASE, (suspect, session))
+
+
+def delay(ledger: Ledger, session: str, delay_s: float, *, suspect: bool) -> None:
+    """Make a session ready again for the same message after ``delay_s`` seconds."""
+    if delay_s <= 0:
+        release(ledger, session, suspect=suspect)
+    else:
+        ledger.run(DELAY, (suspect, ledger.now() + min(delay_s, MAX_DELAY_S), session))
+
+
+def rest(ledger: Ledger, session: str) -> None:
+    """Make a session idle."""
+    ledger.run(REST, (ledger.now(), session))
+
+
+def wake(ledger: Ledger) -> None:
+    """Make the sessions ready whose delay is over."""
+    now = ledger.now()
+    ledger.run(WAKE, (now, now + MAX_DELAY_S))
+
+
+def lapsed(ledger: Ledger) -> list[tuple[str, int]]:
+    """Return the claimed sessions whose lease has ended, each with its head."""
+    now = ledger.now()
+    return [(session, head) for session, head in ledger.all(LAPSED, (now, now + MAX_LEASE_S))]
+
+
+def of_other_hosts(ledger: Ledger, host: str) -> list[tuple[str, int]]:
+    """Return the sessions that other hosts have claimed, each with its head."""
+    return [(session, head) for session, head in ledger.all(FOREIGN, (host,))]
+
+
+def ready(ledger: Ledger, limit: int, *, suspects: bool) -> list[Row]:
+    """Return (session, platform, version, head) of ready sessions, longest waiting first."""
+    return ledger.all(READY, (suspects, limit))
+
+
+def lease(ledger: Ledger, ref: ClaimRef, host: str, lease_s: float) -> None:
+    """Claim a session for a host."""
+    ledger.run(LEASE, (ref.epoch, host, ledger.now() + min(lease_s, MAX_LEASE_S), ref.session))
+
+
+def renew(ledger: Ledger, ref: ClaimRef, host: str, lease_s: float) -> bool:
+    """Extend a lease; False if it is not this host's any more."""
+    return ledger.run(RENEW, (ledger.now() + min(lease_s, MAX_LEASE_S), ref.session, ref.epoch, host)) == 1
+
+
+def fence(ledger: Ledger, ref: ClaimRef) -> int:
+    """Return the head of a claimed session. Raises StaleClaim if the epoch is not its own any more."""
+    row = ledger.one(FENCE, (ref.session, ref.epoch))
+    if row is None:
+        raise StaleClaim(ref.session, ref.epoch)
+    return int(row[0])
+
+
+def next_ready_in_s(ledger: Ledger) -> float | None:
+    """Return the seconds until a session is ready or a lease ends; None if there is none."""
+    if ledger.only(ANY_READY)[0]:
+        return 0.0
+    now = ledger.now()
+    left = [
+        max(0.0, until - now) if until <= now + limit_s else 0.0
+        for state, limit_s in (("delayed", MAX_DELAY_S), ("claimed", MAX_LEASE_S))
+        if (until := ledger.only(NEXT_UNTIL, (state,))[0]) is not None
+    ]
+    return min(left, default=None)
+
+
+def set_version(ledger: Ledger, session: str, version: int) -> None:
+    """Name a session's conversation anew."""
+    ledger.run(SET_VERSION, (version, session))
+
+
+def move_on(ledger: Ledger, session: str, version: int) -> int:
+    """Give a session that is not claimed a new version and return it. Raises NotFound, StaleClaim."""
+    row = ledger.one(VERSION, (session,))
+    if row is None:
+        raise NotFound(f"there is no session {session}")
+    if row[0] != version or row[2] == "claimed":
+        raise StaleClaim(session, version)
+    epoch = ledger.next_epoch()
+    ledger.run(MOVE_ON, (epoch, epoch, ledger.now(), session))
+    return epoch
+
+
+def version(ledger: Ledger, session: str) -> int:
+    """Return the version of a session's conversation, 0 for a new session."""
+    row = ledger.one(VERSION, (session,))
+    return int(row[0]) if row else 0
+
+
+def claimed_for(ledger: Ledger, session: str) -> int | None:
+    """Return the number of the message a session is claimed for, None if it is not claimed."""
+    row = ledger.one(CLAIMED_FOR, (session,))
+    return int(row[0]) if row else None
+
+
+def remove(ledger: Ledger, session: str) -> None:
+    """Remove a session's row. Raises NotFound."""
+    if not ledger.run(REMOVE, (session,)):
+        raise NotFound(f"there is no session {session}")
+
+
+def latest(ledger: Ledger, limit: int) -> list[Row]:
+    """Return (session, platform, version, updated_at, claimed) of sessions, latest first."""
+    return ledger.all(LATEST, (limit,))
+
+
+def summary(ledger: Ledger, session: str) -> Row:
+    """Return (session, platform, version, updated_at, claimed) of one session. Raises NotFound."""
+    row = ledger.one(SUMMARY, (session,))
+    if row is None:
+        raise NotFound(f"there is no session {session}")
+    return row

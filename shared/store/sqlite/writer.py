@@ -1,0 +1,215 @@
+"""The one thread that owns the database: jobs queue up, share a commit, and are answered together after it.
+
+    caller ── future, job ──▶ SimpleQueue ──▶ BEGIN, a SAVEPOINT a job, COMMIT + fsync ──▶ one call to the loop
+
+Nothing of a job is visible to its caller before the commit it is part of. While one commit is on its way to the
+disk the next jobs gather, so the more callers there are, the less each one costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import apsw
+
+from shared.errors import StoreUnavailable
+from shared.store.sqlite.ledger import Ledger
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: jobs that share one commit at most: bounds how long the first of them waits
+BATCH_LIMIT = 256
+#: pages in the write-ahead log from which it is copied back when nobody waits, and from which even if somebody does
+IDLE_CHECKPOINT_PAGES = 1000
+BUSY_CHECKPOINT_PAGES = 8000
+
+
+class Job(NamedTuple):
+    """What to run, and who waits for it."""
+
+    future: asyncio.Future[Any]
+    work: Callable[[Ledger], Any]
+
+
+class Answer(NamedTuple):
+    """What became of a job: its error, or None and its value."""
+
+    future: asyncio.Future[Any]
+    value: Any
+    error: BaseException | None
+
+
+class _Answers:
+    """The way back to the loop: one call for all that one commit has settled."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def give(self, answers: list[Answer]) -> None:
+        """Wake the callers; a loop that is closed has none any more, and what was committed stays."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_resolve, answers)
+
+
+class _Life(NamedTuple):
+    """What an open writer has: the loop of its callers, its thread, and what tells that it has ended."""
+
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+    ended: asyncio.Future[None]
+
+
+class Writer:
+    """Runs jobs on its own thread; ``open_ledger`` is called there, and closes with it."""
+
+    def __init__(self, open_ledger: Callable[[], Ledger]) -> None:
+        self._open_ledger = open_ledger
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._life: _Life | None = None
+        self._wal_pages = 0
+
+    async def start(self) -> None:
+        """Start the thread and wait until the database is open. Raises StoreUnusable."""
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = loop.create_future()
+        ended: asyncio.Future[None] = loop.create_future()
+        thread = threading.Thread(
+            target=self._main, args=(_Answers(loop), opened, ended), name="store-writer", daemon=True
+        )
+        thread.start()
+        await opened
+        self._life = _Life(loop, thread, ended)
+
+    async def run(self, work: Callable[Concatenate[Ledger, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a job and return its value once it is committed. Raises what it raises, and StoreUnavailable."""
+        if self._life is None:
+            raise StoreUnavailable("the store is not open")
+        future: asyncio.Future[T] = self._life.loop.create_future()
+        self._jobs.put(Job(future, lambda ledger: work(ledger, *args, **kwargs)))
+        return await future
+
+    async def close(self) -> None:
+        """Commit what is queued, close the database and end the thread."""
+        life, self._life = self._life, None
+        if life is None:
+            return
+        self._jobs.put(None)
+        await life.ended
+        life.thread.join()
+
+    # Everything below runs on the thread.
+
+    def _main(self, answers: _Answers, opened: asyncio.Future[None], ended: asyncio.Future[None]) -> None:
+        try:
+            ledger = self._open_ledger()
+        except Exception as error:  # noqa: BLE001 - the boundary of the thread: whoever opens the store handles it
+            answers.give([Answer(opened, None, error)])
+            return
+        ledger.db.set_wal_hook(self._count_wal_pages)
+        answers.give([Answer(opened, None, None)])
+        while jobs := self._next_jobs():
+            answers.give(self._run_together(ledger, jobs))
+            self._copy_back(ledger)
+        ledger.db.close()
+        answers.give([Answer(ended, None, None)])
+
+    def _next_jobs(self) -> list[Job]:
+        """Wait for a job and take all that queued up behind it; none once the writer is closed."""
+        jobs = []
+        job = self._jobs.get()
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) == BATCH_LIMIT:
+                return jobs
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return jobs
+        if jobs:
+            self._jobs.put(None)
+        return jobs
+
+    def _run_together(self, ledger: Ledger, jobs: list[Job]) -> list[Answer]:
+        """Run jobs in one transaction; where the storage fails under one of them, each in its own."""
+        waiting = ledger.waiting
+        try:
+            ledger.db.execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            return _refuse(jobs, error)
+        try:
+            answers = [_run_one(ledger, job) for job in jobs]
+        except apsw.Error as error:
+            _roll_back(ledger, waiting)
+            if len(jobs) == 1:
+                return _refuse(jobs, error)
+            return [answer for job in jobs for answer in self._run_together(ledger, [job])]
+        try:
+            ledger.db.execute("COMMIT")
+        except apsw.Error as error:
+            _roll_back(ledger, waiting)
+            return _refuse(jobs, error)
+        return answers
+
+    def _count_wal_pages(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _copy_back(self, ledger: Ledger) -> None:
+        """Copy the write-ahead log into the database: after the answers, so that no caller waits for it."""
+        if self._wal_pages < (IDLE_CHECKPOINT_PAGES if self._jobs.empty() else BUSY_CHECKPOINT_PAGES):
+            return
+        self._wal_pages = 0
+        try:
+            ledger.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error:
+            return  # what is committed is safe in the log; the next commit counts its pages again
+
+
+def _run_one(ledger: Ledger, job: Job) -> Answer:
+    """Run a job in its savepoint: an error of its own undoes it alone. Raises apsw.Error."""
+    waiting = ledger.waiting
+    ledger.db.execute("SAVEPOINT job")
+    try:
+        value = job.work(ledger)
+    except apsw.Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary of the thread: whoever awaits the job handles it
+        ledger.db.execute("ROLLBACK TO job")
+        ledger.db.execute("RELEASE job")
+        ledger.waiting = waiting
+        return Answer(job.future, None, error)
+    ledger.db.execute("RELEASE job")
+    return Answer(job.future, value, None)
+
+
+def _roll_back(ledger: Ledger, waiting: int) -> None:
+    """Undo the transaction, unless the database already did so by itself."""
+    ledger.waiting = waiting
+    if ledger.db.in_transaction:
+        ledger.db.execute("ROLLBACK")
+
+
+def _refuse(jobs: list[Job], cause: apsw.Error) -> list[Answer]:
+    answers = []
+    for job in jobs:
+        error = StoreUnavailable(f"the database cannot commit: {cause}")
+        error.__cause__ = cause
+        answers.append(Answer(job.future, None, error))
+    return answers
+
+
+def _resolve(answers: list[Answer]) -> None:
+    """Wake every caller, on the loop; a caller that was cancelled meanwhile is not there any more."""
+    for future, value, error in answers:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
