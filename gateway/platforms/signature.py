@@ -1,0 +1,39 @@
+"""Comparing signatures and timestamps of requests without ever raising on hostile input."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping
+
+from shared.errors import SignatureRejected
+
+TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
+
+#: how far a signed timestamp may be from our clock, either way
+WINDOW_S = 300
+
+
+def same(first: str, second: str) -> bool:
+    """Compare two texts in constant time; compare_digest itself raises on text that is not ASCII."""
+    return hmac.compare_digest(first.encode("utf-8", "surrogatepass"), second.encode("utf-8", "surrogatepass"))
+
+
+def check_timestamp(name: str, text: str, now: float) -> None:
+    """Check a header of unix seconds against the clock. Raises SignatureRejected."""
+    if not TIMESTAMP.fullmatch(text):
+        raise SignatureRejected(f"{name} is not a time in unix seconds")
+    if abs(now - int(text)) > WINDOW_S:
+        raise SignatureRejected(
+            f"{name} is {now - int(text):.0f} s old; it must be within {WINDOW_S} s of this machine's clock"
+        )
+
+
+def required_header(headers: Mapping[str, str], name: str) -> str:
+    """Return a header's value. Raises SignatureRejected where it is missing, empty or not ASCII."""
+    value = headers.get(name, "")
+    if not value:
+        raise SignatureRejected(f"the {name} header is missing")
+    if not value.isascii():
+        raise SignatureRejected(f"the {name} header is not ASCII")
+    return value

@@ -1,0 +1,180 @@
+"""The plain way in and out: Standard Webhooks, signed with a shared secret in both directions.
+
+In: ``{"session": str, "user": str, "text": str}``. Out: ``{"session", "message", "text", "status"}``, whose
+``webhook-id`` stays the same over every attempt. https://www.standardwebhooks.com, specification 1.0.0.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from typing import ClassVar
+
+import msgspec
+
+from gateway.platforms.body import decode
+from gateway.platforms.port import (
+    MOST_TEXT,
+    Adapter,
+    Answer,
+    Call,
+    Fail,
+    Gone,
+    Inbound,
+    Kind,
+    Parsed,
+    Req,
+    Retry,
+    Sent,
+    Verdict,
+)
+from gateway.platforms.retry_after import retry_after_s
+from gateway.platforms.signature import check_timestamp, required_header, same
+from shared.errors import BodyRejected, SignatureRejected
+from shared.messages import Reply, session_key
+from shared.settings import StandardSettings
+
+#: longest session and user names and webhook ids, in characters
+MOST_NAME = 200
+
+#: the 4xx answers of a receiver that say "not now" and not "never"
+TRANSIENT = frozenset({408, 409, 425, 429})
+
+RETRIED_S = 4 * 24 * 3600.0
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Body(msgspec.Struct, frozen=True):
+    """What a sender posts."""
+
+    session: str
+    user: str
+    text: str
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a reply belongs: the sender's own session name."""
+
+    session: str
+
+
+class ReplyBody(msgspec.Struct, frozen=True):
+    """What is posted to the reply url."""
+
+    session: str
+    message: str
+    text: str
+    status: str
+
+
+class Standard(msgspec.Struct, frozen=True):
+    """The adapter; senders retry for about 76 hours, so ids are kept four days."""
+
+    settings: StandardSettings
+
+    name: ClassVar[str] = "standard"
+    signature_headers: ClassVar[frozenset[str]] = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
+    dedupe_ttl_s: ClassVar[float] = RETRIED_S
+    open_to_strangers: ClassVar[bool] = False
+
+    def verify(self, req: Req) -> None:
+        """Check id, timestamp and signature over ``id.timestamp.body``; any matching v1 entry is enough."""
+        webhook_id = required_header(req.headers, "webhook-id")
+        timestamp = required_header(req.headers, "webhook-timestamp")
+        entries = required_header(req.headers, "webhook-signature").split(" ")
+        if len(webhook_id) > MOST_NAME:
+            raise SignatureRejected(f"webhook-id is longer than {MOST_NAME} characters")
+        check_timestamp("webhook-timestamp", timestamp, req.now)
+        expected = sign(self.settings.secret, webhook_id, timestamp, req.raw)
+        if not any(same(expected, entry) for entry in entries):
+            raise SignatureRejected(
+                "webhook-signature does not match: sign `id.timestamp.body` with STANDARD_WEBHOOK_SECRET"
+            )
+
+    def parse(self, req: Req) -> Parsed:
+        """Read a message; what is wrong with a field is said with its name."""
+        body = decode(req.raw, Body, '{"session": text, "user": text, "text": text}')
+        check_name("session", body.session)
+        check_name("user", body.user)
+        check_text(body.text)
+        inbound = Inbound(
+            kind=Kind.MESSAGE,
+            session=session_key(self.name, "default", body.session),
+            dedupe=(f"standard:{req.headers['webhook-id']}",),
+            user=body.user,
+            text=body.text,
+            direct=True,
+            mentioned=False,
+            reply=msgspec.json.encode(Address(body.session)),
+        )
+        return Parsed(inbound=(inbound,))
+
+    def chunks(self, markdown: str) -> list[str]:
+        """Return the text as it is: a receiver takes any length."""
+        return [markdown]
+
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> Call:  # noqa: ARG002 - the text is never marked up
+        """Build the signed post; the id is the same over attempts, time and signature are new."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        body = msgspec.json.encode(ReplyBody(address.session, reply.message_id, reply.text, reply.status.value))
+        timestamp = str(int(now))
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": reply.idempotency_key,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": sign(self.settings.secret, reply.idempotency_key, timestamp, body),
+        }
+        return Call(self.settings.reply_url, headers, body)
+
+    def outcome(self, reply: Reply, answer: Answer) -> Verdict:  # noqa: ARG002 - the status alone decides
+        """2xx took it; 410 and other 4xx refuse it for good; redirects are not followed."""
+        match answer.status:
+            case status if 200 <= status < 300:
+                return Sent("")
+            case status if 300 <= status < 400:
+                return Retry(
+                    f"HTTP {status}: redirects are not followed; STANDARD_WEBHOOK_REPLY_URL must be the final url"
+                )
+            case 410:
+                return Gone("HTTP 410: the receiver wants no more")
+            case status if 400 <= status < 500 and status not in TRANSIENT:
+                return Fail(f"HTTP {status}: the receiver refused the reply")
+            case status:
+                return Retry(f"HTTP {status}", retry_after_s(answer.headers))
+
+    def identity_call(self) -> None:
+        """Return None: there is no bot to be named."""
+
+    def identified(self, answer: Answer) -> Adapter:  # noqa: ARG002 - nothing was asked
+        """Return this adapter."""
+        return self
+
+
+def sign(secret: str, webhook_id: str, timestamp: str, body: bytes) -> str:
+    """Return the ``v1,…`` signature; ``secret`` is ``whsec_`` and base64, padding optional."""
+    key = base64.b64decode(secret.removeprefix("whsec_") + "==")
+    content = b".".join((webhook_id.encode(), timestamp.encode(), body))
+    return "v1," + base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+
+
+def check_name(field: str, value: str) -> None:
+    """Check a name that becomes part of keys. Raises BodyRejected."""
+    if not value.strip():
+        raise BodyRejected(f"{field} is empty; give it 1 to {MOST_NAME} characters")
+    if len(value) > MOST_NAME:
+        raise BodyRejected(f"{field} has {len(value)} characters; {MOST_NAME} are the most")
+    if CONTROL.search(value):
+        raise BodyRejected(f"{field} holds control characters; use printable ones only")
+
+
+def check_text(text: str) -> None:
+    """Check a message's text. Raises BodyRejected."""
+    if not text.strip():
+        raise BodyRejected("text is empty; say something")
+    if len(text) > MOST_TEXT:
+        raise BodyRejected(f"text has {len(text)} characters; {MOST_TEXT} are the most")
+    if "\0" in text:
+        raise BodyRejected("text holds a NUL character; remove it")

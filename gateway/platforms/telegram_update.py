@@ -1,0 +1,178 @@
+"""What Telegram posts: the parts of an Update that are read, and what they say. https://core.telegram.org/bots/api"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.platforms.body import Int64, as_text
+
+#: accounts that stand for people who write as a group or a channel; ``is_bot`` is true for them
+STAND_INS = frozenset({1087968824, 136817688})
+
+Present = msgspec.Raw | msgspec.UnsetType
+
+
+class User(msgspec.Struct, frozen=True):
+    """Who wrote."""
+
+    id: Int64
+    is_bot: bool = False
+    username: str = ""
+
+
+class Chat(msgspec.Struct, frozen=True):
+    """Where it was written; ``type`` is private, group, supergroup or channel."""
+
+    id: Int64
+    type: str = ""
+
+
+class Entity(msgspec.Struct, frozen=True):
+    """A marked part of a text; offset and length are UTF-16 units."""
+
+    type: str
+    offset: Int64
+    length: Int64
+    user: User | None = None
+
+
+class Answered(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """The message that is answered."""
+
+    sender: User | None = None
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """A topic of a channel's direct messages."""
+
+    topic_id: Int64
+
+
+class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """One message; every kind of attachment is read only as present or not."""
+
+    message_id: Int64
+    chat: Chat
+    sender: User | None = None
+    sender_chat: Chat | None = None
+    text: str = ""
+    caption: str = ""
+    entities: tuple[Entity, ...] = ()
+    caption_entities: tuple[Entity, ...] = ()
+    message_thread_id: Int64 | None = None
+    is_topic_message: bool = False
+    is_automatic_forward: bool = False
+    media_group_id: str = ""
+    direct_messages_topic: Topic | None = None
+    reply_to_message: Answered | None = None
+    photo: Present = msgspec.UNSET
+    document: Present = msgspec.UNSET
+    voice: Present = msgspec.UNSET
+    audio: Present = msgspec.UNSET
+    video: Present = msgspec.UNSET
+    video_note: Present = msgspec.UNSET
+    animation: Present = msgspec.UNSET
+    sticker: Present = msgspec.UNSET
+    location: Present = msgspec.UNSET
+    contact: Present = msgspec.UNSET
+    poll: Present = msgspec.UNSET
+    rich_message: Present = msgspec.UNSET
+
+    @property
+    def words(self) -> str:
+        """The text, or an attachment's caption."""
+        return self.text or self.caption
+
+    @property
+    def marks(self) -> tuple[Entity, ...]:
+        """The marked parts of the words."""
+        return self.entities if self.text else self.caption_entities
+
+    @property
+    def attachment(self) -> str:
+        """The name of what is attached, empty where nothing is; an animation is also a document."""
+        return next((kind for kind in ATTACHMENTS if getattr(self, kind) is not msgspec.UNSET), "")
+
+    @property
+    def author(self) -> str:
+        """The id of the person, or of the group or channel they write as; empty for a bot or nobody."""
+        if self.sender and self.sender.id in STAND_INS and self.sender_chat:
+            return str(self.sender_chat.id)
+        return str(self.sender.id) if self.sender and not self.sender.is_bot else ""
+
+    @property
+    def thread(self) -> str | None:
+        """The part of a session key that tells this topic from its chat's others."""
+        if self.direct_messages_topic:
+            return f"dm{self.direct_messages_topic.topic_id}"
+        return str(self.message_thread_id) if self.is_topic_message and self.message_thread_id else None
+
+
+ATTACHMENTS = (
+    "photo", "animation", "document", "voice", "audio", "video", "video_note", "sticker", "location", "contact",
+    "poll", "rich_message",
+)  # fmt: skip
+
+
+class Update(msgspec.Struct, frozen=True):
+    """One update; of its many kinds only a new message is read."""
+
+    update_id: Int64
+    message: Present = msgspec.UNSET
+
+
+class Bot(msgspec.Struct, frozen=True):
+    """Who we are on Telegram; ``username`` is empty until the platform told it."""
+
+    id: int
+    username: str = ""
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether a name without its @ is ours; before ours is known, any bot's name is taken for it."""
+        if self.username:
+            return name.casefold() == self.username.casefold()
+        return name.casefold().endswith("bot")
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What a message says: its text without our own name before it, and whether it speaks to us."""
+
+    text: str
+    command: bool
+    mentioned: bool
+
+
+def read(message: Message, bot: Bot) -> Reading:
+    """Read a message's words as they concern this bot."""
+    words = message.words
+    answered = message.reply_to_message
+    mentioned = bool(answered and answered.sender and answered.sender.id == bot.id)
+    command = False
+    cut = ""
+    for mark in message.marks:
+        marked = utf16_slice(words, mark.offset, mark.length)
+        match mark.type:
+            case "mention" if bot.is_called(marked.removeprefix("@")):
+                mentioned = True
+                cut = cut or (marked if mark.offset == 0 else "")
+            case "text_mention" if mark.user and mark.user.id == bot.id:
+                mentioned = True
+            case "bot_command" if mark.offset == 0:
+                name, _, addressee = marked.partition("@")
+                command = not addressee or bot.is_called(addressee)
+                words = name + words.removeprefix(marked) if command else words
+    text = as_text(words.removeprefix(cut)) or as_text(words)
+    return Reading(with_attachment(text, message.attachment), command, mentioned)
+
+
+def with_attachment(text: str, attachment: str) -> str:
+    """Tell the agent about an attachment that it does not get to see."""
+    if not attachment:
+        return text
+    return f"{text}\n(attached, not readable here: {attachment.replace('_', ' ')})".strip()
+
+
+def utf16_slice(text: str, offset: int, length: int) -> str:
+    """Return a part of a text by UTF-16 units."""
+    units = text.encode("utf-16-le")
+    return units[2 * offset : 2 * (offset + length)].decode("utf-16-le", "replace")

@@ -1,0 +1,176 @@
+"""``POST /webhooks/{platform}``: bytes in, verified, parsed, accepted durably, and only then 200.
+
+    body ─▶ verify ─▶ parse ─▶ reply policy ─▶ access ─▶ accept (one commit) ─▶ 200 with the message's id
+
+A redelivery gets the same answer with the same id and starts nothing. Whatever a body holds, the answer is a 200, a
+4xx that says what is wrong, or a 503 that says when to come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.access import Access, Admission
+from gateway.answers import Refused, error_answer, json_answer, read_body
+from gateway.platforms.port import Ack, Adapter, Inbound, Parsed, Req
+from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
+from shared.events import Event, Events
+from shared.ids import new_message_id
+from shared.messages import Arrival
+from shared.store.port import Store
+
+MOST_BYTES = 1_048_576
+
+#: how long a body may take to come in
+BODY_TIMEOUT_S = 15.0
+
+#: what a platform waits before it repeats what the store could not commit
+STORE_RETRY_AFTER_S = 2
+
+MESSAGE_HEADER = "X-Gatehouse-Message"
+
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+#: why a message of somebody who may not talk was ignored, as the platform is told
+NOT_ADMITTED = {
+    Admission.REFUSED: "this sender is not among those who may talk (GATEHOUSE_ALLOW)",
+    Admission.STRANGER: "this sender was given a pairing code; an operator has to approve it",
+}
+
+
+def webhook_routes(
+    platforms: Mapping[str, Adapter],
+    store: Store,
+    access: Access,
+    events: Events,
+    on_accepted: Callable[[], None],
+    clock: Callable[[], float] = time.time,
+) -> list[Route]:
+    """Return the route of all webhooks; ``on_accepted`` is called after each commit of a new message."""
+    door = WebhookDoor(platforms, store, access, events, on_accepted, clock)
+    return [Route("/webhooks/{platform}", door.receive, methods=["POST"])]
+
+
+class WebhookDoor:
+    """Takes webhooks in; see the module's picture."""
+
+    def __init__(
+        self,
+        platforms: Mapping[str, Adapter],
+        store: Store,
+        access: Access,
+        events: Events,
+        on_accepted: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._platforms = platforms
+        self._store = store
+        self._access = access
+        self._events = events
+        self._on_accepted = on_accepted
+        self._clock = clock
+
+    async def receive(self, request: Request) -> Response:
+        """Answer one webhook."""
+        name = request.path_params["platform"]
+        try:
+            return await self._take(name, request)
+        except RequestRejected as error:
+            return self._reject(name, error.status, str(error))
+        except Refused as error:
+            return self._reject(name, error.status_code, str(error.detail), headers=error.headers)
+        except InboxFull as error:
+            again = {"Retry-After": str(error.retry_after_s)}
+            return self._reject(name, 503, str(error), code="inbox_full", headers=again)
+        except StoreUnavailable:
+            again = {"Retry-After": str(STORE_RETRY_AFTER_S)}
+            message = "the message store cannot commit now; nothing was accepted"
+            return self._reject(name, 503, message, code="store_unavailable", headers=again)
+        except ClientDisconnect:
+            return self._reject(name, 400, "the sender left before its body was complete")
+
+    async def _take(self, name: str, request: Request) -> Response:
+        platform = self._platforms.get(name)
+        if platform is None:
+            raise Refused(404, f"the platform {name[:40]!r} is not on; it is when its secrets are set")
+        req = await self._read(platform, request)
+        platform.verify(req)
+        parsed = platform.parse(req)
+        traceparent = request.headers.get("traceparent", "")
+        traceparent = traceparent if TRACEPARENT.fullmatch(traceparent) else ""
+        ids = [await self._accept(platform, inbound, traceparent) for inbound in self._addressed(platform, parsed)]
+        return acknowledge(parsed.ack, [message_id for message_id in ids if message_id], parsed.ignored)
+
+    async def _read(self, platform: Adapter, request: Request) -> Req:
+        for header in platform.signature_headers:
+            if len(request.headers.getlist(header)) > 1:
+                raise SignatureRejected(f"the {header} header came more than once")
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                raw = await read_body(request, MOST_BYTES)
+        except TimeoutError:
+            raise Refused(
+                408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}
+            ) from None
+        return Req(request.method, str(request.url), request.headers, raw, self._clock())
+
+    def _addressed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
+        addressed = [inbound for inbound in parsed.inbound if inbound.addressed]
+        if not addressed:
+            reason = parsed.ignored or "not addressed to the bot"
+            self._events.emit(Event.WEBHOOK_IGNORED, platform=platform.name, reason=reason)
+        return addressed
+
+    async def _accept(self, platform: Adapter, inbound: Inbound, traceparent: str) -> str:
+        """Accept one message and return its id, empty where its sender may not talk."""
+        admission = await self._access.admit(platform, inbound)
+        if admission is not Admission.ALLOWED:
+            return self._turn_away(platform, inbound, admission)
+        arrival = Arrival(
+            id=new_message_id(),
+            session=inbound.session,
+            platform=platform.name,
+            user=inbound.user,
+            text=inbound.text,
+            reply=inbound.reply,
+            dedupe=inbound.dedupe,
+            dedupe_ttl_s=platform.dedupe_ttl_s,
+            at=self._clock(),
+            traceparent=traceparent,
+        )
+        receipt = await self._store.inbox.accept(arrival)
+        event = Event.MESSAGE_DUPLICATE if receipt.duplicate else Event.MESSAGE_ACCEPTED
+        self._events.emit(
+            event, message=receipt.message_id, session=inbound.session, platform=platform.name, ahead=receipt.ahead
+        )
+        if not receipt.duplicate:
+            self._on_accepted()
+        return receipt.message_id
+
+    def _turn_away(self, platform: Adapter, inbound: Inbound, admission: Admission) -> str:
+        event = Event.STRANGER if admission is Admission.STRANGER else Event.MESSAGE_REFUSED
+        self._events.emit(event, platform=platform.name, user=inbound.user, reason=NOT_ADMITTED[admission])
+        self._on_accepted()  # a pairing code may wait to be sent
+        return ""
+
+    def _reject(
+        self, name: str, status: int, reason: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        self._events.emit(Event.WEBHOOK_REJECTED, platform=name[:40], status=status, reason=reason)
+        return error_answer(status, reason, code=code, headers=headers)
+
+
+def acknowledge(ack: Ack, message_ids: list[str], ignored: str) -> Response:
+    """Return the answer a platform gets; it does not tell a redelivery from the first delivery."""
+    headers = {MESSAGE_HEADER: ", ".join(message_ids)} if message_ids else {}
+    if ack.body is not None:
+        return Response(ack.body, ack.status, headers, ack.media)
+    told = {"message": message_ids[0]} if message_ids else {"ignored": ignored or "nothing was addressed to the bot"}
+    return json_answer(told, ack.status, headers)
