@@ -90,6 +90,10 @@ Incoming = TypeVar("Incoming")
 _ENCODER = msgspec.msgpack.Encoder()
 
 
+class GarbageReceived(ChannelError):
+    """Raised when the other end sends what is no frame; the channel closes with it as the reason."""
+
+
 class Channel(asyncio.BufferedProtocol, Generic[Incoming]):
     """One end of the socket: sends frames, hands over those that come, and says once that it is closed.
 
@@ -116,7 +120,7 @@ class Channel(asyncio.BufferedProtocol, Generic[Incoming]):
 
     @property
     def full(self) -> bool:
-        """Tell whether a MiB waits, so that only small frames should follow; ``on_writable`` tells when that is over."""
+        """Tell whether a MiB waits, so that only small frames should follow; ``on_writable`` tells when it is over."""
         return self.pending_bytes >= PENDING_LIMIT_BYTES
 
     @property
@@ -167,8 +171,8 @@ class Channel(asyncio.BufferedProtocol, Generic[Incoming]):
         self._filled += nbytes
         try:
             self._keep(self._hand_over())
-        except (msgspec.DecodeError, ChannelError) as error:
-            self._reason = ChannelError(f"garbage on the channel: {error}")
+        except GarbageReceived as error:
+            self._reason = error
             self.close()
             return
 
@@ -181,15 +185,20 @@ class Channel(asyncio.BufferedProtocol, Generic[Incoming]):
             size = self._size_at(at)
             if self._filled - body_at < size:
                 break
-            frame = self._decoder.decode(view[body_at : body_at + size])
             at = body_at + size
-            self._on_frame(frame)
+            self._on_frame(self._decode(view[body_at:at]))
         return at
+
+    def _decode(self, body: memoryview) -> Incoming:
+        try:
+            return cast(Incoming, self._decoder.decode(body))
+        except msgspec.DecodeError as error:
+            raise GarbageReceived(f"garbage on the channel: {error}") from error
 
     def _size_at(self, at: int) -> int:
         size = int.from_bytes(self._buffer[at : at + LENGTH_BYTES], "big")
         if not 0 < size <= FRAME_LIMIT_BYTES:
-            raise ChannelError(f"a frame of {size} bytes was announced")
+            raise GarbageReceived(f"garbage on the channel: a frame of {size} bytes was announced")
         return size
 
     def _keep(self, rest_at: int) -> None:

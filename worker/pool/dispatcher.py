@@ -1,0 +1,167 @@
+"""Which turn runs in which slot; pure: no clock, no I/O.
+
+A session stays with its slot, where its conversation is cached. One whose slot is full waits in the backlog, and moves
+to another slot only when it has waited from one ``relieve`` to the next. New sessions go to the least loaded slot.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import msgspec
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A turn that waits for a slot."""
+
+    turn: int
+    session: str
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """A turn and the slot that is to run it now."""
+
+    turn: int
+    session: str
+    slot: int
+
+
+@dataclass(slots=True)
+class Load:
+    """What one slot runs (turn to session) and which sessions stay with it; ``open`` while it takes new turns."""
+
+    capacity: int
+    running: dict[int, str] = field(default_factory=dict)
+    sessions: set[str] = field(default_factory=set)
+    open: bool = True
+
+    @property
+    def free(self) -> int:
+        return self.capacity - len(self.running) if self.open else 0
+
+
+class Dispatcher:
+    """Owns the assignment of turns to slots.
+
+    ``sticky_limit`` bounds how many sessions' slots are remembered; the least recently dispatched is forgotten.
+    """
+
+    def __init__(self, sticky_limit: int = 100_000) -> None:
+        self._loads: dict[int, Load] = {}
+        self._slot_of: OrderedDict[str, int] = OrderedDict()
+        self._sticky_limit = sticky_limit
+        self._backlog: OrderedDict[int, Waiting] = OrderedDict()
+        self._overdue: set[int] = set()
+
+    @property
+    def room(self) -> int:
+        """How many more turns may be claimed: the free credit, while the backlog is no longer than the capacity."""
+        capacity = sum(load.capacity for load in self._loads.values() if load.open)
+        free = sum(load.free for load in self._loads.values())
+        return max(0, min(free, capacity - len(self._backlog)))
+
+    @property
+    def backlog(self) -> list[Waiting]:
+        """The turns that wait for a slot, oldest first."""
+        return list(self._backlog.values())
+
+    def running(self, slot: int) -> dict[int, str]:
+        """Return the turns of a slot with their sessions; empty for a slot that is not there."""
+        load = self._loads.get(slot)
+        return dict(load.running) if load else {}
+
+    def sessions(self, slot: int) -> int:
+        """Count the sessions that stay with a slot."""
+        load = self._loads.get(slot)
+        return len(load.sessions) if load else 0
+
+    def add_slot(self, slot: int, capacity: int) -> list[Assignment]:
+        """Take a slot whose worker is ready; return what it is to run at once."""
+        self._loads[slot] = Load(capacity)
+        return self._pump()
+
+    def remove_slot(self, slot: int) -> None:
+        """Forget a slot whose worker is gone, with what ran in it and which sessions stayed with it."""
+        if load := self._loads.pop(slot, None):
+            for session in load.sessions:
+                del self._slot_of[session]
+
+    def pause(self, slot: int) -> None:
+        """Give a slot nothing new; what runs there goes on."""
+        if load := self._loads.get(slot):
+            load.open = False
+
+    def resume(self, slot: int) -> list[Assignment]:
+        """Give a paused slot new turns again; return what it is to run at once."""
+        if load := self._loads.get(slot):
+            load.open = True
+        return self._pump()
+
+    def add(self, turn: int, session: str) -> list[Assignment]:
+        """Take a new turn; return it with its slot if it can run now, else it waits."""
+        waiting = Waiting(turn, session)
+        slot = self._slot_for(session)
+        if slot is None:
+            self._backlog[turn] = waiting
+            return []
+        return [self._assign(waiting, slot)]
+
+    def finish(self, turn: int) -> list[Assignment]:
+        """Forget a turn, running or waiting; return what can run in its place."""
+        self._withdraw(turn)
+        for load in self._loads.values():
+            if load.running.pop(turn, None) is not None:
+                return self._pump()
+        return []
+
+    def relieve(self) -> list[Assignment]:
+        """Move the turns that already waited at the last call to any slot with room; return where they run now."""
+        moved = []
+        for turn in [turn for turn in self._backlog if turn in self._overdue]:
+            slot = self._least_loaded()
+            if slot is None:
+                break
+            moved.append(self._assign(self._backlog[turn], slot))
+        self._overdue = set(self._backlog)
+        return moved
+
+    def _slot_for(self, session: str) -> int | None:
+        slot = self._slot_of.get(session)
+        if slot is None:
+            return self._least_loaded()
+        return slot if self._loads[slot].free > 0 else None
+
+    def _least_loaded(self) -> int | None:
+        free = [(len(load.running) / load.capacity, slot) for slot, load in self._loads.items() if load.free > 0]
+        return min(free)[1] if free else None
+
+    def _assign(self, waiting: Waiting, slot: int) -> Assignment:
+        self._withdraw(waiting.turn)
+        self._loads[slot].running[waiting.turn] = waiting.session
+        self._stay(waiting.session, slot)
+        return Assignment(waiting.turn, waiting.session, slot)
+
+    def _stay(self, session: str, slot: int) -> None:
+        self._leave(session)
+        self._slot_of[session] = slot
+        self._loads[slot].sessions.add(session)
+        if len(self._slot_of) > self._sticky_limit:
+            self._leave(next(iter(self._slot_of)))
+
+    def _leave(self, session: str) -> None:
+        slot = self._slot_of.pop(session, None)
+        if slot is not None:
+            self._loads[slot].sessions.discard(session)
+
+    def _pump(self) -> list[Assignment]:
+        assigned = []
+        for waiting in self.backlog:
+            slot = self._slot_for(waiting.session)
+            if slot is not None:
+                assigned.append(self._assign(waiting, slot))
+        return assigned
+
+    def _withdraw(self, turn: int) -> None:
+        self._backlog.pop(turn, None)
+        self._overdue.discard(turn)
