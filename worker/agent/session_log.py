@@ -58,10 +58,11 @@ class SessionLog:
     def flush(self) -> None:
         """Write what waits now, on the caller's time."""
         with self._writing:
-            for session, records in by_session(self._ring.peek()).items():
-                self._write(session, records)
-            for session in list(self._overflow):
-                self._write(session, [])
+            with self._overflow_lock:
+                aside = {session: list(records) for session, records in self._overflow.items()}
+            waiting = by_session(self._ring.peek())  # after the look aside: a line there is newer than one missed here
+            for session in waiting | aside:
+                self._write(session, waiting.get(session, []), aside.get(session, []))
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what waits and end the thread; return whether everything was written in that time."""
@@ -79,9 +80,8 @@ class SessionLog:
             self.flush()
         self.flush()
 
-    def _write(self, session: str, waiting: list[LogRecord]) -> None:
+    def _write(self, session: str, waiting: list[LogRecord], aside: list[LogRecord]) -> None:
         """Write a session's waiting lines, those set aside among them; they stay where they are if that fails."""
-        aside = self._set_aside(session)
         records = sorted(aside + waiting, key=lambda record: record.position)
 
         def mark(offset: int) -> None:
@@ -128,10 +128,6 @@ class SessionLog:
             return False
         self._overflow_bytes += len(record.line)
         return True
-
-    def _set_aside(self, session: str) -> list[LogRecord]:
-        with self._overflow_lock:
-            return list(self._overflow.get(session, ()))
 
     def _drop_aside(self, session: str, count: int) -> None:
         """Forget a session's first lines that were set aside; once none is left its lines go to the ring again."""

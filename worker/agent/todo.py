@@ -9,8 +9,6 @@ from typing import Any
 
 import msgspec
 
-from worker.agent.models.port import ToolSpec
-
 CONTENT_LIMIT = 4_000  #: characters of an item's content
 ITEM_LIMIT = 256  #: items of a list
 ID_LIMIT = 200  #: characters of an item's id
@@ -35,34 +33,6 @@ class TodoItem(msgspec.Struct, frozen=True):
     id: str
     content: str
     status: TodoStatus = TodoStatus.PENDING
-
-
-TODO_TOOL = ToolSpec(
-    name="todo",
-    description=(
-        "Read or write the todo list of this conversation. Without arguments it returns the list. "
-        "With todos it replaces the list, or with merge=true updates items by id and appends new ones. "
-        "It always returns the whole list."
-    ),
-    parameters={
-        "type": "object",
-        "properties": {
-            "todos": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "id": {"type": "string"},
-                        "content": {"type": "string"},
-                        "status": {"type": "string", "enum": [status.value for status in TodoStatus]},
-                    },
-                    "required": ["id", "content", "status"],
-                },
-            },
-            "merge": {"type": "boolean", "default": False},
-        },
-    },
-)
 
 
 class _WrongShape(Exception):
@@ -133,7 +103,7 @@ def _list_of(todos: object) -> Sequence[object] | None:
     if isinstance(todos, str):
         try:
             todos = msgspec.json.decode(todos) if todos.strip() else None
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise _WrongShape("todos is text that is not a JSON array") from error
     if todos is None:
         return None
@@ -271,5 +241,5 @@ def _listed(seen: _Message) -> TodoStore | None:
     try:
         result = msgspec.json.decode(seen.content)
         return TodoStore(_replaced(_list_of(result["todos"]) or ()))
-    except (msgspec.DecodeError, UnicodeError, KeyError, TypeError, _WrongShape):
+    except (msgspec.DecodeError, UnicodeError, RecursionError, KeyError, TypeError, _WrongShape):
         return None
