@@ -19,10 +19,11 @@ from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.messages import Ended, Parked, Step, TurnStatus, Usage
 from worker.agent import transcript
 from worker.agent.context import estimate_tokens, repair, window
+from worker.agent.models.failures import EmptyAnswer
 from worker.agent.models.port import Model, ModelReply, ModelRequest, ToolCall
 from worker.agent.sound import readable_call, sound_calls, sound_text
 from worker.agent.todo import TodoStore
-from worker.agent.turn_end import EmptyAnswer, StepLimitReached, how_it_ended
+from worker.agent.turn_end import StepLimitReached, how_it_ended
 from worker.tools.context import ToolContext
 from worker.tools.toolbox import Toolbox
 
@@ -248,5 +249,5 @@ def _answer(reply: ModelReply) -> str:
     """Return the model's last word. Raises EmptyAnswer."""
     text = sound_text(reply.text).strip()
     if not text:
-        raise EmptyAnswer(f"{reply.provider}:{reply.model}", reply.finish)
+        raise EmptyAnswer(f"{reply.provider}:{reply.model} gave an empty answer ({reply.finish})")
     return text + CUT_NOTE if reply.finish in {"length", "max_tokens"} else text

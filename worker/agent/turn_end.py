@@ -6,6 +6,7 @@ import traceback
 
 from shared.errors import ContextTooLong, GatehouseError, ModelRejected, ModelUnavailable, TurnInterrupted
 from shared.messages import TurnStatus
+from worker.agent.models.failures import EmptyAnswer
 
 ERROR_LIMIT_CHARS = 1000
 
@@ -33,13 +34,6 @@ class StepLimitReached(GatehouseError):
         self.steps = steps
 
 
-class EmptyAnswer(GatehouseError):
-    """Raised when a model's last word has no text."""
-
-    def __init__(self, model: str, finish: str) -> None:
-        super().__init__(f"{model} gave an empty answer (finish: {finish})")
-
-
 def how_it_ended(error: BaseException, *, deadline_passed: bool = False) -> tuple[TurnStatus, str, str]:
     """Return the status, the text for the sender, and the error for the operator's log."""
     seen = f"{type(error).__name__}: {error}"[:ERROR_LIMIT_CHARS]
@@ -50,6 +44,8 @@ def how_it_ended(error: BaseException, *, deadline_passed: bool = False) -> tupl
             return TurnStatus.TIMED_OUT, TURN_TOO_LONG, "turn timeout"
         case TimeoutError():
             return TurnStatus.TIMED_OUT, MODEL_SILENT, seen
+        case EmptyAnswer():
+            return TurnStatus.FAILED, NOTHING_SAID, seen
         case ModelUnavailable():
             return TurnStatus.FAILED, MODEL_AWAY, seen
         case ContextTooLong():
@@ -58,7 +54,5 @@ def how_it_ended(error: BaseException, *, deadline_passed: bool = False) -> tupl
             return TurnStatus.FAILED, MODEL_REFUSED, seen
         case StepLimitReached():
             return TurnStatus.FAILED, STEPS_USED_UP.format(steps=error.steps), seen
-        case EmptyAnswer():
-            return TurnStatus.FAILED, NOTHING_SAID, seen
         case _:
             return TurnStatus.FAILED, OUR_FAULT, "".join(traceback.format_exception(error))[-ERROR_LIMIT_CHARS:]

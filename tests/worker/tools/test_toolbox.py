@@ -1,0 +1,207 @@
+"""The toolbox: what a model is told, and what becomes of its calls."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from shared.errors import SettingsError
+from shared.events import Event, Field
+from tests.worker.waiting import until
+from worker.agent.models.port import ToolCall
+from worker.agent.todo import TodoStore
+from worker.tools import ToolContext
+from worker.tools.toolbox import Toolbox
+
+TOOLS = '''
+import asyncio, os, sys, threading, time
+from worker.tools import ToolContext, tool
+
+STOP = threading.Event()
+
+@tool
+def roll(sides: int) -> str:
+    """Roll one die."""
+    return f"rolled {sides} in {threading.current_thread().name}"
+
+@tool(name="renamed", retry_safe=False)
+async def original(context: ToolContext) -> dict:
+    """Give a dict."""
+    context.say("half way")
+    return {"key": context.idempotency_key, "loop": threading.current_thread() is threading.main_thread()}
+
+@tool(timeout_s=0.05)
+def slow(context: ToolContext) -> str:
+    context.wait_stopped(10)
+    STOP.set()
+    return "late"
+
+@tool(timeout_s=0.05)
+async def slow_async() -> str:
+    await asyncio.sleep(10)
+
+@tool(output_limit_bytes=10)
+def long() -> str:
+    return "ä" * 10
+
+@tool
+def fails() -> str:
+    raise LookupError("no such thing")
+
+@tool
+def leaves() -> str:
+    sys.exit(3)
+
+@tool
+async def leaves_async() -> str:
+    raise SystemExit(3)
+
+@tool
+async def cancels() -> str:
+    raise asyncio.CancelledError
+
+@tool
+def nothing() -> None:
+    pass
+
+@tool
+def surrogate() -> str:
+    return "\\udc80"
+
+@tool
+def strange() -> object:
+    return {"path": object}
+
+def plain() -> str:
+    return "not a tool"
+'''
+
+
+@pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], str]]:
+    monkeypatch.syspath_prepend(tmp_path)
+    written = []
+
+    def write(name: str, code: str) -> str:
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
+        written.append(name)
+        return name
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+class Caller:
+    """A toolbox over the module above, and what it said."""
+
+    def __init__(self, module: str) -> None:
+        self.events: list[tuple[Event, dict[str, Field]]] = []
+        self.said: list[str] = []
+        self.toolbox = Toolbox([module], lambda event, **fields: self.events.append((event, fields)))
+
+    async def __call__(self, name: str, arguments: str = "{}") -> str:
+        context = ToolContext("a:b:c", "msg_1", "call_1", TodoStore(), self.said.append)
+        return await self.toolbox.call(ToolCall("call_1", name, arguments), context)
+
+
+@pytest.fixture
+def call(write_module: Callable[[str, str], str]) -> Iterator[Caller]:
+    caller = Caller(write_module("tools_under_test", TOOLS))
+    yield caller
+    caller.toolbox.close()
+
+
+async def test_the_model_is_told_of_every_tool_in_a_steady_order(call: Caller) -> None:
+    assert call.toolbox.names[:4] == ("todo", "current_time", "roll", "renamed")
+    assert "plain" not in call.toolbox.names
+    specs = {spec.name: spec for spec in call.toolbox.specs()}
+    assert specs["roll"].description == "Roll one die."
+    assert specs["roll"].parameters["required"] == ["sides"]
+    assert call.toolbox.specs() == call.toolbox.specs()
+
+
+async def test_sync_tools_run_in_threads_and_async_ones_on_the_loop(call: Caller) -> None:
+    assert await call("roll", '{"sides": 6}') == "rolled 6 in tool"
+    assert msgspec.json.decode(await call("renamed")) == {"key": "msg_1.call_1", "loop": True}
+    assert call.said == ["half way"]
+
+
+async def test_options_are_kept(call: Caller) -> None:
+    assert not call.toolbox.retry_safe("renamed")
+    assert call.toolbox.retry_safe("roll")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("nope", "{}", "there is no tool named 'nope'; there are todo, current_time, roll"),
+        ("roll", '{"sides": "x"}', "the arguments do not fit"),
+        ("roll", '{"sides"', "the arguments are not valid JSON"),
+        ("fails", "{}", "LookupError: no such thing"),
+        ("leaves", "{}", "SystemExit: 3"),
+        ("leaves_async", "{}", "SystemExit: 3"),
+        ("cancels", "{}", "cancelled by the tool itself"),
+        ("slow_async", "{}", "no result after 0.05 s"),
+        ("slow", "{}", "no result after 0.05 s"),
+        ("todo", "[]", "not a JSON object"),
+        ("current_time", '{"timezone": "Mars/Olympus"}', "no time zone named 'Mars/Olympus'"),
+    ],
+)
+async def test_what_goes_wrong_is_a_result_for_the_model(call: Caller, name: str, arguments: str, told: str) -> None:
+    result = await call(name, arguments)
+    assert result.startswith("Error: ")
+    assert told in result
+    assert name == "nope" or call.events[0][0] is Event.TOOL_FAILED
+
+
+async def test_a_stopped_sync_tool_can_notice(call: Caller) -> None:
+    await call("slow")
+    stop: threading.Event = sys.modules["tools_under_test"].STOP
+    await until(stop.is_set)
+
+
+async def test_results_are_text_of_bounded_size(call: Caller) -> None:
+    assert await call("long") == "äääää\n[cut: 10 of 20 bytes are shown]"
+    assert await call("nothing") == "Done."
+    assert (await call("surrogate")).encode() == b"?"
+    assert "object" in await call("strange")
+
+
+async def test_the_built_in_tools_work(call: Caller) -> None:
+    listed = msgspec.json.decode(await call("todo", '{"todos": [{"id": "1", "content": "x", "status": "pending"}]}'))
+    assert listed["summary"]["pending"] == 1
+    assert "(UTC+0000)" in await call("current_time")
+    assert "(UTC+" in await call("current_time", '{"timezone": "utc"}')
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("import no_such_module_anywhere", "ModuleNotFoundError"),
+        ("raise SystemExit(1)", "SystemExit"),
+        ("def broken(:", "SyntaxError"),
+        ("x = 1", "has no function with @tool"),
+        ("from worker.tools import tool\n@tool\ndef f(*a): pass", "bad_tools.f cannot be a tool"),
+        ("from worker.tools import tool\n@tool\ndef f(a: 'Nope'): pass", "name 'Nope' is not defined"),
+        ("from worker.tools import tool\n@tool\ndef todo(): pass", "two tools are named 'todo'"),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_refused_by_name(
+    write_module: Callable[[str, str], str], code: str, problem: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Toolbox([write_module("bad_tools", code)])
+    assert "GATEHOUSE_TOOLS" in str(caught.value)
+    assert problem in str(caught.value)
+
+
+def test_a_missing_module_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"GATEHOUSE_TOOLS: nowhere\.to_be_found"):
+        Toolbox(["nowhere.to_be_found"])
