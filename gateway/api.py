@@ -1,0 +1,176 @@
+"""The JSON routes under ``/v1`` but the completions: sessions, messages, workers, dead letters and pairings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from gateway.answers import Refused, json_answer
+from gateway.completions import STATELESS
+from gateway.live import Live
+from shared.session_files import session_log_path
+from shared.store.port import Store
+from worker.pool import Pool, PoolSnapshot
+
+SESSIONS = "/v1/sessions/"
+LIST_LIMIT = 200
+ACTIONS = frozenset({"log", "interrupt"})
+
+
+class Api:
+    """Answers for the store and the pool; ``log_dir`` is where the session logs lie."""
+
+    def __init__(self, store: Store, pool: Pool, live: Live, log_dir: Path) -> None:
+        self._store = store
+        self._pool = pool
+        self._live = live
+        self._log_dir = log_dir
+
+    def routes(self) -> list[Route]:
+        """Return the routes; whoever mounts them guards them."""
+        return [
+            Route("/v1/sessions", self.list_sessions),
+            Route(SESSIONS + "{rest:path}", self.session, methods=["GET", "POST", "DELETE"]),
+            Route("/v1/messages/{id}", self.message),
+            Route("/v1/workers", self.workers),
+            Route("/v1/workers/{n:int}/kill", self.kill_worker, methods=["POST"]),
+            Route("/v1/dead", self.list_dead),
+            Route("/v1/dead/{id}", self.purge_dead, methods=["DELETE"]),
+            Route("/v1/dead/{id}/retry", self.retry_dead, methods=["POST"]),
+            Route("/v1/pairings", self.pairings),
+            Route("/v1/pairings/{code}/approve", self.approve, methods=["POST"]),
+        ]
+
+    async def list_sessions(self, _: Request) -> Response:
+        """Answer the latest sessions; those of stateless calls are not listed."""
+        found = await self._store.sessions.latest(LIST_LIMIT)
+        return json_answer({"sessions": [row for row in found if not row.key.startswith(STATELESS)]})
+
+    async def session(self, request: Request) -> Response:
+        """Answer what concerns one session: itself, its log, an interrupt, its end."""
+        key, action = session_and_action(request)
+        doors: dict[tuple[str, str], Callable[[str], Awaitable[Response]]] = {
+            ("GET", ""): self._show,
+            ("HEAD", ""): self._show,
+            ("DELETE", ""): self._delete,
+            ("GET", "log"): self._log,
+            ("HEAD", "log"): self._log,
+            ("POST", "interrupt"): self._interrupt,
+        }
+        door = doors.get((request.method, action))
+        if door is None:
+            allowed = ", ".join(method for method, served in doors if served == action)
+            raise HTTPException(405, headers={"Allow": allowed})
+        return await door(key)
+
+    async def _show(self, key: str) -> Response:
+        summary = await self._store.sessions.summary(key)
+        conversation = await self._store.sessions.conversation(key)
+        shown = msgspec.structs.asdict(summary)
+        shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
+        shown["todos"] = msgspec.Raw(conversation.todo or b"[]")
+        shown["turn"] = self._pool.running_turn(key)
+        return json_answer(shown)
+
+    async def _log(self, key: str) -> Response:
+        path = session_log_path(self._log_dir, key)
+        if not path.is_file():
+            await self._store.sessions.summary(key)  # an unknown session is a 404, a session without a log an empty one
+            return Response(b"", media_type="application/x-ndjson")
+        return FileResponse(path, media_type="application/x-ndjson")
+
+    async def _interrupt(self, key: str) -> Response:
+        await self._store.sessions.summary(key)
+        return json_answer({"session": key, "interrupted": await self._pool.interrupt(key)})
+
+    async def _delete(self, key: str) -> Response:
+        await self._pool.interrupt(key)
+        await self._store.sessions.delete(key)
+        self._live.tell("deleted", session=key)
+        return json_answer({"session": key, "deleted": True})
+
+    async def message(self, request: Request) -> Response:
+        """Answer where one message is."""
+        return json_answer(await self._store.inbox.trace(request.path_params["id"]))
+
+    async def workers(self, _: Request) -> Response:
+        """Answer the worker table."""
+        return json_answer(worker_table(self._pool.snapshot()))
+
+    async def kill_worker(self, request: Request) -> Response:
+        """Kill one worker; its turns resume in another."""
+        n = request.path_params["n"]
+        if not await self._pool.kill_worker(n):
+            raise Refused(404, f"there is no worker {n}")
+        return json_answer({"n": n, "killed": True})
+
+    async def list_dead(self, _: Request) -> Response:
+        """Answer the dead letters, newest first."""
+        return json_answer({"dead": await self._store.inbox.dead(LIST_LIMIT)})
+
+    async def retry_dead(self, request: Request) -> Response:
+        """Make a dead letter wait again."""
+        message_id = request.path_params["id"]
+        await self._store.inbox.retry_dead(message_id)
+        self._pool.wake()
+        self._live.tell("dead", message=message_id, state="waiting")
+        return json_answer({"id": message_id, "state": "waiting"})
+
+    async def purge_dead(self, request: Request) -> Response:
+        """Remove a dead letter for good."""
+        message_id = request.path_params["id"]
+        await self._store.inbox.purge_dead(message_id)
+        self._live.tell("dead", message=message_id, state="purged")
+        return json_answer({"id": message_id, "state": "purged"})
+
+    async def pairings(self, _: Request) -> Response:
+        """Answer the pairing codes that wait to be approved."""
+        waiting = await self._store.sessions.strangers()
+        return json_answer({"pairings": [{"sender": sender, "code": code} for sender, code in waiting]})
+
+    async def approve(self, request: Request) -> Response:
+        """Let the sender of a pairing code in."""
+        sender = await self._store.sessions.approve(request.path_params["code"])
+        self._live.tell("pairing", sender=sender, state="approved")
+        return json_answer({"sender": sender, "approved": True})
+
+
+def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:
+    """Return the worker table as ``GET /v1/workers`` shows it."""
+    rows = [
+        {
+            "n": row.n,
+            "pid": row.pid,
+            "state": row.state,
+            "turns": row.turns,
+            "sessions": row.sessions,
+            "rss_bytes": row.rss_bytes,
+            "started_at": row.started_at,
+            "todo_cache": {"hits": row.cache_hits, "misses": row.cache_misses, "size": row.cache_size},
+        }
+        for row in snapshot.workers
+    ]
+    return {"workers": rows, "spares": snapshot.spares, "restarts": snapshot.restarts}
+
+
+def session_and_action(request: Request) -> tuple[str, str]:
+    """Split the undecoded path into a session key and an action, ``""`` for the session itself.
+
+    A key is one percent-encoded segment, so an encoded slash belongs to it; a key written with plain slashes is
+    understood too, as long as its last part is no action.
+    """
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    rest = raw.decode("latin-1").removeprefix(request.scope.get("root_path", "")).removeprefix(SESSIONS)
+    key, slash, last = rest.rpartition("/")
+    action = last if slash and last in ACTIONS else ""
+    key = unquote(key if action else rest)
+    if not key:
+        raise HTTPException(404)
+    return key, action

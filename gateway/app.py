@@ -1,0 +1,245 @@
+"""The composition root: builds every part of the gateway, relates them, and starts and stops them in order.
+
+Start: store, delivery, pool (in the background: the first workers take seconds, webhooks are accepted meanwhile).
+Stop: readiness off, pages off, turns parked or ended, waiting calls answered, listener closed, replies sent, workers
+gone, store closed. The order matters: whatever still settles needs the store, whatever settled wants its reply sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.access import Access
+from gateway.answers import exception_handlers
+from gateway.api import Api
+from gateway.completions import STATELESS, Completions
+from gateway.console import Console, page_routes
+from gateway.delivery import Delivery
+from gateway.health import Health
+from gateway.live import Live
+from gateway.metrics import LoopLag, Meter, PoolCollector, WatchedEvents
+from gateway.platforms import enabled_platforms
+from gateway.webhook import webhook_routes
+from shared.errors import StoreError
+from shared.events import Event, Field
+from shared.messages import Outcome, Reply
+from shared.settings import Settings
+from shared.store import open_store
+from worker.pool import Pool
+
+POOL_DRAIN_S = 15.0
+DELIVERY_DRAIN_S = 3.0
+CALLS_CLOSE_S = 1.0
+EXPIRE_EVERY_S = 3600.0
+KEEP_DONE_S = 7 * 86400.0
+LEFT_OVER_LIMIT = 10_000
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Gateway:
+    """One running gateway: its parts, its ASGI app, its life."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.meter = Meter()
+        self.live = Live(self._on_settled)
+        self.events = WatchedEvents(
+            {
+                Event.REPLY_SENT: self._on_reply_sent,
+                Event.STRANGER: lambda _: self.live.tell("pairing"),
+                Event.MESSAGE_ACCEPTED: lambda _: self.live.tell("accepted"),
+                Event.WORKER_READY: lambda _: self._say_ready_soon(),
+            }
+        )
+        self.host = host_id()
+        self._settings = settings
+        self._stopping = False
+        self._said_ready = False
+        self._background: list[asyncio.Task[None]] = []
+        self.store = open_store(
+            settings.database_url, settings.data_dir, inbox_limit=settings.inbox_limit, clock=time.time
+        )
+        self.pool = Pool(settings, self.store, self.events, self.live, self.host)
+        self.platforms = enabled_platforms(settings)
+        self.access = Access(settings, self.store)
+        self.delivery = Delivery(
+            self.store, self.platforms, self.events, self.host, local={"api": self._record_as_sent}
+        )
+        self.completions = Completions(
+            self.store, self.pool, self.live, self.events, model_names(settings), self.refusing
+        )
+        self._lag = LoopLag(self.meter.loop_lag)
+        self.app = Starlette(routes=self._routes(), exception_handlers=exception_handlers(self.events))
+
+    async def open(self) -> None:
+        """Open the store and take over what an earlier process of this database left. Raises StoreUnusable."""
+        await self.store.open()
+        try:
+            if adopted := await self.store.claims.adopt(self.host):
+                self.events.emit(Event.CLAIMS_ADOPTED, claims=adopted)
+            await self._remove_left_over_calls()
+        except BaseException:
+            await self.store.close()
+            raise
+
+    def start(self, on_broken: Callable[[BaseException], None]) -> None:
+        """Start delivery, pool and the rest in the background; ``on_broken`` is told if the pool cannot start."""
+        self._lag.start()
+        self._background = [
+            asyncio.create_task(self._run_parts(on_broken), name="start of the parts"),
+            asyncio.create_task(self._expire_always(), name="expiry"),
+        ]
+
+    def refuse_work(self) -> None:
+        """Begin to stop: not ready from now on, and no new calls or pages; webhooks are still kept."""
+        if not self._stopping:
+            self._stopping = True
+            self.events.emit(Event.STOPPING)
+            self.live.close_pages()
+
+    async def drain(self, hasten: asyncio.Event) -> None:
+        """Let turns come to a step boundary, then answer the calls that still wait; ``hasten`` cuts it short."""
+        await unless(hasten, self.pool.drain(POOL_DRAIN_S))
+        self.live.close()
+
+    async def close(self, hasten: asyncio.Event) -> None:
+        """Send what can be sent, end the workers and close the store."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CALLS_CLOSE_S):
+                await self.completions.close()
+        await unless(hasten, self.delivery.drain(DELIVERY_DRAIN_S))
+        await self.delivery.close()
+        await self.pool.close()
+        self._lag.stop()
+        await self.store.close()
+
+    def not_ready(self) -> str:
+        """Return why the gateway cannot accept and run messages now, empty if it can."""
+        if self._stopping:
+            return "the gateway is stopping"
+        if self._settings.workers and not self.pool.ready:
+            return "no worker is ready yet"
+        return ""
+
+    def refusing(self) -> str:
+        """Return why no call is taken now, empty if they are; one that comes before the first worker waits for it."""
+        if self._stopping:
+            return "the gateway is stopping"
+        if not self._settings.workers:
+            return "this gateway runs no workers (GATEHOUSE_WORKERS is 0), so no call would be answered"
+        return ""
+
+    def _routes(self) -> list[BaseRoute]:
+        pool_metrics = PoolCollector(self.events, self.pool.snapshot)
+        self.meter.registry.register(pool_metrics)
+        health = Health(self.store, self.meter, pool_metrics, self.not_ready)
+        api = Api(self.store, self.pool, self.live, self._settings.data_dir / "logs")
+        console = Console(self.live, self.pool)
+        guarded = [
+            Route("/v1/chat/completions", self.completions.create, methods=["POST"]),
+            Route("/v1/models", self.completions.models),
+            Route("/v1/events", console.events),
+            Route("/metrics", health.metrics),
+            *api.routes(),
+        ]
+        webhooks = webhook_routes(self.platforms, self.store, self.access, self.events, self._on_accepted)
+        probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
+        page = page_routes(key_needed=bool(self._settings.api_keys))
+        return [*webhooks, *probes, *page, *(self._guard(route) for route in guarded)]
+
+    def _guard(self, route: Route) -> Route:
+        """Return the route behind the bearer keys."""
+
+        async def guarded(request: Request) -> Response:
+            self.access.authorize(request)
+            answer: Response = await route.endpoint(request)
+            return answer
+
+        return Route(route.path, guarded, methods=sorted(route.methods or ()))
+
+    def _on_accepted(self) -> None:
+        self.pool.wake()
+        self.delivery.wake()
+
+    def _on_settled(self, session: str, outcome: Outcome) -> None:
+        self.meter.settled(session, outcome)
+        self.delivery.wake()
+
+    def _on_reply_sent(self, fields: Mapping[str, Field]) -> None:
+        self.meter.reply_sent(fields)
+        self.completions.reply_sent(fields)
+
+    async def _record_as_sent(self, reply: Reply) -> str:
+        """Take a reply of the API: its receiver has it already, or reads it in the session."""
+        return reply.message_id
+
+    async def _run_parts(self, on_broken: Callable[[BaseException], None]) -> None:
+        try:
+            await self.delivery.start()
+            await self.pool.start()
+        except Exception as error:  # noqa: BLE001 - the server ends the process with one line that says it
+            on_broken(error)
+            return
+        self._say_ready()
+
+    def _say_ready_soon(self) -> None:
+        # the worker is counted as ready only once its event has been said
+        asyncio.get_running_loop().call_soon(self._say_ready)
+
+    def _say_ready(self) -> None:
+        if not self._said_ready and not self.not_ready():
+            self._said_ready = True
+            self.events.emit(Event.READY, workers=self._settings.workers)
+
+    async def _expire_always(self) -> None:
+        while True:
+            with suppress(StoreError):
+                await self.store.inbox.expire(KEEP_DONE_S)
+            await asyncio.sleep(EXPIRE_EVERY_S)
+
+    async def _remove_left_over_calls(self) -> None:
+        """Remove the sessions of stateless calls whose clients went away with the process that served them."""
+        for row in await self.store.sessions.latest(LEFT_OVER_LIMIT):
+            if row.key.startswith(STATELESS):
+                await self.store.sessions.delete(row.key)
+
+
+async def unless(hasten: asyncio.Event, work: Awaitable[object]) -> None:
+    """Do the work, but no further once ``hasten`` is set."""
+    working = asyncio.ensure_future(work)
+    hurrying = asyncio.ensure_future(hasten.wait())
+    try:
+        await asyncio.wait((working, hurrying), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        hurrying.cancel()
+        await asyncio.gather(working, hurrying, return_exceptions=True)
+
+
+def host_id() -> str:
+    """Return a name for this process that no other one has: host name, pid, random."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def model_names(settings: Settings) -> tuple[str, ...]:
+    """Return the models of the chain as clients may name them."""
+    names = (
+        "offline" if model.provider == "offline" else f"{model.provider}:{model.model}" for model in settings.models
+    )
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,227 @@
+"""The command line: start the gateway, check it before a start, ask a running one, or its database when none runs.
+
+Exit statuses: 0 done; 1 it could not be done; 2 a setting or the command line is wrong. One line on stderr says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+
+import httpx2
+import msgspec
+
+from gateway.server import CannotStart, serve
+from shared.errors import NotFound, SettingsError, StoreError
+from shared.events import LogWriter
+from shared.messages import DeadLetter, MessageTrace
+from shared.settings import Settings, load_settings, scrub_environment
+from shared.store import open_store
+from shared.store.port import Store
+
+ASK_TIMEOUT_S = 10.0
+
+
+class CommandFailed(Exception):
+    """Raised when a command cannot be done; its text is the one line for the user."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command and return the exit status."""
+    command = parser().parse_args(arguments)
+    try:
+        settings = load_settings()
+        match command.command:
+            case None:
+                return start(settings)
+            case "check":
+                asyncio.run(check(settings))
+            case "dead":
+                asyncio.run(dead(settings, command.action, command.ids))
+            case "trace":
+                asyncio.run(trace(settings, command.id))
+    except SettingsError as error:
+        complain(str(error))
+        return 2
+    except (CannotStart, CommandFailed) as error:
+        complain(str(error))
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(prog="python -m gateway", description="Run Gatehouse, or one of its commands.")
+    commands = top.add_subparsers(dest="command", metavar="{check,dead,trace}")
+    commands.add_parser("check", help="verify the settings and the database, then exit")
+    letters = commands.add_parser("dead", help="list, retry or purge dead letters")
+    actions = letters.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="list them, newest first").set_defaults(ids=[])
+    for action, what in (("retry", "let them run again"), ("purge", "remove them for good")):
+        actions.add_parser(action, help=what).add_argument("ids", nargs="+", metavar="ID")
+    commands.add_parser("trace", help="tell where one message is").add_argument("id", metavar="ID")
+    return top
+
+
+def start(settings: Settings) -> int:
+    """Run the gateway until a signal ends it."""
+    scrub_environment()
+    log = LogWriter(settings.secrets())
+    log.start()
+    try:
+        serve(settings, log)
+    finally:
+        log.stop()
+    return 0
+
+
+async def check(settings: Settings) -> None:
+    """Verify that the database opens and commits; the settings have been read already."""
+    if await running(settings):
+        print("settings: ok\ndatabase: in use by the gateway that runs now")
+        return
+    store = await opened(settings)
+    try:
+        await store.check()
+    except StoreError as error:
+        raise CommandFailed(f"the message store cannot commit: {error}") from None
+    finally:
+        await store.close()
+    print("settings: ok\ndatabase: ok")
+
+
+async def dead(settings: Settings, action: str, ids: Sequence[str]) -> None:
+    """List, retry or purge dead letters."""
+    if action == "list":
+        for letter in await dead_letters(settings):
+            print(
+                f"{letter.id}  {moment(letter.dead_at)}  {letter.session}  attempts={letter.attempts}  {letter.error}"
+            )
+        return
+    for message_id in ids:
+        await change_dead(settings, action, message_id)
+        print(f"{message_id}  {'waiting' if action == 'retry' else 'purged'}")
+
+
+async def dead_letters(settings: Settings) -> list[DeadLetter]:
+    """Return the dead letters, from the gateway that runs or from its database."""
+    answer = await ask(settings, "GET", "/v1/dead")
+    if answer is not None:
+        return msgspec.json.decode(answer, type=dict[str, list[DeadLetter]])["dead"]
+    store = await opened(settings)
+    try:
+        return await store.inbox.dead()
+    finally:
+        await store.close()
+
+
+async def change_dead(settings: Settings, action: str, message_id: str) -> None:
+    """Retry or purge one dead letter."""
+    method, path = (
+        ("POST", f"/v1/dead/{message_id}/retry") if action == "retry" else ("DELETE", f"/v1/dead/{message_id}")
+    )
+    if await ask(settings, method, path) is not None:
+        return
+    store = await opened(settings)
+    try:
+        await (store.inbox.retry_dead if action == "retry" else store.inbox.purge_dead)(message_id)
+    except NotFound:
+        raise CommandFailed(f"there is no dead letter {message_id}") from None
+    finally:
+        await store.close()
+
+
+async def trace(settings: Settings, message_id: str) -> None:
+    """Print every stage of one message."""
+    answer = await ask(settings, "GET", f"/v1/messages/{message_id}")
+    if answer is not None:
+        found = msgspec.json.decode(answer, type=MessageTrace)
+    else:
+        store = await opened(settings)
+        try:
+            found = await store.inbox.trace(message_id)
+        except NotFound:
+            raise CommandFailed(f"there is no message {message_id}") from None
+        finally:
+            await store.close()
+    print("\n".join(trace_lines(found)))
+
+
+def trace_lines(found: MessageTrace) -> list[str]:
+    """Return a message's stages, one a line."""
+    state = "running" if found.running else found.state.value
+    lines = [
+        f"{found.id}  {state}  session {found.session}  from {found.user}",
+        f"accepted  {moment(found.accepted_at)}",
+    ]
+    if found.claimed_at is not None:
+        lines.append(f"claimed   {moment(found.claimed_at)}  worker {found.worker or '-'}  attempts {found.attempts}")
+    if found.settled_at is not None:
+        usage = found.usage
+        lines.append(
+            f"settled   {moment(found.settled_at)}  {usage.model_calls} model calls, {usage.tool_calls} tool calls, "
+            f"{usage.input_tokens} tokens in, {usage.output_tokens} out"
+        )
+    for reply in found.replies:
+        when = moment(reply.sent_at) if reply.sent_at is not None else f"after {reply.attempts} attempts"
+        lines.append(f"reply {reply.part}   {when}  {reply.state.value}  {reply.sent_id or reply.error or '-'}")
+    return [*lines, f"error     {found.error}"] if found.error else lines
+
+
+def moment(unix_s: float) -> str:
+    """Return a time for people, to the millisecond, in local time."""
+    whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+    return f"{whole}.{int(unix_s * 1000) % 1000:03d}"
+
+
+async def running(settings: Settings) -> bool:
+    """Tell whether a gateway answers where the settings say."""
+    return await ask(settings, "GET", "/livez") is not None
+
+
+async def ask(settings: Settings, method: str, path: str) -> bytes | None:
+    """Ask the gateway that runs; None if none does. Raises CommandFailed where it refuses.
+
+    One process holds a SQLite database, so whatever a live one knows is asked over HTTP.
+    """
+    if settings.port == 0:
+        return None
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
+    url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    headers = {"Authorization": f"Bearer {settings.api_keys[0]}"} if settings.api_keys else {}
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=ASK_TIMEOUT_S, trust_env=False) as client:
+        try:
+            answer = await client.request(method, path)
+        except httpx2.ConnectError:
+            return None
+        except httpx2.HTTPError as error:
+            raise CommandFailed(f"the gateway at {url} does not answer: {error or type(error).__name__}") from None
+    if answer.status_code >= 400:
+        raise CommandFailed(f"the gateway at {url} refused: {refusal(answer.content)}")
+    return answer.content
+
+
+def refusal(body: bytes) -> str:
+    """Return the message of an error answer."""
+    try:
+        return str(msgspec.json.decode(body)["error"]["message"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return body[:200].decode("utf-8", "replace")
+
+
+async def opened(settings: Settings) -> Store:
+    """Return the opened store. Raises CommandFailed."""
+    store = open_store(settings.database_url, settings.data_dir, inbox_limit=settings.inbox_limit, clock=time.time)
+    try:
+        await store.open()
+    except StoreError as error:
+        raise CommandFailed(f"the message store cannot be opened: {error}") from None
+    return store
+
+
+def complain(line: str) -> None:
+    """Write one line for the user to stderr."""
+    print(f"gatehouse: {line}", file=sys.stderr)

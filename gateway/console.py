@@ -1,0 +1,88 @@
+"""The console: the page at ``/`` and the stream of named events that keeps it live.
+
+The page holds no data of its own, so it is open; everything it shows comes from guarded routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from gateway.answers import Refused, json_answer
+from gateway.api import worker_table
+from gateway.live import Live
+from worker.pool import Pool
+
+STATIC = Path(__file__).parent / "static"
+FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/console.css": ("console.css", "text/css; charset=utf-8"),
+    "/console.js": ("console.js", "text/javascript; charset=utf-8"),
+    "/stream.js": ("stream.js", "text/javascript; charset=utf-8"),
+}
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+TICK_S = 1.0
+KEEP_ALIVE_TICKS = 15
+
+
+def page_routes(*, key_needed: bool) -> list[Route]:
+    """Return the routes of the page's files, and of the one fact it needs before it may ask for any other."""
+
+    async def facts(_: Request) -> Response:
+        return json_answer({"key_needed": key_needed})
+
+    return [*(Route(path, page_file) for path in FILES), Route("/console.json", facts)]
+
+
+async def page_file(request: Request) -> Response:
+    """Answer one file of the page."""
+    name, media_type = FILES[request.url.path]
+    return FileResponse(STATIC / name, media_type=media_type, headers=HEADERS)
+
+
+class Console:
+    """Answers ``GET /v1/events``: what happens to turns as it happens, and the worker table when it changes."""
+
+    def __init__(self, live: Live, pool: Pool) -> None:
+        self._live = live
+        self._pool = pool
+
+    async def events(self, _: Request) -> Response:
+        """Answer the stream; it ends when the page leaves or the gateway stops."""
+        if self._live.closed:
+            raise Refused(503, "the gateway is stopping", code="stopping", headers={"Retry-After": "2"})
+        return StreamingResponse(self._stream(), headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
+
+    async def _stream(self) -> AsyncGenerator[bytes]:
+        with self._live.subscribe() as subscription:
+            yield named("hello", b"{}")
+            shown, quiet = b"", 0
+            while (happened := await subscription.next(TICK_S)) is not None:
+                table = msgspec.json.encode(worker_table(self._pool.snapshot()))
+                if table != shown:
+                    happened.append(("workers", table))
+                    shown = table
+                quiet = 0 if happened else quiet + 1
+                if happened:
+                    yield b"".join(named(name, data) for name, data in happened)
+                elif quiet % KEEP_ALIVE_TICKS == 0:
+                    yield b": keep-alive\n\n"
+            yield named("bye", b"{}")
+
+
+def named(name: str, data: bytes) -> bytes:
+    """Return one server-sent event; its data is JSON, so it holds no line break."""
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

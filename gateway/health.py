@@ -1,0 +1,58 @@
+"""Health: ``/livez`` (the loop answers), ``/readyz`` (messages are accepted and can run), ``/metrics``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from gateway.answers import json_answer
+from gateway.metrics import CONTENT_TYPE, Meter, PoolCollector, exposition
+from shared.errors import StoreError, StoreUnavailable
+from shared.store.port import Store
+
+#: the store is asked at most once in this time, however often readiness is (seconds)
+CHECK_FRESH_S = 1.0
+
+
+class Health:
+    """Answers probes; ``refusing`` returns why the gateway does not take work now, empty if it does."""
+
+    def __init__(self, store: Store, meter: Meter, pool_metrics: PoolCollector, refusing: Callable[[], str]) -> None:
+        self._store = store
+        self._meter = meter
+        self._pool_metrics = pool_metrics
+        self._refusing = refusing
+        self._checked_at = -CHECK_FRESH_S
+        self._store_problem = ""
+
+    async def livez(self, _: Request) -> Response:
+        """Answer that the loop runs."""
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, _: Request) -> Response:
+        """Answer 200 when a message can be accepted and run, else 503 and why."""
+        reason = self._refusing() or await self._problem_of_the_store()
+        if reason:
+            return json_answer({"status": "not ready", "reason": reason}, 503)
+        return json_answer({"status": "ready"})
+
+    async def metrics(self, _: Request) -> Response:
+        """Answer every metric in Prometheus' text format."""
+        with suppress(StoreUnavailable):  # the last known count stands; gatehouse_events_total tells of the store
+            self._pool_metrics.waiting = await self._store.inbox.waiting()
+        return Response(exposition(self._meter.registry), media_type=CONTENT_TYPE)
+
+    async def _problem_of_the_store(self) -> str:
+        now = time.monotonic()
+        if now - self._checked_at >= CHECK_FRESH_S:
+            self._checked_at = now
+            try:
+                await self._store.check()
+                self._store_problem = ""
+            except StoreError as error:
+                self._store_problem = f"the store cannot commit: {error}"
+        return self._store_problem

@@ -1,0 +1,171 @@
+"""Metrics: what ``/metrics`` exports, in a registry of its own, under ``gatehouse_`` names with few labels.
+
+Counts of turns and tokens come from the outcomes the pool settles, counts of events from the log, the rest is read
+from the pool when it is scraped: no files, and no stale series of workers that are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from shared.events import Event, Events, Field
+from shared.messages import Dead, Ended, Outcome
+from worker.pool import PoolSnapshot, WorkerRow, WorkerState
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+REPLY_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+LAG_PROBE_S = 0.05
+UP_STATES = frozenset({WorkerState.READY, WorkerState.QUARANTINE})
+
+
+class Meter:
+    """The gateway's own counters and histograms."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._messages = Counter(
+            "gatehouse_messages", "Messages whose turn came to an end", ["platform", "outcome"], registry=self.registry
+        )
+        self._reply = Histogram(
+            "gatehouse_reply_seconds",
+            "Time from a message's acceptance to its reply being sent",
+            ["platform"],
+            buckets=REPLY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._tokens = Counter("gatehouse_tokens", "Tokens spent", ["type"], registry=self.registry)
+        self._calls = Counter("gatehouse_calls", "Model and tool calls made", ["type"], registry=self.registry)
+        self.loop_lag = Histogram(
+            "gatehouse_loop_lag_seconds",
+            "How late the gateway's event loop runs a timer",
+            buckets=LAG_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def settled(self, session: str, outcome: Outcome) -> None:
+        """Count an outcome; one that only puts the message off counts as nothing."""
+        match outcome:
+            case Ended(status=status, usage=usage):
+                self._messages.labels(platform_of(session), status.value).inc()
+                for kind in ("input", "output", "cached"):
+                    self._tokens.labels(kind).inc(getattr(usage, f"{kind}_tokens"))
+                for kind in ("model", "tool"):
+                    self._calls.labels(kind).inc(getattr(usage, f"{kind}_calls"))
+            case Dead():
+                self._messages.labels(platform_of(session), "dead").inc()
+
+    def reply_sent(self, fields: Mapping[str, Field]) -> None:
+        """Observe the time a reply took: a ``reply_sent`` event names its platform and message."""
+        accepted_at = accepted_at_s(str(fields.get("message", "")))
+        if accepted_at is not None:
+            self._reply.labels(str(fields.get("platform", ""))).observe(max(0.0, time.time() - accepted_at))
+
+
+class WatchedEvents(Events):
+    """Events that tell some of them, with their fields, to who asked for them."""
+
+    def __init__(self, watchers: Mapping[Event, Callable[[Mapping[str, Field]], None]]) -> None:
+        super().__init__()
+        self._watchers = watchers
+
+    def emit(self, event: Event, **fields: Field) -> None:
+        """Say that this happened."""
+        super().emit(event, **fields)
+        if watcher := self._watchers.get(event):
+            watcher(fields)
+
+
+class PoolCollector(Collector):
+    """Reads the pool and the event counts at scrape time; ``waiting`` is set before each scrape."""
+
+    def __init__(self, events: Events, snapshot: Callable[[], PoolSnapshot]) -> None:
+        self._events = events
+        self._snapshot = snapshot
+        self.waiting = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family anew."""
+        snapshot = self._snapshot()
+        yield GaugeMetricFamily("gatehouse_waiting", "Accepted messages that no turn has ended yet", self.waiting)
+        yield GaugeMetricFamily("gatehouse_running_turns", "Turns running", sum(row.turns for row in snapshot.workers))
+        yield CounterMetricFamily("gatehouse_worker_restarts", "Workers replaced", snapshot.restarts)
+        yield GaugeMetricFamily("gatehouse_spares", "Warm spare workers", snapshot.spares)
+        yield from worker_families(snapshot)
+        events = CounterMetricFamily("gatehouse_events", "Events by name", labels=["event"])
+        for event in Event:
+            events.add_metric([event.value], self._events.counts[event])
+        yield events
+
+
+def worker_families(snapshot: PoolSnapshot) -> Iterator[Metric]:
+    """Yield what is known of each worker, labelled by its number."""
+    up = GaugeMetricFamily("gatehouse_worker_up", "Whether a worker takes turns", labels=["worker"])
+    rss = GaugeMetricFamily("gatehouse_worker_rss_bytes", "Resident memory of a worker", labels=["worker"])
+    hits = CounterMetricFamily("gatehouse_todo_cache_hits", "Sessions found in a worker's cache", labels=["worker"])
+    misses = CounterMetricFamily("gatehouse_todo_cache_misses", "Sessions not found in it", labels=["worker"])
+    size = GaugeMetricFamily("gatehouse_todo_cache_size", "Sessions in a worker's cache", labels=["worker"])
+    for row in rows_by_number(snapshot):
+        name = [str(row.n)]
+        up.add_metric(name, int(row.state in UP_STATES))
+        rss.add_metric(name, row.rss_bytes)
+        hits.add_metric(name, row.cache_hits)
+        misses.add_metric(name, row.cache_misses)
+        size.add_metric(name, row.cache_size)
+    yield from (up, rss, hits, misses, size)
+
+
+def rows_by_number(snapshot: PoolSnapshot) -> list[WorkerRow]:
+    """Return one row a number: a worker that drains beside its successor is not exported twice."""
+    rows: dict[int, WorkerRow] = {}
+    for row in snapshot.workers:
+        if row.n not in rows or row.state in UP_STATES:
+            rows[row.n] = row
+    return list(rows.values())
+
+
+class LoopLag:
+    """Measures always how late the loop runs a timer."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to measure the running loop."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LAG_PROBE_S, self._probe, loop, loop.time() + LAG_PROBE_S)
+
+    def stop(self) -> None:
+        """End the measuring."""
+        if self._timer:
+            self._timer.cancel()
+
+    def _probe(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._histogram.observe(max(0.0, loop.time() - due))
+        self.start()
+
+
+def platform_of(session: str) -> str:
+    """Return the platform a session key begins with."""
+    return session.partition(":")[0]
+
+
+def accepted_at_s(message_id: str) -> float | None:
+    """Return the unix seconds a message id was made at, None if it is none."""
+    stamp = message_id.removeprefix("msg_")[:12]
+    try:
+        return int(stamp, 16) / 1000 if len(stamp) == 12 else None
+    except ValueError:
+        return None
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """Return every metric in Prometheus' text format."""
+    return generate_latest(registry)

@@ -1,0 +1,161 @@
+"""The server process: binds, opens, listens, and ends within its time on a signal, whatever hangs.
+
+SIGTERM or SIGINT once: drain and end with status 0. Twice: at once. The listener stays open while turns drain, so that
+``/readyz`` can say 503 and webhooks are still kept; it closes before the last replies are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from gateway.app import Gateway
+from shared.errors import StoreUnavailable, StoreUnusable
+from shared.events import Event, LogWriter
+from shared.settings import Settings
+
+#: seconds from the first signal until the process is gone, even if something it waits for never ends
+HARD_END_S = 23.0
+CONNECTIONS_END_S = 2
+BACKLOG = 2048
+
+
+class CannotStart(Exception):
+    """Raised when the gateway cannot start; its text is the one line for the user."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server with this project's signals and its order of stopping."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, log: LogWriter) -> None:
+        super().__init__(config)
+        self.broken: BaseException | None = None
+        self._gateway = gateway
+        self._log = log
+        self._hasten = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to ``on_signal``: uvicorn would raise them again after its end, and the status be 143."""
+        yield
+
+    def on_signal(self) -> None:
+        """Begin to stop; the second time, stop at once."""
+        if self.should_exit:
+            self._hasten.set()
+            self.force_exit = True
+            return
+        self.should_exit = True
+        hard_end = threading.Timer(HARD_END_S, self._end_hard)
+        hard_end.daemon = True
+        hard_end.start()
+        self._gateway.refuse_work()
+
+    def on_broken(self, error: BaseException) -> None:
+        """Stop because a part cannot run."""
+        self.broken = error
+        if not self.should_exit:
+            self.on_signal()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        host, port = (sockets or [])[0].getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._gateway.events.emit(Event.STARTED, url=url, host=host, port=port, pid=os.getpid())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain the turns, close the listener and the connections, close the gateway."""
+        await self._gateway.drain(self._hasten)
+        await super().shutdown(sockets)
+        await self._gateway.close(self._hasten)
+        self._gateway.events.emit(Event.STOPPED)
+
+    def _end_hard(self) -> None:
+        """End now, from a thread of its own: nothing accepted is lost, its claims run again at the next start."""
+        self._gateway.events.emit(Event.STOPPED, hard=True)
+        self._log.stop()
+        os._exit(1)
+
+
+def serve(settings: Settings, log: LogWriter) -> None:
+    """Run the gateway until a signal ends it. Raises CannotStart."""
+    listener = bind(settings.host, settings.port)
+    with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings, log, listener))
+
+
+async def run(settings: Settings, log: LogWriter, listener: socket.socket) -> None:
+    """Open, serve and close one gateway."""
+    gateway = Gateway(settings)
+    server = Server(uvicorn_config(gateway), gateway, log)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.on_signal)
+    try:
+        await gateway.open()
+    except (StoreUnusable, StoreUnavailable) as error:
+        raise CannotStart(f"the message store cannot be opened: {error}") from None
+    try:
+        listen(listener)
+    except CannotStart:
+        await gateway.store.close()
+        raise
+    gateway.start(server.on_broken)
+    await server.serve([listener])
+    if server.broken is not None:
+        raise CannotStart(f"the workers cannot be started: {server.broken}")
+
+
+def uvicorn_config(gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway.app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=CONNECTIONS_END_S,
+        backlog=BACKLOG,
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the address without listening yet. Raises CannotStart."""
+    try:
+        family, kind, protocol, _, address = min(
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), key=lambda found: found[0] != socket.AF_INET
+        )
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise CannotStart(cannot_listen(host, port, error)) from None
+    return listener
+
+
+def listen(listener: socket.socket) -> None:
+    """Begin to listen. Raises CannotStart."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        raise CannotStart(cannot_listen(host, port, error)) from None
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    return f"cannot listen on {host} port {port}: {error.strerror or error}; set PORT to another one"

@@ -1,0 +1,343 @@
+// The console: a chat whose history and todo list the server keeps, beside what the gateway does right now.
+// Everything that comes from outside reaches the page as textContent.
+
+import { askJson, events, Refused, saveKey, savedKey } from "./stream.js";
+
+const SESSION = "gatehouse-session";
+const OWN = "api:default:";
+const RECONNECT_MS = 1500;
+const GATHER_MS = 120;
+
+const $ = (id) => document.getElementById(id);
+const keyed = (key) => `/v1/sessions/${encodeURIComponent(key)}`;
+
+const page = { current: "", sessions: [], asking: null, knownTodos: new Set() };
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function newName() {
+  return `web-${Array.from(crypto.getRandomValues(new Uint8Array(3)), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}
+
+// ---- chat
+
+function bubble(role, text) {
+  $("welcome").hidden = true;
+  const made = element("div", `message ${role}`, text);
+  $("messages").append(made);
+  scrollDown();
+  return made;
+}
+
+function scrollDown() {
+  $("messages").scrollTop = $("messages").scrollHeight;
+}
+
+function showHistory(messages) {
+  for (const old of $("messages").querySelectorAll(".message, .tool")) old.remove();
+  $("welcome").hidden = messages.length > 0;
+  for (const message of messages) {
+    if (message.role === "user" || (message.role === "assistant" && message.content)) bubble(message.role, message.content);
+    for (const call of message.tool_calls ?? []) $("messages").append(element("div", "tool", call.function.name));
+  }
+  scrollDown();
+}
+
+async function say(text) {
+  const session = page.current;
+  bubble("user", text);
+  const reply = bubble("assistant", "");
+  reply.classList.add("waiting");
+  page.asking = new AbortController();
+  showSending();
+  try {
+    const body = { model: "gatehouse", stream: true, messages: [{ role: "user", content: text }] };
+    const options = {
+      method: "POST",
+      signal: page.asking.signal,
+      headers: { "Content-Type": "application/json", "X-Gatehouse-Session": encodeSession(session) },
+      body: JSON.stringify(body),
+    };
+    for await (const { data } of events("/v1/chat/completions", options)) {
+      if (data === "[DONE]") break;
+      take(JSON.parse(data), reply);
+    }
+    if (!reply.textContent) reply.textContent = "(no text)";
+  } catch (problem) {
+    if (problem.name !== "AbortError") fail(reply, problem);
+  } finally {
+    reply.classList.remove("waiting");
+    if (page.current === session) {
+      page.asking = null;
+      showSending();
+    }
+    refreshSoon();
+  }
+}
+
+// Header values are bytes: names are sent as UTF-8.
+function encodeSession(key) {
+  return String.fromCharCode(...new TextEncoder().encode(key.slice(OWN.length)));
+}
+
+function take(chunk, reply) {
+  if (chunk.error) throw new Error(chunk.error.message);
+  const text = chunk.choices?.[0]?.delta?.content;
+  if (!text) return;
+  reply.classList.remove("waiting");
+  reply.append(document.createTextNode(text));
+  scrollDown();
+}
+
+function fail(reply, problem) {
+  reply.classList.add("failed");
+  reply.append(document.createTextNode(`${reply.textContent ? "\n" : ""}${problem.message}`));
+  if (problem instanceof Refused && problem.status === 401) askForKey("That key does not open this gateway.");
+}
+
+function showSending() {
+  const own = page.current.startsWith(OWN);
+  $("send").textContent = page.asking ? "Stop" : "Send";
+  $("send").classList.toggle("stop", Boolean(page.asking));
+  $("text").disabled = !own;
+  $("send").disabled = !own;
+  $("text").placeholder = own ? "Message" : "This conversation is held on its own platform";
+}
+
+// ---- sessions
+
+async function openSession(key) {
+  page.asking?.abort();
+  page.asking = null;
+  page.current = key;
+  page.knownTodos = new Set();
+  if (key.startsWith(OWN)) localStorage.setItem(SESSION, key.slice(OWN.length));
+  $("session-name").textContent = key.startsWith(OWN) ? key.slice(OWN.length) : key;
+  showSending();
+  showHistory([]);
+  showTodos([]);
+  await loadSession();
+  showSessions();
+  $("text").focus();
+}
+
+async function loadSession() {
+  const key = page.current;
+  if (!page.sessions.some((session) => session.key === key)) return;
+  const session = await askJson(keyed(key));
+  if (page.current !== key) return;
+  showTodos(session.todos);
+  $("session-state").textContent = session.turn ? "working" : "";
+  if (!page.asking) showHistory(session.messages);
+}
+
+function showSessions() {
+  const rows = page.sessions.map((session) => {
+    const button = element("button");
+    button.setAttribute("aria-current", String(session.key === page.current));
+    const [platform, , ...rest] = session.key.split(":");
+    button.append(element("span", "name", rest.join(":") || session.key));
+    if (session.running) button.append(element("span", "badge running", "running"));
+    else if (session.waiting) button.append(element("span", "badge", `${session.waiting} waiting`));
+    else button.append(element("span", "badge", ago(session.updated_at)));
+    button.append(element("span", "where", platform));
+    button.title = session.key;
+    button.addEventListener("click", () => openSession(session.key).catch(report));
+    const row = element("li");
+    row.append(button);
+    return row;
+  });
+  $("sessions").replaceChildren(...rows);
+}
+
+function ago(unixSeconds) {
+  const seconds = Math.max(0, Date.now() / 1000 - unixSeconds);
+  if (seconds < 60) return "now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} d`;
+}
+
+// ---- board
+
+function showTodos(todos) {
+  const open = todos.filter((todo) => todo.status === "pending" || todo.status === "in_progress").length;
+  $("todo-count").textContent = todos.length ? `${open} open` : "";
+  $("no-todos").hidden = todos.length > 0;
+  const rows = todos.map((todo) => {
+    const row = element("li", todo.status, todo.content);
+    if (!page.knownTodos.has(todo.id + todo.status)) row.classList.add("fresh");
+    return row;
+  });
+  page.knownTodos = new Set(todos.map((todo) => todo.id + todo.status));
+  $("todos").replaceChildren(...rows);
+}
+
+function showWorkers(table) {
+  const rows = table.workers.map((worker) => {
+    const row = element("tr");
+    const looked = worker.todo_cache.hits + worker.todo_cache.misses;
+    const memory = worker.rss_bytes ? `${Math.round(worker.rss_bytes / 1048576)} MB` : "–";
+    row.append(element("td", "", worker.n), element("td", `state ${worker.state}`, worker.state));
+    for (const cell of [worker.turns, worker.sessions, memory, looked ? `${worker.todo_cache.hits}/${looked}` : "–"])
+      row.append(element("td", "", cell));
+    row.title = worker.pid ? `pid ${worker.pid}` : "";
+    return row;
+  });
+  $("workers").replaceChildren(...rows);
+  const spares = `${table.spares} warm spare${table.spares === 1 ? "" : "s"}`;
+  $("workers-note").textContent = `${spares}, ${table.restarts} restart${table.restarts === 1 ? "" : "s"}`;
+}
+
+function acting(label, path) {
+  const button = element("button", "small", label);
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    askJson(path, { method: "POST" }).catch(report).finally(refreshSoon);
+  });
+  return button;
+}
+
+function showDead(letters) {
+  $("dead-count").textContent = letters.length || "";
+  $("no-dead").hidden = letters.length > 0;
+  $("dead").replaceChildren(
+    ...letters.map((letter) => {
+      const row = element("li");
+      row.append(element("span", "", letter.text.slice(0, 140)), acting("Retry", `/v1/dead/${letter.id}/retry`));
+      row.append(element("span", "muted", `${letter.session}, after ${letter.attempts} attempts: ${letter.error}`));
+      return row;
+    }),
+  );
+}
+
+function showPairings(pairings) {
+  $("pairings-card").hidden = pairings.length === 0;
+  $("pairings-count").textContent = pairings.length || "";
+  $("pairings").replaceChildren(
+    ...pairings.map(({ sender, code }) => {
+      const row = element("li");
+      row.append(element("span", "code", code), acting("Let in", `/v1/pairings/${encodeURIComponent(code)}/approve`));
+      row.append(element("span", "muted", sender));
+      return row;
+    }),
+  );
+}
+
+// ---- live
+
+let refreshing = 0;
+
+// Many events in a moment are one refresh.
+function refreshSoon() {
+  clearTimeout(refreshing);
+  refreshing = setTimeout(() => refresh().catch(report), GATHER_MS);
+}
+
+async function refresh() {
+  const [sessions, dead, pairings] = await Promise.all([askJson("/v1/sessions"), askJson("/v1/dead"), askJson("/v1/pairings")]);
+  page.sessions = sessions.sessions;
+  showSessions();
+  showDead(dead.dead);
+  showPairings(pairings.pairings);
+  await loadSession();
+}
+
+function happened({ name, data }) {
+  const said = JSON.parse(data);
+  if (name === "workers") showWorkers(said);
+  else if (name === "todo") {
+    if (said.session === page.current) showTodos(said.todos);
+  } else if (name === "tool") {
+    if (said.session === page.current) $("session-state").textContent = `using ${said.name}`;
+  } else if (name !== "bye") refreshSoon();
+}
+
+function showLive(state, text) {
+  $("live").className = `live ${state}`;
+  $("live").textContent = text;
+}
+
+async function stayLive() {
+  for (;;) {
+    try {
+      for await (const event of events("/v1/events")) {
+        showLive("on", "live");
+        happened(event);
+      }
+      showLive("off", "reconnecting");
+    } catch (problem) {
+      showLive("off", "offline");
+      if (problem instanceof Refused && problem.status === 401) await askForKey("That key does not open this gateway.");
+    }
+    await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
+  }
+}
+
+function report(problem) {
+  if (problem instanceof Refused && problem.status === 401) askForKey("That key does not open this gateway.");
+  else showLive("off", problem.message);
+}
+
+// ---- start
+
+let unlocking = null;
+
+function askForKey(problem = "") {
+  unlocking ??= new Promise((resolve) => {
+    $("key-problem").textContent = problem;
+    $("key-form").addEventListener(
+      "submit",
+      () => {
+        saveKey($("key").value.trim());
+        $("key").value = "";
+        unlocking = null;
+        resolve();
+      },
+      { once: true },
+    );
+    $("key-dialog").showModal();
+  });
+  return unlocking;
+}
+
+$("key-dialog").addEventListener("cancel", (event) => event.preventDefault());
+
+$("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (page.asking) {
+    askJson(`${keyed(page.current)}/interrupt`, { method: "POST" }).catch(report);
+    return;
+  }
+  const text = $("text").value.trim();
+  if (!text) return;
+  $("text").value = "";
+  say(text);
+});
+
+$("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    if (!page.asking) $("composer").requestSubmit();
+  }
+});
+
+for (const button of document.querySelectorAll(".try")) button.addEventListener("click", () => page.asking || say(button.textContent));
+
+$("new-session").addEventListener("click", () => openSession(OWN + newName()).catch(report));
+
+async function start() {
+  const { key_needed: keyNeeded } = await askJson("/console.json");
+  if (keyNeeded && !savedKey()) await askForKey();
+  stayLive();
+  page.current = OWN + (localStorage.getItem(SESSION) ?? newName());
+  await refresh().catch(report);
+  await openSession(page.current);
+}
+
+start().catch(report);

@@ -1,0 +1,153 @@
+"""The console in a real Chromium, over a real gateway."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+
+from loadtests.gateway_process import GatewayProcess
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = "/usr/bin/chromium"
+PATIENCE_MS = 15_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if shutil.which(CHROMIUM) is None:
+        message = f"there is no {CHROMIUM}; install Debian's chromium"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(tmp_path_factory.mktemp("console"), {"GATEHOUSE_WORKERS": "1"}) as process:
+        yield process
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def context(browser: Browser, problems: list[str]) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            problems.append(message.text)
+
+    context.on("console", heard)
+    context.on("weberror", lambda error: problems.append(str(error.error)))
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, gateway: GatewayProcess, problems: list[str]) -> Iterator[Page]:
+    page = context.new_page()
+    page.goto(gateway.url)
+    yield page
+    assert problems == []
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Message").fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def test_the_first_minute_shows_a_reply_and_a_todo_list(page: Page) -> None:
+    expect(page.locator("#live")).to_have_text("live")
+    say(page, "add buy milk")
+    expect(page.locator(".message.user")).to_have_text("add buy milk")
+    expect(page.locator(".message.assistant")).to_contain_text("buy milk")
+    expect(page.locator("#todos li")).to_have_text(["buy milk"])
+    say(page, "done 1")
+    expect(page.locator("#todos li.completed")).to_have_text(["buy milk"])
+    expect(page.locator("#workers tr")).to_have_count(1)
+    expect(page.locator("#sessions [aria-current=true]")).to_have_count(1)
+
+
+def test_a_reload_shows_the_same_conversation(page: Page) -> None:
+    say(page, "add call mum")
+    expect(page.locator("#todos li")).to_have_text(["call mum"])
+    page.reload()
+    expect(page.locator(".message.user")).to_have_text("add call mum")
+    expect(page.locator("#todos li")).to_have_text(["call mum"])
+
+
+def test_a_new_session_is_empty_and_the_old_one_is_a_click_away(page: Page) -> None:
+    say(page, "add water the plants")
+    expect(page.locator("#todos li")).to_have_count(1)
+    old = page.locator("#session-name").inner_text()
+    page.get_by_role("button", name="New session").click()
+    expect(page.locator("#todos li")).to_have_count(0)
+    expect(page.locator("#welcome")).to_be_visible()
+    page.locator("#sessions button", has_text=old).click()
+    expect(page.locator("#todos li")).to_have_text(["water the plants"])
+
+
+def test_words_are_never_markup(page: Page) -> None:
+    words = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
+    say(page, words)
+    expect(page.locator(".message.user")).to_have_text(words)
+    expect(page.locator(".message.assistant")).to_contain_text("<b>bold</b>")
+    assert page.locator(".messages img, .messages b").count() == 0
+    expect(page).to_have_title("Gatehouse")
+
+
+def test_another_page_sees_the_list_change_while_it_watches(
+    page: Page, context: BrowserContext, gateway: GatewayProcess
+) -> None:
+    say(page, "add first")
+    expect(page.locator("#todos li")).to_have_count(1)
+    other = context.new_page()
+    other.goto(gateway.url)
+    expect(other.locator("#todos li")).to_have_text(["first"])
+    say(page, "add second")
+    expect(other.locator("#todos li")).to_have_text(["first", "second"])
+
+
+def test_it_is_readable_in_the_dark_and_on_a_phone(page: Page) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 390, "height": 800})
+    expect(page.get_by_label("Message")).to_be_visible()
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.emulate_media(color_scheme="light")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_locked_gateway_asks_for_a_key_and_keeps_it_in_the_tab(
+    context: BrowserContext, problems: list[str], tmp_path: Path
+) -> None:
+    settings = {"GATEHOUSE_WORKERS": "1", "GATEHOUSE_API_KEYS": "the-right-key"}
+    with GatewayProcess(tmp_path, settings) as locked:
+        page = context.new_page()
+        page.goto(locked.url)
+        page.get_by_label("API key").fill("the-right-key")
+        page.get_by_role("button", name="Unlock").click()
+        expect(page.locator("#live")).to_have_text("live")
+        say(page, "hello")
+        expect(page.locator(".message.assistant")).to_have_text(re.compile("hello"))
+        page.reload()
+        expect(page.locator("#live")).to_have_text("live")
+        assert page.evaluate("Object.values(localStorage).join()").find("the-right-key") == -1
+        page.close()
+    assert problems == []

@@ -1,0 +1,173 @@
+"""The gateway process: how it starts, refuses to start, and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from loadtests.gateway_process import ROOT, GatewayProcess, descendants
+from loadtests.provider import running_provider
+
+
+def run_gateway(data_dir: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m gateway`` until it ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        check=False,
+        cwd=data_dir,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "GATEHOUSE_DATA_DIR": str(data_dir / "data"),
+            "GATEHOUSE_WORKERS": "0",
+            "PORT": "0",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def is_one_line(text: str) -> bool:
+    return text.startswith("gatehouse: ") and text.endswith("\n") and text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("GATEHOUSE_WORKERS", "-1"),
+        ("GATEHOUSE_MODEL", "gpt"),
+        ("GATEHOUSE_MODLE", "offline"),
+        ("GATEHOUSE_HOST", "0.0.0.0"),
+        ("DATABASE_URL", "mysql://x"),
+        ("SLACK_BOT_TOKEN", "xoxb-1"),
+        ("STANDARD_WEBHOOK_SECRET", "short"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it_and_status_2(tmp_path: Path, name: str, value: str) -> None:
+    ended = run_gateway(tmp_path, **{name: value})
+    assert ended.returncode == 2
+    assert is_one_line(ended.stderr)
+    assert any(part in ended.stderr for part in (name, "SLACK_SIGNING_SECRET", "STANDARD_WEBHOOK_REPLY_URL"))
+    assert ended.stdout == ""
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_taken_port_is_one_line_and_status_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run_gateway(tmp_path, PORT=port)
+    assert ended.returncode == 1
+    assert is_one_line(ended.stderr)
+    assert port in ended.stderr
+
+
+def test_a_store_that_cannot_be_opened_is_one_line_and_status_1(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "gatehouse.db").write_bytes(b"this is no database, " * 1000)
+    ended = run_gateway(tmp_path)
+    assert ended.returncode == 1
+    assert is_one_line(ended.stderr)
+    assert "gatehouse.db" in ended.stderr
+
+
+def test_a_misspelt_command_is_status_2(tmp_path: Path) -> None:
+    assert run_gateway(tmp_path, "chekc").returncode == 2
+
+
+@pytest.fixture
+def accepting(tmp_path: Path) -> Iterator[GatewayProcess]:
+    with GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "0", "GATEHOUSE_API_KEYS": "first-key,second-key"}) as gateway:
+        yield gateway
+
+
+def test_the_api_needs_a_key_and_the_probes_do_not(accepting: GatewayProcess) -> None:
+    paths = ["sessions", "sessions/x", "workers", "dead", "pairings", "events", "models", "messages/x"]
+    with httpx2.Client(base_url=accepting.url, trust_env=False) as web:
+        for path in ["/metrics", *(f"/v1/{path}" for path in paths)]:
+            assert web.get(path).status_code == 401, path
+            assert web.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401, path
+        assert web.post("/v1/chat/completions", content=b"{}").status_code == 401
+        for path in ("/livez", "/readyz", "/", "/console.json"):
+            assert web.get(path).status_code == 200, path
+        assert web.get("/v1/sessions", headers={"Authorization": "Bearer second-key"}).status_code == 200
+
+
+def test_without_workers_a_call_is_told_so_and_webhooks_are_all_that_is_taken(accepting: GatewayProcess) -> None:
+    headers = {"Authorization": "Bearer first-key"}
+    answer = httpx2.post(f"{accepting.url}/v1/chat/completions", json={}, headers=headers)
+    assert answer.status_code == 503
+    assert "GATEHOUSE_WORKERS" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_status_0_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    with GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "1"}) as gateway:
+        below = descendants(gateway.pid)
+        began = time.monotonic()
+        os.kill(gateway.pid, number)
+        assert gateway.terminate() == 0
+        assert time.monotonic() - began < 10
+    assert [line["event"] for line in gateway.events("stopped")] == ["stopped"]
+    assert below
+    assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_an_open_page_is_told_goodbye(tmp_path: Path) -> None:
+    with (
+        GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "0"}) as gateway,
+        httpx2.stream("GET", f"{gateway.url}/v1/events", timeout=20) as page,
+    ):
+        lines = page.iter_lines()
+        assert next(lines) == "event: hello"
+        os.kill(gateway.pid, signal.SIGTERM)
+        assert "event: bye" in list(lines)
+        assert gateway.terminate() == 0
+
+
+def test_readiness_ends_with_the_first_signal_and_the_second_ends_all_at_once(tmp_path: Path) -> None:
+    with running_provider() as provider:
+        model = {"GATEHOUSE_MODEL": "openai:test", "OPENAI_BASE_URL": provider.openai_url}
+        with GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "1", **model}) as gateway:
+            url = gateway.url
+            body = {"model": "gatehouse", "stream": True, "messages": [{"role": "user", "content": "[[stall]]"}]}
+            headers = {"X-Gatehouse-Session": "stalls"}
+            with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30) as answer:
+                gateway.wait_until(
+                    lambda: bool(gateway.get("/v1/sessions/api%3Adefault%3Astalls")["turn"]), 20, "the turn runs"
+                )
+                os.kill(gateway.pid, signal.SIGTERM)
+                gateway.wait_for("stopping")
+                assert httpx2.get(f"{url}/readyz").status_code == 503
+                assert httpx2.get(f"{url}/livez").status_code == 200
+                assert httpx2.post(f"{url}/v1/chat/completions", json=body).status_code == 503
+                began = time.monotonic()
+                assert gateway.terminate() == 0
+                assert time.monotonic() - began < 6
+                assert "stopping" in answer.read().decode()
+
+
+def test_the_worker_command_explains_itself_without_a_shared_database(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "worker"],
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 78
+    assert is_one_line(ended.stderr)
+    assert "DATABASE_URL" in ended.stderr
