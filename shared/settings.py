@@ -114,10 +114,42 @@ class Settings(msgspec.Struct, frozen=True):
         return tuple(secret for secret in found if len(secret) >= 6)
 
 
+class AgentSettings(msgspec.Struct, frozen=True):
+    """What an agent without a gateway has to know; times in seconds."""
+
+    models: tuple[ModelSetting, ...]
+    system_prompt: str
+    api_timeout_s: float
+    stall_timeout_s: float
+    turn_timeout_s: float
+    log_flush_interval_s: float
+    data_dir: Path
+    tool_modules: tuple[str, ...]
+
+
 def load_settings(env_file: Path = Path(".env")) -> Settings:
     """Read the environment over the ``.env`` file and validate it. Raises SettingsError."""
     values = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
     return parse_settings(values | dict(os.environ))
+
+
+def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env")) -> AgentSettings:
+    """Read what AIAgent needs from the environment over the ``.env`` file, under what was given by name.
+
+    Settings of the gateway are not looked at. Raises SettingsError.
+    """
+    values = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+    reader = Reader(values | dict(os.environ) | dict(given))
+    return AgentSettings(
+        models=read_models(reader),
+        system_prompt=reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT),
+        api_timeout_s=reader.seconds("GATEHOUSE_API_TIMEOUT", 300),
+        stall_timeout_s=reader.seconds("GATEHOUSE_STALL_TIMEOUT", 60),
+        turn_timeout_s=reader.seconds("GATEHOUSE_TURN_TIMEOUT", 900),
+        log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
+        data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
+        tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
+    )
 
 
 def scrub_environment() -> None:

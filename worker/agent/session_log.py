@@ -8,6 +8,7 @@ what a killed worker had not written yet, its parent finds there (worker.log_rin
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 from shared.events import Event, Say
@@ -37,6 +38,7 @@ class SessionLog:
         self._failing: set[str] = set()
         self._closing = threading.Event()
         self._writing = threading.Lock()
+        self._due_at = time.monotonic() + flush_interval_s
         self._thread: threading.Thread | None = None
         self.written = 0
         self.lines = 0
@@ -63,6 +65,14 @@ class SessionLog:
             waiting = by_session(self._ring.peek())  # after the look aside: a line there is newer than one missed here
             for session in waiting | aside:
                 self._write(session, waiting.get(session, []), aside.get(session, []))
+            self._due_at = time.monotonic() + self._flush_interval_s
+
+    def flush_when_due(self) -> None:
+        """Write what waits once the interval since the last write is over, and hold the caller until then."""
+        while not self._closing.wait(max(0.0, self._due_at - time.monotonic())):
+            if time.monotonic() >= self._due_at:
+                break
+        self.flush()
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what waits and end the thread; return whether everything was written in that time."""
@@ -76,8 +86,8 @@ class SessionLog:
         return not self._ring.peek() and not self._overflow
 
     def _run(self) -> None:
-        while not self._closing.wait(self._flush_interval_s):
-            self.flush()
+        while not self._closing.is_set():
+            self.flush_when_due()
         self.flush()
 
     def _write(self, session: str, waiting: list[LogRecord], aside: list[LogRecord]) -> None:
