@@ -90,15 +90,24 @@ class Line:
             )
         except self._sdk.APIStatusError as refused:
             raise self._refusal(refused) from None
-        except self._sdk.APITimeoutError:
-            raise Stalled(f"{self._where.name} did not answer for {stall_s:g} s") from None
         except (self._sdk.APIConnectionError, *_BROKEN) as broken:
-            raise ModelUnavailable(f"{self._where.name} cannot be reached: {_cause(broken)}") from None
+            raise self._failure("cannot be reached", broken, stall_s) from None
         return response
 
     def _refusal(self, refused: StatusError) -> Exception:
         response = refused.response
         return from_status(self._where, response.status_code, response.text, response.headers)
+
+    def _failure(self, what: str, broken: BaseException, stall_s: float) -> ModelUnavailable:
+        """Tell silence from breakage by the error at the bottom.
+
+        The classes above it do not: the transport in the OpenAI SDK calls every lost connection a timeout.
+        """
+        while broken.__cause__ is not None:
+            broken = broken.__cause__
+        if isinstance(broken, TimeoutError):
+            return Stalled(f"{self._where.name} sent nothing for {stall_s:g} s")
+        return ModelUnavailable(f"{self._where.name} {what}: {str(broken) or type(broken).__name__}")
 
     async def _read(self, response: httpx2.Response, answer: Answer, stall_s: float) -> None:
         try:
@@ -106,14 +115,11 @@ class Line:
                 await self._feed(response, chunks, answer, tail)
         except TimeoutError:
             return
-        except httpx2.TimeoutException:
-            if not answer.finished:
-                raise Stalled(f"{self._where.name} sent nothing for {stall_s:g} s") from None
         except msgspec.DecodeError as malformed:
             raise ModelUnavailable(f"{self._where.name} sent a malformed event: {malformed}") from None
         except _BROKEN as broken:
             if not answer.finished:
-                raise ModelUnavailable(f"{self._where.name} broke off its answer: {_cause(broken)}") from None
+                raise self._failure("broke off its answer", broken, stall_s) from None
 
     async def _feed(self, response: httpx2.Response, chunks: Any, answer: Answer, tail: asyncio.Timeout) -> None:
         kind = response.headers.get("content-type", "")
@@ -132,10 +138,3 @@ class Line:
                 answer.take(event)
             if answer.finished and tail.when() is None:
                 tail.reschedule(asyncio.get_running_loop().time() + TAIL_S)
-
-
-def _cause(error: BaseException) -> str:
-    """Return what lies at the bottom of a connection error: the SDKs' own words are all ``Connection error.``"""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__

@@ -58,11 +58,7 @@ class _Usage(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _ErrorCode(msgspec.Struct):
-    code: str | int | None = None
+    error: Any = None  # an object, or bare words
 
 
 class _Call:
@@ -79,7 +75,6 @@ class _Call:
 
 
 _CHUNKS = msgspec.json.Decoder(_Chunk)
-_CODES = msgspec.json.Decoder(_ErrorCode)
 
 
 class OpenAIAnswer:
@@ -105,8 +100,8 @@ class OpenAIAnswer:
             self._take_choice(chunk.choices[0])
         if chunk.usage is not None:
             self._usage = chunk.usage
-        if chunk.error != b"null":
-            raise self._error(bytes(chunk.error))
+        if chunk.error is not None:
+            raise self._error(chunk.error)
 
     def reply(self) -> ModelReply:
         """Return the whole answer. Raises EmptyAnswer, and ModelRejected for one the provider withheld."""
@@ -155,17 +150,13 @@ class OpenAIAnswer:
             self._calls.append(known)
         return known
 
-    def _error(self, error: bytes) -> Exception:
+    def _error(self, error: object) -> Exception:
         """Return what an error inside the stream means: its code is an HTTP status, a word, or missing."""
-        try:
-            code = _CODES.decode(error).code
-        except msgspec.DecodeError:
-            code = None
-        status = int(str(code)) if re.fullmatch(r"[45][0-9]{2}", str(code)) else 500
-        words = b'{"error":' + error + b"}"
+        code = str(error.get("code")) if isinstance(error, dict) else ""
+        status = int(code) if re.fullmatch(r"[45][0-9]{2}", code) else 500
         if code == "context_length_exceeded":
             status = 400
-        return from_status(self._where, status, words.decode(errors="replace"), {})
+        return from_status(self._where, status, encode({"error": error}).decode(), {})
 
 
 class OpenAIModel:
