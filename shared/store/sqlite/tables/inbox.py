@@ -24,7 +24,8 @@ COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 COUNT_WAITING_OF = "SELECT count(*) FROM inbox WHERE session_key = ? AND state = 'waiting'"
 # Find the first waiting message of a session.
 FIRST_WAITING = """
-SELECT seq, suspect FROM inbox WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
+SELECT seq, suspect FROM inbox INDEXED BY inbox_waiting
+WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
 """
 # Hand a message to a turn.
 TAKE = """

@@ -24,7 +24,9 @@ UNASKED = 0
 # Find where a message's next reply starts.
 LAST_PART = "SELECT max(part) FROM outbox WHERE session_key = ? AND seq = ?"
 # Tell whether any reply of a session is on its way.
-ANY_UNSENT = "SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND closed_at IS NULL)"
+ANY_UNSENT = """
+SELECT EXISTS (SELECT 1 FROM outbox INDEXED BY outbox_unsent WHERE session_key = ? AND closed_at IS NULL)
+"""
 # Put a reply on its way.
 ADD = """
 INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place)
@@ -50,7 +52,7 @@ ANY_DUE = "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due')"
 NEXT_UNTIL = "SELECT min(until) FROM outbox WHERE state = ? AND until IS NOT NULL"
 # Find a leased row again by what its sender knows of it.
 FENCE = """
-SELECT seq FROM outbox
+SELECT seq FROM outbox INDEXED BY outbox_unsent
 WHERE session_key = ? AND part = ? AND message_id = ? AND lease = ? AND closed_at IS NULL
 """
 # Make a row its first chunk, ready-made.
@@ -79,11 +81,13 @@ WHERE session_key = ? AND seq = ? AND part >= ? AND part < ? AND closed_at IS NU
 # Let the next row of a session go.
 NEXT = """
 UPDATE outbox SET state = 'due', place = ? WHERE state = 'queued' AND (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE session_key = ? AND closed_at IS NULL ORDER BY seq, part LIMIT 1)
+  (SELECT session_key, seq, part FROM outbox INDEXED BY outbox_unsent
+   WHERE session_key = ? AND closed_at IS NULL ORDER BY seq, part LIMIT 1)
 """
 # Give a row and all behind it a new address.
 READDRESS = """
-UPDATE outbox SET address = ? WHERE session_key = ? AND closed_at IS NULL AND (seq, part) >= (?, ?)
+UPDATE outbox INDEXED BY outbox_unsent SET address = ?
+WHERE session_key = ? AND closed_at IS NULL AND (seq, part) >= (?, ?)
 """
 # Read the way of a message's replies.
 TRACE = """

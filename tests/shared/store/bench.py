@@ -1,0 +1,130 @@
+"""What the store tests write again and again, on every engine there is and on a clock that the test sets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.messages import Arrival, Claim, Dead, Ended, Reply, TurnStatus, Usage
+from shared.store import Store, open_store
+
+#: an engine's name and how to make an unopened store of it in a directory
+Engine = Callable[[Path, Callable[[], float], int], Store]
+
+
+def sqlite(directory: Path, clock: Callable[[], float], inbox_limit: int) -> Store:
+    """Make a store of the embedded engine."""
+    return open_store("", directory / "data", inbox_limit=inbox_limit, clock=clock)
+
+
+ENGINES: dict[str, Engine] = {"sqlite": sqlite}
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """One database of one engine, opened and reopened, with what tests write again and again."""
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._numbers = itertools.count(1)
+        self.clock = Clock()
+        self.store: Store
+
+    async def open(self, inbox_limit: int = 1000) -> Store:
+        """Open the database, again if it is open."""
+        await self.close()
+        self.store = self._engine(self._directory, self.clock, inbox_limit)
+        await self.store.open()
+        return self.store
+
+    async def close(self) -> None:
+        """Close the database if it is open."""
+        if hasattr(self, "store"):
+            await self.store.close()
+
+    def arrival(
+        self,
+        session: str = "a:b:c",
+        text: str = "hello",
+        dedupe: str | tuple[str, ...] | None = None,
+        history: tuple[bytes, ...] = (),
+    ) -> Arrival:
+        """Return a new message; without a key of its own it is no duplicate of any other."""
+        number = next(self._numbers)
+        keys = f"key-{number}" if dedupe is None else dedupe
+        return Arrival(
+            id=f"msg_{number:04}",
+            session=session,
+            platform=session.partition(":")[0],
+            user="ann",
+            text=text,
+            reply=b'{"to": "ann"}',
+            dedupe=(keys,) if isinstance(keys, str) else keys,
+            dedupe_ttl_s=3600,
+            at=self.clock.now,
+            history=history,
+        )
+
+    async def accept(self, session: str = "a:b:c", text: str = "hello") -> str:
+        """Accept a new message and return its id."""
+        return (await self.store.inbox.accept(self.arrival(session, text))).message_id
+
+    async def claim_one(self, host: str = "host", *, suspects: bool = False) -> Claim:
+        """Claim the one session that is ready."""
+        (claim,) = await self.store.claims.claim(host, 10, 30, suspects=suspects)
+        return claim
+
+    async def accept_and_claim(self, session: str = "a:b:c") -> Claim:
+        """Accept a message and claim its session, the only one that is ready."""
+        await self.accept(session)
+        return await self.claim_one()
+
+    async def answer(
+        self, reply: str, session: str = "a:b:c", *, messages: tuple[bytes, ...] = (), todo: bytes | None = None
+    ) -> str:
+        """Accept a message, answer it and return its id."""
+        message = await self.accept(session)
+        claim = await self.claim_one()
+        await self.store.claims.settle(claim.ref, Ended(TurnStatus.REPLIED, reply, messages, todo))
+        return message
+
+    async def die(self, text: str, session: str = "a:b:c") -> str:
+        """Accept a message, make it a dead letter and return its id."""
+        message = await self.accept(session, text)
+        claim = await self.claim_one()
+        await self.store.claims.settle(claim.ref, Dead(3, "worker died", "It failed.", "File …"))
+        return message
+
+    async def send_all(self) -> list[Reply]:
+        """Send every reply that is due, until none is, and return them in the order sent."""
+        sent: list[Reply] = []
+        while due := await self.store.outbox.due("host", 10, 30):
+            for reply in due:
+                sent.append(reply)
+                await self.store.outbox.delivered(reply, f"sent-{len(sent)}")
+        return sent
+
+
+def ended(
+    text: str,
+    *,
+    status: TurnStatus = TurnStatus.REPLIED,
+    messages: tuple[bytes, ...] = (b'{"role":"user"}',),
+    todo: bytes | None = None,
+    usage: Usage = Usage(),  # noqa: B008 - frozen
+    worker: str = "",
+    error: str = "",
+) -> Ended:
+    """Return the outcome of a turn that came to an end."""
+    return Ended(status, text, messages, todo, usage, worker, error)

@@ -1,0 +1,163 @@
+"""What every engine has to do: the port's promises about conversations, pairings and its own life."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shared.errors import NotFound, StaleClaim, StoreUnavailable
+from shared.messages import Conversation, Dead, Retry
+from shared.store import Store
+from tests.shared.store.bench import Bench, ended
+
+SESSION = "a:b:c"
+
+
+class TestSessions:
+    async def test_sessions_are_listed_latest_first(self, bench: Bench, store: Store) -> None:
+        for number in range(3):
+            bench.clock.now += 1
+            await bench.accept(f"a:b:{number}")
+        await bench.accept("a:b:1")
+        listed = await store.sessions.latest()
+        assert [(row.key, row.waiting) for row in listed] == [("a:b:2", 1), ("a:b:1", 2), ("a:b:0", 1)]
+        assert len(await store.sessions.latest(limit=2)) == 2
+
+    async def test_a_summary_tells_what_runs(self, bench: Bench, store: Store) -> None:
+        await bench.accept()
+        claim = await bench.claim_one()
+        running = await store.sessions.summary(SESSION)
+        assert (running.platform, running.version, running.running, running.waiting) == ("a", 0, True, 1)
+        await store.claims.settle(claim.ref, ended("hello"))
+        idle = await store.sessions.summary(SESSION)
+        assert (idle.version, idle.running, idle.waiting) == (claim.ref.epoch, False, 0)
+
+    async def test_a_new_session_has_an_empty_conversation(self, store: Store) -> None:
+        assert await store.sessions.conversation("a:b:none") == Conversation(0, (), None)
+        with pytest.raises(NotFound):
+            await store.sessions.summary("a:b:none")
+
+    async def test_a_conversation_can_be_read_from_its_end(self, bench: Bench, store: Store) -> None:
+        await store.inbox.accept(bench.arrival(history=tuple(b"%d" % n for n in range(10))))
+        assert (await store.sessions.conversation(SESSION, last=3)).messages == (b"7", b"8", b"9")
+        assert (await store.sessions.conversation(SESSION, last=0)).messages == ()
+        assert len((await store.sessions.conversation(SESSION)).messages) == 10
+
+    async def test_a_rewrite_replaces_history_and_todo(self, bench: Bench, store: Store) -> None:
+        await bench.answer("hello", messages=(b"1", b"2"), todo=b"[1]")
+        before = await store.sessions.conversation(SESSION)
+        version = await store.sessions.rewrite(SESSION, Conversation(before.version, (b"9",), None))
+        assert await store.sessions.conversation(SESSION) == Conversation(version, (b"9",), None)
+        assert version != before.version
+
+    async def test_a_rewrite_of_an_outdated_version_is_refused(self, bench: Bench, store: Store) -> None:
+        await bench.answer("hello", messages=(b"1",))
+        before = await store.sessions.conversation(SESSION)
+        await store.sessions.rewrite(SESSION, before)
+        with pytest.raises(StaleClaim):
+            await store.sessions.rewrite(SESSION, before)
+
+    async def test_a_claimed_or_unknown_session_is_not_rewritten(self, bench: Bench, store: Store) -> None:
+        await bench.accept()
+        await bench.claim_one()
+        with pytest.raises(StaleClaim):
+            await store.sessions.rewrite(SESSION, Conversation(0, (), None))
+        with pytest.raises(NotFound):
+            await store.sessions.rewrite("a:b:none", Conversation(0, (), None))
+
+    async def test_a_deleted_session_is_gone_with_all_it_had(self, bench: Bench, store: Store) -> None:
+        message = await bench.answer("hello", messages=(b"1",), todo=b"[1]")
+        await bench.accept()
+        await store.sessions.delete(SESSION)
+        assert await store.sessions.conversation(SESSION) == Conversation(0, (), None)
+        assert await store.inbox.waiting() == 0
+        assert await store.outbox.due("host", 10, 30) == []
+        with pytest.raises(NotFound):
+            await store.inbox.trace(message)
+        with pytest.raises(NotFound):
+            await store.sessions.delete(SESSION)
+
+    async def test_a_redelivery_to_a_deleted_session_starts_no_turn(self, bench: Bench, store: Store) -> None:
+        await store.inbox.accept(bench.arrival(dedupe="event-1"))
+        await store.sessions.delete(SESSION)
+        assert (await store.inbox.accept(bench.arrival(dedupe="event-1"))).duplicate
+
+    async def test_a_turn_of_a_deleted_session_is_stale_even_when_it_exists_again(
+        self, bench: Bench, store: Store
+    ) -> None:
+        await bench.accept()
+        old = await bench.claim_one()
+        await store.sessions.delete(SESSION)
+        with pytest.raises(StaleClaim):
+            await store.claims.settle(old.ref, ended("too late"))
+        await bench.accept()
+        new = await bench.claim_one()
+        assert new.ref.epoch != old.ref.epoch
+        with pytest.raises(StaleClaim):
+            await store.claims.settle(old.ref, ended("too late"))
+
+    async def test_a_rewrite_does_not_disturb_what_waits(self, bench: Bench, store: Store) -> None:
+        message = await bench.accept()
+        await store.claims.settle((await bench.claim_one()).ref, Retry(60, 1, suspect=True, error="died"))
+        await store.sessions.rewrite(SESSION, Conversation(0, (b"1",), None))
+        bench.clock.now += 61
+        claim = await bench.claim_one(suspects=True)
+        assert (claim.messages[0].id, claim.messages[0].attempts) == (message, 1)
+
+
+class TestPairings:
+    async def test_the_first_code_of_a_stranger_stands(self, store: Store) -> None:
+        assert await store.sessions.pair("telegram:1", "AAA") == "AAA"
+        assert await store.sessions.pair("telegram:1", "BBB") == "AAA"
+        assert await store.sessions.strangers() == [("telegram:1", "AAA")]
+
+    async def test_an_approved_stranger_may_talk(self, store: Store) -> None:
+        await store.sessions.pair("telegram:1", "AAA")
+        assert not await store.sessions.approved("telegram:1")
+        assert await store.sessions.approve("AAA") == "telegram:1"
+        assert await store.sessions.approved("telegram:1")
+        assert await store.sessions.strangers() == []
+
+    async def test_a_code_lets_nobody_in_who_does_not_have_it_alone(self, store: Store) -> None:
+        await store.sessions.pair("telegram:1", "AAA")
+        await store.sessions.pair("telegram:2", "AAA")
+        for code in ("AAA", "BBB", ""):
+            with pytest.raises(NotFound):
+                await store.sessions.approve(code)
+
+
+class TestLife:
+    async def test_a_healthy_store_passes_its_check(self, store: Store) -> None:
+        await store.check()
+        await store.check()
+
+    async def test_a_closed_store_is_unavailable(self, store: Store) -> None:
+        await store.close()
+        with pytest.raises(StoreUnavailable):
+            await store.inbox.waiting()
+        await store.close()
+
+    async def test_closing_commits_what_is_queued(self, bench: Bench, store: Store) -> None:
+        accepts = [asyncio.ensure_future(store.inbox.accept(bench.arrival(f"a:b:{n}"))) for n in range(500)]
+        await asyncio.sleep(0)
+        await store.close()
+        assert len(await asyncio.gather(*accepts)) == 500
+        store = await bench.open()
+        assert await store.inbox.waiting() == 500
+
+    async def test_a_caller_that_gives_up_harms_nobody(self, bench: Bench, store: Store) -> None:
+        gone = asyncio.ensure_future(store.inbox.accept(bench.arrival("a:b:1")))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await bench.accept("a:b:2")
+        assert await store.inbox.waiting() == 2
+
+    async def test_all_of_it_survives_a_restart(self, bench: Bench, store: Store) -> None:
+        await bench.answer("hello", messages=(b"1",), todo=b"[1]")
+        await store.claims.settle((await bench.accept_and_claim("a:b:d")).ref, Dead(3, "died", "sorry"))
+        before = [await store.sessions.latest(), await store.inbox.dead(), await store.sessions.conversation(SESSION)]
+        store = await bench.open()
+        after = [await store.sessions.latest(), await store.inbox.dead(), await store.sessions.conversation(SESSION)]
+        assert after == before
+        assert sorted(reply.text for reply in await bench.send_all()) == ["hello", "sorry"]
