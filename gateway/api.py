@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import unquote
@@ -93,6 +94,7 @@ class Api:
     async def _delete(self, key: str) -> Response:
         await self._pool.interrupt(key)
         await self._store.sessions.delete(key)
+        await asyncio.to_thread(session_log_path(self._log_dir, key).unlink, missing_ok=True)
         self._live.tell("deleted", session=key)
         return json_answer({"session": key, "deleted": True})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -95,6 +96,7 @@ def serve(settings: Settings, log: LogWriter) -> None:
 
 async def run(settings: Settings, log: LogWriter, listener: socket.socket) -> None:
     """Open, serve and close one gateway."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # what it tells at INFO, events tell better
     gateway = Gateway(settings)
     server = Server(uvicorn_config(gateway), gateway, log)
     loop = asyncio.get_running_loop()

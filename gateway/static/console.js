@@ -170,7 +170,8 @@ function showTodos(todos) {
   $("todo-count").textContent = todos.length ? `${open} open` : "";
   $("no-todos").hidden = todos.length > 0;
   const rows = todos.map((todo) => {
-    const row = element("li", todo.status, todo.content);
+    const row = element("li", todo.status);
+    row.append(element("span", "", todo.content));
     if (!page.knownTodos.has(todo.id + todo.status)) row.classList.add("fresh");
     return row;
   });

@@ -14,7 +14,7 @@ import pytest
 
 def say(web: httpx2.Client, session: str, text: str) -> httpx2.Response:
     body = {"model": "gatehouse", "messages": [{"role": "user", "content": text}]}
-    headers = {"X-Gatehouse-Session": session.encode().decode("latin-1")}
+    headers = {b"X-Gatehouse-Session": session.encode()}
     answer = web.post("/v1/chat/completions", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer

@@ -106,7 +106,7 @@ def test_the_sdk_reads_our_refusals(sdk: openai.OpenAI) -> None:
     assert tools.value.param == "tools"
 
 
-@pytest.mark.parametrize("name", ["", " ", "x" * 201])
+@pytest.mark.parametrize("name", ["", "x" * 201])
 def test_a_session_name_has_to_be_one(web: httpx2.Client, name: str) -> None:
     body = {"model": "gatehouse", "messages": user("x")}
     answer = web.post("/v1/chat/completions", json=body, headers=in_session(name))

@@ -117,6 +117,7 @@ def test_a_signal_ends_it_with_status_0_and_leaves_no_process(tmp_path: Path, nu
         below = descendants(gateway.pid)
         began = time.monotonic()
         os.kill(gateway.pid, number)
+        gateway.wait_for("stopped")
         assert gateway.terminate() == 0
         assert time.monotonic() - began < 10
     assert [line["event"] for line in gateway.events("stopped")] == ["stopped"]
