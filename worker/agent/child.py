@@ -78,6 +78,7 @@ class Child:
         self._tasks: set[asyncio.Task[None]] = set()
         self._equipment: Equipment | None = None
         self._draining = False
+        self._early: list[ToWorker] | None = []
         self._voice: Voice
 
     async def serve(self, sock: socket.socket) -> None:
@@ -87,8 +88,14 @@ class Child:
         self._voice = Voice(channel)
         logging.getLogger().addHandler(VoiceHandler(self._voice))
         self._beat()
+        early, self._early = self._early or [], None
+        for frame in early:
+            self._on_frame(frame)
 
     def _on_frame(self, frame: ToWorker) -> None:
+        if self._early is not None:  # frames may come before the opening of the channel returns
+            self._early.append(frame)
+            return
         match frame:
             case Configure():
                 self._configure(frame.config)
@@ -178,7 +185,7 @@ class Child:
                 cache.misses,
                 cache.size,
                 rss_bytes(),
-                equipment.toolbox.leaked_threads,
+                equipment.toolbox.leaked,
                 log.written,
                 log.failed,
             )

@@ -56,6 +56,8 @@ class RunningTurn(Progress):
         self._ends_at = self._loop.time() + frame.deadline_s
         self._history: asyncio.Future[History] = self._loop.create_future()
         self._turn: Turn | None = None
+        self._too_large: FrameTooLarge | None = None
+        self._steps_sent = len(frame.steps)
         self._interrupted = False
         self._parked = False
         self._unsent: list[str] = []
@@ -69,6 +71,8 @@ class RunningTurn(Progress):
             outcome = await self._outcome()
         except Exception as error:  # noqa: BLE001 - the boundary: what is wrong with one turn is settled with it
             outcome = self._failed(error)
+        if self._too_large is not None:
+            outcome = self._failed(self._too_large)
         self._flush_text(last=True)
         self._keep(outcome)
         self._send_done(outcome)
@@ -148,12 +152,21 @@ class RunningTurn(Progress):
 
     def tool_ended(self, call: ToolCall, message: bytes) -> None:
         """Send the result of a tool call."""
-        self._voice.send(ToolEnded(self._frame.turn, call.id, message))
+        try:
+            self._voice.send(ToolEnded(self._frame.turn, call.id, message))
+        except FrameTooLarge as error:
+            self._too_large = error
+            raise
 
     def step_done(self, step: Step) -> None:
         """Send a finished step, and log it."""
         self._flush_text()
-        self._voice.send(StepDone(self._frame.turn, step))
+        try:
+            self._voice.send(StepDone(self._frame.turn, step))
+        except FrameTooLarge as error:
+            self._too_large = error
+            raise
+        self._steps_sent += 1
         self._log_messages(step.messages)
 
     def _flush_text(self, *, last: bool = False) -> None:
@@ -195,7 +208,7 @@ class RunningTurn(Progress):
         status, text, seen = how_it_ended(error, deadline_passed=self._loop.time() >= self._ends_at)
         if isinstance(error, FrameTooLarge):
             status, text = TurnStatus.FAILED, TOO_LARGE
-        asked = () if self._frame.steps else tuple(transcript.user(text) for text in self._frame.texts)
+        asked = () if self._steps_sent else tuple(transcript.user(text) for text in self._frame.texts)
         return Ended(status, text, (*asked, transcript.assistant(text)), error=self._voice.clean(seen))
 
     def _log_messages(self, messages: tuple[bytes, ...]) -> None:

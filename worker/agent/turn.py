@@ -188,10 +188,14 @@ class Turn:
         try:
             await asyncio.wait(tasks)
         finally:
-            await self._cancel(tasks)
+            cut_off = await self._cancel(calls, tasks)
             for call, task in zip(calls, tasks, strict=True):
-                self._add(self._result(call, task))
+                self._add(_result(call, task))
             self._spend(Usage(tool_calls=len(calls)))
+            for call in cut_off:
+                self._progress.tool_ended(call, transcript.tool(call, INTERRUPTED))
+        for task in tasks:
+            task.result()  # raises what a hook raised, now that the transcript is whole
 
     async def _run_call(self, call: ToolCall) -> bytes:
         context = ToolContext(
@@ -207,19 +211,16 @@ class Turn:
         self._progress.tool_ended(call, message)
         return message
 
-    async def _cancel(self, tasks: Sequence[asyncio.Task[bytes]]) -> None:
-        running = [task for task in tasks if not task.done()]
+    async def _cancel(self, calls: Sequence[ToolCall], tasks: Sequence[asyncio.Task[bytes]]) -> list[ToolCall]:
+        """End the calls that still run, and return them; one that will not end is left behind."""
+        running = {task: call for call, task in zip(calls, tasks, strict=True) if not task.done()}
         for task in running:
             task.cancel()
         if running:
-            await asyncio.wait(running, timeout=CANCEL_GRACE_S)
-
-    def _result(self, call: ToolCall, task: asyncio.Task[bytes]) -> bytes:
-        if task.done() and not task.cancelled():
-            return task.result()
-        message = transcript.tool(call, INTERRUPTED)
-        self._progress.tool_ended(call, message)
-        return message
+            _, stubborn = await asyncio.wait(running, timeout=CANCEL_GRACE_S)
+            for task in stubborn:
+                self._toolbox.leave_behind(running[task], self._request.session, task)
+        return list(running.values())
 
     def _finish_step(self) -> None:
         step = Step(self._number, tuple(self._step_messages), self._todo.take_change(), self._step_usage)
@@ -243,6 +244,12 @@ class Turn:
     def _spend(self, usage: Usage) -> None:
         self.usage += usage
         self._step_usage += usage
+
+
+def _result(call: ToolCall, task: asyncio.Task[bytes]) -> bytes:
+    if task.done() and not task.cancelled() and task.exception() is None:
+        return task.result()
+    return transcript.tool(call, INTERRUPTED)
 
 
 def _answer(reply: ModelReply) -> str:

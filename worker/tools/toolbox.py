@@ -42,6 +42,7 @@ class Toolbox:
     def __init__(self, modules: Iterable[str] = (), say: Callable[..., None] = lambda *_, **__: None) -> None:
         self._say = say
         self._threads = ToolThreads(say)
+        self._stray: set[asyncio.Task[bytes]] = set()
         self._tools: dict[str, Tool] = {}
         self.add(builtin.todo_spec(), builtin.run_todo)
         self._load(builtin)
@@ -54,9 +55,9 @@ class Toolbox:
         return tuple(self._tools)
 
     @property
-    def leaked_threads(self) -> int:
-        """How many threads run a call that nobody waits for."""
-        return self._threads.leaked
+    def leaked(self) -> int:
+        """How many threads and tasks run a call that nobody waits for."""
+        return self._threads.leaked + len(self._stray)
 
     def specs(self) -> tuple[ToolSpec, ...]:
         """Return what a model is told, always in the same order, which keeps the provider's prompt cache."""
@@ -81,6 +82,12 @@ class Toolbox:
             return _clip(await self._outcome(tool, call, context), tool.options.output_limit_bytes)
         finally:
             context.stop()
+
+    def leave_behind(self, call: ToolCall, session: str, task: asyncio.Task[bytes]) -> None:
+        """Count a call that goes on though it was cancelled, until it ends."""
+        self._stray.add(task)
+        task.add_done_callback(self._stray.discard)
+        self._say(Event.TOOL_LEAKED, tool=call.name, session=session, leaked=self.leaked, stack=_stack(task))
 
     def close(self) -> None:
         """End the threads that wait for work."""
@@ -144,6 +151,10 @@ def _imported(name: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         # the boundary: importing runs a user's code, and the start is refused in one line that names it
         raise SettingsError("GATEHOUSE_TOOLS", f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _stack(task: asyncio.Task[bytes]) -> str:
+    return "".join(str(frame) + "\n" for frame in task.get_stack())
 
 
 def _text(value: object) -> str:

@@ -283,8 +283,9 @@ async def test_a_tool_that_will_not_be_cancelled_is_left_behind(toolbox: Toolbox
     turn.interrupt()
     assert (await running).status is TurnStatus.INTERRUPTED
     assert "interrupted" in decoded(turn.messages)[-2]["content"]
+    assert toolbox.leaked == 1
     shelf.stubborn_ended.set()
-    await asyncio.sleep(0.01)
+    await until(lambda: toolbox.leaked == 0)
 
 
 async def test_an_early_interrupt_asks_no_model(toolbox: Toolbox) -> None:
@@ -383,10 +384,15 @@ async def test_calls_of_careless_servers_become_a_valid_transcript(toolbox: Tool
     assert all(isinstance(msgspec.json.decode(call["function"]["arguments"]), dict) for call in calls)
 
 
-async def test_hooks_that_fail_do_not_lose_the_turn(toolbox: Toolbox) -> None:
+@pytest.mark.parametrize("hook", ["step_done", "tool_started", "tool_ended"])
+async def test_hooks_that_fail_do_not_lose_the_turn(toolbox: Toolbox, hook: str) -> None:
     class Failing(Recorded):
-        def step_done(self, step: object) -> None:
-            raise OSError("nobody listens")
+        pass
+
+    def fail(*_: object) -> None:
+        raise OSError("nobody listens")
+
+    setattr(Failing, hook, fail)
 
     turn = Turn(
         TurnRequest("a:b:c", "msg_1", ("x",)),

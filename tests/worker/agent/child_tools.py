@@ -1,0 +1,58 @@
+"""Tools for workers under test: some work, some hang in every way there is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from worker.tools import ToolContext, tool
+
+
+@tool
+def roll(sides: int, context: ToolContext) -> str:
+    """Roll one die."""
+    return f"rolled {sides} for {context.session}"
+
+
+@tool
+async def nap(seconds: float) -> str:
+    """Sleep on the loop, as one should."""
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+@tool
+def sleep_in_a_thread(pid_file: str) -> str:
+    """Sleep for ever in a thread, with a process of its own beside it."""
+    start_grandchild(pid_file)
+    while True:
+        time.sleep(3600)
+
+
+@tool
+async def block_the_loop() -> str:
+    """Block the worker's loop for ever."""
+    while True:
+        time.sleep(3600)  # noqa: ASYNC251 - blocking the loop is what this tool is for
+
+
+@tool
+def hold_the_gil() -> str:
+    """Hold the interpreter's lock in C for ever, in a thread."""
+    return str(re.match(r"(a+)+$", "a" * 64 + "b"))
+
+
+@tool(output_limit_bytes=1 << 30)
+def large(mebibytes: int) -> str:
+    """Give more than a frame can carry."""
+    return "x" * (mebibytes << 20)
+
+
+def start_grandchild(pid_file: str) -> None:
+    process = subprocess.Popen(["sleep", "987655"])
+    Path(f"{pid_file}.new").write_text(str(process.pid))
+    os.replace(f"{pid_file}.new", pid_file)  # noqa: PTH105 - one call says it best
