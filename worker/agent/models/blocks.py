@@ -54,6 +54,11 @@ class BlockConverter:
     def __init__(self) -> None:
         self._cached = lru_cache(CACHED_MESSAGES)(convert)
 
+    @property
+    def hits(self) -> int:
+        """How many conversions were saved."""
+        return self._cached.cache_info().hits
+
     def system_and_messages(self, system: str, messages: Sequence[bytes]) -> tuple[bytes, bytes]:
         """Return the JSON arrays ``system`` and ``messages``; their ends carry the marks of the prompt cache.
 

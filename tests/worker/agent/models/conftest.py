@@ -31,9 +31,9 @@ def spec_for(provider_name: str, provider: RunningProvider) -> ModelSpec:
     return ModelSpec(provider_name, "scripted", KEY, url)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def provider() -> Iterator[RunningProvider]:
-    """Run a scripted provider."""
+    """Run a scripted provider; every test leaves it idle."""
     with running_provider() as running:
         yield running
 

@@ -1,0 +1,229 @@
+"""The chain over real models over HTTP: retries, fallback, breakers and time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from loadtests.provider import RunningProvider, Script
+from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
+from shared.events import Event
+from tests.worker.agent.models.conftest import asking, own_tasks
+from worker.agent.models import build_chain, open_link
+from worker.agent.models.breaker import BreakerPolicy
+from worker.agent.models.chain import Chain, ChainPolicy
+from worker.agent.models.failures import EmptyAnswer
+from worker.channel import ModelSpec, WorkerConfig
+
+QUICK = ChainPolicy(first_delay_s=0.01, longest_delay_s=0.05, longest_wait_s=1.0, short_stall_s=0.2)
+
+
+class Bench:
+    """Builds chains over the scripted provider and keeps what they say."""
+
+    def __init__(self, provider: RunningProvider) -> None:
+        self.provider = provider
+        self.said: list[dict[str, Any]] = []
+        self.chains: list[Chain] = []
+        self.spoke = asyncio.Event()
+
+    def chain(self, *models: str, policy: ChainPolicy = QUICK, **limits: float) -> Chain:
+        urls = {"anthropic": self.provider.url, "openai": self.provider.openai_url}
+        specs = [ModelSpec(name.partition(":")[0], name.partition(":")[2]) for name in models]
+        links = [open_link(ModelSpec(spec.provider, spec.model, "k", urls[spec.provider])) for spec in specs]
+        self.chains.append(Chain(links, self._say, policy=policy, **limits))
+        return self.chains[-1]
+
+    def _say(self, event: Event, **fields: Any) -> None:
+        assert event is Event.MODEL_FAILED
+        self.said.append(fields)
+        self.spoke.set()
+
+    @property
+    def failed(self) -> list[str]:
+        return [fields["model"] for fields in self.said]
+
+
+@pytest.fixture
+async def bench(provider: RunningProvider) -> AsyncIterator[Bench]:
+    bench = Bench(provider)
+    yield bench
+    provider.set_script(Script())
+    assert own_tasks() == []
+    for chain in bench.chains:
+        await chain.close()
+    await provider.until(lambda p: p.running == 0 and p.open_connections == 0)
+
+
+@pytest.fixture(autouse=True)
+def fresh_script(provider: RunningProvider) -> Iterator[None]:
+    yield
+    provider.set_script(Script())
+
+
+@pytest.mark.parametrize(
+    "fault", ["status 529", "status 429 retry-after=0.1", "reset", "reset mid", "malformed", "empty"]
+)
+async def test_a_fault_that_passes_is_tried_again(bench: Bench, fault: str) -> None:
+    reply = await bench.chain("anthropic:a").reply(asking(f"[[{fault} times=1]] {fault} and hello"))
+    assert reply.text == f"echo: {fault} and hello"
+    assert bench.failed == ["anthropic:a"]
+    assert bench.said[0]["session"] == "s"
+    assert bench.said[0]["retry_in_s"] is not None
+
+
+async def test_retry_after_is_honoured(bench: Bench) -> None:
+    began = time.monotonic()
+    await bench.chain("openai:b").reply(asking("[[status 429 retry-after=0.5 times=1]] honour it"))
+    assert time.monotonic() - began >= 0.5
+
+
+@pytest.mark.parametrize("fault", ["status 529 retry-after=600", "status 429 retry-after=600"])
+async def test_nobody_waits_for_a_long_retry_after(bench: Bench, fault: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ModelUnavailable) as raised:
+        await bench.chain("anthropic:a").reply(asking(f"[[{fault}]] hello"))
+    assert raised.value.retry_after_s == 600
+    assert len(bench.said) == 1
+    assert time.monotonic() - began < 1
+
+
+async def test_the_tries_of_the_last_model_are_bounded(bench: Bench) -> None:
+    with pytest.raises(ModelUnavailable, match="500"):
+        await bench.chain("openai:b").reply(asking("[[status 500]]"))
+    assert len(bench.said) == QUICK.last_attempts
+    assert bench.said[-1]["retry_in_s"] is None
+
+
+async def test_an_empty_answer_gets_one_more_chance(bench: Bench) -> None:
+    with pytest.raises(EmptyAnswer, match="openai:b gave an empty answer"):
+        await bench.chain("openai:b").reply(asking("[[empty]]"))
+    assert len(bench.said) == 2
+
+
+@pytest.mark.parametrize("fault", ["[[status 500]]", "[[status 401]]", "[[status 529 retry-after=600]]", "[[empty]]"])
+async def test_the_next_model_answers(bench: Bench, fault: str) -> None:
+    bench.provider.set_script(Script(models={"bad": fault}))
+    reply = await bench.chain("anthropic:bad", "openai:good").reply(asking("hello"))
+    assert (reply.text, reply.provider, reply.model) == ("echo: hello", "openai", "good")
+    assert set(bench.failed) == {"anthropic:bad"}
+
+
+async def test_a_stalled_model_leaves_time_for_the_next(bench: Bench) -> None:
+    bench.provider.set_script(Script(models={"bad": "[[stall mid]]"}))
+    chain = bench.chain("openai:bad", "anthropic:good", stall_timeout_s=0.3)
+    began = time.monotonic()
+    assert (await chain.reply(asking("hello"))).model == "good"
+    assert time.monotonic() - began < 3
+    assert bench.failed == ["openai:bad"]
+
+
+async def test_a_dribbling_model_is_left_at_the_call_timeout(bench: Bench) -> None:
+    bench.provider.set_script(Script(models={"bad": "[[dribble 0.02]]"}))
+    chain = bench.chain("openai:bad", "anthropic:good", call_timeout_s=0.4)
+    assert (await chain.reply(asking("hello"), timeout=30)).model == "good"
+    assert len(bench.said) == 1
+
+
+async def test_a_dead_model_costs_one_timeout_and_not_one_per_message(bench: Bench) -> None:
+    bench.provider.set_script(Script(models={"bad": "[[stall]]"}))
+    chain = bench.chain("openai:bad", "anthropic:good", stall_timeout_s=0.5)
+    await chain.reply(asking("first"))
+    began = time.monotonic()
+    await asyncio.gather(*(chain.reply(asking(f"message {number}")) for number in range(20)))
+    assert time.monotonic() - began < 3
+    assert bench.failed == ["openai:bad"]
+
+
+async def test_a_model_that_came_back_is_used_again(bench: Bench) -> None:
+    policy = ChainPolicy(breaker=BreakerPolicy(cool_off_s=0.2), first_delay_s=0.01)
+    bench.provider.set_script(Script(models={"first": "[[stall]]"}))
+    chain = bench.chain("openai:first", "anthropic:second", policy=policy, stall_timeout_s=0.3)
+    assert (await chain.reply(asking("one"))).model == "second"
+    bench.provider.set_script(Script())
+    deadline = time.monotonic() + 5
+    while (await chain.reply(asking("two"))).model != "first":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def test_hung_calls_do_not_keep_the_only_model_from_a_healthy_one(bench: Bench) -> None:
+    chain = bench.chain("openai:b", stall_timeout_s=0.3)
+    hung = [asyncio.create_task(chain.reply(asking(f"[[stall]] {number}"), timeout=5)) for number in range(6)]
+    assert (await chain.reply(asking("healthy"))).text == "echo: healthy"
+    outcomes = await asyncio.gather(*hung, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {TimeoutError}
+    assert (await chain.reply(asking("healthy again"))).text == "echo: healthy again"
+
+
+@pytest.mark.parametrize(
+    "fault", ["[[dribble 0.02]]", "[[stall mid]]", "[[sleep 30]]", "[[status 529 retry-after=0.3]]"]
+)
+async def test_time_is_out_when_it_is_out(bench: Bench, fault: str) -> None:
+    began = time.monotonic()
+    with pytest.raises((TimeoutError, ModelUnavailable)) as raised:
+        await bench.chain("anthropic:a", "openai:b").reply(asking(f"{fault} word"), timeout=0.8)
+    assert time.monotonic() - began < 3
+    assert isinstance(raised.value, ModelUnavailable) == ("529" in fault)
+
+
+async def test_a_model_that_stays_silent_ends_as_a_timeout(bench: Bench) -> None:
+    with pytest.raises(TimeoutError, match="openai:b sent nothing"):
+        await bench.chain("openai:b", stall_timeout_s=0.2).reply(asking("[[stall]] word"))
+
+
+async def test_refusals_are_not_tried_again(bench: Bench) -> None:
+    with pytest.raises(ModelRejected, match="OPENAI_API_KEY"):
+        await bench.chain("openai:b").reply(asking("[[status 401]]"))
+    assert len(bench.said) == 1
+
+
+async def test_if_every_model_refuses_each_is_named(bench: Bench) -> None:
+    with pytest.raises(ModelRejected, match=r"ANTHROPIC_API_KEY.*OPENAI_API_KEY"):
+        await bench.chain("anthropic:a", "openai:b").reply(asking("[[status 401]]"))
+
+
+async def test_a_context_that_is_too_long_is_the_turns_to_cut(bench: Bench) -> None:
+    with pytest.raises(ContextTooLong):
+        await bench.chain("anthropic:a", "openai:b").reply(asking("[[context]]"))
+    assert bench.said == []
+
+
+async def test_the_text_of_the_try_that_succeeded_is_the_reply(bench: Bench) -> None:
+    heard: list[str] = []
+    reply = await bench.chain("openai:b").reply(asking("[[reset mid times=1]] once more from the start"), heard.append)
+    assert reply.text == "echo: once more from the start"
+    assert "".join(heard).endswith(reply.text)
+    assert len("".join(heard)) > len(reply.text)
+
+
+async def test_cancelling_a_chain_that_waits_to_retry_ends_it_at_once(bench: Bench) -> None:
+    policy = ChainPolicy(first_delay_s=20, longest_delay_s=20)
+    call = asyncio.create_task(bench.chain("openai:b", policy=policy).reply(asking("[[status 500]]")))
+    await asyncio.wait_for(bench.spoke.wait(), 10)
+    began = time.monotonic()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert time.monotonic() - began < 0.5
+
+
+async def test_a_workers_config_becomes_a_chain(provider: RunningProvider) -> None:
+    specs = (
+        ModelSpec("openai", "a", "k", provider.openai_url),
+        ModelSpec("anthropic", "b", "k", provider.url),
+        ModelSpec("offline", "offline"),
+    )
+    chain = build_chain(WorkerConfig(specs, ""), lambda *_, **__: None)
+    assert chain.name == "openai:a,anthropic:b,offline"
+    assert (await chain.reply(asking("hello"))).provider == "openai"
+    await chain.close()
+
+
+def test_an_unknown_provider_is_refused() -> None:
+    with pytest.raises(ValueError, match="acme"):
+        open_link(ModelSpec("acme", "m"))

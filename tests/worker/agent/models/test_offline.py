@@ -1,0 +1,158 @@
+"""The offline model, run as a turn runs it: its todo calls go to a real todo store."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.agent import transcript
+from worker.agent.models.offline import OfflineModel
+from worker.agent.models.port import ModelReply, ModelRequest, ToolSpec
+from worker.agent.todo import TodoStore
+
+TODO = ToolSpec("todo", "Read or write the list.", {"type": "object"})
+
+
+class Chat:
+    """A conversation with the offline model."""
+
+    def __init__(self) -> None:
+        self.todo = TodoStore()
+        self.messages: list[bytes] = []
+        self.model = OfflineModel()
+        self.calls = 0
+
+    async def say(self, text: str) -> str:
+        self.messages.append(transcript.user(text))
+        reply = await self._step()
+        while reply.tool_calls:
+            reply = await self._step()
+        return reply.text
+
+    async def _step(self) -> ModelReply:
+        reply = await self.model.call(ModelRequest("", self.messages, (TODO,)))
+        self.messages.append(transcript.assistant(reply.text, reply.tool_calls))
+        for call in reply.tool_calls:
+            self.calls += 1
+            assert call.name == "todo"
+            self.messages.append(transcript.tool(call, self.todo.call(msgspec.json.decode(call.arguments))))
+        return reply
+
+
+async def test_it_repeats_what_is_said() -> None:
+    assert await Chat().say("the weather is nice") == "You said: the weather is nice"
+
+
+async def test_a_greeting_is_told_what_can_be_done() -> None:
+    reply = await Chat().say("Hello there")
+    assert reply.startswith("You said: Hello there\n")
+    assert "add buy milk" in reply
+
+
+async def test_a_list_is_kept_from_plain_words() -> None:
+    chat = Chat()
+    assert await chat.say("add buy milk") == "Added “buy milk”.\n\n1. [ ] buy milk"
+    assert chat.calls == 2
+    assert (await chat.say("Add milk, eggs to my list")).endswith("1. [ ] buy milk\n2. [ ] milk, eggs")
+    assert (await chat.say("remind me to call Ann.")).endswith("\n3. [ ] call Ann")
+    assert (await chat.say("done 1")).startswith("Done: “buy milk”.\n\n1. [x] buy milk\n")
+    assert (await chat.say("done milk")).endswith("1. [x] buy milk\n2. [x] milk, eggs\n3. [ ] call Ann")
+    assert await chat.say("list") == "1. [x] buy milk\n2. [x] milk, eggs\n3. [ ] call Ann"
+    assert (await chat.say("remove 1")).endswith("\n\n1. [x] milk, eggs\n2. [ ] call Ann")
+    assert (await chat.say("done 1 and 2")).endswith("\n\n1. [x] milk, eggs\n2. [x] call Ann")
+    assert (await chat.say("add one more")).endswith("\n3. [ ] one more")
+    assert await chat.say("clear") == "Cleared the list.\n\nThe list is empty."
+    assert await chat.say("what is left?") == "The list is empty."
+
+
+async def test_what_is_not_on_the_list_is_said_and_nothing_changes() -> None:
+    chat = Chat()
+    await chat.say("add buy milk")
+    assert await chat.say("done 7") == "I find no “7” on the list.\n\n1. [ ] buy milk"
+    assert await chat.say("remove bread") == "I find no “bread” on the list.\n\n1. [ ] buy milk"
+
+
+@pytest.mark.parametrize(
+    "words", ["todo", "list", "Todos?", "show my list", "what's left?", "What is on my todo list?"]
+)
+async def test_ways_to_ask_for_the_list(words: str) -> None:
+    chat = Chat()
+    await chat.say("add buy milk")
+    assert await chat.say(words) == "1. [ ] buy milk"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "add",
+        "I did add sugar",
+        "everything",
+        "it",
+        "did you know",
+        "check this out",
+        "it is done",
+        "clearly",
+        "x" * 999,
+    ],
+)
+async def test_chat_that_is_not_about_the_list(words: str) -> None:
+    chat = Chat()
+    assert words in await chat.say(words)
+    assert chat.calls == 0
+
+
+async def test_without_the_tool_it_only_chats() -> None:
+    reply = await OfflineModel().call(ModelRequest("", [transcript.user("add buy milk")], ()))
+    assert reply.text == "You said: add buy milk"
+
+
+async def test_messages_sent_together_are_answered_together() -> None:
+    messages = [transcript.user("one"), transcript.user("two")]
+    assert (await OfflineModel().call(ModelRequest("", messages, ()))).text == "You said: one\ntwo"
+
+
+async def test_a_tool_that_fails_is_told() -> None:
+    messages = [transcript.user("add buy milk")]
+    request = ModelRequest("", messages, (TODO,))
+    (call,) = (await OfflineModel().call(request)).tool_calls
+    messages += [transcript.assistant("", [call]), transcript.tool(call, '{"error": "broken"}')]
+    assert "broken" in (await OfflineModel().call(request)).text
+
+
+async def test_text_is_streamed_in_small_pieces() -> None:
+    heard: list[str] = []
+    reply = await OfflineModel().call(ModelRequest("", [transcript.user("word " * 20)], ()), heard.append)
+    assert "".join(heard) == reply.text
+    assert len(heard) > 5
+    assert reply.usage.input_tokens > 20
+    assert reply.usage.output_tokens > 20
+
+
+VERBS = st.sampled_from(["add", "done", "remove", "Add:", "finished", "delete", "list", "clear"])
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(st.lists(st.tuples(VERBS, st.sampled_from(["1", "2", "tea", "milk tea", "3 eggs", ""])), max_size=8))
+async def test_any_words_leave_a_list_that_is_shown_as_it_is(said: list[tuple[str, str]]) -> None:
+    chat = Chat()
+    for verb, what in said:
+        calls = chat.calls
+        reply = await chat.say(f"{verb} {what}")
+        if chat.calls > calls:
+            shown = re.findall(r"^\d+\. \[.\] (.*)$", reply, re.MULTILINE)
+            assert shown == [item.content for item in chat.todo.items]
+
+
+def test_a_worker_without_sdks_needs_none() -> None:
+    code = (
+        "import sys; from worker.agent.models import build_chain; from worker.channel import ModelSpec, WorkerConfig;"
+        "build_chain(WorkerConfig((ModelSpec('offline', 'offline'),), ''), print);"
+        "sys.exit('anthropic' in sys.modules or 'openai' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
