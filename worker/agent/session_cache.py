@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from cachetools import TTLCache
@@ -14,11 +14,19 @@ from worker.agent.todo import TodoStore
 MEMORY_BYTES = 256 * 1024 * 1024
 
 
-class CachedSession(msgspec.Struct, frozen=True):
-    """What is cached of a session; ``messages`` are transcript messages, oldest first."""
+class CachedSession:
+    """What is cached of a session; ``messages`` are transcript messages, oldest first. Immutable."""
 
-    messages: tuple[bytes, ...]
-    todo: TodoStore
+    __slots__ = ("_items", "messages")
+
+    def __init__(self, messages: Sequence[bytes], todo: TodoStore) -> None:
+        self.messages = tuple(messages)
+        self._items = todo.items
+
+    @property
+    def todo(self) -> TodoStore:
+        """A todo store of the caller's own: a turn that comes to nothing must not change what is cached."""
+        return TodoStore(self._items)
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -55,7 +63,7 @@ class SessionCache:
         return len(self._entries)
 
     def get(self, session: str, version: int) -> CachedSession | None:
-        """Return what is cached of the session if it is of this version, with a todo store that is the caller's own."""
+        """Return what is cached of the session if it is of this version."""
         try:
             entry = self._entries[session]  # get() costs three times as much as this on a hit
         except KeyError:
@@ -65,7 +73,7 @@ class SessionCache:
             self.misses += 1
             return None
         self.hits += 1
-        return CachedSession(entry.cached.messages, entry.cached.todo.copy())
+        return entry.cached
 
     def put(self, session: str, version: int, cached: CachedSession) -> None:
         """Keep the session as it is at this version; one that is larger than the whole cache is not kept."""
@@ -73,8 +81,7 @@ class SessionCache:
         if weight > self._entries.maxsize:
             self.forget(session)
             return
-        mine = CachedSession(tuple(cached.messages), cached.todo.copy())
-        self._entries[session] = _Entry(version, mine, weight)
+        self._entries[session] = _Entry(version, cached, weight)
 
     def forget(self, session: str) -> None:
         """Drop what is cached of the session."""
