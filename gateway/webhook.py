@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.access import Access, Admission
-from gateway.answers import Refused, error_answer, json_answer, read_body
+from gateway.answers import Refused, error_answer, json_answer, too_large
 from gateway.platforms.port import Ack, Adapter, Inbound, Parsed, Req
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
@@ -27,6 +27,9 @@ from shared.messages import Arrival
 from shared.store.port import Store
 
 MOST_BYTES = 1_048_576
+
+#: how much of a body that is too large is still taken in and dropped: who is cut off while sending sees no answer
+MOST_DROPPED_BYTES = 33_554_432
 
 #: how long a body may take to come in
 BODY_TIMEOUT_S = 15.0
@@ -114,7 +117,7 @@ class WebhookDoor:
                 raise SignatureRejected(f"the {header} header came more than once")
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                raw = await read_body(request, MOST_BYTES)
+                raw = await read_whole(request)
         except TimeoutError:
             raise Refused(
                 408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}
@@ -165,6 +168,21 @@ class WebhookDoor:
     ) -> Response:
         self._events.emit(Event.WEBHOOK_REJECTED, platform=name[:40], status=status, reason=reason)
         return error_answer(status, reason, code=code, headers=headers)
+
+
+async def read_whole(request: Request) -> bytes:
+    """Return the body. Raises Refused with 413 for one over the limit, declared or not."""
+    body = bytearray()
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size <= MOST_BYTES:
+            body += piece
+        elif size > MOST_DROPPED_BYTES:
+            break
+    if size > MOST_BYTES:
+        raise too_large(MOST_BYTES)
+    return bytes(body)
 
 
 def acknowledge(ack: Ack, message_ids: list[str], ignored: str) -> Response:

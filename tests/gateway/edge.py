@@ -1,0 +1,111 @@
+"""A gateway's edge in the test's own loop: webhooks over real HTTP into a real store, without pool and delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+import httpx2
+import uvicorn
+from starlette.applications import Starlette
+
+from gateway.access import Access
+from gateway.answers import exception_handlers
+from gateway.platforms import enabled_platforms
+from gateway.webhook import webhook_routes
+from loadtests.platform_wire import Secrets
+from loadtests.signing import SignedRequest
+from shared.events import Events
+from shared.messages import Claim
+from shared.settings import Settings, parse_settings
+from shared.store import Store, open_store
+
+SECRETS = Secrets()
+
+ENVIRONMENT = {
+    "STANDARD_WEBHOOK_SECRET": SECRETS.standard_secret,
+    "STANDARD_WEBHOOK_REPLY_URL": "http://127.0.0.1:9/replies",
+    "TELEGRAM_BOT_TOKEN": SECRETS.telegram_bot_token,
+    "TELEGRAM_SECRET_TOKEN": SECRETS.telegram_secret_token,
+    "SLACK_SIGNING_SECRET": SECRETS.slack_signing_secret,
+    "SLACK_BOT_TOKEN": SECRETS.slack_bot_token,
+}
+
+
+class Edge:
+    """What a test may touch of a running edge."""
+
+    def __init__(self, url: str, client: httpx2.AsyncClient, store: Store, events: Events) -> None:
+        self.url = url
+        self.client = client
+        self.store = store
+        self.events = events
+        self.wakes = 0
+
+    async def post(self, signed: SignedRequest, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+        """Post a signed webhook."""
+        return await self.client.post(signed.path, content=signed.body, headers={**signed.headers, **(headers or {})})
+
+    async def claimed(self) -> list[Claim]:
+        """Claim all that waits."""
+        return await self.store.claims.claim("test", 1000, 60.0)
+
+
+@contextlib.asynccontextmanager
+async def open_test_store(
+    data_dir: Path, inbox_limit: int = 10_000, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Store]:
+    """Open a real store in a directory."""
+    store = open_store("", data_dir, inbox_limit=inbox_limit, clock=clock)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Starlette) -> AsyncIterator[str]:
+    """Serve an app on loopback in this loop; yield its url."""
+    config = uvicorn.Config(app, log_config=None, lifespan="off", http="httptools", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    # a listener without its protocol named would leave Nagle's delay on in asyncio, 40 ms a request
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def running_edge(
+    data_dir: Path, environment: Mapping[str, str] | None = None, inbox_limit: int = 10_000
+) -> AsyncIterator[Edge]:
+    """Run an edge over a real store; ``environment`` adds settings to those of all three platforms."""
+    settings = edge_settings(environment)
+    events = Events()
+    async with open_test_store(data_dir, inbox_limit) as store:
+        woken: list[Edge] = []
+        routes = webhook_routes(
+            enabled_platforms(settings), store, Access(settings, store), events, lambda: count_wake(woken[0])
+        )
+        app = Starlette(routes=routes, exception_handlers=exception_handlers(events))
+        async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+            woken.append(Edge(url, client, store, events))
+            yield woken[0]
+
+
+def count_wake(edge: Edge) -> None:
+    edge.wakes += 1
+
+
+def edge_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of all three platforms, and more."""
+    return parse_settings({**ENVIRONMENT, **(environment or {})})
