@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.answers import Refused, json_answer
@@ -22,6 +23,7 @@ from worker.pool import Pool, PoolSnapshot
 
 SESSIONS = "/v1/sessions/"
 LIST_LIMIT = 200
+PIECE_BYTES = 65_536
 ACTIONS = frozenset({"log", "interrupt"})
 
 
@@ -57,9 +59,10 @@ class Api:
     async def session(self, request: Request) -> Response:
         """Answer what concerns one session: itself, its log, an interrupt, its end."""
         key, action = session_and_action(request)
+        show = partial(self._show, last=last_wanted(request))
         doors: dict[tuple[str, str], Callable[[str], Awaitable[Response]]] = {
-            ("GET", ""): self._show,
-            ("HEAD", ""): self._show,
+            ("GET", ""): show,
+            ("HEAD", ""): show,
             ("DELETE", ""): self._delete,
             ("GET", "log"): self._log,
             ("HEAD", "log"): self._log,
@@ -71,9 +74,9 @@ class Api:
             raise HTTPException(405, headers={"Allow": allowed})
         return await door(key)
 
-    async def _show(self, key: str) -> Response:
+    async def _show(self, key: str, last: int | None) -> Response:
         summary = await self._store.sessions.summary(key)
-        conversation = await self._store.sessions.conversation(key)
+        conversation = await self._store.sessions.conversation(key, last)
         shown = msgspec.structs.asdict(summary)
         shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
         shown["todos"] = msgspec.Raw(conversation.todo or b"[]")
@@ -85,7 +88,7 @@ class Api:
         if not path.is_file():
             await self._store.sessions.summary(key)  # an unknown session is a 404, a session without a log an empty one
             return Response(b"", media_type="application/x-ndjson")
-        return FileResponse(path, media_type="application/x-ndjson")
+        return StreamingResponse(file_pieces(path), media_type="application/x-ndjson")
 
     async def _interrupt(self, key: str) -> Response:
         await self._store.sessions.summary(key)
@@ -160,6 +163,21 @@ def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:
         for row in snapshot.workers
     ]
     return {"workers": rows, "spares": snapshot.spares, "restarts": snapshot.restarts}
+
+
+def last_wanted(request: Request) -> int | None:
+    """Return how many of the latest messages ``?last=`` asks for, None for all of them. Raises Refused."""
+    last = request.query_params.get("last")
+    if last is not None and not (last.isascii() and last.isdigit() and len(last) < 10):
+        raise Refused(400, "last has to be a whole number of messages", param="last")
+    return None if last is None else int(last)
+
+
+async def file_pieces(path: Path) -> AsyncGenerator[bytes]:
+    """Yield a file that may grow meanwhile, so that its length is not promised."""
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+            yield piece
 
 
 def session_and_action(request: Request) -> tuple[str, str]:

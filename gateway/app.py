@@ -110,14 +110,14 @@ class Gateway:
 
     async def drain(self, hasten: asyncio.Event) -> None:
         """Let turns come to a step boundary, then answer the calls that still wait; ``hasten`` cuts it short."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         await unless(hasten, self.pool.drain(POOL_DRAIN_S))
         self.live.close()
 
     async def close(self, hasten: asyncio.Event) -> None:
         """Send what can be sent, end the workers and close the store."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(CALLS_CLOSE_S):
                 await self.completions.close()

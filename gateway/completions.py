@@ -30,6 +30,7 @@ from shared.store.port import Store
 from worker.pool import Pool
 
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
+BODY_TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 15.0
 SESSION_NAME_LIMIT = 200
 STATELESS = "api:stateless:"
@@ -88,7 +89,7 @@ class Completions:
         if reason := self._refusing():
             raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
         name = session_name(request)
-        body = await read_body(request, BODY_LIMIT_BYTES)
+        body = await read_in_time(request)
         call = await self._accept(parse_chat_request(body, self._models, in_session=name is not None), name)
         if call.request.stream:
             return ChatStream(stream(call), call.headers, lambda: self._finish(call))
@@ -181,6 +182,15 @@ def session_name(request: Request) -> str | None:
             param="X-Gatehouse-Session",
         )
     return name
+
+
+async def read_in_time(request: Request) -> bytes:
+    """Return the body. Raises Refused when it is too large or too slow."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await read_body(request, BODY_LIMIT_BYTES)
+    except TimeoutError:
+        raise Refused(408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}) from None
 
 
 async def answer_or_leave(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:

@@ -129,7 +129,7 @@ async function openSession(key) {
 async function loadSession() {
   const key = page.current;
   if (!page.sessions.some((session) => session.key === key)) return;
-  const session = await askJson(keyed(key));
+  const session = await askJson(`${keyed(key)}?last=200`);
   if (page.current !== key) return;
   showTodos(session.todos);
   $("session-state").textContent = session.turn ? "working" : "";

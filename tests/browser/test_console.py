@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from loadtests.gateway_process import GatewayProcess
+from loadtests.platform import running_platform
+from loadtests.provider import running_provider
+from loadtests.sender import Sender
+from loadtests.signing import SignedRequest
 
 pytestmark = pytest.mark.browser
 
@@ -151,3 +157,58 @@ def test_a_locked_gateway_asks_for_a_key_and_keeps_it_in_the_tab(
         assert page.evaluate("Object.values(localStorage).join()").find("the-right-key") == -1
         page.close()
     assert problems == []
+
+
+def test_a_stranger_is_let_in_on_the_page_and_their_chat_appears_there(
+    context: BrowserContext, problems: list[str], tmp_path: Path
+) -> None:
+    with running_platform() as platform:
+        settings = {**platform.environment(), "GATEHOUSE_WORKERS": "1", "GATEHOUSE_ALLOW": ""}
+        sender = Sender(platform.secrets)
+        with GatewayProcess(tmp_path, settings) as gateway:
+            page = context.new_page()
+            page.goto(gateway.url)
+            expect(page.locator("#live")).to_have_text("live")
+            post(gateway, sender.telegram(4242, "hello"))
+            told = platform.wait(1, "telegram")[0].text
+            expect(page.locator("#pairings .code")).to_have_text(re.compile(r"^[A-Z2-9]{8}$"))
+            assert page.locator("#pairings .code").inner_text() in told
+            page.get_by_role("button", name="Let in").click()
+            expect(page.locator("#pairings-card")).to_be_hidden()
+            post(gateway, sender.telegram(4242, "add buy milk"))
+            page.locator("#sessions button", has_text="4242").click()
+            expect(page.locator("#todos li")).to_have_text(["buy milk"])
+            expect(page.get_by_label("Message")).to_be_disabled()
+            page.close()
+    assert problems == []
+
+
+def test_a_dead_letter_is_shown_and_tried_again_on_the_page(
+    context: BrowserContext, problems: list[str], tmp_path: Path
+) -> None:
+    with running_provider() as provider:
+        settings = {
+            "GATEHOUSE_MODEL": "openai:scripted",
+            "OPENAI_BASE_URL": provider.openai_url,
+            "GATEHOUSE_WORKERS": "1",
+            "GATEHOUSE_MAX_ATTEMPTS": "1",
+        }
+        with GatewayProcess(tmp_path, settings) as gateway:
+            page = context.new_page()
+            page.goto(gateway.url)
+            expect(page.locator("#live")).to_have_text("live")
+            say(page, "[[sleep 3]] poison")
+            provider.wait_until(lambda now: now.running == 1)
+            os.kill(gateway.worker_pids()[0], signal.SIGKILL)
+            expect(page.locator("#dead li")).to_contain_text("poison")
+            expect(page.locator(".message.assistant.failed")).to_have_count(1)
+            page.get_by_role("button", name="Retry").click()
+            expect(page.locator("#no-dead")).to_be_visible()
+            expect(page.locator(".message.assistant")).to_contain_text("poison")
+            page.close()
+    assert problems == []
+
+
+def post(gateway: GatewayProcess, request: SignedRequest) -> None:
+    answer = httpx2.post(f"{gateway.url}{request.path}", content=request.body, headers=request.headers)
+    assert answer.status_code == 200, answer.text

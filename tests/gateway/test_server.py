@@ -125,6 +125,28 @@ def test_a_signal_ends_it_with_status_0_and_leaves_no_process(tmp_path: Path, nu
     assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
 
 
+def test_a_signal_before_the_workers_are_ready_ends_it_too(tmp_path: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "PORT": "0",
+        "GATEHOUSE_DATA_DIR": str(tmp_path),
+        "GATEHOUSE_WORKERS": "1",
+    }
+    starting = subprocess.Popen(
+        [sys.executable, "-m", "gateway"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    with starting as process:
+        assert process.stdout is not None
+        assert '"started"' in process.stdout.readline()
+        below = descendants(process.pid)
+        process.terminate()
+        said = process.stdout.read()
+        assert process.wait(20) == 0
+    assert '"stopped"' in said
+    assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+
+
 def test_an_open_page_is_told_goodbye(tmp_path: Path) -> None:
     with (
         GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "0"}) as gateway,
