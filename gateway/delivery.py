@@ -30,6 +30,9 @@ LEASE_S = 60.0
 
 LONGEST_BACKOFF_S = 60.0
 
+#: also for a platform that asks for no wait at all
+LEAST_WAIT_S = 0.25
+
 #: about three days at the longest backoff
 MOST_ATTEMPTS = 5_000
 
@@ -219,7 +222,7 @@ class Delivery:
         self._emit(Event.REPLY_SENT, reply, sent_id=sent_id)
 
     async def _postpone(self, reply: Reply, reason: str, after_s: float | None) -> None:
-        delay_s = backoff_s(reply.attempts) if after_s is None else after_s
+        delay_s = backoff_s(reply.attempts) if after_s is None else max(after_s, LEAST_WAIT_S)
         await self._store.outbox.postpone(reply, delay_s, reason)
         self._emit(Event.REPLY_POSTPONED, reply, reason=reason, delay_s=round(delay_s, 2))
 

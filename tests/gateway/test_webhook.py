@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import time
@@ -221,6 +222,36 @@ async def test_a_body_over_a_mebibyte_is_a_413(edge: Edge) -> None:
     assert answer.json()["error"]["type"] == "too_large"
     endless = await edge.client.post(signed.path, content=b"x" * 20_000_000, headers=signed.headers)
     assert endless.status_code == 413
+
+
+async def raw_answer(edge: Edge, request: bytes) -> bytes:
+    """Send bytes over a socket of their own and return all that comes back."""
+    host, port = edge.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    await writer.drain()
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+async def test_a_body_that_does_not_come_is_a_408(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is closed."""
+    monkeypatch.setattr("gateway.webhook.BODY_TIMEOUT_S", 0.1)
+    answer = await raw_answer(edge, b"POST /webhooks/standard HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_hostile_hosts_and_paths_are_no_error_of_ours(edge: Edge) -> None:
+    """They are refused, or sent to the path without its last slash, which is as well."""
+    hosts = [b"[", b"a b", b"\xff", b"", b"x" * 5000, b"//evil/?#"]
+    paths = [b"standard", b"%ff%00", b"..%2f", b"x" * 5000]
+    for host, path in itertools.product(hosts, paths):
+        lines = [b"POST /webhooks/%s HTTP/1.1" % path, b"Host: " + host, b"Content-Length: 2", b"Connection: close"]
+        status = (await raw_answer(edge, b"\r\n".join([*lines, b"", b"{}"]))).split(b" ")[1]
+        assert status.startswith(b"4") or status == b"307", (host, path)
 
 
 async def test_a_body_of_a_mebibyte_is_read(edge: Edge) -> None:
