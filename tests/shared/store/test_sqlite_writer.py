@@ -1,0 +1,161 @@
+"""How the embedded engine works: one thread, shared commits, index walks, private files, and a door that picks it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+import pkgutil
+import re
+import threading
+import time
+from pathlib import Path
+
+import apsw
+import pytest
+
+from shared.store import open_store
+from shared.store.sqlite import tables
+from shared.store.sqlite.engine import SqliteStore
+from shared.store.sqlite.ledger import Ledger
+from shared.store.sqlite.schema import MIGRATIONS
+from tests.shared.store.bench import Bench, ended, sqlite
+
+#: statements that walk a whole table or index, and may: at the start, or because they list all there is
+WALKS = {("inbox", "COUNT_WAITING"), ("pairings", "WAITING")}
+
+
+def statements() -> list[tuple[str, str, str]]:
+    """Return (table, name, sql) of every statement of the table modules."""
+    found = []
+    for module in pkgutil.iter_modules(tables.__path__):
+        names = vars(importlib.import_module(f"{tables.__name__}.{module.name}"))
+        found += [(module.name, name, sql) for name, sql in names.items() if name.isupper() and isinstance(sql, str)]
+    return found
+
+
+@pytest.mark.parametrize(("table", "name", "sql"), statements(), ids=lambda value: value if len(value) < 30 else "")
+def test_no_statement_grows_with_all_sessions(table: str, name: str, sql: str) -> None:
+    db = apsw.Connection(":memory:")
+    db.execute(";".join(MIGRATIONS))
+    plan = [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))]
+    db.close()
+    scans = [line for line in plan if line.startswith("SCAN") and line != "SCAN CONSTANT ROW"]
+    if (table, name) in WALKS:
+        return
+    # A walk in index order that stops at its limit is none over all rows.
+    limited = "LIMIT" in sql or "EXISTS" in sql
+    assert all(limited and "INDEX" in line for line in scans), plan
+    assert not any("TEMP B-TREE" in line for line in plan), plan
+
+
+def test_every_statement_says_what_it_is_for() -> None:
+    for module in Path(tables.__path__[0]).glob("*.py"):
+        lines = module.read_text().splitlines()
+        for above, line in itertools.pairwise(lines):
+            if re.match(r"[A-Z_]+ = \"", line):
+                assert above.startswith("# "), f"{module.name}: {line}"
+
+
+async def test_callers_at_once_share_commits(tmp_path: Path) -> None:
+    bench = Bench(sqlite, tmp_path)
+    store = await bench.open()
+    assert isinstance(store, SqliteStore)
+    commits = itertools.count()
+    await store.writer.run(lambda ledger: ledger.db.set_commit_hook(lambda: next(commits) < 0))
+    await asyncio.gather(*(bench.accept(f"a:b:{number}") for number in range(400)))
+    await bench.close()
+    assert 0 < next(commits) < 40
+
+
+async def test_the_loop_goes_on_while_the_store_is_busy(tmp_path: Path) -> None:
+    bench = Bench(sqlite, tmp_path)
+    store = await bench.open()
+    assert isinstance(store, SqliteStore)
+    threads = []
+
+    def hang(_: Ledger) -> None:
+        threads.append(threading.current_thread())
+        time.sleep(0.3)
+
+    busy = asyncio.ensure_future(store.writer.run(hang))
+    turns = 0
+    while not busy.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    await bench.close()
+    assert turns > 50
+    assert threads != [threading.current_thread()]
+
+
+async def test_the_log_is_copied_back_into_the_database(tmp_path: Path) -> None:
+    bench = Bench(sqlite, tmp_path)
+    store = await bench.open()
+    for _ in range(40):
+        claim = await bench.accept_and_claim()
+        await store.claims.settle(claim.ref, ended("", messages=(b"x" * 1_000_000,)))
+    await store.check()
+    log_size = (tmp_path / "data" / "gatehouse.db-wal").stat().st_size
+    await bench.close()
+    assert log_size < 20_000_000
+
+
+def mode(path: Path) -> int:
+    """Return who may do what with a file."""
+    return path.stat().st_mode & 0o777
+
+
+def modes(directory: Path) -> dict[str, int]:
+    """Return the same of every file in a directory."""
+    return {path.name: mode(path) for path in directory.iterdir()}
+
+
+@pytest.fixture
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory the test works in, which other users may enter."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    return tmp_path
+
+
+async def test_files_are_private(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir(mode=0o755)
+    bench = Bench(sqlite, tmp_path)
+    await bench.open()
+    await bench.accept()
+    found = modes(directory)
+    await bench.close()
+    assert mode(directory) == 0o700
+    assert found == dict.fromkeys(("gatehouse.db", "gatehouse.db-wal", "gatehouse.db-shm", "gatehouse.db.lock"), 0o600)
+
+
+async def test_a_database_url_names_the_file_and_leaves_its_directory_alone(
+    tmp_path: Path, working_directory: Path
+) -> None:
+    for url, path in (("sqlite:///near.db", "near.db"), (f"sqlite:///{tmp_path}/far.db", "far.db")):
+        store = open_store(url, tmp_path / "data", inbox_limit=10)
+        await store.open()
+        await store.close()
+        assert path in modes(tmp_path)
+    assert mode(working_directory) == 0o755
+    assert "data" not in modes(tmp_path)
+
+
+async def test_the_working_directory_is_not_closed_to_others(working_directory: Path) -> None:
+    store = open_store("", Path(), inbox_limit=10)
+    await store.open()
+    await store.close()
+    assert mode(working_directory) == 0o755
+
+
+async def test_a_database_of_every_earlier_schema_is_brought_forward(tmp_path: Path) -> None:
+    for version in range(1, len(MIGRATIONS) + 1):
+        path = tmp_path / f"{version}.db"
+        db = apsw.Connection(str(path))
+        db.execute(";".join(MIGRATIONS[:version]) + f"; PRAGMA user_version = {version}")
+        db.close()
+        store = open_store(f"sqlite:///{path}", tmp_path, inbox_limit=10)
+        await store.open()
+        await store.check()
+        await store.close()

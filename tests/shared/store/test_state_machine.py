@@ -1,0 +1,187 @@
+"""Any order of accepts, claims, renewals, ended leases, restarts, jumping clocks and stale owners, against a model."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from shared.errors import InboxFull, StaleClaim
+from shared.messages import Claim, Dead, Ended, Outcome, Parked, Retry, TurnStatus
+from tests.shared.store.bench import ENGINES, Bench, ended
+
+T = TypeVar("T")
+
+LIMIT = 8
+SESSIONS = ("a:b:1", "a:b:2", "a:b:3")
+KEYS = ("k1", "k2", "k3", "k4", "k5", "k6")
+OUTCOMES: tuple[Outcome, ...] = (
+    ended("hello"),
+    ended("late", status=TurnStatus.TIMED_OUT),
+    Parked(),
+    Retry(0, 1, suspect=False, error="died"),
+    Retry(10, 2, suspect=True, error="died"),
+    Dead(3, "died", "sorry"),
+)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Drives one database; the model is the queue of each session, its owner, and what was answered."""
+
+    engine: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = Path(tempfile.mkdtemp())
+        self.bench = Bench(ENGINES[self.engine], self.directory)
+        self.run(self.bench.open(LIMIT))
+        self.queues: dict[str, list[str]] = {session: [] for session in SESSIONS}
+        self.keys: dict[tuple[str, str], str] = {}
+        self.owners: dict[str, Claim] = {}
+        self.claims: list[Claim] = []
+        self.history: dict[str, list[bytes]] = {session: [] for session in SESSIONS}
+        self.answers: dict[str, list[str]] = {session: [] for session in SESSIONS}
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        """Whatever happened, all that waits can still be claimed, ended and sent."""
+        for number in range(4 * LIMIT):
+            self.pass_time(31)
+            self.claim("h3", len(SESSIONS), suspects=bool(number % 2))
+            for claim in list(self.owners.values()):
+                self.settle(self.claims.index(claim), OUTCOMES[0])
+        assert not any(self.queues.values())
+        self.send()
+        assert not any(self.answers.values())
+        self.run(self.bench.close())
+        self.runner.close()
+        shutil.rmtree(self.directory)
+
+    @rule(session=st.sampled_from(SESSIONS), key=st.sampled_from(KEYS))
+    def accept(self, session: str, key: str) -> None:
+        arrival = self.bench.arrival(session, dedupe=key)
+        known = self.keys.get((session, key))
+        waiting = sum(map(len, self.queues.values()))
+        try:
+            receipt = self.run(self.bench.store.inbox.accept(arrival))
+        except InboxFull:
+            assert known is None
+            assert waiting == LIMIT
+            return
+        assert receipt.duplicate == (known is not None)
+        assert receipt.message_id == (known or arrival.id)
+        if not known:
+            self.keys[session, key] = arrival.id
+            self.queues[session].append(arrival.id)
+
+    @rule(host=st.sampled_from(("h1", "h2")), limit=st.integers(1, 3), suspects=st.booleans())
+    def claim(self, host: str, limit: int, suspects: bool) -> None:
+        for claim in self.run(self.bench.store.claims.claim(host, limit, 30, suspects=suspects)):
+            session, (message,) = claim.ref.session, claim.messages
+            assert message.id == self.queues[session][0]
+            assert message.suspect == suspects
+            assert all(claim.ref.epoch > earlier.ref.epoch for earlier in self.claims)
+            self.owners[session] = claim
+            self.claims.append(claim)
+
+    @rule(number=st.integers(0, 99), outcome=st.sampled_from(OUTCOMES))
+    def settle(self, number: int, outcome: Outcome) -> None:
+        if not self.claims:
+            return
+        claim = self.claims[number % len(self.claims)]
+        session = claim.ref.session
+        owner = self.owners.get(session) == claim
+        if isinstance(outcome, Ended):
+            outcome = ended(outcome.text, status=outcome.status, messages=(claim.messages[0].id.encode(),))
+        try:
+            self.run(self.bench.store.claims.settle(claim.ref, outcome))
+        except StaleClaim:
+            assert not owner
+            return
+        assert owner
+        del self.owners[session]
+        self._record(session, outcome)
+
+    def _record(self, session: str, outcome: Outcome) -> None:
+        if isinstance(outcome, Ended | Dead):
+            self.queues[session].pop(0)
+            self.answers[session].append(outcome.text)
+        if isinstance(outcome, Ended):
+            self.history[session] += outcome.messages
+
+    @rule(seconds=st.sampled_from((1, 11, 31)))
+    def pass_time(self, seconds: float) -> None:
+        self.bench.clock.now += seconds
+
+    @rule(host=st.sampled_from(("h1", "h2")))
+    def lose_hosts(self, host: str) -> None:
+        lost = self.run(self.bench.store.claims.adopt(host))
+        assert lost <= len(self.owners)
+        self._forget_lost_owners()
+
+    @rule(seconds=st.sampled_from((1, 40, 86_400, 10_000_000)))
+    def set_clock_back(self, seconds: float) -> None:
+        self.bench.clock.now -= seconds
+
+    @rule(host=st.sampled_from(("h1", "h2")))
+    def renew(self, host: str) -> None:
+        refs = [claim.ref for claim in self.claims]
+        lost = self.run(self.bench.store.claims.renew(host, refs, 30))
+        held = [ref for ref in refs if ref not in lost]
+        assert all(self.owners[ref.session].ref == ref for ref in held)
+
+    @rule()
+    def reopen(self) -> None:
+        self.run(self.bench.open(LIMIT))
+
+    @rule()
+    def send(self) -> None:
+        for reply in self.run(self.bench.send_all()):
+            assert reply.text == self.answers[reply.session].pop(0)
+
+    @rule(session=st.sampled_from(SESSIONS))
+    def delete(self, session: str) -> None:
+        if not (self.queues[session] or self.history[session]):
+            return
+        self.run(self.bench.store.sessions.delete(session))
+        self.queues[session], self.history[session], self.answers[session] = [], [], []
+        self.owners.pop(session, None)
+
+    def _forget_lost_owners(self) -> None:
+        """An owner whose lease ended is none any more once the session was given to nobody."""
+        for session in list(self.owners):
+            if not self.run(self.bench.store.sessions.summary(session)).running:
+                del self.owners[session]
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        assert self.run(self.bench.store.inbox.waiting()) == sum(map(len, self.queues.values()))
+        for session, messages in self.history.items():
+            assert list(self.run(self.bench.store.sessions.conversation(session)).messages) == messages
+        self._forget_lost_owners()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_order_of_events_breaks_the_store(engine: str) -> None:
+    machine = type("Machine", (StoreMachine,), {"engine": engine})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
