@@ -45,6 +45,14 @@ class Equipment(msgspec.Struct, frozen=True):
     log: SessionLog
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """The conversation before a turn; ``todo`` is the turn's own to change."""
+
+    messages: tuple[bytes, ...]
+    todo: TodoStore
+    repaired: bool
+
+
 class RunningTurn(Progress):
     """Runs one RunTurn frame to its TurnDone frame, on the child's loop."""
 
@@ -95,12 +103,13 @@ class RunningTurn(Progress):
             self._history.set_result(history)
 
     async def _outcome(self) -> Ended | Parked:
-        session = self._equipment.cache.get(self._frame.session, self._frame.version) or await self._ask_host()
-        if session is None:
+        known = self._recall() or await self._ask_host()
+        if known is None:
             return Parked()
         latest = next((step.todo for step in reversed(self._frame.steps) if step.todo is not None), None)
-        todo = session.todo if latest is None else TodoStore.from_bytes(latest)
-        self._turn = Turn(self._request(session), self._equipment.model, self._equipment.toolbox, todo, self)
+        todo = known.todo if latest is None else TodoStore.from_bytes(latest)
+        request = self._request(known)
+        self._turn = Turn(request, self._equipment.model, self._equipment.toolbox, todo, self)
         if self._interrupted:
             self._turn.interrupt()
         if self._parked:
@@ -112,7 +121,11 @@ class RunningTurn(Progress):
             )
         return outcome
 
-    async def _ask_host(self) -> CachedSession | None:
+    def _recall(self) -> _Known | None:
+        cached = self._equipment.cache.get(self._frame.session, self._frame.version)
+        return None if cached is None else _Known(cached.messages, cached.todo, repaired=True)
+
+    async def _ask_host(self) -> _Known | None:
         """Ask for the conversation; None if the session has moved on, so that this claim is stale."""
         self._voice.send(NeedHistory(self._frame.turn))
         async with asyncio.timeout_at(self._ends_at):
@@ -120,15 +133,16 @@ class RunningTurn(Progress):
         if history.version != self._frame.version:
             return None
         todo = adopted(history.messages) if history.todo is None else TodoStore.from_bytes(history.todo)
-        return CachedSession(history.messages, todo)
+        return _Known(history.messages, todo, repaired=False)
 
-    def _request(self, session: CachedSession) -> TurnRequest:
+    def _request(self, known: _Known) -> TurnRequest:
         frame, config = self._frame, self._equipment.config
         return TurnRequest(
             session=frame.session,
             message_id=frame.message_id,
             texts=frame.texts,
-            history=session.messages,
+            history=known.messages,
+            repaired=known.repaired,
             steps=frame.steps,
             system=config.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),

@@ -43,7 +43,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     ``history`` is the conversation before it (transcript messages, oldest first); ``texts`` are the sender's new
     words, one user message each; ``steps`` are finished ones of an earlier attempt, not to be run again (their
     messages include the user's); ``deadline_s`` bounds the turn, ``api_timeout_s`` one model call;
-    ``window_tokens`` is how much of the transcript a model is shown.
+    ``window_tokens`` is how much of the transcript a model is shown; ``repaired`` says that every tool call of the
+    history is known to have its result.
     """
 
     session: str
@@ -56,6 +57,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     api_timeout_s: float = 300.0
     window_tokens: int = WINDOW_TOKENS
     step_limit: int = STEP_LIMIT
+    repaired: bool = False
 
 
 class Progress:
@@ -96,7 +98,9 @@ class Turn:
         asked = [transcript.user(sound_text(text)) for text in request.texts]
         self.messages = [message for step in request.steps for message in step.messages] or list(asked)
         self.usage = Usage()
-        self.shown = window(repair([*request.history, *self.messages]), request.window_tokens)
+        whole = [*request.history, *self.messages]
+        self.shown = window(whole if request.repaired else repair(whole), request.window_tokens)
+        self._shown_tokens = sum(map(estimate_tokens, self.shown))
         self._number = request.steps[-1].number + 1 if request.steps else 1
         self._step_messages: list[bytes] = [] if request.steps else list(asked)
         self._step_usage = Usage()
@@ -170,7 +174,7 @@ class Turn:
         try:
             return await self._call_model()
         except ContextTooLong:
-            self.shown = window(self.shown, sum(map(estimate_tokens, self.shown)) // 2)
+            self._cut(self._shown_tokens // 2)
             return await self._call_model()
 
     async def _call_model(self) -> ModelReply:
@@ -227,7 +231,7 @@ class Turn:
         self._number += 1
         self._step_messages.clear()
         self._step_usage = Usage()
-        self.shown = window(self.shown, self._request.window_tokens)
+        self._cut(self._request.window_tokens)
         self._progress.step_done(step)
 
     def _end(self, status: TurnStatus, text: str, error: str = "") -> Ended:
@@ -237,7 +241,13 @@ class Turn:
         todo = self._todo.take_change()
         return Ended(status, text, tuple(self._step_messages), todo, self._step_usage, error=error)
 
+    def _cut(self, budget_tokens: int) -> None:
+        if self._shown_tokens > budget_tokens:
+            self.shown = window(self.shown, budget_tokens)
+            self._shown_tokens = sum(map(estimate_tokens, self.shown))
+
     def _add(self, message: bytes) -> None:
+        self._shown_tokens += estimate_tokens(message)
         for transcript_part in (self.messages, self._step_messages, self.shown):
             transcript_part.append(message)
 

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from shared.events import Event
+from shared.events import Event, Say
 
 THREAD_LIMIT = 64
 LEAK_GRACE_S = 1.0
@@ -69,7 +69,7 @@ class _ToolThread(threading.Thread):
 class ToolThreads:
     """Runs sync tools in at most ``limit`` threads at once; one loop uses it, and all its state is touched there."""
 
-    def __init__(self, say: Callable[..., None], limit: int = THREAD_LIMIT, leak_grace_s: float = LEAK_GRACE_S) -> None:
+    def __init__(self, say: Say, limit: int = THREAD_LIMIT, leak_grace_s: float = LEAK_GRACE_S) -> None:
         self._say = say
         self._limit = limit
         self._leak_grace_s = leak_grace_s

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import SettingsError, ToolError
-from shared.events import Event
+from shared.events import Event, Field, Say
 from worker.agent.models.port import ToolCall, ToolSpec
 from worker.tools import builtin
 from worker.tools.context import ToolContext
@@ -22,6 +22,10 @@ from worker.tools.schema import Parameters, description
 from worker.tools.threads import ToolThreads
 
 Run = Callable[[str, ToolContext], Awaitable[object]]
+
+
+def _say_nothing(event: Event, **fields: Field) -> None:
+    """Drop the event."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -39,7 +43,7 @@ class Toolbox:
     a module that cannot be imported or a function that cannot be a tool.
     """
 
-    def __init__(self, modules: Iterable[str] = (), say: Callable[..., None] = lambda *_, **__: None) -> None:
+    def __init__(self, modules: Iterable[str] = (), say: Say = _say_nothing) -> None:
         self._say = say
         self._threads = ToolThreads(say)
         self._stray: set[asyncio.Task[bytes]] = set()

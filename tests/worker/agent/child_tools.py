@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import subprocess
@@ -44,6 +45,13 @@ async def block_the_loop() -> str:
 def hold_the_gil() -> str:
     """Hold the interpreter's lock in C for ever, in a thread."""
     return str(re.match(r"(a+)+$", "a" * 64 + "b"))
+
+
+@tool
+def complain(about: str) -> str:
+    """Write a warning to the log, as libraries do."""
+    logging.getLogger("some.library").warning("something is wrong with %s", about)
+    return "told"
 
 
 @tool(output_limit_bytes=1 << 30)

@@ -240,6 +240,13 @@ async def test_a_conversation_that_cannot_be_read_fails_its_turn_alone(child: Ch
     assert (await child.ended(child.run_turn("two"))).status is TurnStatus.REPLIED
 
 
+async def test_warnings_of_libraries_reach_the_host_without_secrets(child: ChildProcess) -> None:
+    await child.ended(child.run_turn(call("complain", about=KEY)))
+    await until(lambda: bool(child.said("worker_said")))
+    fields = child.said("worker_said")[0].fields
+    assert fields == {"logger": "some.library", "level": "warning", "text": "something is wrong with ***"}
+
+
 async def test_the_log_holds_every_message_and_the_end(child: ChildProcess, config: WorkerConfig) -> None:
     turn = child.run_turn(call("roll", sides=6))
     await child.ended(turn)
