@@ -9,21 +9,22 @@ copy the thread's locks without the thread. ``WARMED_BY`` is the process that di
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import signal
+
+import httpx2
 
 for _signum in (signal.SIGTERM, signal.SIGINT):
     signal.signal(_signum, signal.SIG_IGN)
 
-import httpx2  # noqa: E402
-
-import worker.agent.child  # noqa: E402
-import worker.agent.models.anthropic  # noqa: E402
-import worker.agent.models.offline  # noqa: E402
-import worker.agent.models.openai  # noqa: E402
+# with these come the SDKs, their aiohttp transport, uvloop, msgspec and cachetools
+for _name in ("child", "models.anthropic", "models.offline", "models.openai"):
+    importlib.import_module(f"worker.agent.{_name}")
 
 #: what every model client verifies servers with; making one takes longer than starting a worker
 TLS_CONTEXT = httpx2.create_ssl_context()
+
 WARMED_BY = os.getpid()
 
 gc.collect()
