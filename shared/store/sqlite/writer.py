@@ -147,6 +147,8 @@ class Writer:
         """
         waiting = ledger.waiting
         try:
+            if ledger.db.in_transaction:
+                ledger.db.execute("ROLLBACK")  # one that failed before
             ledger.db.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             return _refuse(jobs, error)
@@ -195,10 +197,11 @@ def _run_one(ledger: Ledger, job: Job) -> Answer:
 
 
 def _roll_back(ledger: Ledger, waiting: int) -> None:
-    """Undo the transaction, unless the database already did so by itself."""
+    """Undo the transaction, unless the database already did so by itself; what fails is tried again before the next."""
     ledger.waiting = waiting
     if ledger.db.in_transaction:
-        ledger.db.execute("ROLLBACK")
+        with contextlib.suppress(apsw.Error):
+            ledger.db.execute("ROLLBACK")
 
 
 def _refuse(jobs: list[Job], cause: apsw.Error | _HalfDone) -> list[Answer]:

@@ -25,7 +25,6 @@ from shared.store.sqlite.ledger import Ledger
 from shared.store.sqlite.schema import MIGRATIONS
 from tests.shared.store.acceptor import Report
 from tests.shared.store.bench import Bench, ended, sqlite
-from tests.shared.store.faulty_disk import FaultyDisk, faulty_disk
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -180,71 +179,6 @@ class TestFull:
 def limit_pages(ledger: Ledger, pages: int) -> None:
     """Let the database have no more pages than this, or than it has now."""
     ledger.db.pragma("max_page_count", max(pages, ledger.db.pragma("page_count")))
-
-
-class TestFaultyDisk:
-    """Whatever the disk says, and whether it says it on a write or only on the sync of the commit."""
-
-    @pytest.fixture
-    def disk(self) -> Iterator[FaultyDisk]:
-        """The disk that the bench's database is on."""
-        with faulty_disk() as disk:
-            yield disk
-
-    @pytest.mark.parametrize("when", ["on_write", "on_sync"])
-    @pytest.mark.parametrize("fault", [apsw.FullError, apsw.IOError, apsw.ReadOnlyError, apsw.CorruptError])
-    async def test_a_commit_that_fails_is_acknowledged_to_nobody(
-        self, tmp_path: Path, disk: FaultyDisk, when: str, fault: type[apsw.Error]
-    ) -> None:
-        bench = Bench(sqlite, tmp_path)
-        store = await bench.open()
-        kept = await bench.accept("a:b:kept")
-        claim = await bench.claim_one()
-        setattr(disk, when, fault("the disk is broken"))
-        arrivals = [bench.arrival(f"a:b:{n}") for n in range(30)]
-        writes = [store.claims.settle(claim.ref, ended("hello")), *(store.inbox.accept(a) for a in arrivals)]
-        results = await asyncio.gather(*writes, return_exceptions=True)
-        assert all(isinstance(result, StoreUnavailable) for result in results)
-        with pytest.raises(StoreUnavailable):
-            await store.check()
-        assert await store.inbox.waiting() == 1
-        assert (await store.inbox.trace(kept)).running
-
-        disk.mend()
-        await store.check()
-        await store.claims.settle(claim.ref, ended("hello"))
-        receipts = [await store.inbox.accept(arrival) for arrival in arrivals]
-        assert not any(receipt.duplicate for receipt in receipts)
-        store = await bench.open()
-        assert await store.inbox.waiting() == 30
-        await bench.close()
-
-    async def test_a_disk_that_fails_again_and_again_loses_nothing_it_acknowledged(
-        self, tmp_path: Path, disk: FaultyDisk
-    ) -> None:
-        bench = Bench(sqlite, tmp_path)
-        store = await bench.open(inbox_limit=5000)
-        accepted: list[str] = []
-
-        async def caller(name: int) -> None:
-            for number in range(60):
-                with contextlib.suppress(StoreUnavailable):
-                    accepted.append(await bench.accept(f"a:{name}:{number % 3}"))
-
-        async def breaker(callers: asyncio.Future[list[None]]) -> None:
-            while not callers.done():
-                disk.on_sync = None if disk.on_sync else apsw.FullError("the disk is full")
-                await asyncio.sleep(0.002)
-
-        callers = asyncio.gather(*(caller(name) for name in range(16)))
-        await breaker(callers)
-        disk.mend()
-        store = await bench.open()
-        assert 0 < len(accepted) < 16 * 60
-        assert await store.inbox.waiting() == len(accepted)
-        for message in accepted:
-            assert (await store.inbox.trace(message)).state == "waiting"
-        await bench.close()
 
 
 class TestReadOnly:
