@@ -25,6 +25,9 @@ from shared.store.port import Store
 
 MOST_AT_ONCE = 128
 
+#: how many are begun in one go: the loop sees to others in between
+BEGUN_AT_ONCE = 8
+
 #: covers three exchanges of 15 s: the first, one more as plain text, one more to a new address
 LEASE_S = 60.0
 
@@ -123,7 +126,7 @@ class Delivery:
         if not free:
             return None
         try:
-            replies = await self._store.outbox.due(self._host, free, LEASE_S)
+            replies = await self._store.outbox.due(self._host, min(free, BEGUN_AT_ONCE), LEASE_S)
             next_s = await self._store.outbox.next_due_in_s()
         except StoreUnavailable as error:
             return self._store_failed(error)
@@ -134,7 +137,7 @@ class Delivery:
             task.add_done_callback(self._sent_one)
         if not self._sending and next_s != 0:
             self._idle.set()
-        return None if next_s is None else max(next_s, 0.01)
+        return None if next_s is None else max(next_s, 0.001)
 
     def _sent_one(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)

@@ -1,17 +1,25 @@
-"""Sends one request to a platform and reads its answer, bounded in time and size; follows no redirect."""
+"""Sends one request to a platform and reads its answer, bounded in time and size; follows no redirect.
+
+It is aiohttp and not httpx2: a request costs the gateway's loop 0.15 ms and not 2 ms, and with a hundred at once the
+loop would otherwise be late by 300 ms.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
-import httpx2
+import aiohttp
 import msgspec
+from yarl import URL
 
 from gateway.platforms.port import Answer, Call
 
 #: a whole exchange, from connecting to the last byte of the answer
 EXCHANGE_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
+
+#: how long an idle connection is kept; shorter than the servers' own limits, which would break a send
+KEPT_S = 10.0
 
 #: what is read of an answer
 MOST_ANSWER_BYTES = 65_536
@@ -30,15 +38,15 @@ class NoAnswer(msgspec.Struct, frozen=True):
 
 
 class PlatformClient:
-    """The gateway's HTTP client; ``most_connections`` bounds how many exchanges run at once."""
+    """The gateway's HTTP client, made inside its loop; ``most_connections`` bounds how many exchanges run at once."""
 
     def __init__(self, most_connections: int) -> None:
-        self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(EXCHANGE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            limits=httpx2.Limits(max_connections=most_connections, max_keepalive_connections=64, keepalive_expiry=20),
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=most_connections, keepalive_timeout=KEPT_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             headers={"user-agent": "Gatehouse", "accept-encoding": "identity"},
-            follow_redirects=False,
-            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
         )
 
     async def send(self, call: Call) -> Answer | NotSent | NoAnswer:
@@ -46,23 +54,26 @@ class PlatformClient:
         try:
             async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
                 return await self._exchange(call)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return NotSent(f"could not connect ({type(error).__name__})")
         except TimeoutError:
             return NoAnswer(f"no answer in {EXCHANGE_TIMEOUT_S:g} s")
-        except httpx2.TransportError as error:
+        except aiohttp.ClientError as error:
             return NoAnswer(f"the connection broke ({type(error).__name__})")
 
     async def _exchange(self, call: Call) -> Answer:
-        request = self._client.stream(call.method, call.url, headers=dict(call.headers), content=call.body)
+        url = URL(call.url, encoded=True)
+        request = self._session.request(call.method, url, headers=call.headers, data=call.body, allow_redirects=False)
         async with request as response:
-            body = b""
-            async for piece in response.aiter_raw():
+            body = bytearray()
+            async for piece in response.content.iter_any():
                 body += piece
                 if len(body) >= MOST_ANSWER_BYTES:
+                    response.close()  # what is left of it is not waited for
                     break
-            return Answer(response.status_code, response.headers, body[:MOST_ANSWER_BYTES])
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, headers, bytes(body[:MOST_ANSWER_BYTES]))
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        await self._session.close()
