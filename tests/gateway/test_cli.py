@@ -20,7 +20,7 @@ def command(data_dir: Path, *arguments: str, port: int = 0) -> subprocess.Comple
         cwd=data_dir,
         env={
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "GATEHOUSE_DATA_DIR": str(data_dir),
             "PORT": str(port),
         },

@@ -26,7 +26,7 @@ def run_gateway(data_dir: Path, *arguments: str, **environment: str) -> subproce
         cwd=data_dir,
         env={
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "GATEHOUSE_DATA_DIR": str(data_dir / "data"),
             "GATEHOUSE_WORKERS": "0",
             "PORT": "0",
@@ -128,7 +128,7 @@ def test_a_signal_ends_it_with_status_0_and_leaves_no_process(tmp_path: Path, nu
 def test_a_signal_before_the_workers_are_ready_ends_it_too(tmp_path: Path) -> None:
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "PORT": "0",
         "GATEHOUSE_DATA_DIR": str(tmp_path),
         "GATEHOUSE_WORKERS": "1",
@@ -186,7 +186,7 @@ def test_the_worker_command_explains_itself_without_a_shared_database(tmp_path: 
         [sys.executable, "-m", "worker"],
         check=False,
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=30,
