@@ -160,7 +160,8 @@ class WebhookDoor:
     def _turn_away(self, platform: Adapter, inbound: Inbound, admission: Admission) -> str:
         event = Event.STRANGER if admission is Admission.STRANGER else Event.MESSAGE_REFUSED
         self._events.emit(event, platform=platform.name, user=inbound.user, reason=NOT_ADMITTED[admission])
-        self._on_accepted()  # a pairing code may wait to be sent
+        if admission is Admission.STRANGER:
+            self._on_accepted()  # a pairing code may wait to be sent
         return ""
 
     def _reject(

@@ -244,6 +244,20 @@ async def test_a_body_that_does_not_come_is_a_408(edge: Edge, monkeypatch: pytes
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
+async def test_a_sender_that_leaves_before_its_body_is_complete_is_counted(edge: Edge) -> None:
+    """Nothing of it is accepted, and it is no error of ours."""
+    host, port = edge.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /webhooks/standard HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(10):
+        while not edge.events.counts[Event.WEBHOOK_REJECTED]:  # noqa: ASYNC110 - the count has no waiter
+            await asyncio.sleep(0.01)
+    assert not edge.events.counts[Event.REQUEST_FAILED]
+
+
 async def test_hostile_hosts_and_paths_are_no_error_of_ours(edge: Edge) -> None:
     """They are refused, or sent to the path without its last slash, which is as well."""
     hosts = [b"[", b"a b", b"\xff", b"", b"x" * 5000, b"//evil/?#"]
