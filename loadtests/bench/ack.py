@@ -6,18 +6,16 @@ BENCH_REQUESTS and BENCH_ROUNDS shorten or lengthen it.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvloop
 
-from loadtests.gateway_process import ROOT, GatewayProcess
+from loadtests.gateway_process import GatewayProcess
 from loadtests.measuring import interleaved, percentile, pin, print_table
 from loadtests.platform import platform_environment
+from loadtests.program import running_program
 from loadtests.raw_load import Burst, burst, wire_bytes
 from loadtests.sender import Sender
 
@@ -26,18 +24,6 @@ REQUESTS = int(os.environ.get("BENCH_REQUESTS", "8000"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
 SESSIONS = 500
 TEXT = "a message as people write them, " * 4
-
-
-@contextmanager
-def bare_route() -> Iterator[tuple[str, int]]:
-    """Run the bare route as its own process; yields its url and process id."""
-    command = [sys.executable, "-m", "loadtests.bare_route"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()[-1], process.pid
-        finally:
-            process.kill()
 
 
 def accepting_gateway(data_dir: Path) -> GatewayProcess:
@@ -69,11 +55,11 @@ def main() -> None:
     sender = Sender()
     with ExitStack() as stack:
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bare_url, bare_pid = stack.enter_context(bare_route())
+        bare = stack.enter_context(running_program("loadtests.bare_route"))
         gateway = stack.enter_context(accepting_gateway(data_dir))
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        pinned = len(cores) > 1 and pin(cores[0], bare_pid) and pin(cores[0], gateway.pid) and pin(cores[1])
-        contenders = {"bare route, no store": Contender(bare_url, sender), "gateway": Contender(gateway.url, sender)}
+        pinned = len(cores) > 1 and pin(cores[0], bare.pid) and pin(cores[0], gateway.pid) and pin(cores[1])
+        contenders = {"bare route, no store": Contender(bare.url, sender), "gateway": Contender(gateway.url, sender)}
         warm = {name: contender.measure for name, contender in contenders.items()}
         uvloop.run(interleaved(1, warm))
         for contender in contenders.values():
