@@ -9,7 +9,6 @@ It knows no turn and no store. The pool listens: a worker was placed, said a fra
 from __future__ import annotations
 
 import asyncio
-import atexit
 import functools
 import os
 import socket
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 import multiprocess
-from multiprocess import reduction
+from multiprocess import reduction, util
 
 from shared.events import Event, Events, Say
 from worker.channel import Drain, ToPool, WorkerConfig, child_main
@@ -30,8 +29,8 @@ from worker.pool.snapshot import WorkerState
 from worker.pool.verdict import Cause, Death
 from worker.shared_page import SharedPage, anonymous_file
 
-#: what the fork server imports before it forks; the second one freezes what it made
-PRELOAD = ["worker.channel", "worker.agent.warm"]
+#: what the fork server imports before it forks; the last one freezes what it made
+PRELOAD = ["worker.channel", "worker.orphans", "worker.agent.warm"]
 #: how long a start may take until the worker is ready, in seconds
 START_TIMEOUT_S = 60.0
 #: a worker that ends sooner than this after its start without a finished turn counts as a start that failed, seconds
@@ -130,6 +129,7 @@ class Supervisor:
         self._leaving: set[WorkerProcess] = set()
         self._burials: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._at_exit: util.Finalize | None = None
         self._nursery = Nursery(
             config,
             events,
@@ -154,7 +154,7 @@ class Supervisor:
     def start(self) -> None:
         """Begin to fill the slots; returns at once."""
         # a process library left alone would wait at exit for children that wait for their parent
-        atexit.register(self.kill_all)
+        self._at_exit = util.Finalize(None, self.kill_all, exitpriority=1)
         self.fill()
 
     def fill(self) -> None:
@@ -217,7 +217,8 @@ class Supervisor:
             await worker.gone.wait()
         while self._burials:
             await asyncio.wait(self._burials)
-        atexit.unregister(self.kill_all)
+        if self._at_exit is not None:
+            self._at_exit.cancel()
 
     def kill_all(self) -> None:
         """SIGKILL every process group, in an interpreter that ends without ``close``."""

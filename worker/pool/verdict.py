@@ -91,9 +91,12 @@ def latest_todo(steps: Sequence[Step]) -> bytes | None:
 
 
 def strike(ran: RanTurn, max_attempts: int, death: Death, *, alone: bool) -> Outcome:
-    """Use one attempt: the turn runs again as a suspect, after a while if it was to blame, or is given up."""
+    """Use one attempt: the turn runs again as a suspect, after a while if it was to blame, or is given up.
+
+    One that is only suspected is never given up: alone it shows what it is.
+    """
     attempts = ran.attempts + 1
-    if attempts >= max_attempts:
+    if alone and attempts >= max_attempts:
         return Dead(attempts, death.error, given_up_text(attempts), death.stacks)
     delay_s = min(2.0 ** (attempts - 1), LONGEST_DELAY_S) if alone else 0.0
     return Retry(delay_s, attempts, suspect=True, error=death.error)

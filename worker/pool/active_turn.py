@@ -1,0 +1,95 @@
+"""A turn this host holds the claim of: what it has done so far, and where it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+
+from shared.messages import Claim, ClaimRef, Ended, Step
+from worker.channel import RunTurn
+from worker.pool.process import WorkerProcess
+from worker.pool.snapshot import TurnRow
+from worker.pool.verdict import RanTurn, latest_todo
+
+
+@dataclass(slots=True, eq=False)
+class ActiveTurn:
+    """One claimed turn; owned by the pool.
+
+    ``number`` names it to the worker; ``worker`` is where it runs, None while it waits; ``steps`` are all finished
+    ones, those of earlier attempts first; ``interrupted_mono`` is when its sender stopped it.
+    """
+
+    number: int
+    claim: Claim
+    steps: list[Step] = field(init=False)
+    worker: WorkerProcess | None = None
+    started_at: float = 0.0
+    started_mono: float = 0.0
+    interrupted_mono: float | None = None
+    tool: str = ""
+
+    def __post_init__(self) -> None:
+        self.steps = list(self.claim.steps)
+
+    @property
+    def ref(self) -> ClaimRef:
+        return self.claim.ref
+
+    @property
+    def session(self) -> str:
+        return self.claim.ref.session
+
+    @property
+    def message_id(self) -> str:
+        return self.claim.messages[0].id
+
+    @property
+    def attempts(self) -> int:
+        return self.claim.messages[0].attempts
+
+    def begin(self, worker: WorkerProcess, deadline_s: float) -> RunTurn:
+        """Note that it runs in this worker now; return the frame that says so."""
+        self.worker = worker
+        self.started_at, self.started_mono = time.time(), time.monotonic()
+        return RunTurn(
+            turn=self.number,
+            session=self.session,
+            epoch=self.ref.epoch,
+            version=self.claim.version,
+            message_id=self.message_id,
+            texts=tuple(message.text for message in self.claim.messages),
+            steps=tuple(self.steps),
+            deadline_s=deadline_s,
+            attempt=self.attempts,
+            stream=True,
+            traceparent=self.claim.messages[0].traceparent,
+        )
+
+    def whole(self, last: Ended, worker: str) -> Ended:
+        """Return the outcome of all steps together, given that of the last one."""
+        return msgspec.structs.replace(
+            last,
+            messages=tuple(message for step in self.steps for message in step.messages) + last.messages,
+            todo=last.todo if last.todo is not None else latest_todo(self.steps),
+            usage=sum((step.usage for step in self.steps), last.usage),
+            worker=worker,
+        )
+
+    def ran(self) -> RanTurn:
+        """Return what the verdict on its worker's death has to know."""
+        return RanTurn(self.number, self.attempts, tuple(self.steps), self.interrupted_mono is not None)
+
+    def row(self) -> TurnRow:
+        """Return how it looks from outside."""
+        return TurnRow(
+            message_id=self.message_id,
+            session=self.session,
+            worker=self.worker.n if self.worker else None,
+            started_at=self.started_at,
+            step=len(self.steps) + 1,
+            tool=self.tool,
+            attempt=self.attempts,
+        )

@@ -1,0 +1,147 @@
+"""Takes claims from the store as fast as there is room for them, and keeps their leases alive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from shared.errors import StoreUnavailable
+from shared.events import Event, Events
+from shared.messages import Claim, ClaimRef
+from shared.store.port import Store
+from worker.pool.store_watch import StoreWatch
+
+LEASE_S = 30.0
+RENEW_EVERY_S = 10.0
+#: the longest wait for a wake, in seconds: another host may have left work
+POLL_S = 1.0
+#: the shortest wait after a look that found nothing to take although something is ready
+PAUSE_S = 0.05
+#: claims taken in one transaction at most
+BATCH = 64
+
+
+class Claimer:
+    """Owns the claim loop and the renewals of one host.
+
+    ``room`` tells how many more turns fit, ``wants_suspect`` whether one suspect may run now; ``on_claim`` gets each
+    claim; ``held`` lists the claims to keep; ``on_lost`` is told of each that is not this host's any more.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        events: Events,
+        watch: StoreWatch,
+        host: str,
+        *,
+        room: Callable[[], int],
+        wants_suspect: Callable[[], bool],
+        on_claim: Callable[[Claim], None],
+        held: Callable[[], list[ClaimRef]],
+        on_lost: Callable[[ClaimRef], None],
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._watch = watch
+        self._host = host
+        self._room = room
+        self._wants_suspect = wants_suspect
+        self._on_claim = on_claim
+        self._held = held
+        self._on_lost = on_lost
+        self._wake = asyncio.Event()
+        self._suspects_likely = True
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to claim and to renew."""
+        self._tasks = [
+            asyncio.create_task(self._always(self._claim), name="claims"),
+            asyncio.create_task(self._always(self._renew), name="renewals"),
+        ]
+
+    def wake(self) -> None:
+        """Look again: there may be work, or room."""
+        self._wake.set()
+
+    def expect_suspect(self) -> None:
+        """Look for a suspect at the next look."""
+        self._suspects_likely = True
+        self._wake.set()
+
+    async def stop_claiming(self) -> None:
+        """Take no more claims; those held are still renewed."""
+        await self._end(self._tasks[:1])
+
+    async def close(self) -> None:
+        """Stop altogether."""
+        await self._end(self._tasks)
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _always(self, look: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await look()
+            except StoreUnavailable as error:
+                self._watch.failed(error)
+                await asyncio.sleep(self._watch.pause_s)
+
+    async def _claim(self) -> None:
+        """Take what there is room for, then wait until it is worth looking again."""
+        self._wake.clear()
+        taken = await self._take_suspect()
+        room = self._room()
+        if room > 0:
+            taken += await self._take(min(room, BATCH))
+        self._watch.worked()
+        room = self._room()
+        if not taken or room <= 0:
+            await self._wait(room)
+
+    async def _take(self, count: int, *, suspects: bool = False) -> int:
+        # once asked for, a claim must reach the turn it is for: a cancelled look would leave it to its lease
+        asked = asyncio.ensure_future(self._store.claims.claim(self._host, count, LEASE_S, suspects=suspects))
+        try:
+            claims = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            with suppress(StoreUnavailable):
+                self._begin(await asked)
+            raise
+        return self._begin(claims)
+
+    def _begin(self, claims: list[Claim]) -> int:
+        for claim in claims:
+            self._events.emit(Event.SESSION_CLAIMED, session=claim.ref.session, epoch=claim.ref.epoch)
+            self._on_claim(claim)
+        return len(claims)
+
+    async def _take_suspect(self) -> int:
+        if not self._suspects_likely or not self._wants_suspect():
+            return 0
+        taken = await self._take(1, suspects=True)
+        self._suspects_likely = taken > 0
+        return taken
+
+    async def _wait(self, room: int) -> None:
+        due_s = await self._store.claims.next_ready_in_s() if room > 0 else None
+        wait_s = POLL_S if due_s is None else min(max(due_s, PAUSE_S), POLL_S)
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            self._suspects_likely = True
+
+    async def _renew(self) -> None:
+        await asyncio.sleep(RENEW_EVERY_S)
+        held = self._held()
+        if not held:
+            return
+        for ref in await self._store.claims.renew(self._host, held, LEASE_S):
+            self._on_lost(ref)
+        self._watch.worked()

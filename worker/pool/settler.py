@@ -1,0 +1,112 @@
+"""Writes behind the turns: checkpoints and outcomes, in order per session, until they are committed or stale.
+
+A turn never waits for it, and nothing it was given is lost to a disk that is full for a while: it keeps trying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from shared.errors import StaleClaim, StoreUnavailable
+from shared.events import Event, Events
+from shared.messages import ClaimRef, Dead, Ended, Outcome, Step
+from shared.store.port import Store
+from worker.pool.store_watch import StoreWatch
+
+#: told of a claim that ended: committed with this outcome, or None if it was stale
+OnSettled = Callable[[ClaimRef, Outcome | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class Due:
+    """What is still to be written of one claim."""
+
+    steps: list[Step] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+    @property
+    def is_nothing(self) -> bool:
+        return not self.steps and self.outcome is None
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether the steps are to be written on their own: an end carries them with it."""
+        return bool(self.steps) and not isinstance(self.outcome, Ended | Dead)
+
+
+class Settler:
+    """Owns the writes of this host's claims; ``on_settled`` is called on the loop once a claim has ended."""
+
+    def __init__(self, store: Store, events: Events, watch: StoreWatch, on_settled: OnSettled) -> None:
+        self._store = store
+        self._events = events
+        self._watch = watch
+        self._on_settled = on_settled
+        self._due: dict[ClaimRef, Due] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def refs(self) -> list[ClaimRef]:
+        """The claims with something still to be written."""
+        return list(self._due)
+
+    def checkpoint(self, ref: ClaimRef, step: Step) -> None:
+        """Write a finished step, soon."""
+        self._add(ref).steps.append(step)
+
+    def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
+        """End the claim this way, after the checkpoints that are still to be written."""
+        self._add(ref).outcome = outcome
+
+    async def flush(self) -> None:
+        """Return once all that was given is committed or stale."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """Give up what could not be written: the claims run out, and the turns resume from their checkpoints."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _add(self, ref: ClaimRef) -> Due:
+        due = self._due.get(ref)
+        if due is None:
+            due = self._due[ref] = Due()
+            task = asyncio.get_running_loop().create_task(self._write_all(ref, due))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return due
+
+    async def _write_all(self, ref: ClaimRef, due: Due) -> None:
+        while not due.is_nothing:
+            try:
+                ended = await self._write(ref, due)
+            except StoreUnavailable as error:
+                self._watch.failed(error)
+                await asyncio.sleep(self._watch.pause_s)
+                continue
+            except StaleClaim as error:
+                self._events.emit(Event.CLAIM_LOST, session=ref.session, error=str(error))
+                del self._due[ref]
+                self._on_settled(ref, None)
+                return
+            self._watch.worked()
+            if ended is not None:
+                del self._due[ref]
+                self._on_settled(ref, ended)
+                return
+        del self._due[ref]
+
+    async def _write(self, ref: ClaimRef, due: Due) -> Outcome | None:
+        """Write one thing of what is due; return the outcome once that is written."""
+        if due.needs_checkpoint:
+            steps = tuple(due.steps)
+            await self._store.claims.checkpoint(ref, steps)
+            del due.steps[: len(steps)]
+            return None
+        if due.outcome is not None:
+            await self._store.claims.settle(ref, due.outcome)
+        return due.outcome

@@ -1,0 +1,23 @@
+"""What workers are told about the world, taken from the settings."""
+
+from __future__ import annotations
+
+from shared.settings import Settings
+from worker.channel import ModelSpec, WorkerConfig
+
+
+def worker_config(settings: Settings) -> WorkerConfig:
+    """Return the configuration of a worker: no platform secret is in it."""
+    return WorkerConfig(
+        models=tuple(ModelSpec(one.provider, one.model, one.api_key, one.base_url) for one in settings.models),
+        system_prompt=settings.system_prompt,
+        tool_modules=settings.tool_modules,
+        mcp_config=str(settings.mcp_config or ""),
+        api_timeout_s=settings.api_timeout_s,
+        stall_timeout_s=settings.stall_timeout_s,
+        turn_timeout_s=settings.turn_timeout_s,
+        todo_cache_size=settings.todo_cache_size,
+        todo_cache_ttl_s=settings.todo_cache_ttl_s,
+        log_dir=str(settings.data_dir.resolve() / "logs"),
+        log_flush_interval_s=settings.log_flush_interval_s,
+    )
