@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -13,20 +14,10 @@ import msgspec
 NAME_BYTES = 200
 
 
-class LogEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a session log: a transcript message as JSON and when it joined, in unix seconds.
+#: what a log line says of a message beside the message itself
+HEAD_NAMES = frozenset({"at", "session", "message", "turn", "index"})
 
-    ``index`` is its place in the conversation where the writer knows it: an entry whose place is taken already
-    replaces that message and all after it (an undo, an edited history).
-    """
-
-    at: float
-    message: msgspec.Raw
-    message_id: str = ""
-    index: int | None = None
-
-
-_ENTRIES = msgspec.json.Decoder(LogEntry)
+_LINES = msgspec.json.Decoder(dict[str, Any])
 
 
 def session_log_path(log_dir: Path, session: str) -> Path:
@@ -43,26 +34,36 @@ def session_log_path(log_dir: Path, session: str) -> Path:
     return log_dir / f"{name}.jsonl"
 
 
-def log_line(at: float, message: bytes, message_id: str = "", index: int | None = None) -> bytes:
-    """Return one line of a session log, without its newline; ``message`` is a transcript message."""
-    return msgspec.json.encode(LogEntry(at, msgspec.Raw(message), message_id, index))
+def log_line(at: float, session: str, message: bytes, message_id: str = "", index: int | None = None) -> bytes:
+    """Return one line of a session log, without its newline: a transcript message with a head before it.
+
+    ``at`` is in unix seconds; ``message_id`` names the inbox message that it came of. ``index`` is the message's place
+    in the conversation where the writer knows it: a line whose place is taken already replaces that message and all
+    after it (an undo, an edited history).
+    """
+    head: dict[str, object] = {"at": round(at, 3), "session": session, "message": message_id}
+    if index is not None:
+        head["index"] = index
+    return msgspec.json.encode(head)[:-1] + (b"," if len(message) > 2 else b"") + message[1:]
 
 
-def read_log(path: Path) -> Iterator[LogEntry]:
-    """Yield the entries of a log file, oldest first; a line torn by a power loss is passed over. Raises OSError."""
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a log file, oldest first; one torn by a power loss is passed over. Raises OSError."""
     with path.open("rb") as lines:
         for line in lines:
             try:
-                yield _ENTRIES.decode(line)
+                yield _LINES.decode(line)
             except msgspec.DecodeError:
                 continue
 
 
-def logged_messages(path: Path) -> list[bytes]:
-    """Return the conversation a log file holds, replaced messages left out. Raises OSError."""
-    messages: list[bytes] = []
-    for entry in read_log(path):
-        if entry.index is not None:
-            del messages[entry.index :]
-        messages.append(bytes(entry.message))
+def logged_messages(path: Path) -> list[dict[str, Any]]:
+    """Return the conversation a log file holds, without replaced messages and heads. Raises OSError."""
+    messages: list[dict[str, Any]] = []
+    for line in read_log(path):
+        if "role" not in line:
+            continue  # an event, not a message
+        if (index := line.get("index")) is not None:
+            del messages[index:]
+        messages.append({name: value for name, value in line.items() if name not in HEAD_NAMES})
     return messages

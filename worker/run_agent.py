@@ -140,6 +140,7 @@ class AIAgent:
         total_tokens, and error and failed when it failed. ``stream_callback`` gets the text as it comes, on the
         agent's own thread.
         """
+        self._worker().refuse_own_thread()
         with self._one_turn:
             history = self.messages if conversation_history is None else list(conversation_history)
             self._hydrate_todo_store(history if conversation_history is None else conversation_history)
@@ -213,7 +214,7 @@ class AIAgent:
             known = _common_length(self._logged, messages)
             log, now = self._log(), time.time()
             for index, message in enumerate(messages[known:], known):
-                log.put(self.session_id, log_line(now, json_bytes(message), index=index))
+                log.put(self.session_id, log_line(now, self.session_id, json_bytes(message), index=index))
             self._logged[known:] = messages[known:]
 
     def _flush_session_log_async(self) -> None:

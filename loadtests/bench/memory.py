@@ -70,7 +70,7 @@ class Rewriter:
 
 def measure_log(directory: Path) -> None:
     """Print what one turn pays for its session log."""
-    log, line = new_log(directory / "logs"), log_line(time.time(), MESSAGE)
+    log, line = new_log(directory / "logs"), log_line(time.time(), "s", MESSAGE)
     log.start()
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     logger = logging.getLogger("bench")

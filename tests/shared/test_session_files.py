@@ -46,21 +46,22 @@ def test_a_plain_session_key_can_be_read_in_its_file_name() -> None:
     assert session_log_path(LOGS, "slack:T1:C2:170.5").name == "slack:T1:C2:170.5.jsonl"
 
 
-def test_a_log_is_read_back_past_a_torn_line(tmp_path: Path) -> None:
+def test_a_log_is_read_back_past_events_and_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    first, last = log_line(1.0, b'{"role":"user"}', "msg_1"), log_line(2.0, b'{"role":"assistant"}')
-    path.write_bytes(first + b"\n" + first[:17] + b"\n" + last + b"\n")
-    assert [(entry.at, bytes(entry.message), entry.message_id) for entry in read_log(path)] == [
-        (1.0, b'{"role":"user"}', "msg_1"),
-        (2.0, b'{"role":"assistant"}', ""),
-    ]
+    first = log_line(1.0, "s", b'{"role":"user","content":"hi"}', "msg_1")
+    path.write_bytes(
+        b"\n".join([first, first[:17], b'{"event":"turn_ended"}', log_line(2.0, "s", b"{}"), b"7", first, b""])
+    )
+    assert [line.get("message") for line in read_log(path)] == ["msg_1", None, "", "msg_1"]
+    assert logged_messages(path) == [{"role": "user", "content": "hi"}] * 2
 
 
-def test_a_later_entry_replaces_its_place_and_all_after_it(tmp_path: Path) -> None:
+def test_a_later_line_replaces_its_place_and_all_after_it(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    lines = [log_line(1.0, b'"%d"' % place, index=place) for place in (0, 1, 2)]
-    path.write_bytes(b"\n".join([*lines, log_line(2.0, b'"new"', index=1), log_line(2.0, b'"next"')]) + b"\n")
-    assert logged_messages(path) == [b'"0"', b'"new"', b'"next"']
+    lines = [log_line(1.0, "s", b'{"role":"user","content":"%d"}' % place, index=place) for place in (0, 1, 2)]
+    new = [log_line(2.0, "s", b'{"role":"user","content":"new"}', index=1), log_line(2.0, "s", b'{"role":"user"}')]
+    path.write_bytes(b"\n".join([*lines, *new, b""]))
+    assert [message.get("content") for message in logged_messages(path)] == ["0", "new", None]
 
 
 def test_a_missing_log_is_an_error_of_the_file_system(tmp_path: Path) -> None:

@@ -245,6 +245,28 @@ def test_a_callback_that_raises_ends_no_turn(agent: AIAgent, caplog: pytest.LogC
     assert "a callback of AIAgent raised" in caplog.text
 
 
+def test_a_callback_that_calls_its_own_agent_is_refused_not_left_to_wait_for_itself(agent: AIAgent) -> None:
+    refused: list[str] = []
+
+    def again(_: str) -> None:
+        with pytest.raises(RuntimeError, match="own callbacks") as caught:
+            agent.chat("more")
+        refused.append(str(caught.value))
+
+    assert agent.chat("hi", again) == "echo: hi"
+    assert refused
+
+
+def test_closing_an_agent_ends_the_turn_that_runs(agent: AIAgent, provider: RunningProvider) -> None:
+    results: list[dict[str, Any]] = []
+    turn = started(lambda: results.append(agent.run_conversation("[[sleep 30]] hi")))
+    provider.wait_until(lambda seen: seen.running == 1)
+    agent.close()
+    turn.join(10)
+    assert results[0]["interrupted"]
+    assert provider.open_connections == 0
+
+
 def log_of(agent: AIAgent, tmp_path: Path) -> Path:
     return session_log_path(tmp_path / "data" / "logs", agent.session_id)
 
@@ -261,7 +283,7 @@ def test_ten_rapid_saves_make_one_write_or_two(tmp_path: Path) -> None:
         log = agent._owned.log
         assert log is not None
         assert log.written in {1, 2}
-        assert [json.loads(message) for message in logged_messages(path)] == messages
+        assert logged_messages(path) == messages
 
 
 def test_the_log_is_written_when_told_when_due_and_at_the_shutdown(tmp_path: Path) -> None:
@@ -278,7 +300,7 @@ def test_the_log_is_written_when_told_when_due_and_at_the_shutdown(tmp_path: Pat
         agent._save_session_log([{"role": "user", "content": "one"}, {"role": "user", "content": "2"}])
         agent._shutdown_session_log_batcher()
         agent._shutdown_session_log_batcher()
-        assert [json.loads(message)["content"] for message in logged_messages(path)] == ["one", "2"]
+        assert [message["content"] for message in logged_messages(path)] == ["one", "2"]
         agent._save_session_log([{"role": "user", "content": object}])
     assert len(logged_messages(path)) == 1
 

@@ -77,6 +77,10 @@ class EmbeddedWorker:
         """Call a model once, or the next of them. Raises what a Model raises, and InterruptedError."""
         return self._loop.run(self._interruptible(self._reply(request, timeout, models)))
 
+    def refuse_own_thread(self) -> None:
+        """Raise RuntimeError for a caller on the worker's own thread, before it waits for itself."""
+        self._loop.refuse_own_thread()
+
     def tools(self) -> tuple[ToolSpec, ...]:
         """Return what the models are told of the tools."""
         return self._toolbox.specs() if self._toolbox is not None else ()

@@ -24,14 +24,21 @@ class OwnLoop:
 
         Raises RuntimeError on the loop's own thread, which would wait for itself, and once the loop is closed.
         """
-        if threading.current_thread() is self._thread or self._loop.is_closed():
+        try:
+            self.refuse_own_thread()
+        except RuntimeError:
             coroutine.close()
-            raise RuntimeError("the agent is closed, or was called from one of its own async tools")
+            raise
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         finally:
             future.cancel()  # does something only where Ctrl-C ended the wait
+
+    def refuse_own_thread(self) -> None:
+        """Raise RuntimeError on the loop's own thread, which would wait for itself, and once the loop is closed."""
+        if threading.current_thread() is self._thread or self._loop.is_closed():
+            raise RuntimeError("the agent is closed, or was called from one of its own callbacks or async tools")
 
     def soon(self, callback: Callable[[], object]) -> None:
         """Call this on the loop, after everything that was run before; nothing happens once the loop is closed."""

@@ -79,10 +79,10 @@ class SessionLog:
         self._closing.set()
         if self._thread is None:
             self.flush()
-        else:
+        elif self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                return False
+        if self._thread is not None and self._thread.is_alive():
+            return False  # it writes as soon as it can, and ends
         return not self._ring.peek() and not self._overflow
 
     def _run(self) -> None:
