@@ -1,8 +1,8 @@
 """A small worker child that does what a turn's text says; as real as the product's, in processes of its own.
 
 ``steps N`` finishes N steps and replies; ``sleep S`` awaits; ``block`` blocks the loop; ``hold`` holds the GIL in C;
-``thread`` holds the GIL from a thread; ``exit N`` ends the process; ``grandchild FILE`` starts a program, writes its pid
-and blocks; ``history`` replies with the history; ``big N`` replies with N bytes; anything else is echoed.
+``thread`` holds the GIL from a thread; ``exit N`` ends the process; ``grandchild FILE`` starts a program, writes its
+pid and blocks; ``history`` replies with the history; ``big N`` replies with N bytes; anything else is echoed.
 """
 
 from __future__ import annotations

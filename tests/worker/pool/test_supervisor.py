@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -223,7 +222,8 @@ async def test_a_worker_that_never_gets_ready_is_given_up(crew: MakeCrew) -> Non
 
 
 PARENT = """
-import asyncio, sys, time
+import asyncio, sys
+from pathlib import Path
 from shared.events import Events
 from tests.worker.pool.test_supervisor import Crew, order
 from tests.worker.pool.conditions import until
@@ -237,13 +237,16 @@ async def main():
         crew.worker(n).send(order(n + 1, text))
     if sys.argv[1] in {"hold", "block"}:
         await until(lambda: crew.worker(0).page.beat_age_s() > 0.5, "stuck")
+    note = Path(sys.argv[2].split()[1])
+    await until(lambda: note.exists() and note.read_text(), "the grandchild runs")
     workers = [*crew.supervisor.workers, *crew.supervisor._nursery.spares]
     print(*(worker.pid for worker in workers), flush=True)
     if sys.argv[-1] == "leave":
         return
     await asyncio.sleep(3600)
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
 """
 
 
@@ -252,8 +255,9 @@ asyncio.run(main())
 def test_children_die_with_their_parent_even_with_a_stuck_loop(text: str, spells: str, tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(PARENT))
+    note = tmp_path / "pid"
     with subprocess.Popen(
-        [sys.executable, str(script), text, f"grandchild {tmp_path / 'pid'}", spells],
+        [sys.executable, str(script), text, f"grandchild {note}", spells],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -264,14 +268,8 @@ def test_children_die_with_their_parent_even_with_a_stuck_loop(text: str, spells
         if spells == "SIGKILL":
             parent.kill()
         parent.wait(20)
-    asyncio.run(all_gone(pids))
+    asyncio.run(all_gone([*pids, int(note.read_text())]))
 
 
 async def all_gone(pids: list[int]) -> None:
     await until(lambda: not any(lives(pid) for pid in pids), f"every one of {pids} is gone", 2)
-
-
-def test_a_channel_is_a_stream_socket() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours, theirs:
-        assert ours.type is socket.SOCK_STREAM

@@ -1,0 +1,2 @@
+from multiprocessing.util import *
+from multiprocessing.util import Finalize as Finalize
