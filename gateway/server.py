@@ -23,6 +23,7 @@ from shared.errors import StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
 from shared.settings import Settings
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: seconds from the first signal until the process is gone, even if something it waits for never ends
 HARD_END_S = 23.0
 CONNECTIONS_END_S = 2
@@ -100,7 +101,7 @@ async def run(settings: Settings, log: LogWriter, listener: socket.socket) -> No
     gateway = Gateway(settings)
     server = Server(uvicorn_config(gateway), gateway, log)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         loop.add_signal_handler(number, server.on_signal)
     try:
         await gateway.open()
@@ -113,6 +114,9 @@ async def run(settings: Settings, log: LogWriter, listener: socket.socket) -> No
         raise
     gateway.start(server.on_broken)
     await server.serve([listener])
+    for number in SIGNALS:  # everything is done; one more signal must not spoil the exit status
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     if server.broken is not None:
         raise CannotStart(f"the workers cannot be started: {server.broken}")
 

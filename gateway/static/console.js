@@ -11,7 +11,7 @@ const GATHER_MS = 120;
 const $ = (id) => document.getElementById(id);
 const keyed = (key) => `/v1/sessions/${encodeURIComponent(key)}`;
 
-const page = { current: "", sessions: [], asking: null, knownTodos: new Set() };
+const page = { current: "", sessions: [], asking: null, failed: false, knownTodos: new Set() };
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -50,6 +50,7 @@ function showHistory(messages) {
 
 async function say(text) {
   const session = page.current;
+  page.failed = false;
   bubble("user", text);
   const reply = bubble("assistant", "");
   reply.classList.add("waiting");
@@ -94,7 +95,9 @@ function take(chunk, reply) {
   scrollDown();
 }
 
+// What failed is in no history: it stays on the page until something else is said.
 function fail(reply, problem) {
+  page.failed = true;
   reply.classList.add("failed");
   reply.append(document.createTextNode(`${reply.textContent ? "\n" : ""}${problem.message}`));
   if (problem instanceof Refused && problem.status === 401) askForKey("That key does not open this gateway.");
@@ -114,6 +117,7 @@ function showSending() {
 async function openSession(key) {
   page.asking?.abort();
   page.asking = null;
+  page.failed = false;
   page.current = key;
   page.knownTodos = new Set();
   if (key.startsWith(OWN)) localStorage.setItem(SESSION, key.slice(OWN.length));
@@ -133,7 +137,7 @@ async function loadSession() {
   if (page.current !== key) return;
   showTodos(session.todos);
   $("session-state").textContent = session.turn ? "working" : "";
-  if (!page.asking) showHistory(session.messages);
+  if (!page.asking && !page.failed) showHistory(session.messages);
 }
 
 function showSessions() {
@@ -256,7 +260,10 @@ function happened({ name, data }) {
     if (said.session === page.current) showTodos(said.todos);
   } else if (name === "tool") {
     if (said.session === page.current) $("session-state").textContent = `using ${said.name}`;
-  } else if (name !== "bye") refreshSoon();
+  } else if (name !== "bye") {
+    if (name === "turn" && said.session === page.current && said.state === "replied") page.failed = false;
+    refreshSoon();
+  }
 }
 
 function showLive(state, text) {

@@ -57,7 +57,8 @@ def test_a_session_log_is_served_as_json_lines(web: httpx2.Client) -> None:
     wait_until(lambda: b"hello" in web.get(path_of("logged", "/log")).content)
     answer = web.get(path_of("logged", "/log"))
     assert answer.headers["content-type"].startswith("application/x-ndjson")
-    assert [json.loads(line)["message"]["role"] for line in answer.text.splitlines()] == ["user", "assistant"]
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line["role"] for line in lines if "role" in line] == ["user", "assistant"]
 
 
 def test_a_message_tells_every_stage_it_went_through(web: httpx2.Client) -> None:

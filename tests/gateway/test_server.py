@@ -86,6 +86,21 @@ def test_a_misspelt_command_is_status_2(tmp_path: Path) -> None:
     assert run_gateway(tmp_path, "chekc").returncode == 2
 
 
+def assert_gone(pids: list[int], within_s: float = 5) -> None:
+    """Wait until none of these processes runs; one that nobody has reaped yet is gone."""
+    deadline = time.monotonic() + within_s
+    while left := [pid for pid in pids if runs(pid)]:
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def accepting(tmp_path: Path) -> Iterator[GatewayProcess]:
     with GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "0", "GATEHOUSE_API_KEYS": "first-key,second-key"}) as gateway:
@@ -122,7 +137,7 @@ def test_a_signal_ends_it_with_status_0_and_leaves_no_process(tmp_path: Path, nu
         assert time.monotonic() - began < 10
     assert [line["event"] for line in gateway.events("stopped")] == ["stopped"]
     assert below
-    assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+    assert_gone(below)
 
 
 def test_a_signal_before_the_workers_are_ready_ends_it_too(tmp_path: Path) -> None:
@@ -144,7 +159,7 @@ def test_a_signal_before_the_workers_are_ready_ends_it_too(tmp_path: Path) -> No
         said = process.stdout.read()
         assert process.wait(20) == 0
     assert '"stopped"' in said
-    assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+    assert_gone(below)
 
 
 def test_an_open_page_is_told_goodbye(tmp_path: Path) -> None:
