@@ -204,14 +204,15 @@ class AnthropicModel:
     ) -> ModelReply:
         """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
         answer = AnthropicAnswer(self._where, on_text)
-        await self._line.run(self._body(request), answer, timeout=timeout, stall_s=stall_s)
+        await self._line.run(self.body(request), answer, timeout=timeout, stall_s=stall_s)
         return answer.reply()
 
     async def close(self) -> None:
         """Close every connection."""
         await self._line.close()
 
-    def _body(self, request: ModelRequest) -> bytes:
+    def body(self, request: ModelRequest) -> bytes:
+        """Return the call's JSON."""
         system, messages = self._converter.system_and_messages(request.system, request.messages)
         settings: dict[str, object] = {"model": self._where.model, "max_tokens": request.max_tokens, "stream": True}
         if request.tools:

@@ -53,7 +53,7 @@ class Line:
         self._client = client
         self._sdk = sdk
         self._path = path
-        self._where = where
+        self.where = where
 
     async def run(self, body: bytes, answer: Answer, *, timeout: float, stall_s: float) -> None:
         """Post the body and feed the answer's events to ``answer``, until it is finished.
@@ -69,9 +69,9 @@ class Line:
                 finally:
                     await response.aclose()
         except TimeoutError:
-            raise TimeoutError(f"{self._where.name} gave no whole answer in {timeout:g} s") from None
+            raise TimeoutError(f"{self.where.name} gave no whole answer in {timeout:g} s") from None
         if not answer.finished:
-            raise ModelUnavailable(f"{self._where.name} broke off its answer")
+            raise ModelUnavailable(f"{self.where.name} broke off its answer")
 
     async def close(self) -> None:
         """Close every connection."""
@@ -96,7 +96,7 @@ class Line:
 
     def _refusal(self, refused: StatusError) -> Exception:
         response = refused.response
-        return from_status(self._where, response.status_code, response.text, response.headers)
+        return from_status(self.where, response.status_code, response.text, response.headers)
 
     def _failure(self, what: str, broken: BaseException, stall_s: float) -> ModelUnavailable:
         """Tell silence from breakage by the error at the bottom.
@@ -106,8 +106,8 @@ class Line:
         while broken.__cause__ is not None:
             broken = broken.__cause__
         if isinstance(broken, TimeoutError):
-            return Stalled(f"{self._where.name} sent nothing for {stall_s:g} s")
-        return ModelUnavailable(f"{self._where.name} {what}: {str(broken) or type(broken).__name__}")
+            return Stalled(f"{self.where.name} sent nothing for {stall_s:g} s")
+        return ModelUnavailable(f"{self.where.name} {what}: {str(broken) or type(broken).__name__}")
 
     async def _read(self, response: httpx2.Response, answer: Answer, stall_s: float) -> None:
         try:
@@ -116,7 +116,7 @@ class Line:
         except TimeoutError:
             return
         except msgspec.DecodeError as malformed:
-            raise ModelUnavailable(f"{self._where.name} sent a malformed event: {malformed}") from None
+            raise ModelUnavailable(f"{self.where.name} sent a malformed event: {malformed}") from None
         except _BROKEN as broken:
             if not answer.finished:
                 raise self._failure("broke off its answer", broken, stall_s) from None
@@ -124,7 +124,7 @@ class Line:
     async def _feed(self, response: httpx2.Response, chunks: Any, answer: Answer, tail: asyncio.Timeout) -> None:
         kind = response.headers.get("content-type", "")
         if kind.startswith("text/html"):
-            raise ModelRejected(f"{self._where.name} answered with a web page: look at {self._where.url_setting}")
+            raise ModelRejected(f"{self.where.name} answered with a web page: look at {self.where.url_setting}")
         if kind.startswith("application/json"):
             answer.take(b"".join([chunk async for chunk in chunks]))
             return
@@ -133,7 +133,7 @@ class Line:
         async for chunk in chunks:
             size_bytes += len(chunk)
             if size_bytes > MAX_ANSWER_BYTES:
-                raise ModelUnavailable(f"{self._where.name} sent more than {MAX_ANSWER_BYTES >> 20} MiB")
+                raise ModelUnavailable(f"{self.where.name} sent more than {MAX_ANSWER_BYTES >> 20} MiB")
             for event in decoder.feed(chunk):
                 answer.take(event)
             if answer.finished and tail.when() is None:

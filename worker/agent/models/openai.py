@@ -188,14 +188,15 @@ class OpenAIModel:
     ) -> ModelReply:
         """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
         answer = OpenAIAnswer(self._where, on_text)
-        await self._line.run(self._body(request), answer, timeout=timeout, stall_s=stall_s)
+        await self._line.run(self.body(request), answer, timeout=timeout, stall_s=stall_s)
         return answer.reply()
 
     async def close(self) -> None:
         """Close every connection."""
         await self._line.close()
 
-    def _body(self, request: ModelRequest) -> bytes:
+    def body(self, request: ModelRequest) -> bytes:
+        """Return the call's JSON."""
         messages = list(request.messages)
         if request.system:
             messages.insert(0, encode({"role": "system", "content": request.system}))

@@ -31,6 +31,12 @@ def spec_for(provider_name: str, provider: RunningProvider) -> ModelSpec:
     return ModelSpec(provider_name, "scripted", KEY, url)
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Run on uvloop, as a worker does."""
+    return "asyncio", {"use_uvloop": True}
+
+
 @pytest.fixture(scope="module")
 def provider() -> Iterator[RunningProvider]:
     """Run a scripted provider; every test leaves it idle."""
