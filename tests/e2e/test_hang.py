@@ -33,7 +33,7 @@ def test_a_hung_tool_ends_its_sender_is_told_and_its_neighbours_answer(hanging_b
         assert (reply.status, f"number {number}" in reply.text) == ("replied", True)
     (told,) = hanging_bot.replies("culprit")
     assert told.status == "failed"
-    assert hang in hanging_bot.gateway.log()
+    hanging_bot.wait_until(lambda: hang in hanging_bot.gateway.log(), 10, "the stack of the hung call is in the log")
     hanging_bot.wait_until(lambda: not processes_named("sleep", "987654"), 20, "no grandchild remains")
 
 

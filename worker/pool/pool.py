@@ -1,51 +1,37 @@
 """The pool: composes the parent wing, and alone relates turns to workers.
 
-    claimer ── claim ──> turn ── dispatcher ──> slot ── supervisor ──> worker ── TurnDone ──> settler
-                           └──────────── watchman: hung, worn ── verdict ────────────────────────┘
-
-A turn is in ``_turns`` from its claim until its outcome goes to the settler; its claim is renewed until that is
-committed.
+claimer ── claim ──> turn ── dispatcher ──> slot ── supervisor ──> worker ── TurnDone ──> settler
+                       └──────────── watchman: hung, worn ── verdict ────────────────────────┘
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+import time
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from shared.errors import FrameTooLarge, StoreUnavailable
-from shared.events import Event, Events
-from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, Retry, Step, TurnStatus
+from shared.errors import FrameTooLarge
+from shared.events import Event, Events, Field
+from shared.messages import Claim, ClaimRef, Ended, Outcome, Parked, Retry, TurnStatus
 from shared.settings import Settings
 from shared.store.port import Store
-from worker.channel import (
-    Delta,
-    History,
-    Interrupt,
-    NeedHistory,
-    Report,
-    Said,
-    StepDone,
-    ToolStarted,
-    ToPool,
-    TurnDone,
-)
+from worker.channel import Delta, Interrupt, NeedHistory, Said, StepDone, ToolStarted, ToPool, ToWorker, TurnDone
 from worker.pool.active_turn import ActiveTurn
 from worker.pool.claimer import Claimer
 from worker.pool.dispatcher import Assignment, Dispatcher
 from worker.pool.listener import TurnListener
 from worker.pool.process import WorkerProcess
 from worker.pool.quarantine import Quarantine
-from worker.pool.settler import Settler
-from worker.pool.snapshot import PoolSnapshot, TurnRow, WorkerRow, WorkerState
+from worker.pool.snapshot import PoolSnapshot, TurnRow
 from worker.pool.store_watch import StoreWatch
 from worker.pool.supervisor import Supervisor
+from worker.pool.table import worker_table
+from worker.pool.turns import Turns
 from worker.pool.verdict import Cause, Death, judge
 from worker.pool.watchman import Limits, Watchman
 from worker.pool.worker_config import worker_config
 
-#: messages of a session a worker is given when it holds none of them
-HISTORY_LIMIT = 2000
 #: seconds between two moves of turns that wait for a full slot
 RELIEVE_EVERY_S = 1.0
 #: how long outcomes may still be written after the last worker is gone, in seconds
@@ -58,20 +44,16 @@ class Pool:
 
     def __init__(self, settings: Settings, store: Store, events: Events, listener: TurnListener, host: str) -> None:
         self._settings = settings
-        self._store = store
         self._events = events
         self._listener = listener
-        self._turns: dict[int, ActiveTurn] = {}
-        self._ending: dict[ClaimRef, ActiveTurn] = {}
-        self._next_turn = 1
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = asyncio.Event()
+        watch = StoreWatch(events)
         self._dispatcher = Dispatcher()
         self._supervisor = Supervisor(settings.workers, settings.spares, worker_config(settings), events, self)
         self._quarantine = Quarantine(self._supervisor, settings.workers)
-        watch = StoreWatch(events)
-        self._settler = Settler(store, events, watch, self._settled)
+        self._turns = Turns(store, events, watch, listener, on_left=self._left, on_settled=self._settled)
         self._claimer = Claimer(
             store,
             events,
@@ -80,13 +62,13 @@ class Pool:
             room=lambda: self._dispatcher.room,
             wants_suspect=lambda: self._quarantine.is_free,
             on_claim=self._begin,
-            held=self._held,
+            held=lambda: self._turns.held,
             on_lost=self._lost,
         )
         self._watchman = Watchman(
             Limits.of(settings),
             lambda: self._supervisor.workers,
-            self._turns.values,
+            lambda: self._turns,
             on_hung=self._hung,
             on_worn=self._worn,
             on_look=self._quarantine.close_if_idle,
@@ -115,10 +97,10 @@ class Pool:
         """Park every turn at its next step boundary; what has not parked in time is killed and resumes later."""
         self._draining = True
         await self._claimer.stop_claiming()
-        waiting = [turn for turn in self._turns.values() if turn.worker is None]
+        waiting = [turn for turn in self._turns if turn.worker is None]
         self._supervisor.drain_all()
         for turn in waiting:
-            self._end(turn, Parked())
+            self._turns.end(turn, Parked())
         try:
             async with asyncio.timeout(within_s):
                 await self._until_empty()
@@ -135,22 +117,22 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._supervisor.close()
-        for turn in list(self._turns.values()):
-            self._end(turn, Parked())
+        for turn in self._turns:
+            self._turns.end(turn, Parked())
         try:
             async with asyncio.timeout(FLUSH_S):
-                await self._settler.flush()
+                await self._turns.flush()
         except TimeoutError:
-            await self._settler.close()
+            await self._turns.close()
         await self._claimer.close()
 
     async def interrupt(self, session: str) -> bool:
         """End the session's running turn now; False if none runs."""
-        turn = self._turn_of(session)
+        turn = self._turns.of_session(session)
         if turn is None:
             return False
         if turn.interrupted_mono is None:
-            turn.interrupted_mono = asyncio.get_running_loop().time()
+            turn.interrupted_mono = time.monotonic()
             self._events.emit(Event.TURN_INTERRUPTED, session=session, message=turn.message_id)
             if turn.worker is not None:
                 turn.worker.send(Interrupt(turn.number))
@@ -166,21 +148,15 @@ class Pool:
 
     def running_turn(self, session: str) -> TurnRow | None:
         """Return the session's running turn."""
-        turn = self._turn_of(session)
+        turn = self._turns.of_session(session)
         return turn.row() if turn and turn.worker else None
 
     def snapshot(self) -> PoolSnapshot:
         """Return how the pool looks now."""
-        workers = {worker.n: worker for worker in self._supervisor.workers if worker.n is not None}
-        rows = [self._row(n, workers.get(n)) for n in sorted({*workers, *self._supervisor.slots})]
-        running = sum(turn.worker is not None for turn in self._turns.values())
-        waiting = len(self._turns) - running
-        return PoolSnapshot(tuple(rows), self._supervisor.spares, self._supervisor.restarts, running, waiting)
-
-    # what the supervisor tells
+        return worker_table(self._supervisor, self._dispatcher, self._turns)
 
     def worker_placed(self, worker: WorkerProcess) -> None:
-        """Give a worker that took its slot what waits for it."""
+        """Give a worker that took its slot what waits for it (called by the supervisor)."""
         self._ready.set()
         if worker.n == self._quarantine.n:
             if suspect := self._quarantine.placed(worker):
@@ -190,53 +166,42 @@ class Pool:
         self._claimer.wake()
 
     def worker_said(self, worker: WorkerProcess, frame: ToPool) -> None:
-        """Act on a frame."""
+        """Act on a frame (called by the supervisor)."""
         match frame:
-            case NeedHistory(turn=number):
-                self._with_turn(worker, number, self._send_history)
-            case StepDone(turn=number, step=step):
-                self._with_turn(worker, number, lambda turn: self._step_done(turn, step))
-            case ToolStarted(turn=number, name=name):
-                self._with_turn(worker, number, lambda turn: self._tool_started(turn, name))
-            case Delta(turn=number, step=at, text=text):
-                self._with_turn(
-                    worker, number, lambda turn: self._listener.delta(turn.message_id, turn.session, at, text)
-                )
-            case TurnDone(turn=number, outcome=outcome):
-                worker.turns_done += 1
-                self._run_all(self._dispatcher.finish(number))
-                self._with_turn(worker, number, lambda turn: self._turn_done(turn, worker, outcome))
             case Said(event=name, fields=fields):
                 self._say(worker, name, fields)
-            case Report() | _:
+            case NeedHistory() | StepDone() | ToolStarted() | Delta() | TurnDone():
+                turn = self._turns.get(frame.turn)
+                if isinstance(frame, TurnDone):
+                    worker.turns_done += 1
+                    self._run_all(self._dispatcher.finish(frame.turn))
+                # frames of a turn that was lost, or that runs elsewhere by now, are stale
+                if turn is not None and turn.worker is worker:
+                    self._turn_said(turn, worker, frame)
+            case _:
                 pass
 
     def worker_writable(self, worker: WorkerProcess) -> None:
-        """Give a worker that reads again new turns."""
+        """Give a worker that reads again new turns (called by the supervisor)."""
         if worker.n is not None and self._supervisor.slots.get(worker.n) is worker:
             self._run_all(self._dispatcher.resume(worker.n))
             self._claimer.wake()
 
     def worker_ended(self, worker: WorkerProcess, death: Death) -> None:
-        """Decide what becomes of the turns that ran in a worker that is gone."""
+        """Decide what becomes of the turns that ran in a worker that is gone (called by the supervisor)."""
         if worker.n is not None and self._supervisor.slots.get(worker.n) is worker:
             self._dispatcher.remove_slot(worker.n)
-        turns = [turn for turn in self._turns.values() if turn.worker is worker]
-        verdicts = judge(death, [turn.ran() for turn in turns], self._settings.max_attempts, worker_name(worker))
+        turns = self._turns.of_worker(worker)
+        verdicts = judge(death, [turn.ran() for turn in turns], self._settings.max_attempts, worker.name)
         for turn in turns:
-            self._end(turn, verdicts[turn.number])
-
-    # turns
+            self._turns.end(turn, verdicts[turn.number])
 
     def _begin(self, claim: Claim) -> None:
-        turn = ActiveTurn(self._next_turn, claim)
-        self._next_turn += 1
-        self._turns[turn.number] = turn
-        if claim.messages[0].suspect:
-            if worker := self._quarantine.admit(turn):
-                self._run(turn, worker)
-        else:
+        turn = self._turns.begin(claim)
+        if not claim.messages[0].suspect:
             self._run_all(self._dispatcher.add(turn.number, turn.session))
+        elif worker := self._quarantine.admit(turn):
+            self._run(turn, worker)
 
     def _run_all(self, assignments: Iterable[Assignment]) -> None:
         for assignment in assignments:
@@ -246,112 +211,56 @@ class Pool:
                 self._run(turn, worker)
 
     def _run(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
-        try:
-            worker.send(turn.begin(worker, self._settings.turn_timeout_s))
-        except FrameTooLarge as error:
-            self._fail(turn, error)
+        if not self._send(turn, worker, turn.begin(worker, self._settings.turn_timeout_s)):
             return
-        self._listener.turn_started(turn.message_id, turn.session, worker_name(worker))
+        self._listener.turn_started(turn.message_id, turn.session, worker.name)
         if turn.interrupted_mono is not None:
             worker.send(Interrupt(turn.number))
         if worker.full and worker.n is not None:
             self._dispatcher.pause(worker.n)
 
-    def _fail(self, turn: ActiveTurn, error: FrameTooLarge) -> None:
-        text = TOO_LARGE_TEXT
-        outcome = turn.whole(Ended(TurnStatus.FAILED, text, (), error=str(error)), "")
-        self._run_all(self._dispatcher.finish(turn.number))
-        self._end(turn, outcome)
+    def _send(self, turn: ActiveTurn, worker: WorkerProcess, frame: ToWorker) -> bool:
+        """Send a frame of a turn; one that is too large ends the turn."""
+        try:
+            worker.send(frame)
+        except FrameTooLarge as error:
+            failed = Ended(TurnStatus.FAILED, TOO_LARGE_TEXT, (), error=str(error))
+            self._turns.end(turn, turn.whole(failed, worker.name))
+            return False
+        return True
 
-    def _with_turn(self, worker: WorkerProcess, number: int, act: Callable[[ActiveTurn], None]) -> None:
-        """Act on a turn that still runs in this worker; frames of one that is lost or settled are stale."""
-        turn = self._turns.get(number)
-        if turn is not None and turn.worker is worker:
-            act(turn)
+    def _turn_said(self, turn: ActiveTurn, worker: WorkerProcess, frame: ToPool) -> None:
+        match frame:
+            case NeedHistory():
+                self._spawn(self._send_history(turn, worker))
+            case StepDone(step=step):
+                self._turns.step_done(turn, step)
+            case ToolStarted(name=name):
+                self._turns.tool_started(turn, name)
+            case Delta(step=number, text=text):
+                self._listener.delta(turn.message_id, turn.session, number, text)
+            case TurnDone(outcome=outcome):
+                self._turns.done(turn, worker.name, outcome)
 
-    def _send_history(self, turn: ActiveTurn) -> None:
-        self._spawn(self._fetch_history(turn))
+    async def _send_history(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
+        history = await self._turns.history(turn)
+        if history is not None and turn.worker is worker:
+            self._send(turn, worker, history)
 
-    async def _fetch_history(self, turn: ActiveTurn) -> None:
-        while turn.number in self._turns and turn.worker is not None:
-            try:
-                found = await self._store.sessions.conversation(turn.session, HISTORY_LIMIT)
-            except StoreUnavailable:
-                await asyncio.sleep(0.5)
-                continue
-            history = History(turn.number, found.version, found.messages, found.todo)
-            try:
-                turn.worker.send(history)
-            except FrameTooLarge as error:
-                self._fail(turn, error)
-            return
-
-    def _step_done(self, turn: ActiveTurn, step: Step) -> None:
-        turn.steps.append(step)
-        turn.tool = ""
-        self._settler.checkpoint(turn.ref, step)
-        if step.todo is not None:
-            self._listener.todo_changed(turn.session, step.todo)
-
-    def _tool_started(self, turn: ActiveTurn, name: str) -> None:
-        turn.tool = name
-        self._listener.tool_started(turn.message_id, turn.session, name)
-
-    def _turn_done(self, turn: ActiveTurn, worker: WorkerProcess, outcome: Outcome) -> None:
-        if isinstance(outcome, Ended):
-            if outcome.todo is not None:
-                self._listener.todo_changed(turn.session, outcome.todo)
-            outcome = turn.whole(outcome, worker_name(worker))
-        self._end(turn, outcome)
-
-    def _end(self, turn: ActiveTurn, outcome: Outcome) -> None:
-        """Hand a turn's outcome to the settler; from here on only its claim is kept."""
-        if self._turns.pop(turn.number, None) is None:
-            return
+    def _left(self, turn: ActiveTurn) -> None:
         self._run_all(self._dispatcher.finish(turn.number))
         self._quarantine.leave(turn)
-        self._ending[turn.ref] = turn
-        self._settler.settle(turn.ref, outcome)
         self._claimer.wake()
 
-    def _settled(self, ref: ClaimRef, outcome: Outcome | None) -> None:
-        turn = self._ending.pop(ref, None)
-        if outcome is None and turn is None:
-            self._lost(ref)
-        if turn is None or outcome is None:
-            return
-        self._emit(turn, outcome)
-        self._listener.settled(turn.message_id, turn.session, outcome)
+    def _settled(self, outcome: Outcome) -> None:
         if isinstance(outcome, Retry) and outcome.suspect:
             self._claimer.expect_suspect()
         self._claimer.wake()
 
     def _lost(self, ref: ClaimRef) -> None:
-        """Drop a turn whose claim is somebody else's now: nothing it does may count."""
-        turn = next((turn for turn in self._turns.values() if turn.ref == ref), None)
-        if turn is None:
-            return
-        self._events.emit(Event.CLAIM_LOST, session=ref.session, message=turn.message_id)
-        del self._turns[turn.number]
-        self._quarantine.leave(turn)
-        if turn.worker is not None:
+        turn = self._turns.lose(ref)
+        if turn is not None and turn.worker is not None:
             turn.worker.send(Interrupt(turn.number))
-        else:
-            self._run_all(self._dispatcher.finish(turn.number))
-
-    def _emit(self, turn: ActiveTurn, outcome: Outcome) -> None:
-        names = {"session": turn.session, "message": turn.message_id}
-        match outcome:
-            case Ended(status=status, error=error, worker=worker):
-                self._events.emit(Event.TURN_ENDED, **names, status=status.value, worker=worker, error=error)
-            case Parked():
-                self._events.emit(Event.TURN_PARKED, **names)
-            case Retry(attempts=attempts, suspect=suspect, error=error):
-                self._events.emit(Event.TURN_RETRIED, **names, attempts=attempts, suspect=suspect, error=error)
-            case Dead(attempts=attempts, error=error):
-                self._events.emit(Event.MESSAGE_DEAD, **names, attempts=attempts, error=error)
-
-    # workers
 
     def _hung(self, worker: WorkerProcess, death: Death) -> None:
         self._events.emit(Event.WORKER_HUNG, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error)
@@ -364,35 +273,9 @@ class Pool:
             self._events.emit(Event.WORKER_RECYCLED, n=worker.n, pid=worker.pid, reason=reason)
         self._supervisor.replace(worker)
 
-    def _say(self, worker: WorkerProcess, name: str, fields: dict[str, str | int | float | bool | None]) -> None:
+    def _say(self, worker: WorkerProcess, name: str, fields: dict[str, Field]) -> None:
         event = Event(name) if name in set(Event) else Event.WORKER_SAID
         self._events.emit(event, **{"n": worker.n, "pid": worker.pid} | fields)
-
-    def _row(self, n: int, worker: WorkerProcess | None) -> WorkerRow:
-        if worker is None:
-            return WorkerRow(n, 0, WorkerState.STARTING, 0, 0, 0, 0, 0.0, 0, 0, 0)
-        report = worker.report
-        return WorkerRow(
-            n=n,
-            pid=worker.pid,
-            state=worker.state,
-            turns=sum(turn.worker is worker for turn in self._turns.values()),
-            turns_done=worker.turns_done,
-            sessions=self._dispatcher.sessions(n),
-            rss_bytes=report.rss_bytes,
-            started_at=worker.started_at,
-            cache_hits=report.cache_hits,
-            cache_misses=report.cache_misses,
-            cache_size=report.cache_size,
-        )
-
-    # the pool itself
-
-    def _turn_of(self, session: str) -> ActiveTurn | None:
-        return next((turn for turn in self._turns.values() if turn.session == session), None)
-
-    def _held(self) -> list[ClaimRef]:
-        return [*(turn.ref for turn in self._turns.values()), *self._ending]
 
     async def _relieve_always(self) -> None:
         while True:
@@ -401,16 +284,10 @@ class Pool:
 
     async def _until_empty(self) -> None:
         """Return once no turn runs and every outcome is written."""
-        while self._turns:
-            await asyncio.sleep(0.02)
-        await self._settler.flush()
+        await self._turns.empty()
+        await self._turns.flush()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def worker_name(worker: WorkerProcess) -> str:
-    """Return the name of a worker in traces: its slot and its process."""
-    return f"{worker.n}:{worker.pid}"

@@ -94,6 +94,11 @@ class WorkerProcess:
         self.watch = ProcessWatch(self.pid, self._process_ended)
 
     @property
+    def name(self) -> str:
+        """What traces call it: its slot and its process."""
+        return f"{self.n}:{self.pid}"
+
+    @property
     def usable(self) -> bool:
         """Tell whether turns can be sent: ready, not on its way out."""
         return self.ready is not None and self.death is None and not self.gone.is_set()
