@@ -18,13 +18,12 @@ from gateway.api import worker_table
 from gateway.live import Live
 from worker.pool import Pool
 
+SCRIPTS = ("console", "board", "dom", "reveal", "stream")
 STATIC = Path(__file__).parent / "static"
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/console.css": ("console.css", "text/css; charset=utf-8"),
-    "/console.js": ("console.js", "text/javascript; charset=utf-8"),
-    "/stream.js": ("stream.js", "text/javascript; charset=utf-8"),
-}
+} | {f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in SCRIPTS}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

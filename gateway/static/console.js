@@ -1,24 +1,18 @@
 // The console: a chat whose history and todo list the server keeps, beside what the gateway does right now.
-// Everything that comes from outside reaches the page as textContent.
 
+import { forgetTodos, showDead, showPairings, showTodos, showWorkers } from "./board.js";
+import { $, element } from "./dom.js";
+import { Reveal } from "./reveal.js";
 import { askJson, events, Refused, saveKey, savedKey } from "./stream.js";
 
 const SESSION = "gatehouse-session";
 const OWN = "api:default:";
 const RECONNECT_MS = 1500;
-const GATHER_MS = 120;
+const GATHER_MS = 150;
 
-const $ = (id) => document.getElementById(id);
 const keyed = (key) => `/v1/sessions/${encodeURIComponent(key)}`;
 
-const page = { current: "", sessions: [], asking: null, failed: false, knownTodos: new Set() };
-
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
+const page = { current: "", sessions: [], asking: null, failed: false };
 
 function newName() {
   return `web-${Array.from(crypto.getRandomValues(new Uint8Array(3)), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
@@ -54,6 +48,7 @@ async function say(text) {
   bubble("user", text);
   const reply = bubble("assistant", "");
   reply.classList.add("waiting");
+  const shown = new Reveal(reply, scrollDown);
   page.asking = new AbortController();
   showSending();
   try {
@@ -66,10 +61,12 @@ async function say(text) {
     };
     for await (const { data } of events("/v1/chat/completions", options)) {
       if (data === "[DONE]") break;
-      take(JSON.parse(data), reply);
+      shown.add(textOf(JSON.parse(data)));
     }
+    await shown.running;
     if (!reply.textContent) reply.textContent = "(no text)";
   } catch (problem) {
+    await shown.running;
     if (problem.name !== "AbortError") fail(reply, problem);
   } finally {
     reply.classList.remove("waiting");
@@ -86,13 +83,9 @@ function encodeSession(key) {
   return String.fromCharCode(...new TextEncoder().encode(key.slice(OWN.length)));
 }
 
-function take(chunk, reply) {
+function textOf(chunk) {
   if (chunk.error) throw new Error(chunk.error.message);
-  const text = chunk.choices?.[0]?.delta?.content;
-  if (!text) return;
-  reply.classList.remove("waiting");
-  reply.append(document.createTextNode(text));
-  scrollDown();
+  return chunk.choices?.[0]?.delta?.content ?? "";
 }
 
 // What failed is in no history: it stays on the page until something else is said.
@@ -119,12 +112,11 @@ async function openSession(key) {
   page.asking = null;
   page.failed = false;
   page.current = key;
-  page.knownTodos = new Set();
   if (key.startsWith(OWN)) localStorage.setItem(SESSION, key.slice(OWN.length));
   $("session-name").textContent = key.startsWith(OWN) ? key.slice(OWN.length) : key;
   showSending();
   showHistory([]);
-  showTodos([]);
+  forgetTodos();
   await loadSession();
   showSessions();
   $("text").focus();
@@ -167,89 +159,28 @@ function ago(unixSeconds) {
   return `${Math.floor(seconds / 86400)} d`;
 }
 
-// ---- board
-
-function showTodos(todos) {
-  const open = todos.filter((todo) => todo.status === "pending" || todo.status === "in_progress").length;
-  $("todo-count").textContent = todos.length ? `${open} open` : "";
-  $("no-todos").hidden = todos.length > 0;
-  const rows = todos.map((todo) => {
-    const row = element("li", todo.status);
-    row.append(element("span", "", todo.content));
-    if (!page.knownTodos.has(todo.id + todo.status)) row.classList.add("fresh");
-    return row;
-  });
-  page.knownTodos = new Set(todos.map((todo) => todo.id + todo.status));
-  $("todos").replaceChildren(...rows);
-}
-
-function showWorkers(table) {
-  const rows = table.workers.map((worker) => {
-    const row = element("tr");
-    const looked = worker.todo_cache.hits + worker.todo_cache.misses;
-    const memory = worker.rss_bytes ? `${Math.round(worker.rss_bytes / 1048576)} MB` : "–";
-    row.append(element("td", "", worker.n), element("td", `state ${worker.state}`, worker.state));
-    for (const cell of [worker.turns, worker.sessions, memory, looked ? `${worker.todo_cache.hits}/${looked}` : "–"])
-      row.append(element("td", "", cell));
-    row.title = worker.pid ? `pid ${worker.pid}` : "";
-    return row;
-  });
-  $("workers").replaceChildren(...rows);
-  const spares = `${table.spares} warm spare${table.spares === 1 ? "" : "s"}`;
-  $("workers-note").textContent = `${spares}, ${table.restarts} restart${table.restarts === 1 ? "" : "s"}`;
-}
-
-function acting(label, path) {
-  const button = element("button", "small", label);
-  button.addEventListener("click", () => {
-    button.disabled = true;
-    askJson(path, { method: "POST" }).catch(report).finally(refreshSoon);
-  });
-  return button;
-}
-
-function showDead(letters) {
-  $("dead-count").textContent = letters.length || "";
-  $("no-dead").hidden = letters.length > 0;
-  $("dead").replaceChildren(
-    ...letters.map((letter) => {
-      const row = element("li");
-      row.append(element("span", "", letter.text.slice(0, 140)), acting("Retry", `/v1/dead/${letter.id}/retry`));
-      row.append(element("span", "muted", `${letter.session}, after ${letter.attempts} attempts: ${letter.error}`));
-      return row;
-    }),
-  );
-}
-
-function showPairings(pairings) {
-  $("pairings-card").hidden = pairings.length === 0;
-  $("pairings-count").textContent = pairings.length || "";
-  $("pairings").replaceChildren(
-    ...pairings.map(({ sender, code }) => {
-      const row = element("li");
-      row.append(element("span", "code", code), acting("Let in", `/v1/pairings/${encodeURIComponent(code)}/approve`));
-      row.append(element("span", "muted", sender));
-      return row;
-    }),
-  );
-}
-
 // ---- live
 
 let refreshing = 0;
 
 // Many events in a moment are one refresh.
 function refreshSoon() {
-  clearTimeout(refreshing);
-  refreshing = setTimeout(() => refresh().catch(report), GATHER_MS);
+  refreshing ||= setTimeout(() => {
+    refreshing = 0;
+    refresh().catch(report);
+  }, GATHER_MS);
+}
+
+function post(path) {
+  askJson(path, { method: "POST" }).catch(report).finally(refreshSoon);
 }
 
 async function refresh() {
   const [sessions, dead, pairings] = await Promise.all([askJson("/v1/sessions"), askJson("/v1/dead"), askJson("/v1/pairings")]);
   page.sessions = sessions.sessions;
   showSessions();
-  showDead(dead.dead);
-  showPairings(pairings.pairings);
+  showDead(dead.dead, post);
+  showPairings(pairings.pairings, post);
   await loadSession();
 }
 

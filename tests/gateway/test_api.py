@@ -163,7 +163,7 @@ def test_the_metrics_tell_of_turns_workers_cache_and_loop(web: httpx2.Client) ->
 
 
 def test_the_page_may_load_nothing_from_elsewhere(web: httpx2.Client) -> None:
-    for path in ("/", "/console.js", "/stream.js", "/console.css"):
+    for path in ("/", "/console.js", "/board.js", "/dom.js", "/reveal.js", "/stream.js", "/console.css"):
         answer = web.get(path)
         assert answer.status_code == 200
         assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
