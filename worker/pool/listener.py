@@ -1,4 +1,4 @@
-"""Who follows turns from outside the pool."""
+"""Who wants to know what turns do."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from shared.messages import Outcome
 
 
 class TurnListener(Protocol):
-    """Told what happens in turns, on the loop; may not block."""
+    """Told of turns as they happen; called on the pool's loop, and never blocks it."""
 
-    def turn_started(self, message_id: str, session: str, worker: int) -> None:
-        """A worker begins the turn of this message."""
+    def turn_started(self, message_id: str, session: str, worker: str) -> None:
+        """A turn was given to a worker, not for the first time if an earlier one was lost."""
 
     def delta(self, message_id: str, session: str, step: int, text: str) -> None:
         """The model wrote this much more text in this step."""
@@ -23,4 +23,4 @@ class TurnListener(Protocol):
         """A step changed the session's todo list (JSON array)."""
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
-        """The outcome is committed."""
+        """The claim of the message ended this way; it is committed."""

@@ -1,55 +1,61 @@
-"""Where suspects run: one at a time, alone in a worker of their own, which ends when no suspect is left."""
+"""The quarantine: one worker of its own in which suspects run, one at a time and alone.
+
+It is opened for the first suspect, with a spare, and closed once none has come for a while.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 
+from worker.pool.active_turn import ActiveTurn
 from worker.pool.process import WorkerProcess
 from worker.pool.snapshot import WorkerState
 from worker.pool.supervisor import Supervisor
-from worker.pool.turns import Turn
+
+#: seconds without a suspect after which its worker ends
+IDLE_S = 5.0
 
 
 class Quarantine:
-    """Owns the quarantine slot; ``run`` sends a turn to a worker."""
+    """Owns the quarantine slot, number ``n``, and the suspect that holds it."""
 
-    def __init__(self, slot: int, supervisor: Supervisor, run: Callable[[Turn, WorkerProcess], None]) -> None:
-        self.slot = slot
+    def __init__(self, supervisor: Supervisor, n: int) -> None:
         self._supervisor = supervisor
-        self._run = run
-        self._turn: Turn | None = None
+        self.n = n
+        self.turn: ActiveTurn | None = None
+        self._free_since = 0.0
 
     @property
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         """Tell whether a suspect may come."""
-        return self._turn is None
+        return self.turn is None
 
     @property
-    def waiting(self) -> Turn | None:
-        """The suspect that has no worker yet."""
-        return self._turn if self._turn is not None and not self._turn.running else None
+    def worker(self) -> WorkerProcess | None:
+        """The worker that waits for its suspect or runs it, None while none is ready."""
+        worker = self._supervisor.slots.get(self.n)
+        return worker if worker is not None and worker.usable else None
 
-    def take(self, turn: Turn) -> None:
-        """Run a suspect as soon as the slot has a worker."""
-        self._turn = turn
-        worker = self._supervisor.slots.get(self.slot)
-        if worker is not None and worker.usable:
-            self._run(turn, worker)
-        else:
-            self._supervisor.add_slot(self.slot)
+    def admit(self, turn: ActiveTurn) -> WorkerProcess | None:
+        """Take a suspect; return the worker it can run in now, None if one is being made ready."""
+        self.turn = turn
+        self._supervisor.add_slot(self.n)
+        return self.worker
 
-    def placed(self, worker: WorkerProcess) -> None:
-        """Use the worker that took the slot."""
+    def placed(self, worker: WorkerProcess) -> ActiveTurn | None:
+        """Take the worker that is ready; return the suspect that waits for it."""
         worker.state = WorkerState.QUARANTINE
-        if turn := self.waiting:
-            self._run(turn, worker)
+        return self.turn if self.turn is not None and self.turn.worker is None else None
 
-    def finish(self, turn: Turn) -> None:
-        """Forget a suspect that came to an end."""
-        if self._turn is turn:
-            self._turn = None
+    def leave(self, turn: ActiveTurn) -> bool:
+        """Forget a suspect that is done or whose worker ended; tell whether it was here."""
+        if self.turn is not turn:
+            return False
+        self.turn, self._free_since = None, time.monotonic()
+        return True
 
-    def retire(self) -> None:
-        """Give the slot up while no suspect is here."""
-        if self._turn is None and self.slot in self._supervisor.slots:
-            self._supervisor.remove_slot(self.slot)
+    def close_if_idle(self) -> None:
+        """End the worker if no suspect has come for a while."""
+        idle_s = time.monotonic() - self._free_since
+        if self.turn is None and self.n in self._supervisor.slots and idle_s > IDLE_S:
+            self._supervisor.remove_slot(self.n)
