@@ -1,177 +1,180 @@
-"""The turns of this host, from their claim until their outcome is written."""
+"""Owns the turns whose claims this host holds: from the claim until its outcome is committed.
+
+    begin ──> active ── end ──> ending ── committed, or stale ──> gone
+                └────────── lost: the claim is somebody else's ──────┘
+
+It knows no worker's process and no slot; the pool relates turns to those.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Callable, Iterator
 
-from shared.messages import Claim, ClaimRef, Ended, Outcome, Pending, Step, Usage
-from worker.channel import RunTurn
+from shared.errors import StoreUnavailable
+from shared.events import Event, Events
+from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, Retry, Step
+from shared.store.port import Store
+from worker.channel import History
+from worker.pool.active_turn import ActiveTurn
+from worker.pool.listener import TurnListener
 from worker.pool.process import WorkerProcess
-from worker.pool.snapshot import TurnRow
-from worker.pool.verdict import RanTurn, latest_todo
+from worker.pool.settler import Settler
+from worker.pool.store_watch import StoreWatch
 
-
-@dataclass(eq=False, slots=True)
-class Turn:
-    """One claim on its way to an outcome.
-
-    ``steps`` are all finished ones, those of earlier attempts first; ``worker`` runs it, None while it waits;
-    ``lost`` says that another host holds the claim now, so that nothing of the turn is written any more. The ``_mono``
-    times are of the monotonic clock.
-    """
-
-    number: int
-    claim: Claim
-    steps: list[Step] = field(default_factory=list)
-    worker: WorkerProcess | None = None
-    worker_name: str = ""
-    started_at: float = 0.0
-    started_mono: float = 0.0
-    interrupted_mono: float | None = None
-    lost: bool = False
-    tool: str = ""
-    outcome: Outcome | None = None
-
-    @property
-    def ref(self) -> ClaimRef:
-        return self.claim.ref
-
-    @property
-    def session(self) -> str:
-        return self.claim.ref.session
-
-    @property
-    def message(self) -> Pending:
-        """The message the turn answers."""
-        return self.claim.messages[0]
-
-    @property
-    def running(self) -> bool:
-        """Tell whether a worker has it and has not ended it."""
-        return self.worker is not None and self.outcome is None
-
-    def begin(self, worker: WorkerProcess, name: str) -> None:
-        """Note which worker runs it from now on."""
-        self.worker = worker
-        self.worker_name = name
-        self.started_at = time.time()
-        self.started_mono = time.monotonic()
-
-    def order(self, deadline_s: float, *, stream: bool) -> RunTurn:
-        """Return the frame that has it run."""
-        return RunTurn(
-            self.number,
-            self.session,
-            self.ref.epoch,
-            self.claim.version,
-            self.message.id,
-            tuple(message.text for message in self.claim.messages),
-            tuple(self.steps),
-            deadline_s,
-            self.message.attempts,
-            stream,
-            self.message.traceparent,
-        )
-
-    def ended(self, last: Ended) -> Ended:
-        """Return the outcome of the whole turn, given that of its last step."""
-        steps = (*self.steps, Step(0, last.messages, last.todo, last.usage))
-        return Ended(
-            last.status,
-            last.text,
-            tuple(message for step in steps for message in step.messages),
-            latest_todo(steps),
-            sum((step.usage for step in steps), Usage()),
-            self.worker_name,
-            last.error,
-        )
-
-    def ran(self) -> RanTurn:
-        """Return what the verdict on its worker's death has to know of it."""
-        return RanTurn(self.number, self.message.attempts, tuple(self.steps), self.interrupted_mono is not None)
-
-    def row(self) -> TurnRow:
-        """Return it as the API shows it."""
-        n = self.worker.n if self.worker else None
-        step = len(self.steps) + 1
-        return TurnRow(self.message.id, self.session, n, self.started_at, step, self.tool, self.message.attempts)
+#: messages of a session a worker is given when it holds none of them
+HISTORY_LIMIT = 2000
 
 
 class Turns:
-    """Owns the table of turns, by number, by session and by worker."""
+    """The turns of one host.
 
-    def __init__(self) -> None:
-        self._last_number = 0
-        self._by_number: dict[int, Turn] = {}
-        self._by_session: dict[str, Turn] = {}
-        self._by_worker: dict[WorkerProcess, dict[int, Turn]] = {}
+    ``on_left`` is told of a turn that is not active any more (its slot is free), ``on_settled`` of each outcome that
+    was committed.
+    """
 
-    def __iter__(self) -> Iterator[Turn]:
-        return iter(list(self._by_number.values()))
+    def __init__(
+        self,
+        store: Store,
+        events: Events,
+        watch: StoreWatch,
+        listener: TurnListener,
+        *,
+        on_left: Callable[[ActiveTurn], None],
+        on_settled: Callable[[Outcome], None],
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._watch = watch
+        self._listener = listener
+        self._on_left = on_left
+        self._on_settled = on_settled
+        self._settler = Settler(store, events, watch, self._settled)
+        self._active: dict[int, ActiveTurn] = {}
+        self._by_session: dict[str, ActiveTurn] = {}
+        self._ending: dict[ClaimRef, ActiveTurn] = {}
+        self._next_number = 1
+        self._none_active = asyncio.Event()
+        self._none_active.set()
+
+    def __iter__(self) -> Iterator[ActiveTurn]:
+        """Go through the active turns as they are now."""
+        return iter(list(self._active.values()))
 
     def __len__(self) -> int:
-        return len(self._by_number)
-
-    def open(self, claim: Claim) -> Turn:
-        """Begin the turn of a claim."""
-        self._last_number += 1
-        turn = Turn(self._last_number, claim, list(claim.steps))
-        self._by_number[turn.number] = turn
-        self._by_session[turn.session] = turn
-        return turn
-
-    def begin(self, turn: Turn, worker: WorkerProcess, name: str) -> None:
-        """Note which worker runs a turn."""
-        turn.begin(worker, name)
-        self._by_worker.setdefault(worker, {})[turn.number] = turn
-
-    def finish(self, turn: Turn, outcome: Outcome) -> None:
-        """Note how a turn came out; it stays in the table until that is written."""
-        turn.outcome = outcome
-        self._leave_worker(turn)
-
-    def close(self, turn: Turn) -> None:
-        """Forget a turn whose outcome is written, or never will be."""
-        self._leave_worker(turn)
-        self._by_number.pop(turn.number, None)
-        if self._by_session.get(turn.session) is turn:
-            del self._by_session[turn.session]
-
-    def get(self, number: int) -> Turn | None:
-        """Return the turn of this number that has no outcome yet."""
-        turn = self._by_number.get(number)
-        return turn if turn is not None and turn.outcome is None else None
-
-    def of_session(self, session: str) -> Turn | None:
-        """Return the turn of this session that has no outcome yet, running or waiting."""
-        turn = self._by_session.get(session)
-        return turn if turn is not None and turn.outcome is None and not turn.lost else None
-
-    def of_claim(self, ref: ClaimRef) -> Turn | None:
-        """Return the turn of this very claim."""
-        turn = self._by_session.get(ref.session)
-        return turn if turn is not None and turn.ref == ref else None
-
-    def of_worker(self, worker: WorkerProcess) -> list[Turn]:
-        """Return the turns a worker runs."""
-        return list(self._by_worker.get(worker, {}).values())
+        return len(self._active)
 
     @property
-    def running(self) -> Iterator[Turn]:
-        """Every turn a worker runs."""
-        for turns in list(self._by_worker.values()):
-            yield from list(turns.values())
+    def held(self) -> list[ClaimRef]:
+        """Every claim to be kept: of active turns, and of those whose outcome is not committed yet."""
+        return [*(turn.ref for turn in self._active.values()), *self._ending]
 
-    def refs(self) -> list[ClaimRef]:
-        """Return the claims this host still needs."""
-        return [turn.ref for turn in self._by_number.values() if not turn.lost]
+    def get(self, number: int) -> ActiveTurn | None:
+        """Return an active turn by its number."""
+        return self._active.get(number)
 
-    def _leave_worker(self, turn: Turn) -> None:
-        if turn.worker is None:
-            return
-        turns = self._by_worker.get(turn.worker, {})
-        turns.pop(turn.number, None)
-        if not turns:
-            self._by_worker.pop(turn.worker, None)
+    def of_session(self, session: str) -> ActiveTurn | None:
+        """Return a session's active turn."""
+        return self._by_session.get(session)
+
+    def of_worker(self, worker: WorkerProcess) -> list[ActiveTurn]:
+        """Return the turns that run in a worker."""
+        return [turn for turn in self._active.values() if turn.worker is worker]
+
+    def begin(self, claim: Claim) -> ActiveTurn:
+        """Take a claim."""
+        turn = ActiveTurn(self._next_number, claim)
+        self._next_number += 1
+        self._active[turn.number] = self._by_session[turn.session] = turn
+        self._none_active.clear()
+        return turn
+
+    def step_done(self, turn: ActiveTurn, step: Step) -> None:
+        """Keep a finished step, and checkpoint it behind."""
+        turn.steps.append(step)
+        turn.tool = ""
+        self._settler.checkpoint(turn.ref, step)
+        if step.todo is not None:
+            self._listener.todo_changed(turn.session, step.todo)
+
+    def tool_started(self, turn: ActiveTurn, name: str) -> None:
+        """Note which tool runs."""
+        turn.tool = name
+        self._listener.tool_started(turn.message_id, turn.session, name)
+
+    def done(self, turn: ActiveTurn, worker: str, outcome: Outcome) -> None:
+        """Take the outcome a worker gave: of an end it tells the last step alone."""
+        if isinstance(outcome, Ended):
+            if outcome.todo is not None:
+                self._listener.todo_changed(turn.session, outcome.todo)
+            outcome = turn.whole(outcome, worker)
+        self.end(turn, outcome)
+
+    def end(self, turn: ActiveTurn, outcome: Outcome) -> None:
+        """Settle a turn this way; from here on only its claim is kept."""
+        if self._active.get(turn.number) is turn:
+            self._ending[turn.ref] = turn
+            self._settler.settle(turn.ref, outcome)
+            self._leave(turn)
+
+    def lose(self, ref: ClaimRef) -> ActiveTurn | None:
+        """Drop the turn of a claim that is somebody else's now: nothing it does may count."""
+        turn = self._by_session.get(ref.session)
+        if turn is None or turn.ref != ref:
+            return None
+        self._events.emit(Event.CLAIM_LOST, session=ref.session, message=turn.message_id)
+        self._leave(turn)
+        return turn
+
+    async def history(self, turn: ActiveTurn) -> History | None:
+        """Read a turn's conversation for its worker; None once the turn is not active any more."""
+        while self._active.get(turn.number) is turn:
+            try:
+                found = await self._store.sessions.conversation(turn.session, HISTORY_LIMIT)
+            except StoreUnavailable as error:
+                self._watch.failed(error)
+                await asyncio.sleep(self._watch.pause_s)
+                continue
+            return History(turn.number, found.version, found.messages, found.todo)
+        return None
+
+    async def empty(self) -> None:
+        """Return once no turn is active."""
+        await self._none_active.wait()
+
+    async def flush(self) -> None:
+        """Return once every outcome is committed or stale."""
+        await self._settler.flush()
+
+    async def close(self) -> None:
+        """Give up what could not be written."""
+        await self._settler.close()
+
+    def _leave(self, turn: ActiveTurn) -> None:
+        del self._active[turn.number]
+        del self._by_session[turn.session]
+        if not self._active:
+            self._none_active.set()
+        self._on_left(turn)
+
+    def _settled(self, ref: ClaimRef, outcome: Outcome | None) -> None:
+        turn = self._ending.pop(ref, None)
+        if turn is None:
+            # a checkpoint was stale while the turn still ran
+            self.lose(ref)
+        elif outcome is not None:
+            self._emit(turn, outcome)
+            self._listener.settled(turn.message_id, turn.session, outcome)
+            self._on_settled(outcome)
+
+    def _emit(self, turn: ActiveTurn, outcome: Outcome) -> None:
+        names = {"session": turn.session, "message": turn.message_id}
+        match outcome:
+            case Ended(status=status, error=error, worker=worker):
+                self._events.emit(Event.TURN_ENDED, **names, status=status.value, worker=worker, error=error)
+            case Parked():
+                self._events.emit(Event.TURN_PARKED, **names)
+            case Retry(attempts=attempts, suspect=suspect, error=error):
+                self._events.emit(Event.TURN_RETRIED, **names, attempts=attempts, suspect=suspect, error=error)
+            case Dead(attempts=attempts, error=error):
+                self._events.emit(Event.MESSAGE_DEAD, **names, attempts=attempts, error=error)
