@@ -1,0 +1,69 @@
+"""Dead letters of a real poison message: seen, retried and purged, over HTTP, by command, with and without a gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from loadtests.platform import RunningPlatform
+from loadtests.provider import RunningProvider
+from tests.e2e.bot import Bot
+from tests.e2e.command_line import port_of, run_command
+from tests.e2e.conftest import SHORT_LADDER, started
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path, platform: RunningPlatform, provider: RunningProvider) -> Iterator[Bot]:
+    """A bot with one worker and a tool that kills it while a file exists."""
+    settings = SHORT_LADDER | {"GATEHOUSE_TOOLS": "tests.e2e.ops_tools", "GATEHOUSE_WORKERS": "1"}
+    with started(tmp_path, platform, provider, **settings) as running:
+        yield running
+
+
+def poison(bot: Bot, session: str, poisonous: Path) -> str:
+    """Say what kills its worker while the file exists, until it is a dead letter; return its id."""
+    poisonous.touch()
+    accepted = bot.say(session, f'[[tool die_while {{"path": "{poisonous}"}}]]')
+    bot.wait_until(lambda: bool(bot.replies(session)), 60, "the sender is told")
+    return accepted.headers["x-gatehouse-message"]
+
+
+def test_a_dead_letter_runs_again_once_its_cause_is_gone(poisoned: Bot, tmp_path: Path) -> None:
+    cause = tmp_path / "cause"
+    letter = poison(poisoned, "s", cause)
+    port = port_of(poisoned.gateway)
+    listed = run_command(tmp_path, "dead", "list", port=port)
+    assert letter in listed.stdout, listed.stderr
+    (row,) = poisoned.gateway.get("/v1/dead")["dead"]
+    assert (row["id"], row["session"], row["attempts"]) == (letter, "standard:default:s", 2)
+
+    cause.unlink()
+    retried = run_command(tmp_path, "dead", "retry", letter, port=port)
+    assert (retried.returncode, retried.stdout) == (0, f"{letter}  waiting\n"), retried.stderr
+    poisoned.wait_until(lambda: len(poisoned.replies("s")) == 2, 30, "the answer of the retry")
+    told, answer = poisoned.replies("s")
+    assert (told.status, answer.status, answer.message) == ("failed", "replied", letter)
+    assert "alive" in answer.text
+    assert poisoned.gateway.get("/v1/dead") == {"dead": []}
+    trace = poisoned.gateway.get(f"/v1/messages/{letter}")
+    assert (trace["state"], [reply["state"] for reply in trace["replies"]]) == ("done", ["sent", "sent"])
+
+
+def test_dead_letters_are_purged_over_http_and_without_a_gateway(poisoned: Bot, tmp_path: Path) -> None:
+    first, second = (poison(poisoned, session, tmp_path / "cause") for session in ("a", "b"))
+    assert [row["id"] for row in poisoned.gateway.get("/v1/dead")["dead"]] == [second, first]
+
+    purged = httpx2.delete(f"{poisoned.gateway.url}/v1/dead/{first}")
+    assert purged.json() == {"id": first, "state": "purged"}
+    assert httpx2.post(f"{poisoned.gateway.url}/v1/dead/{first}/retry").status_code == 404
+
+    held = run_command(tmp_path, "dead", "purge", second)
+    assert (held.returncode, held.stderr.count("\n")) == (1, 1)
+    assert "in use by another process" in held.stderr
+
+    assert poisoned.gateway.terminate() == 0
+    assert run_command(tmp_path, "dead", "purge", second).returncode == 0
+    assert run_command(tmp_path, "dead", "list").stdout == ""
