@@ -148,6 +148,12 @@ class Channel(asyncio.BufferedProtocol, Generic[Incoming]):
         if self._transport is not None:
             self._transport.abort()
 
+    def begin(self, on_frame: Callable[[Incoming], None], early: list[Incoming]) -> None:
+        """Hand over the frames that came early, and from now on each as it comes."""
+        self._on_frame = on_frame
+        for frame in early:
+            on_frame(frame)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport (called by the loop)."""
         self._transport = cast(asyncio.WriteTransport, transport)
@@ -223,11 +229,15 @@ async def open_channel(
 ) -> Channel[Incoming]:
     """Open a channel over a connected AF_UNIX stream socket; ``incoming`` is ToPool or ToWorker.
 
-    The channel owns the socket from here on.
+    The channel owns the socket from here on. ``on_frame`` is first called after this returned: uvloop would hand over
+    what already lies in the socket before that, to an owner that does not hold its channel yet.
     """
     sock.setblocking(False)
-    channel = Channel[Incoming](incoming, on_frame, on_closed)
-    await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=sock)
+    early: list[Incoming] = []
+    channel = Channel[Incoming](incoming, early.append, on_closed)
+    loop = asyncio.get_running_loop()
+    await loop.create_unix_connection(lambda: channel, sock=sock)
+    loop.call_soon(channel.begin, on_frame, early)
     return channel
 
 
