@@ -44,6 +44,9 @@ class Inbox(Protocol):
     async def trace(self, message_id: str) -> MessageTrace:
         """Return every stage of one message. Raises NotFound."""
 
+    async def latest(self, session: str) -> str:
+        """Return the id of a session's last message. Raises NotFound."""
+
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, newest first."""
 
@@ -61,8 +64,9 @@ class Claims(Protocol):
     """Leases on sessions. Every write carries the claim's epoch; a stale one raises StaleClaim and writes nothing."""
 
     async def claim(self, host: str, limit: int, lease_s: float, *, suspects: bool = False) -> list[Claim]:
-        """Lease up to ``limit`` ready sessions, longest waiting first, each with its first waiting message.
+        """Lease up to ``limit`` ready sessions, each with its first waiting message.
 
+        Platforms take turns, so that a flood of one starves no other; of each the longest waiting come first.
         With ``suspects`` only sessions whose first message is a suspect are leased, without it only the others.
         Sessions whose lease has ended are ready again: their message counts one more lost execution.
         """

@@ -1,4 +1,4 @@
-"""Dead letters of a real poison message: seen, retried and purged, over HTTP, by command, with and without a gateway."""
+"""Dead letters of a real poison message: seen, retried and purged, over HTTP and by command."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class SqliteClaims:
         self._writer = writer
 
     async def claim(self, host: str, limit: int, lease_s: float, *, suspects: bool = False) -> list[Claim]:
-        """Lease up to ``limit`` ready sessions, longest waiting first, each with its first waiting message."""
+        """Lease up to ``limit`` ready sessions, platforms in turns, each with its first waiting message."""
         return await self._writer.run(_claim, host, limit, lease_s, suspects=suspects)
 
     async def next_ready_in_s(self) -> float | None:

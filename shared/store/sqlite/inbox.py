@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from shared.errors import InboxFull
-from shared.messages import Arrival, DeadLetter, MessageState, MessageTrace, Receipt, Reply
+from shared.messages import Arrival, DeadLetter, MessageState, MessageTrace, Receipt, Reply, Usage
 from shared.store.sqlite.ledger import Ledger
-from shared.store.sqlite.tables import dedupe, history, inbox, outbox, sessions
+from shared.store.sqlite.tables import checkpoints, dedupe, history, inbox, outbox, sessions
 from shared.store.sqlite.writer import Writer
 
 #: what a refused sender is told to wait, in seconds
@@ -36,6 +36,10 @@ class SqliteInbox:
     async def trace(self, message_id: str) -> MessageTrace:
         """Return every stage of one message. Raises NotFound."""
         return await self._writer.run(_trace, message_id)
+
+    async def latest(self, session: str) -> str:
+        """Return the id of a session's last message. Raises NotFound."""
+        return await self._writer.run(inbox.latest, session)
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, newest first."""
@@ -94,6 +98,7 @@ def _trace(ledger: Ledger, message_id: str) -> MessageTrace:
     session, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage = (
         inbox.trace(ledger, message_id)
     )
+    running = sessions.claimed_for(ledger, session) == seq
     return MessageTrace(
         id=message_id,
         session=session,
@@ -107,10 +112,14 @@ def _trace(ledger: Ledger, message_id: str) -> MessageTrace:
         accepted_at=at,
         claimed_at=claimed_at,
         settled_at=settled_at,
-        running=sessions.claimed_for(ledger, session) == seq,
-        usage=inbox.usage(usage),
+        running=running,
+        usage=_usage_so_far(ledger, session) if running else inbox.usage(usage),
         replies=outbox.trace(ledger, session, seq),
     )
+
+
+def _usage_so_far(ledger: Ledger, session: str) -> Usage:
+    return sum((step.usage for step in checkpoints.read(ledger, session)), Usage())
 
 
 def _retry_dead(ledger: Ledger, message_id: str) -> None:

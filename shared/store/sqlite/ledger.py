@@ -23,11 +23,16 @@ DRAW = "UPDATE sequences SET last = last + ? WHERE name = ? RETURNING last"
 
 
 class Ledger:
-    """One open database; ``waiting`` is the number of waiting messages, kept so that no accept has to count them."""
+    """One open database.
+
+    ``waiting`` is the number of waiting messages, kept so that no accept has to count them; ``last_platform`` is the
+    one whose session was leased last, so that the next one's turn comes.
+    """
 
     def __init__(self, db: apsw.Connection, clock: Callable[[], float]) -> None:
         self.db = db
         self.waiting = 0
+        self.last_platform = ""
         self._clock = clock
         self._latest = 0.0
         self._set_back_s = 0.0

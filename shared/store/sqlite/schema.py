@@ -143,8 +143,14 @@ CREATE TABLE probe (
 ) STRICT, WITHOUT ROWID;
 """
 
+VERSION_2 = """
+-- Ready sessions are taken platform by platform, so that a flood of one starves no other.
+DROP INDEX sessions_ready;
+CREATE INDEX sessions_ready ON sessions (suspect, platform, place) WHERE state = 'ready';
+"""
+
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1,)
+MIGRATIONS = (VERSION_1, VERSION_2)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

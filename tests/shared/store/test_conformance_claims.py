@@ -56,6 +56,18 @@ class TestClaim:
             await store.claims.settle(claim.ref, ended("hello"))
         assert order == ["busy", "other", "busy", "busy"]
 
+    async def test_a_flood_of_one_platform_does_not_starve_the_others(self, bench: Bench, store: Store) -> None:
+        for number in range(50):
+            await bench.accept(f"flood:b:{number}")
+        for number in range(3):
+            await bench.accept(f"calm:b:{number}")
+        order = []
+        for limit in (1, 1, 2, 1, 3):
+            claims = await store.claims.claim("host", limit, 30)
+            order += [claim.ref.session.replace(":b:", " ") for claim in claims]
+        assert sorted(order[:6]) == ["calm 0", "calm 1", "calm 2", "flood 0", "flood 1", "flood 2"]
+        assert order[6:] == ["flood 3", "flood 4"]
+
     async def test_a_sessions_messages_run_in_order(self, bench: Bench, store: Store) -> None:
         texts = [f"message {number}" for number in range(12)]
         for text in texts:

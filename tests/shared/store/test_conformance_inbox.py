@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.errors import InboxFull, NotFound
-from shared.messages import MessageState, Receipt, Reply, ReplyStatus, Usage
+from shared.messages import MessageState, Receipt, Reply, ReplyStatus, Step, Usage
 from shared.store import Store
 from tests.shared.store.bench import Bench, ended
 
@@ -150,6 +150,21 @@ class TestTrace:
         assert (done.session, done.platform, done.user) == (SESSION, "a", "ann")
         (reply,) = done.replies
         assert (reply.part, reply.state, reply.sent_id, reply.sent_at) == (0, "sent", "sent-1", bench.clock.now)
+
+    async def test_a_running_turn_shows_what_it_spent_so_far(self, bench: Bench, store: Store) -> None:
+        claim = await bench.accept_and_claim()
+        steps = [Step(number, (), usage=Usage(1, number, 10, 1, 0)) for number in (1, 2)]
+        await store.claims.checkpoint(claim.ref, steps)
+        found = await store.inbox.trace(claim.messages[0].id)
+        assert (found.running, found.usage) == (True, Usage(2, 3, 20, 2, 0))
+
+    async def test_a_sessions_last_message_is_found(self, bench: Bench, store: Store) -> None:
+        await bench.answer("hello")
+        last = await bench.accept()
+        await bench.accept("a:b:other")
+        assert await store.inbox.latest(SESSION) == last
+        with pytest.raises(NotFound):
+            await store.inbox.latest("a:b:none")
 
     async def test_an_unknown_message_is_not_found(self, store: Store) -> None:
         with pytest.raises(NotFound):

@@ -27,6 +27,8 @@ FIRST_WAITING = """
 SELECT seq, suspect FROM inbox INDEXED BY inbox_waiting
 WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
 """
+# Find the last message of a session.
+LATEST = "SELECT id FROM inbox WHERE session_key = ? ORDER BY seq DESC LIMIT 1"
 # Hand a message to a turn.
 TAKE = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
@@ -115,6 +117,14 @@ def first_waiting(ledger: Ledger, session: str) -> tuple[int, bool] | None:
     """Return the number of a session's first waiting message, and whether it is a suspect."""
     row = ledger.one(FIRST_WAITING, (session,))
     return (row[0], bool(row[1])) if row else None
+
+
+def latest(ledger: Ledger, session: str) -> str:
+    """Return the id of a session's last message. Raises NotFound."""
+    row = ledger.one(LATEST, (session,))
+    if row is None:
+        raise NotFound(f"there is no message in session {session}")
+    return str(row[0])
 
 
 def take(ledger: Ledger, session: str, seq: int) -> Pending:

@@ -9,6 +9,9 @@ A session's head is the message it is ready or claimed for; it changes only when
 
 from __future__ import annotations
 
+import bisect
+import itertools
+
 from shared.errors import NotFound, StaleClaim
 from shared.messages import ClaimRef
 from shared.store.sqlite.ledger import MAX_DELAY_S, MAX_LEASE_S, Ledger, Row
@@ -39,10 +42,15 @@ WAKE = "UPDATE sessions SET state = 'ready', until = NULL WHERE state = 'delayed
 LAPSED = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND (until <= ? OR until > ?)"
 # Find the claims of other hosts.
 FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NOT NULL AND host <> ?"
-# Find the sessions that are ready, longest waiting first.
+# Find the next platform that has a ready session, in the order of their names.
+NEXT_PLATFORM = """
+SELECT platform FROM sessions INDEXED BY sessions_ready
+WHERE state = 'ready' AND suspect = ? AND platform > ? ORDER BY platform LIMIT 1
+"""
+# Find the sessions of a platform that are ready, longest waiting first.
 READY = """
-SELECT session_key, platform, version, head FROM sessions
-WHERE state = 'ready' AND suspect = ? ORDER BY place LIMIT ?
+SELECT session_key, platform, version, head FROM sessions INDEXED BY sessions_ready
+WHERE state = 'ready' AND suspect = ? AND platform = ? ORDER BY place LIMIT ?
 """
 # Lease a session.
 LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, until = ? WHERE session_key = ?"
@@ -128,8 +136,25 @@ def of_other_hosts(ledger: Ledger, host: str) -> list[tuple[str, int]]:
 
 
 def ready(ledger: Ledger, limit: int, *, suspects: bool) -> list[Row]:
-    """Return (session, platform, version, head) of ready sessions, longest waiting first."""
-    return ledger.all(READY, (suspects, limit))
+    """Return (session, platform, version, head) of ready sessions: of one platform after the other, in turns.
+
+    Of each platform the longest waiting come first; the next call goes on with the platform after the last one.
+    """
+    queues = [ledger.all(READY, (suspects, platform, limit)) for platform in _platforms(ledger, suspects=suspects)]
+    dealt = itertools.chain.from_iterable(itertools.zip_longest(*queues))
+    found = list(itertools.islice((row for row in dealt if row is not None), limit))
+    if found:
+        ledger.last_platform = str(found[-1][1])
+    return found
+
+
+def _platforms(ledger: Ledger, *, suspects: bool) -> list[str]:
+    """Return the platforms that have a ready session, the one after the last that was served first."""
+    names: list[str] = []
+    while row := ledger.one(NEXT_PLATFORM, (suspects, names[-1] if names else "")):
+        names.append(row[0])
+    first = bisect.bisect_right(names, ledger.last_platform)
+    return names[first:] + names[:first]
 
 
 def lease(ledger: Ledger, ref: ClaimRef, host: str, lease_s: float) -> None:
