@@ -36,7 +36,11 @@ class GatewayProcess:
         self._reader: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill_tree()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

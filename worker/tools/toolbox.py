@@ -23,6 +23,8 @@ from worker.tools.threads import ToolThreads
 
 Run = Callable[[str, ToolContext], Awaitable[object]]
 
+TODO_LIMIT_BYTES = 8 * 1024 * 1024
+
 
 def _say_nothing(event: Event, **fields: Field) -> None:
     """Drop the event."""
@@ -48,7 +50,8 @@ class Toolbox:
         self._threads = ToolThreads(say)
         self._stray: set[asyncio.Task[bytes]] = set()
         self._tools: dict[str, Tool] = {}
-        self.add(builtin.todo_spec(), builtin.run_todo)
+        # a full list of 256 items of 4,000 characters is a result that must stay whole JSON
+        self.add(builtin.todo_spec(), builtin.run_todo, ToolOptions("todo", output_limit_bytes=TODO_LIMIT_BYTES))
         self._load(builtin)
         for name in modules:
             self._load(_imported(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 import threading
@@ -205,3 +206,10 @@ def test_a_module_that_cannot_be_used_is_refused_by_name(
 def test_a_missing_module_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match=r"GATEHOUSE_TOOLS: nowhere\.to_be_found"):
         Toolbox(["nowhere.to_be_found"])
+
+
+async def test_the_largest_todo_list_there_can_be_is_still_whole_json() -> None:
+    todos = [{"id": str(n), "content": "\u20ac" * 4_000, "status": "pending"} for n in range(256)]
+    call = ToolCall("c1", "todo", json.dumps({"todos": todos}))
+    result = await Toolbox().call(call, ToolContext("a:b:c", "msg_1", "c1", TodoStore(), lambda _: None))
+    assert json.loads(result)["summary"]["total"] == 256
