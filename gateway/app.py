@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Route
 from gateway.access import Access
 from gateway.answers import exception_handlers
 from gateway.api import Api
+from gateway.commands import Commands
 from gateway.completions import STATELESS, Completions
 from gateway.console import Console, page_routes
 from gateway.delivery import Delivery
@@ -30,12 +31,14 @@ from gateway.health import Health
 from gateway.live import Live
 from gateway.metrics import LoopLag, Meter, PoolCollector, WatchedEvents
 from gateway.platforms import enabled_platforms
+from gateway.queue_notice import QueueNotice
 from gateway.webhook import webhook_routes
 from shared.errors import StoreError
 from shared.events import Event, Field
 from shared.messages import Outcome, Reply
 from shared.settings import Settings
 from shared.store import open_store
+from shared.store.port import Store
 from worker.pool import Pool
 
 POOL_DRAIN_S = 15.0
@@ -49,9 +52,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Gateway:
-    """One running gateway: its parts, its ASGI app, its life."""
+    """One running gateway: its parts, its ASGI app, its life; ``store`` is the one the settings name by default."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
         self.meter = Meter()
         self.live = Live(self._on_settled)
         self.events = WatchedEvents(
@@ -67,9 +70,7 @@ class Gateway:
         self._stopping = False
         self._said_ready = False
         self._background: list[asyncio.Task[None]] = []
-        self.store = open_store(
-            settings.database_url, settings.data_dir, inbox_limit=settings.inbox_limit, clock=time.time
-        )
+        self.store = store or store_of(settings)
         self.pool = Pool(settings, self.store, self.events, self.live, self.host)
         self.platforms = enabled_platforms(settings)
         self.access = Access(settings, self.store)
@@ -156,7 +157,15 @@ class Gateway:
             Route("/metrics", health.metrics),
             *api.routes(),
         ]
-        webhooks = webhook_routes(self.platforms, self.store, self.access, self.events, self._on_accepted)
+        webhooks = webhook_routes(
+            self.platforms,
+            self.store,
+            self.access,
+            self.events,
+            Commands(self.store, self.pool),
+            QueueNotice(self.store, slots(self._settings), lambda: self.pool.snapshot().running),
+            self._on_accepted,
+        )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
         page = page_routes(key_needed=bool(self._settings.api_keys))
         return [*webhooks, *probes, *page, *(self._guard(route) for route in guarded)]
@@ -230,6 +239,16 @@ async def unless(hasten: asyncio.Event, work: Awaitable[object]) -> None:
         working.cancel()
         hurrying.cancel()
         await asyncio.gather(working, hurrying, return_exceptions=True)
+
+
+def store_of(settings: Settings) -> Store:
+    """Return the unopened store that the settings name."""
+    return open_store(settings.database_url, settings.data_dir, inbox_limit=settings.inbox_limit, clock=time.time)
+
+
+def slots(settings: Settings) -> int:
+    """Return how many turns this gateway runs at once."""
+    return settings.workers * settings.turns_per_worker
 
 
 def host_id() -> str:

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 import uvloop
@@ -88,17 +88,19 @@ class Server(uvicorn.Server):
         os._exit(1)
 
 
-def serve(settings: Settings, log: LogWriter) -> None:
-    """Run the gateway until a signal ends it. Raises CannotStart."""
+def serve(settings: Settings, log: LogWriter, compose: Callable[[Settings], Gateway] = Gateway) -> None:
+    """Run the gateway that ``compose`` builds until a signal ends it. Raises CannotStart."""
     listener = bind(settings.host, settings.port)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings, log, listener))
+        runner.run(run(settings, log, listener, compose))
 
 
-async def run(settings: Settings, log: LogWriter, listener: socket.socket) -> None:
+async def run(
+    settings: Settings, log: LogWriter, listener: socket.socket, compose: Callable[[Settings], Gateway]
+) -> None:
     """Open, serve and close one gateway."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # what it tells at INFO, events tell better
-    gateway = Gateway(settings)
+    gateway = compose(settings)
     server = Server(uvicorn_config(gateway), gateway, log)
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
