@@ -35,9 +35,14 @@ function scrollDown() {
 function showHistory(messages) {
   for (const old of $("messages").querySelectorAll(".message, .tool")) old.remove();
   $("welcome").hidden = messages.length > 0;
+  let used = [];
   for (const message of messages) {
-    if (message.role === "user" || (message.role === "assistant" && message.content)) bubble(message.role, message.content);
-    for (const call of message.tool_calls ?? []) $("messages").append(element("div", "tool", call.function.name));
+    if (message.role === "user" || (message.role === "assistant" && message.content)) {
+      if (used.length) $("messages").append(element("div", "tool", [...new Set(used)].join(", ")));
+      used = [];
+      bubble(message.role, message.content);
+    }
+    for (const call of message.tool_calls ?? []) used.push(call.function.name);
   }
   scrollDown();
 }
