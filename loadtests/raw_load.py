@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -42,8 +43,7 @@ class Connection(asyncio.Protocol):
         self.failures = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def send_next(self) -> None:
         """Send one request, or finish where none is left."""

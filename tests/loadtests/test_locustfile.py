@@ -1,0 +1,51 @@
+"""The load test itself, against a real gateway on the offline model."""
+
+from __future__ import annotations
+
+import csv
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from loadtests.gateway_process import ROOT, GatewayProcess
+from loadtests.platform import platform_environment
+from loadtests.platform_wire import Secrets
+
+LOCUST = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*LOCUST, *arguments], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_every_platforms_users_get_their_acks_and_their_replies(tmp_path: Path) -> None:
+    reply_port = free_port()
+    settings = platform_environment(f"http://127.0.0.1:{reply_port}", Secrets()) | {"GATEHOUSE_WORKERS": "1"}
+    with GatewayProcess(tmp_path, settings) as gateway:
+        run = run_locust(
+            *("--host", gateway.url, "--reply-port", str(reply_port), "--csv", str(tmp_path / "run")),
+            *("-u", "9", "-r", "50", "-t", "4s", "--redelivered-share", "0.3", "--ack-p95-ms", "0"),
+        )
+    assert run.returncode == 0, run.stdout + run.stderr
+    with (tmp_path / "run_stats.csv").open() as file:
+        rows = {row["Name"]: row for row in csv.DictReader(file)}
+    for platform in ("standard", "slack", "telegram"):
+        assert int(rows[f"{platform} ack"]["Request Count"]) > 0
+        assert int(rows[f"{platform} reply"]["Request Count"]) > 0
+        assert rows[f"{platform} reply"]["Type"] == "E2E"
+    assert any(name.endswith("redelivery ack") for name in rows)
+    assert int(rows["Aggregated"]["Failure Count"]) == 0
+
+
+def test_a_gateway_that_is_not_there_fails_the_run(tmp_path: Path) -> None:
+    run = run_locust(
+        *("--host", f"http://127.0.0.1:{free_port()}", "--reply-port", str(free_port()), "-u", "2", "-r", "9"),
+        *("-t", "1s"),
+    )
+    assert run.returncode == 1
