@@ -49,3 +49,10 @@ def test_a_gateway_that_is_not_there_fails_the_run(tmp_path: Path) -> None:
         *("-t", "1s"),
     )
     assert run.returncode == 1
+
+
+def test_the_settings_file_fits_the_load_tests_defaults() -> None:
+    lines = (ROOT / "loadtests" / "loadtest.env").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    expected = platform_environment("http://127.0.0.1:8099", Secrets())
+    assert {name: settings[name].strip("'") for name in expected} == expected
