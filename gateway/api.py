@@ -17,6 +17,7 @@ from starlette.routing import Route
 from gateway.answers import Refused, json_answer
 from gateway.completions import STATELESS
 from gateway.live import Live
+from gateway.tracing import trace_message
 from shared.session_files import session_log_path
 from shared.store.port import Store
 from worker.pool import Pool, PoolSnapshot
@@ -103,7 +104,7 @@ class Api:
 
     async def message(self, request: Request) -> Response:
         """Answer where one message is."""
-        return json_answer(await self._store.inbox.trace(request.path_params["id"]))
+        return json_answer(await trace_message(self._store, self._pool.running_turn, request.path_params["id"]))
 
     async def workers(self, _: Request) -> Response:
         """Answer the worker table."""

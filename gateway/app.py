@@ -162,7 +162,7 @@ class Gateway:
             self.store,
             self.access,
             self.events,
-            Commands(self.store, self.pool),
+            Commands(self.store, self.pool.running_turn),
             QueueNotice(self.store, slots(self._settings), lambda: self.pool.snapshot().running),
             self._on_accepted,
         )

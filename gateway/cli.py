@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 
 from gateway.server import CannotStart, serve
+from gateway.tracing import moment, trace_lines
 from shared.errors import NotFound, SettingsError, StoreError
 from shared.events import LogWriter
 from shared.messages import DeadLetter, MessageTrace
@@ -148,33 +149,6 @@ async def trace(settings: Settings, message_id: str) -> None:
         finally:
             await store.close()
     print("\n".join(trace_lines(found)))
-
-
-def trace_lines(found: MessageTrace) -> list[str]:
-    """Return a message's stages, one a line."""
-    state = "running" if found.running else found.state.value
-    lines = [
-        f"{found.id}  {state}  session {found.session}  from {found.user}",
-        f"accepted  {moment(found.accepted_at)}",
-    ]
-    if found.claimed_at is not None:
-        lines.append(f"claimed   {moment(found.claimed_at)}  worker {found.worker or '-'}  attempts {found.attempts}")
-    if found.settled_at is not None:
-        usage = found.usage
-        lines.append(
-            f"settled   {moment(found.settled_at)}  {usage.model_calls} model calls, {usage.tool_calls} tool calls, "
-            f"{usage.input_tokens} tokens in, {usage.output_tokens} out"
-        )
-    for reply in found.replies:
-        when = moment(reply.sent_at) if reply.sent_at is not None else f"after {reply.attempts} attempts"
-        lines.append(f"reply {reply.part}   {when}  {reply.state.value}  {reply.sent_id or reply.error or '-'}")
-    return [*lines, f"error     {found.error}"] if found.error else lines
-
-
-def moment(unix_s: float) -> str:
-    """Return a time for people, to the millisecond, in local time."""
-    whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
-    return f"{whole}.{int(unix_s * 1000) % 1000:03d}"
 
 
 async def running(settings: Settings) -> bool:

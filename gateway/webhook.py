@@ -1,6 +1,6 @@
 """``POST /webhooks/{platform}``: bytes in, verified, parsed, accepted durably, and only then 200.
 
-    body ─▶ verify ─▶ parse ─▶ reply policy ─▶ access ─▶ accept (one commit) ─▶ 200 with the message's id
+    body ─▶ verify ─▶ parse ─▶ reply policy ─▶ access ─▶ command? ─▶ accept (one commit) ─▶ 200 with the message's id
 
 A redelivery gets the same answer with the same id and starts nothing. Whatever a body holds, the answer is a 200, a
 4xx that says what is wrong, or a 503 that says when to come again.
@@ -19,7 +19,9 @@ from starlette.routing import Route
 
 from gateway.access import Access, Admission
 from gateway.answers import Refused, error_answer, json_answer, too_large
+from gateway.commands import Commands
 from gateway.platforms.port import Ack, Adapter, Inbound, Parsed, Req
+from gateway.queue_notice import QueueNotice
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
 from shared.ids import new_message_id
@@ -53,11 +55,13 @@ def webhook_routes(
     store: Store,
     access: Access,
     events: Events,
+    commands: Commands,
+    queue_notice: QueueNotice,
     on_accepted: Callable[[], None],
     clock: Callable[[], float] = time.time,
 ) -> list[Route]:
-    """Return the route of all webhooks; ``on_accepted`` is called after each commit of a new message."""
-    door = WebhookDoor(platforms, store, access, events, on_accepted, clock)
+    """Return the route of all webhooks; ``on_accepted`` is called after each commit of a new message or reply."""
+    door = WebhookDoor(platforms, store, access, events, commands, queue_notice, on_accepted, clock)
     return [Route("/webhooks/{platform}", door.receive, methods=["POST"])]
 
 
@@ -70,6 +74,8 @@ class WebhookDoor:
         store: Store,
         access: Access,
         events: Events,
+        commands: Commands,
+        queue_notice: QueueNotice,
         on_accepted: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
@@ -77,6 +83,8 @@ class WebhookDoor:
         self._store = store
         self._access = access
         self._events = events
+        self._commands = commands
+        self._queue_notice = queue_notice
         self._on_accepted = on_accepted
         self._clock = clock
 
@@ -108,8 +116,10 @@ class WebhookDoor:
         parsed = platform.parse(req)
         traceparent = request.headers.get("traceparent", "")
         traceparent = traceparent if TRACEPARENT.fullmatch(traceparent) else ""
-        ids = [await self._accept(platform, inbound, traceparent) for inbound in self._addressed(platform, parsed)]
-        return acknowledge(parsed.ack, [message_id for message_id in ids if message_id], parsed.ignored)
+        addressed = self._addressed(platform, parsed)
+        ids = [await self._accept(platform, inbound, traceparent) for inbound in addressed]
+        reason = parsed.ignored or ("it starts no turn" if addressed else "nothing was addressed to the bot")
+        return acknowledge(parsed.ack, [message_id for message_id in ids if message_id], reason)
 
     async def _read(self, platform: Adapter, request: Request) -> Req:
         for header in platform.signature_headers:
@@ -132,10 +142,14 @@ class WebhookDoor:
         return addressed
 
     async def _accept(self, platform: Adapter, inbound: Inbound, traceparent: str) -> str:
-        """Accept one message and return its id, empty where its sender may not talk."""
+        """Accept one message and return its id, empty where its sender may not talk or it is a chat command."""
         admission = await self._access.admit(platform, inbound)
         if admission is not Admission.ALLOWED:
             return self._turn_away(platform, inbound, admission)
+        if await self._commands.answer(platform, inbound):
+            self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
+            self._on_accepted()
+            return ""
         arrival = Arrival(
             id=new_message_id(),
             session=inbound.session,
@@ -154,6 +168,7 @@ class WebhookDoor:
             event, message=receipt.message_id, session=inbound.session, platform=platform.name, ahead=receipt.ahead
         )
         if not receipt.duplicate:
+            await self._queue_notice.tell(platform, inbound, receipt)
             self._on_accepted()
         return receipt.message_id
 
@@ -191,5 +206,5 @@ def acknowledge(ack: Ack, message_ids: list[str], ignored: str) -> Response:
     headers = {MESSAGE_HEADER: ", ".join(message_ids)} if message_ids else {}
     if ack.body is not None:
         return Response(ack.body, ack.status, headers, ack.media)
-    told = {"message": message_ids[0]} if message_ids else {"ignored": ignored or "nothing was addressed to the bot"}
+    told = {"message": message_ids[0]} if message_ids else {"ignored": ignored}
     return json_answer(told, ack.status, headers)

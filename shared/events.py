@@ -34,6 +34,7 @@ class Event(enum.StrEnum):
     MESSAGE_ACCEPTED = "message_accepted"
     MESSAGE_DUPLICATE = "message_duplicate"
     MESSAGE_REFUSED = "message_refused"
+    COMMAND_ANSWERED = "command_answered"
     STRANGER = "stranger"
     SESSION_CLAIMED = "session_claimed"
     CLAIMS_ADOPTED = "claims_adopted"

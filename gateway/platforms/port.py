@@ -135,7 +135,8 @@ Verdict = Sent | Retry | Reformat | Moved | Gone | Fail
 class Adapter(Protocol):
     """One platform. ``signature_headers`` may come once at the most; a dedupe key is kept ``dedupe_ttl_s`` seconds.
 
-    ``open_to_strangers`` tells that anybody in the world can write to the bot, with no secret of ours.
+    ``open_to_strangers`` tells that anybody in the world can write to the bot, with no secret of ours, ``shows_place``
+    that people see at once what is sent to them, so that a place in the queue is worth telling.
     """
 
     @property
@@ -149,6 +150,9 @@ class Adapter(Protocol):
 
     @property
     def open_to_strangers(self) -> bool: ...
+
+    @property
+    def shows_place(self) -> bool: ...
 
     def verify(self, req: Req) -> None:
         """Return if the platform sent these bytes. Raises SignatureRejected, and nothing else on any input."""

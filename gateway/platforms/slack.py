@@ -95,6 +95,7 @@ class Slack(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({"x-slack-signature", "x-slack-request-timestamp"})
     dedupe_ttl_s: ClassVar[float] = 24 * 3600.0
     open_to_strangers: ClassVar[bool] = False
+    shows_place: ClassVar[bool] = True
 
     def verify(self, req: Req) -> None:
         """Check the signature over ``v0:timestamp:body``."""

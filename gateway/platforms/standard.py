@@ -79,6 +79,7 @@ class Standard(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
     dedupe_ttl_s: ClassVar[float] = RETRIED_S
     open_to_strangers: ClassVar[bool] = False
+    shows_place: ClassVar[bool] = False
 
     def verify(self, req: Req) -> None:
         """Check id, timestamp and signature over ``id.timestamp.body``; any matching v1 entry is enough."""

@@ -85,6 +85,7 @@ class Telegram(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({SECRET_HEADER})
     dedupe_ttl_s: ClassVar[float] = 48 * 3600.0
     open_to_strangers: ClassVar[bool] = True
+    shows_place: ClassVar[bool] = True
 
     @property
     def bot(self) -> Bot:

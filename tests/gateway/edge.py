@@ -15,7 +15,9 @@ from starlette.applications import Starlette
 
 from gateway.access import Access
 from gateway.answers import exception_handlers
+from gateway.commands import Commands
 from gateway.platforms import enabled_platforms
+from gateway.queue_notice import QueueNotice
 from gateway.webhook import webhook_routes
 from loadtests.platform_wire import Secrets
 from loadtests.signing import SignedRequest
@@ -86,15 +88,24 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def running_edge(
-    data_dir: Path, environment: Mapping[str, str] | None = None, inbox_limit: int = 10_000
+    data_dir: Path, environment: Mapping[str, str] | None = None, inbox_limit: int = 10_000, slots: int = 0
 ) -> AsyncIterator[Edge]:
-    """Run an edge over a real store; ``environment`` adds settings to those of all three platforms."""
+    """Run an edge over a real store; ``environment`` adds settings to those of all three platforms.
+
+    With ``slots`` people are told their place in the queue as if so many turns ran at once.
+    """
     settings = edge_settings(environment)
     events = Events()
     async with open_test_store(data_dir, inbox_limit) as store:
         woken: list[Edge] = []
         routes = webhook_routes(
-            enabled_platforms(settings), store, Access(settings, store), events, lambda: count_wake(woken[0])
+            enabled_platforms(settings),
+            store,
+            Access(settings, store),
+            events,
+            Commands(store, lambda _: None),
+            QueueNotice(store, slots, lambda: 0),
+            lambda: count_wake(woken[0]),
         )
         app = Starlette(routes=routes, exception_handlers=exception_handlers(events))
         async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:

@@ -1,0 +1,55 @@
+"""Tells a person who has to wait the place in the queue, once a minute at most.
+
+It is a courtesy: a store that cannot commit it right now does not make the message's own 200 a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from cachetools import TTLCache
+
+from gateway.platforms.port import Adapter, Inbound
+from shared.errors import StoreUnavailable
+from shared.ids import new_message_id
+from shared.messages import Receipt, Reply, ReplyStatus
+from shared.store.port import Store
+
+#: a session is not told again within this many seconds
+AGAIN_S = 60.0
+
+#: a person is told where more than this many rounds of turns have to end first
+ROUNDS = 2
+
+#: sessions whose last notice is remembered here, before the store is asked
+MOST_REMEMBERED = 100_000
+
+
+class QueueNotice:
+    """Announces places; ``slots`` is how many turns run at once, ``running`` tells how many of the waiting run now."""
+
+    def __init__(self, store: Store, slots: int, running: Callable[[], int]) -> None:
+        self._store = store
+        self._slots = slots
+        self._running = running
+        self._told: TTLCache[str, bool] = TTLCache(MOST_REMEMBERED, AGAIN_S)
+
+    async def tell(self, platform: Adapter, inbound: Inbound, receipt: Receipt) -> None:
+        """Announce the place of a message that was just accepted, where it has to wait and the platform shows it."""
+        crowded = self._slots > 0 and receipt.ahead > ROUNDS * self._slots
+        if not crowded or not platform.shows_place or inbound.session in self._told:
+            return
+        self._told[inbound.session] = True
+        place = max(1, receipt.ahead - self._running() + 1)
+        reply = Reply(
+            session=inbound.session,
+            message_id=new_message_id(),
+            part=0,
+            platform=platform.name,
+            text=f"You are number {place} in the queue.",
+            address=inbound.reply,
+            status=ReplyStatus.REPLIED,
+        )
+        with suppress(StoreUnavailable):
+            await self._store.inbox.announce(reply, ("place in the queue",), AGAIN_S)

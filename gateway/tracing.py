@@ -1,0 +1,62 @@
+"""Where a message is, in words: for the command line and for chat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from shared.messages import MessageTrace, ReplyTrace
+from shared.store.port import Store
+from worker.pool import TurnRow
+
+#: returns a session's running turn, None if none runs here
+RunningTurn = Callable[[str], TurnRow | None]
+
+
+async def trace_message(store: Store, running_turn: RunningTurn, message_id: str) -> MessageTrace:
+    """Return every stage of one message, with the worker it runs in now. Raises NotFound."""
+    found = await store.inbox.trace(message_id)
+    row = running_turn(found.session) if found.running else None
+    if row is None or row.message_id != message_id:
+        return found
+    return msgspec.structs.replace(found, worker="" if row.worker is None else str(row.worker))
+
+
+def trace_lines(found: MessageTrace) -> list[str]:
+    """Return a message's stages, one a line."""
+    state = "running" if found.running else found.state.value
+    lines = [
+        f"{found.id}  {state}  session {found.session}  from {found.user}",
+        f"accepted  {moment(found.accepted_at)}",
+    ]
+    if found.claimed_at is not None:
+        suspect = "  runs alone" if found.suspect else ""
+        worker = found.worker or "-"
+        lines.append(f"claimed   {moment(found.claimed_at)}  worker {worker}  attempts {found.attempts}{suspect}")
+    if found.settled_at is not None:
+        lines.append(f"settled   {moment(found.settled_at)}  {spent(found)}")
+    elif found.running:
+        lines.append(f"so far    {spent(found)}")
+    lines += [reply_line(reply) for reply in found.replies]
+    return [*lines, f"error     {found.error}"] if found.error else lines
+
+
+def spent(found: MessageTrace) -> str:
+    """Return what a message's turn used, in words."""
+    usage = found.usage
+    calls = f"{usage.model_calls} model calls, {usage.tool_calls} tool calls"
+    return f"{calls}, {usage.input_tokens} tokens in, {usage.output_tokens} out"
+
+
+def reply_line(reply: ReplyTrace) -> str:
+    """Return one reply's way out, in words."""
+    when = moment(reply.sent_at) if reply.sent_at is not None else f"after {reply.attempts} attempts"
+    return f"reply {reply.part}   {when}  {reply.state.value}  {reply.sent_id or reply.error or '-'}"
+
+
+def moment(unix_s: float) -> str:
+    """Return a time for people, to the millisecond, in local time."""
+    whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+    return f"{whole}.{int(unix_s * 1000) % 1000:03d}"
