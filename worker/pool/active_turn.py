@@ -19,7 +19,8 @@ class ActiveTurn:
     """One claimed turn; owned by the pool.
 
     ``number`` names it to the worker; ``worker`` is where it runs, None while it waits; ``steps`` are all finished
-    ones, those of earlier attempts first; ``interrupted_mono`` is when its sender stopped it.
+    ones, those of earlier attempts first; ``interrupted_mono`` is when its sender stopped it, ``overdue`` that its
+    timeout and grace are over.
     """
 
     number: int
@@ -29,6 +30,7 @@ class ActiveTurn:
     started_at: float = 0.0
     started_mono: float = 0.0
     interrupted_mono: float | None = None
+    overdue: bool = False
     tool: str = ""
 
     def __post_init__(self) -> None:
@@ -80,7 +82,8 @@ class ActiveTurn:
 
     def ran(self) -> RanTurn:
         """Return what the verdict on its worker's death has to know."""
-        return RanTurn(self.number, self.attempts, tuple(self.steps), self.interrupted_mono is not None)
+        interrupted = self.interrupted_mono is not None
+        return RanTurn(self.number, self.attempts, tuple(self.steps), interrupted, self.overdue)
 
     def row(self) -> TurnRow:
         """Return how it looks from outside."""

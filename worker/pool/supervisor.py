@@ -167,9 +167,13 @@ class Supervisor:
         self._nursery.want(len(empty) + self._wanted_spares + self._awaited_spares)
 
     def add_slot(self, n: int) -> None:
-        """Have one more slot, filled like the others."""
-        self.slots.setdefault(n, None)
-        self.fill()
+        """Have one more slot, filled like the others, on the loop's next round.
+
+        Not at once: the audience must not hear of a placed worker from inside its own call.
+        """
+        if n not in self.slots:
+            self.slots[n] = None
+            asyncio.get_running_loop().call_soon(self.fill)
 
     def remove_slot(self, n: int) -> None:
         """Have one slot less; its worker drains and ends."""
@@ -189,7 +193,9 @@ class Supervisor:
         return self._awaited_spares == 0
 
     async def end(self, worker: WorkerProcess, death: Death, *, dump: bool) -> None:
-        """Kill a worker's process group for this reason; returns once the signal is sent."""
+        """Kill a worker's process group for this reason; returns once the signal is sent. The first reason stands."""
+        if worker.death is not None:
+            return
         await worker.kill(death, dump=dump)
         if worker.death is not None and worker.death.stacks:
             self._events.emit(Event.WORKER_STACKS, n=worker.n, pid=worker.pid, stacks=worker.death.stacks)

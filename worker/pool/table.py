@@ -15,7 +15,11 @@ def worker_table(supervisor: Supervisor, dispatcher: Dispatcher, turns: Turns) -
     for turn in turns:
         if turn.worker is not None:
             counts[turn.worker.pid] = counts.get(turn.worker.pid, 0) + 1
-    holders = {worker.n: worker for worker in supervisor.workers if worker.n is not None}
+    holders: dict[int, WorkerProcess] = {}
+    for holder in supervisor.workers:
+        if holder.n is not None:
+            # slots come first: a worker that drains shows only while nobody holds its slot
+            holders.setdefault(holder.n, holder)
     rows = [
         worker_row(n, worker, counts.get(worker.pid, 0), dispatcher.sessions(n))
         if (worker := holders.get(n))

@@ -40,12 +40,16 @@ class Death(msgspec.Struct, frozen=True):
 
 
 class RanTurn(msgspec.Struct, frozen=True):
-    """What the verdict has to know of one turn that ran in the worker; ``attempts`` counts past executions."""
+    """What the verdict has to know of one turn that ran in the worker.
+
+    ``attempts`` counts past executions; ``overdue`` says that it is past its timeout and grace, culprit or not.
+    """
 
     turn: int
     attempts: int
     steps: tuple[Step, ...] = ()
     interrupted: bool = False
+    overdue: bool = False
 
 
 def judge(death: Death, turns: Sequence[RanTurn], max_attempts: int, worker: str = "") -> Mapping[int, Outcome]:
@@ -59,6 +63,9 @@ def outcome(death: Death, ran: RanTurn, max_attempts: int, worker: str, culprit:
     """Return what becomes of one turn; ``culprit`` is 0 where no turn is to blame."""
     if ran.interrupted:
         return cut_short(ran, TurnStatus.INTERRUPTED, INTERRUPTED_TEXT, death, worker)
+    if ran.overdue:
+        # where several turns hang in one worker the first found is the culprit; the others have had their time too
+        return cut_short(ran, TurnStatus.TIMED_OUT, TIMED_OUT_TEXT, death, worker)
     match death.cause:
         case Cause.DRAINED:
             return Parked()

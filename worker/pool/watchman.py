@@ -16,7 +16,7 @@ from worker.pool.verdict import Cause, Death
 
 #: seconds between two looks
 LOOK_S = 0.1
-#: a look that comes this late says that this process stood still: then nobody is judged until the next one
+#: a look that comes this late says that this process stood still: then nobody is judged for as long again
 LATE_S = 1.0
 #: turns after which a worker is replaced, so that nothing it leaks grows for ever
 TURNS_LIMIT = 5_000
@@ -69,10 +69,14 @@ class Watchman:
     async def watch(self) -> None:
         """Look, for ever."""
         before = time.monotonic()
+        judge_from = before
         while True:
             await asyncio.sleep(LOOK_S)
             now = time.monotonic()
-            if now - before < LATE_S:
+            if now - before >= LATE_S:
+                # the workers may have stood still too, and beat again only when they are scheduled
+                judge_from = now + LATE_S
+            if now >= judge_from:
                 self._look(now)
             before = now
 
@@ -82,6 +86,7 @@ class Watchman:
                 self._look_at(worker)
         for turn in list(self._turns()):
             if turn.worker is not None and turn.worker.usable:
+                turn.overdue = self._over_s(turn, now) > 0
                 self._look_at_turn(turn, turn.worker, now)
         self._on_look()
 
@@ -93,7 +98,13 @@ class Watchman:
         elif worker.state is WorkerState.READY and (reason := self._wear(worker)):
             self._on_worn(worker, reason)
 
+    def _over_s(self, turn: ActiveTurn, now: float) -> float:
+        return now - turn.started_mono - self._limits.turn_timeout_s - self._limits.kill_grace_s
+
     def _wear(self, worker: WorkerProcess) -> str:
+        if not worker.turns_done:
+            # where a new worker is over the limit already, replacing it would go on for ever and run nothing
+            return ""
         report = worker.report
         if report.leaked_threads:
             return f"{report.leaked_threads} hung tool threads"
@@ -102,8 +113,7 @@ class Watchman:
         return f"{worker.turns_done} turns" if worker.turns_done >= TURNS_LIMIT else ""
 
     def _look_at_turn(self, turn: ActiveTurn, worker: WorkerProcess, now: float) -> None:
-        over_s = now - turn.started_mono - self._limits.turn_timeout_s - self._limits.kill_grace_s
-        if over_s > 0:
+        if turn.overdue:
             error = "the turn went on past its timeout and grace"
             self._on_hung(worker, Death(Cause.OVERRAN, turn.number, error))
         elif turn.interrupted_mono is not None and now - turn.interrupted_mono > self._limits.kill_grace_s:
