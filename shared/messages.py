@@ -114,6 +114,28 @@ class Step(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
 
 
+class JournaledCall(msgspec.Struct, frozen=True):
+    """A tool call that was about to run; without a ``result`` nobody knows how far it came."""
+
+    call_id: str
+    name: str
+    key: str
+    result: bytes | None = None
+
+
+class OpenStep(msgspec.Struct, frozen=True):
+    """The journal of a step that an earlier attempt left unfinished.
+
+    ``messages`` are what opened it, the assistant's with its tool calls last; one that is not in ``calls`` did not run.
+    """
+
+    number: int
+    messages: tuple[bytes, ...]
+    usage: Usage = Usage()
+    calls: tuple[JournaledCall, ...] = ()
+    todo: bytes | None = None
+
+
 class ClaimRef(msgspec.Struct, frozen=True):
     """Names one claim: its session and the fencing epoch every write of it carries."""
 
@@ -125,7 +147,8 @@ class Claim(msgspec.Struct, frozen=True):
     """A session's pending messages, leased to one host.
 
     ``version`` is the epoch of the session's last settle (0 for a new one) and names the conversation a worker
-    may have cached; ``steps`` are the checkpoints an earlier attempt left, oldest first.
+    may have cached; ``steps`` are the checkpoints an earlier attempt left, oldest first; ``open_step`` is the journal
+    of the step it was in the middle of.
     """
 
     ref: ClaimRef
@@ -133,6 +156,7 @@ class Claim(msgspec.Struct, frozen=True):
     version: int
     messages: tuple[Pending, ...]
     steps: tuple[Step, ...] = ()
+    open_step: OpenStep | None = None
 
 
 class Conversation(msgspec.Struct, frozen=True):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.messages import Outcome, Step
+from shared.journal import StepOpening
+from shared.messages import OpenStep, Outcome, Step
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -45,8 +46,8 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: run one turn.
 
     ``turn`` numbers it for this pool's life (what the heartbeat names); ``version`` names the conversation
-    the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed;
-    ``deadline_s`` seconds are left.
+    the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed, then
+    ``open_step``, which an earlier attempt did not finish; ``deadline_s`` seconds are left.
     """
 
     turn: int
@@ -60,6 +61,7 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     attempt: int = 0
     stream: bool = False
     traceparent: str = ""
+    open_step: OpenStep | None = None
 
 
 class History(msgspec.Struct, frozen=True, tag=True):
@@ -69,6 +71,13 @@ class History(msgspec.Struct, frozen=True, tag=True):
     version: int
     messages: tuple[bytes, ...]
     todo: bytes | None
+
+
+class IntentKept(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: the intent of a tool call that must not be repeated is committed; it may run."""
+
+    turn: int
+    call_id: str
 
 
 class Interrupt(msgspec.Struct, frozen=True, tag=True):
@@ -108,20 +117,35 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     step: Step
 
 
+class StepOpened(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: the model asked for tool calls; none of them has begun yet."""
+
+    turn: int
+    opening: StepOpening
+
+
 class ToolStarted(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a tool call begins (the intent of the side-effect journal)."""
+    """Worker to pool: a tool call begins (the intent of the side-effect journal).
+
+    ``key`` is its idempotency key; with ``waits`` it runs only after IntentKept.
+    """
 
     turn: int
     call_id: str
     name: str
+    step: int = 0
+    key: str = ""
+    waits: bool = False
 
 
 class ToolEnded(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a tool call gave this transcript message."""
+    """Worker to pool: a tool call gave this transcript message; ``todo`` is the list if the step changed it so far."""
 
     turn: int
     call_id: str
     message: bytes
+    step: int = 0
+    todo: bytes | None = None
 
 
 class Delta(msgspec.Struct, frozen=True, tag=True):
@@ -162,5 +186,7 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool, last: every turn is parked or done and the logs are written."""
 
 
-ToWorker = Configure | RunTurn | History | Interrupt | Drain | Forget
-ToPool = Ready | NeedHistory | StepDone | ToolStarted | ToolEnded | Delta | TurnDone | Report | Said | Drained
+ToWorker = Configure | RunTurn | History | IntentKept | Interrupt | Drain | Forget
+ToPool = (
+    Ready | NeedHistory | StepOpened | StepDone | ToolStarted | ToolEnded | Delta | TurnDone | Report | Said | Drained
+)

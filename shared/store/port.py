@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from shared.journal import JournalEntry
 from shared.messages import (
     Arrival,
     Claim,
@@ -81,10 +82,17 @@ class Claims(Protocol):
         """End the leases of every other host at once, for an engine that only one host can open; count them."""
 
     async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step]) -> None:
-        """Append finished steps to the claim's turn."""
+        """Append finished steps to the claim's turn; the journal of a finished step goes."""
+
+    async def journal(self, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:
+        """Append to the side-effect journal of the claim's open step: its opening, then its calls' intents and results.
+
+        A later claim of the message carries it as ``open_step``. An opening replaces the step that was open; what
+        belongs to a step that is not open is dropped.
+        """
 
     async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
-        """End the claim: history, todo, checkpoint removal, inbox state and outbox rows in one transaction."""
+        """End the claim in one transaction: history, todo, inbox state, outbox rows; checkpoints and journal go."""
 
 
 class Outbox(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shared.journal import JournalEntry
 from shared.messages import (
     Claim,
     ClaimRef,
@@ -18,7 +19,7 @@ from shared.messages import (
     TurnStatus,
 )
 from shared.store.sqlite.ledger import Ledger
-from shared.store.sqlite.tables import checkpoints, history, inbox, outbox, sessions
+from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, sessions
 from shared.store.sqlite.writer import Writer
 
 
@@ -48,6 +49,10 @@ class SqliteClaims:
         """Append finished steps to the claim's turn. Raises StaleClaim."""
         await self._writer.run(_checkpoint, ref, tuple(steps))
 
+    async def journal(self, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:
+        """Append to the side-effect journal of the claim's open step. Raises StaleClaim."""
+        await self._writer.run(_journal, ref, tuple(entries))
+
     async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
         """End the claim. Raises StaleClaim."""
         await self._writer.run(_settle, ref, outcome)
@@ -65,7 +70,8 @@ def _claim(ledger: Ledger, host: str, limit: int, lease_s: float, *, suspects: b
         ref = ClaimRef(session, epoch)
         sessions.lease(ledger, ref, host, lease_s)
         message = inbox.take(ledger, session, head)
-        claims.append(Claim(ref, platform, version, (message,), checkpoints.read(ledger, session)))
+        steps, open_step = checkpoints.read(ledger, session), journal.read(ledger, session)
+        claims.append(Claim(ref, platform, version, (message,), steps, open_step))
     return claims
 
 
@@ -89,6 +95,12 @@ def _adopt(ledger: Ledger, host: str) -> int:
 def _checkpoint(ledger: Ledger, ref: ClaimRef, steps: Sequence[Step]) -> None:
     sessions.fence(ledger, ref)
     checkpoints.add(ledger, ref.session, steps)
+    journal.finish(ledger, ref.session, steps)
+
+
+def _journal(ledger: Ledger, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:
+    sessions.fence(ledger, ref)
+    journal.add(ledger, ref.session, entries)
 
 
 def _settle(ledger: Ledger, ref: ClaimRef, outcome: Outcome) -> None:
@@ -134,8 +146,9 @@ def _answer(ledger: Ledger, session: str, seq: int, answered: inbox.Answered, te
 
 
 def _go_on(ledger: Ledger, session: str) -> None:
-    """Drop the settled turn's steps and make the session ready for its next message, if one waits."""
+    """Drop the settled turn's steps and journal; make the session ready for its next message, if one waits."""
     checkpoints.remove(ledger, session)
+    journal.remove(ledger, session)
     if waiting := inbox.first_waiting(ledger, session):
         seq, suspect = waiting
         sessions.make_ready(ledger, session, seq, suspect=suspect)

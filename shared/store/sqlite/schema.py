@@ -149,8 +149,32 @@ DROP INDEX sessions_ready;
 CREATE INDEX sessions_ready ON sessions (suspect, platform, place) WHERE state = 'ready';
 """
 
+VERSION_3 = """
+-- The step in whose middle a turn is: the assistant message that asked for its tool calls, and the todo list if a
+-- call has changed it. At most one a session; it goes when the step is checkpointed or its turn is settled.
+CREATE TABLE open_steps (
+  session_key TEXT NOT NULL PRIMARY KEY,
+  step INTEGER NOT NULL,
+  opening BLOB NOT NULL,
+  todo BLOB
+) STRICT, WITHOUT ROWID;
+
+-- The side-effect journal of that step: a call's row is its intent, ``result`` the message it gave.
+CREATE TABLE tool_calls (
+  session_key TEXT NOT NULL,
+  step INTEGER NOT NULL,
+  call_id TEXT NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  name TEXT NOT NULL,
+  started_at REAL NOT NULL,
+  ended_at REAL,
+  result BLOB,
+  PRIMARY KEY (session_key, step, call_id)
+) STRICT, WITHOUT ROWID;
+"""
+
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1, VERSION_2)
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.messages import Conversation, SessionSummary
 from shared.store.sqlite.ledger import Ledger, Row
-from shared.store.sqlite.tables import checkpoints, history, inbox, outbox, pairings, sessions
+from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, pairings, sessions
 from shared.store.sqlite.writer import Writer
 
 
@@ -87,4 +87,5 @@ def _delete(ledger: Ledger, key: str) -> None:
     inbox.remove_all(ledger, key)
     history.remove(ledger, key)
     checkpoints.remove(ledger, key)
+    journal.remove(ledger, key)
     outbox.remove_all(ledger, key)
