@@ -1,8 +1,13 @@
-"""Takes claims from the store as fast as there is room for them, and keeps their leases alive."""
+"""Takes claims from the store as fast as there is room for them, and keeps their leases alive.
+
+No look for claims comes before a renewal that is overdue: after a store that was away, or a host that stood still,
+the leases of turns that still run here have ended, and claiming first would run those turns twice.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -26,7 +31,8 @@ class Claimer:
     """Owns the claim loop and the renewals of one host.
 
     ``room`` tells how many more turns fit, ``wants_suspect`` whether one suspect may run now; ``on_claim`` gets each
-    claim; ``held`` lists the claims to keep; ``on_lost`` is told of each that is not this host's any more.
+    claim; ``held`` lists the claims to keep; ``on_lost`` is told of each that is not this host's any more. ``clock``
+    is the store's, in unix seconds: it may jump where the monotonic one does not, and leases end by it.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class Claimer:
         on_claim: Callable[[Claim], None],
         held: Callable[[], list[ClaimRef]],
         on_lost: Callable[[ClaimRef], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._events = events
@@ -51,9 +58,17 @@ class Claimer:
         self._on_claim = on_claim
         self._held = held
         self._on_lost = on_lost
+        self._clock = clock
         self._wake = asyncio.Event()
-        self._suspects_likely = True
+        self._suspects_after_mono = 0.0
+        self._renewing = asyncio.Lock()
+        self._renewed = self._clocks()
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def broken(self) -> bool:
+        """Tell whether a loop has ended: by an error, if nobody stopped it."""
+        return any(task.done() for task in self._tasks)
 
     def start(self) -> None:
         """Begin to claim and to renew."""
@@ -61,6 +76,8 @@ class Claimer:
             asyncio.create_task(self._always(self._claim), name="claims"),
             asyncio.create_task(self._always(self._renew), name="renewals"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(report_broken)
 
     def wake(self) -> None:
         """Look again: there may be work, or room."""
@@ -68,7 +85,7 @@ class Claimer:
 
     def expect_suspect(self) -> None:
         """Look for a suspect at the next look."""
-        self._suspects_likely = True
+        self._suspects_after_mono = 0.0
         self._wake.set()
 
     async def stop_claiming(self) -> None:
@@ -95,6 +112,7 @@ class Claimer:
     async def _claim(self) -> None:
         """Take what there is room for, then wait until it is worth looking again."""
         self._wake.clear()
+        await self._renew_if_due()
         taken = await self._take_suspect()
         room = self._room()
         if room > 0:
@@ -122,26 +140,42 @@ class Claimer:
         return len(claims)
 
     async def _take_suspect(self) -> int:
-        if not self._suspects_likely or not self._wants_suspect():
+        if time.monotonic() < self._suspects_after_mono or not self._wants_suspect():
             return 0
         taken = await self._take(1, suspects=True)
-        self._suspects_likely = taken > 0
+        if not taken:
+            self._suspects_after_mono = time.monotonic() + POLL_S
         return taken
 
     async def _wait(self, room: int) -> None:
         due_s = await self._store.claims.next_ready_in_s() if room > 0 else None
         wait_s = POLL_S if due_s is None else min(max(due_s, PAUSE_S), POLL_S)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()
-        except TimeoutError:
-            self._suspects_likely = True
 
     async def _renew(self) -> None:
-        await asyncio.sleep(RENEW_EVERY_S)
-        held = self._held()
-        if not held:
-            return
-        for ref in await self._store.claims.renew(self._host, held, LEASE_S):
-            self._on_lost(ref)
-        self._watch.worked()
+        await asyncio.sleep(POLL_S)
+        await self._renew_if_due()
+
+    async def _renew_if_due(self) -> None:
+        async with self._renewing:
+            now = self._clocks()
+            if not (held := self._held()):
+                self._renewed = now
+            if max(abs(new - old) for new, old in zip(now, self._renewed, strict=True)) < RENEW_EVERY_S:
+                return
+            for ref in await self._store.claims.renew(self._host, held, LEASE_S):
+                self._on_lost(ref)
+            self._renewed = now
+            self._watch.worked()
+
+    def _clocks(self) -> tuple[float, float]:
+        return time.monotonic(), self._clock()
+
+
+def report_broken(task: asyncio.Task[None]) -> None:
+    """Have the event loop tell of a loop that ended by an error: nothing else would say that no claim is taken."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        message = f"the pool's loop of {task.get_name()} broke"
+        asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error, "task": task})

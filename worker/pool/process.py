@@ -76,6 +76,7 @@ class WorkerProcess:
         self._on_frame = on_frame
         self._on_end = on_end
         self._channel: Channel[ToPool] | None = None
+        self._writable = asyncio.Event()
         self._last_frame_read = asyncio.Event()
         self._last_words: asyncio.Task[None] | None = None
         self.became_ready = asyncio.Event()
@@ -128,7 +129,7 @@ class WorkerProcess:
     async def open(self, on_writable: Callable[[WorkerProcess], None]) -> None:
         """Open the channel; ``on_writable`` is called whenever it stops being full."""
         self._channel = await open_channel(self._sock, ToPool, self._frame_came, self._channel_closed)
-        self._channel.on_writable = lambda: on_writable(self)
+        self._channel.on_writable = lambda: self._became_writable(on_writable)
 
     def send(self, frame: ToWorker) -> bool:
         """Send one frame; False if the worker cannot be reached any more. Raises FrameTooLarge."""
@@ -139,6 +140,12 @@ class WorkerProcess:
         except ChannelClosed:
             return False
         return True
+
+    async def until_writable(self) -> None:
+        """Wait until something large may be sent, or the process is gone."""
+        while self.full and not self.gone.is_set():
+            self._writable.clear()
+            await self._writable.wait()
 
     async def kill(self, death: Death, *, dump: bool) -> None:
         """Kill the process group for this reason, its stacks dumped first where asked; the first reason stands."""
@@ -171,6 +178,10 @@ class WorkerProcess:
         # the fork server may be gone, or slow to say that it reaped the process; its end closes the rest
         with contextlib.suppress(ValueError):
             self._process.close()
+
+    def _became_writable(self, on_writable: Callable[[WorkerProcess], None]) -> None:
+        self._writable.set()
+        on_writable(self)
 
     async def _dump(self) -> str:
         """Ask for every thread's stack and wait, briefly, until it is written whole."""
@@ -221,4 +232,5 @@ class WorkerProcess:
         while self.exit_code is None and time.monotonic() < deadline:  # noqa: ASYNC110 (the fork server's to know)
             await asyncio.sleep(0.002)
         self.gone.set()
+        self._writable.set()
         self._on_end(self)
