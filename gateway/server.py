@@ -2,6 +2,7 @@
 
 SIGTERM or SIGINT once: drain and end with status 0. Twice: at once. The listener stays open while turns drain, so that
 ``/readyz`` can say 503 and webhooks are still kept; it closes before the last replies are sent.
+SIGHUP: every worker is replaced, one at a time, with the code and tools that lie on disk now; the gateway's own stays.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, server.on_signal)
+    loop.add_signal_handler(signal.SIGHUP, gateway.pool.renew)
     try:
         await gateway.open()
     except (StoreUnusable, StoreUnavailable) as error:

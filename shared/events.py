@@ -53,6 +53,8 @@ class Event(enum.StrEnum):
     WORKER_DIED = "worker_died"
     WORKER_RECYCLED = "worker_recycled"
     WORKER_SAID = "worker_said"
+    RENEWING = "renewing"
+    RENEWED = "renewed"
     TOOL_FAILED = "tool_failed"
     TOOL_LEAKED = "tool_leaked"
     MODEL_FAILED = "model_failed"

@@ -48,7 +48,7 @@ class Nursery:
         self.spares: list[WorkerProcess] = []
         self._starts: set[asyncio.Task[None]] = set()
         self._starting: set[WorkerProcess] = set()
-        self._spawning = asyncio.Lock()
+        self.between_starts = asyncio.Lock()
         self._failures = 0
         self._preload_missed = False
         self._closing = asyncio.Event()
@@ -77,6 +77,13 @@ class Nursery:
         self._starting.discard(worker)
         with contextlib.suppress(ValueError):
             self.spares.remove(worker)
+
+    def give_up(self) -> list[WorkerProcess]:
+        """Return the spares, which are none any more; what is starting now will end as soon as it is ready."""
+        for worker in self._starting:
+            worker.expected = True
+        given_up, self.spares = self.spares, []
+        return given_up
 
     def stop(self) -> None:
         """Start nothing any more; what is here ends at once."""
@@ -107,13 +114,16 @@ class Nursery:
                 await asyncio.wait_for(self._closing.wait(), delay_s)
         worker = await self._spawn()
         took_ms = await self._until_ready(worker)
+        if worker.expected:
+            worker.dismiss()
+            return
         worker.state = WorkerState.SPARE
         self._starting.discard(worker)
         self.spares.append(worker)
         self._events.emit(Event.WORKER_READY, pid=worker.pid, took_ms=took_ms)
 
     async def _spawn(self) -> WorkerProcess:
-        async with self._spawning:
+        async with self.between_starts:
             if self._closing.is_set():
                 raise WorkerFailedToStart("the pool is closing")
             spawned = await asyncio.to_thread(self._spawn_process)

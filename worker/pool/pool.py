@@ -23,6 +23,7 @@ from worker.pool.dispatcher import Assignment, Dispatcher
 from worker.pool.listener import TurnListener
 from worker.pool.process import WorkerProcess
 from worker.pool.quarantine import Quarantine
+from worker.pool.renewal import Renewal
 from worker.pool.snapshot import PoolSnapshot, TurnRow
 from worker.pool.store_watch import StoreWatch
 from worker.pool.supervisor import Supervisor
@@ -53,6 +54,7 @@ class Pool:
         self._dispatcher = Dispatcher()
         self._supervisor = Supervisor(settings.workers, settings.spares, worker_config(settings), events, self)
         self._quarantine = Quarantine(self._supervisor, settings.workers)
+        self._renewal = Renewal(self._supervisor, events, self._replace)
         self._turns = Turns(store, events, watch, listener, on_left=self._left, on_settled=self._settled)
         self._claimer = Claimer(
             store,
@@ -70,7 +72,7 @@ class Pool:
             lambda: self._supervisor.workers,
             lambda: self._turns,
             on_hung=self._hung,
-            on_worn=self._worn,
+            on_worn=self._replace,
             on_look=self._quarantine.close_if_idle,
         )
 
@@ -85,8 +87,8 @@ class Pool:
             return
         self._supervisor.start()
         self._claimer.start()
-        self._spawn(self._watchman.watch())
-        self._spawn(self._relieve_always())
+        for work in (self._watchman.watch(), self._relieve_always(), self._renewal.always()):
+            self._spawn(work)
         await self._ready.wait()
 
     def wake(self) -> None:
@@ -126,6 +128,10 @@ class Pool:
             await self._turns.close()
         await self._claimer.close()
 
+    def renew(self) -> None:
+        """Replace every worker, one at a time, by one with the code and tools that lie on disk now."""
+        self._renewal.ask()
+
     async def interrupt(self, session: str) -> bool:
         """End the session's running turn now; False if none runs."""
         turn = self._turns.of_session(session)
@@ -141,10 +147,9 @@ class Pool:
     async def kill_worker(self, n: int) -> bool:
         """SIGKILL the worker in a slot, as a fault would; False if there is none."""
         worker = next((worker for worker in self._supervisor.workers if worker.n == n), None)
-        if worker is None:
-            return False
-        worker.kill_now()
-        return True
+        if worker is not None:
+            worker.kill_now()
+        return worker is not None
 
     def running_turn(self, session: str) -> TurnRow | None:
         """Return the session's running turn."""
@@ -266,12 +271,12 @@ class Pool:
         self._events.emit(Event.WORKER_HUNG, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error)
         self._spawn(self._supervisor.end(worker, death, dump=True))
 
-    def _worn(self, worker: WorkerProcess, reason: str) -> None:
-        """Replace a worker behind a spare; until one is ready it goes on."""
-        if worker.n is not None and self._supervisor.spares:
+    def _replace(self, worker: WorkerProcess, reason: str) -> bool:
+        """Replace a worker behind a spare; until one is ready it goes on, and this returns False."""
+        if worker.n is not None and self._supervisor.slots.get(worker.n) is worker and self._supervisor.spares:
             self._dispatcher.remove_slot(worker.n)
             self._events.emit(Event.WORKER_RECYCLED, n=worker.n, pid=worker.pid, reason=reason)
-        self._supervisor.replace(worker)
+        return self._supervisor.replace(worker)
 
     def _say(self, worker: WorkerProcess, name: str, fields: dict[str, Field]) -> None:
         event = Event(name) if name in set(Event) else Event.WORKER_SAID

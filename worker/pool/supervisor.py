@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 import multiprocess
-from multiprocess import reduction, util
+from multiprocess import forkserver, reduction, util
 
 from shared.events import Event, Events, Say
-from worker.channel import Drain, ToPool, WorkerConfig, child_main
+from worker.channel import Drain, WorkerConfig, child_main
 from worker.log_ring import LogRing, salvage
+from worker.pool.audience import Audience
+from worker.pool.fork_servers import ForkServers
 from worker.pool.nursery import Nursery
 from worker.pool.process import Spawned, WorkerProcess
 from worker.pool.snapshot import WorkerState
@@ -35,22 +37,6 @@ PRELOAD = ["worker.channel", "worker.orphans", "worker.agent.warm"]
 START_TIMEOUT_S = 60.0
 #: a worker that ends sooner than this after its start without a finished turn counts as a start that failed, seconds
 INFANT_S = 1.0
-
-
-class Audience(Protocol):
-    """Who is told what workers do; called on the loop, never blocks."""
-
-    def worker_placed(self, worker: WorkerProcess) -> None:
-        """A ready worker took the slot ``worker.n``."""
-
-    def worker_said(self, worker: WorkerProcess, frame: ToPool) -> None:
-        """A frame came."""
-
-    def worker_writable(self, worker: WorkerProcess) -> None:
-        """The channel of a worker is not full any more."""
-
-    def worker_ended(self, worker: WorkerProcess, death: Death) -> None:
-        """The process is gone and its last frame was handed over; the slot is filled again after this returns."""
 
 
 class PassedFd:
@@ -130,6 +116,7 @@ class Supervisor:
         self._burials: set[asyncio.Task[None]] = set()
         self._closing = False
         self._at_exit: util.Finalize | None = None
+        self._fork_servers = ForkServers(forkserver._forkserver)
         self._nursery = Nursery(
             config,
             events,
@@ -184,6 +171,7 @@ class Supervisor:
     def replace(self, worker: WorkerProcess) -> bool:
         """Let a worker drain and end, a spare in its slot; False while no spare is ready (one is then started)."""
         if worker.n is None or self.slots.get(worker.n) is not worker:
+            self._awaited_spares = 0
             return True
         self._awaited_spares = 0 if self.spares else 1
         if self.spares:
@@ -191,6 +179,16 @@ class Supervisor:
             self._drain(worker)
         self.fill()
         return self._awaited_spares == 0
+
+    async def renew(self) -> list[WorkerProcess]:
+        """Start every later worker from the code that lies on disk now; return those that hold a slot meanwhile."""
+        async with self._nursery.between_starts:
+            self._fork_servers.retire({*self.workers, *self._nursery.workers})
+            for spare in self._nursery.give_up():
+                self._leaving.add(spare)
+                spare.dismiss()
+        self.fill()
+        return [worker for worker in self.slots.values() if worker is not None]
 
     async def end(self, worker: WorkerProcess, death: Death, *, dump: bool) -> None:
         """Kill a worker's process group for this reason; returns once the signal is sent. The first reason stands."""
@@ -282,3 +280,4 @@ class Supervisor:
             if lines:
                 self._events.emit(Event.SESSION_LOG_SALVAGED, n=worker.n, pid=worker.pid, lines=lines)
         worker.release()
+        await self._fork_servers.leave(worker)

@@ -56,7 +56,7 @@ class Watchman:
         turns: Callable[[], Iterable[ActiveTurn]],
         *,
         on_hung: Callable[[WorkerProcess, Death], None],
-        on_worn: Callable[[WorkerProcess, str], None],
+        on_worn: Callable[[WorkerProcess, str], object],
         on_look: Callable[[], None],
     ) -> None:
         self._limits = limits
