@@ -135,6 +135,11 @@ class OpenStep(msgspec.Struct, frozen=True):
     calls: tuple[JournaledCall, ...] = ()
     todo: bytes | None = None
 
+    @property
+    def results(self) -> tuple[bytes, ...]:
+        """The transcript messages of the calls that gave one."""
+        return tuple(call.result for call in self.calls if call.result is not None)
+
 
 class ClaimRef(msgspec.Struct, frozen=True):
     """Names one claim: its session and the fencing epoch every write of it carries."""

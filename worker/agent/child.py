@@ -36,6 +36,7 @@ from worker.channel import (
     Drained,
     Forget,
     History,
+    IntentKept,
     Interrupt,
     Ready,
     Report,
@@ -47,6 +48,7 @@ from worker.channel import (
 )
 from worker.log_ring import LogRing
 from worker.shared_page import SharedPage
+from worker.tools.mcp import McpServers
 from worker.tools.toolbox import Toolbox
 
 BEAT_S = 0.1
@@ -80,6 +82,7 @@ class Child:
         self._draining = False
         self._early: list[ToWorker] | None = []
         self._voice: Voice
+        self._mcp: McpServers
 
     async def serve(self, sock: socket.socket) -> None:
         """Open the channel; from here on frames and timers act."""
@@ -104,6 +107,9 @@ class Child:
             case History():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_history(frame)
+            case IntentKept():
+                if frame.turn in self._turns:
+                    self._turns[frame.turn].take_intent_kept(frame.call_id)
             case Interrupt():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].interrupt()
@@ -114,7 +120,8 @@ class Child:
                     self._equipment.cache.forget(frame.session)
 
     def _configure(self, config: WorkerConfig) -> None:
-        self._voice.hide([model.api_key for model in config.models])
+        hidden = [model.api_key for model in config.models]
+        self._voice.hide(hidden + [secret for server in config.mcp_servers for secret in server.secrets()])
         try:
             self._equipment = equip(config, self._page, self._voice)
         except Exception as error:  # noqa: BLE001 - the boundary: the host is told why this worker cannot start
@@ -123,8 +130,13 @@ class Child:
             self._keep(self._loop.create_task(self._leave(status=1)))
             return
         self._equipment.log.start()
+        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._voice.say)
+        self._keep(self._loop.create_task(self._get_ready(self._equipment)))
+
+    async def _get_ready(self, equipment: Equipment) -> None:
+        await self._mcp.start()
         self._report()
-        self._voice.send(Ready(os.getpid(), warmed() is not None, self._equipment.toolbox.names))
+        self._voice.send(Ready(os.getpid(), warmed() is not None, equipment.toolbox.names))
 
     def _start_turn(self, frame: RunTurn) -> None:
         if self._equipment is None or self._draining:
@@ -151,6 +163,7 @@ class Child:
 
     async def _finish_drain(self) -> None:
         if self._equipment is not None:
+            await self._mcp.close()
             # the one use of the default executor: joining the log's thread must not stop the beat
             await asyncio.to_thread(self._equipment.log.close, DRAIN_WRITE_S)
             self._report()

@@ -8,6 +8,7 @@ import time
 import msgspec
 
 from shared.errors import FrameTooLarge
+from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Ended, Outcome, Parked, Step, TurnStatus
 from worker.agent import transcript
 from worker.agent.models.port import Model, ToolCall
@@ -23,6 +24,7 @@ from worker.channel import (
     NeedHistory,
     RunTurn,
     StepDone,
+    StepOpened,
     ToolEnded,
     ToolStarted,
     TurnDone,
@@ -68,6 +70,7 @@ class RunningTurn(Progress):
         self._steps_sent = len(frame.steps)
         self._interrupted = False
         self._parked = False
+        self._unkept: dict[str, asyncio.Future[None]] = {}
         self._unsent: list[str] = []
         self._delta_step = 0
         self._delta_timer: asyncio.TimerHandle | None = None
@@ -102,12 +105,21 @@ class RunningTurn(Progress):
         if not self._history.done():
             self._history.set_result(history)
 
+    def take_intent_kept(self, call_id: str) -> None:
+        """Let a tool call begin that had to wait until its intent was committed."""
+        waiting = self._unkept.get(call_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
     async def _outcome(self) -> Ended | Parked:
         known = self._recall() or await self._ask_host()
         if known is None:
             return Parked()
         latest = next((step.todo for step in reversed(self._frame.steps) if step.todo is not None), None)
         todo = known.todo if latest is None else TodoStore.from_bytes(latest)
+        opened = self._frame.open_step
+        if opened is not None and opened.todo is not None:
+            todo.restore(opened.todo)
         request = self._request(known)
         self._turn = Turn(request, self._equipment.model, self._equipment.toolbox, todo, self)
         if self._interrupted:
@@ -144,6 +156,7 @@ class RunningTurn(Progress):
             history=known.messages,
             repaired=known.repaired,
             steps=frame.steps,
+            open_step=frame.open_step,
             system=config.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),
             api_timeout_s=config.api_timeout_s,
@@ -159,29 +172,45 @@ class RunningTurn(Progress):
             due = max(self._loop.time(), self._delta_sent_at + DELTA_INTERVAL_S)
             self._delta_timer = self._loop.call_at(due, self._flush_text)
 
-    def tool_started(self, call: ToolCall) -> None:
-        """Send the intent of a tool call."""
+    def step_opened(self, opening: StepOpening) -> None:
+        """Send what the model asked for: a later attempt makes these calls, and does not ask again."""
         self._flush_text()
-        self._voice.send(ToolStarted(self._frame.turn, call.id, call.name))
+        self._send(StepOpened(self._frame.turn, opening))
 
-    def tool_ended(self, call: ToolCall, message: bytes) -> None:
-        """Send the result of a tool call."""
+    async def begin_call(self, call: ToolCall, intent: CallIntent, *, once: bool) -> None:
+        """Send the intent of a tool call; return once it has left, or for a call to be made once, is committed."""
+        self._flush_text()
+        self._send(ToolStarted(self._frame.turn, call.id, call.name, intent.step, intent.key, once))
+        if once:
+            await self._until_kept(call.id)
+        else:
+            await self._voice.left()
+
+    async def _until_kept(self, call_id: str) -> None:
+        self._unkept[call_id] = self._loop.create_future()
         try:
-            self._voice.send(ToolEnded(self._frame.turn, call.id, message))
-        except FrameTooLarge as error:
-            self._too_large = error
-            raise
+            await self._unkept[call_id]
+        finally:
+            del self._unkept[call_id]
+
+    def end_call(self, call: ToolCall, result: CallResult) -> None:
+        """Send the result of a tool call."""
+        self._send(ToolEnded(self._frame.turn, call.id, result.message, result.step, result.todo))
 
     def step_done(self, step: Step) -> None:
         """Send a finished step, and log it."""
         self._flush_text()
+        self._send(StepDone(self._frame.turn, step))
+        self._steps_sent += 1
+        self._log_messages(step.messages)
+
+    def _send(self, frame: StepOpened | ToolStarted | ToolEnded | StepDone) -> None:
+        """Send a frame of the step; one that is too large ends the turn."""
         try:
-            self._voice.send(StepDone(self._frame.turn, step))
+            self._voice.send(frame)
         except FrameTooLarge as error:
             self._too_large = error
             raise
-        self._steps_sent += 1
-        self._log_messages(step.messages)
 
     def _flush_text(self, *, last: bool = False) -> None:
         if self._delta_timer is not None:

@@ -65,6 +65,10 @@ class TodoStore:
         self._saved = self._items
         return self.to_bytes()
 
+    def restore(self, todo: bytes) -> None:
+        """Take the JSON array of a change that was made and not yet kept. Raises msgspec.DecodeError."""
+        self._items = _ITEMS.decode(todo)
+
     def copy(self) -> TodoStore:
         """Return a store of its own with the same items, unchanged."""
         return TodoStore(self._items)

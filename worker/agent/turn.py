@@ -1,8 +1,8 @@
 """One agent turn: steps until a reply.
 
     run ── step: query (one model call) ── no tool calls ──> Ended(REPLIED)
-            ▲                 │ tool calls
-            └── step done ◄── execute (all of them at once)
+            ▲                 │ tool calls: the step is open
+            └── step done ◄── execute (all of them at once) ◄── a step that an earlier attempt left open
 
 Everything it touches is given to it: the model, the tools, the todo store, the conversation so far. It knows no
 channel, no store and no settings, so the worker's child and the library's AIAgent run the same code.
@@ -16,11 +16,13 @@ from collections.abc import Sequence
 import msgspec
 
 from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
-from shared.messages import Ended, Parked, Step, TurnStatus, Usage
+from shared.journal import CallIntent, CallResult, StepOpening
+from shared.messages import Ended, OpenStep, Parked, Step, TurnStatus, Usage
 from worker.agent import transcript
 from worker.agent.context import estimate_tokens, repair, window
 from worker.agent.models.failures import EmptyAnswer
 from worker.agent.models.port import Model, ModelReply, ModelRequest, ToolCall
+from worker.agent.open_calls import OpenCalls
 from worker.agent.sound import readable_call, sound_calls, sound_text
 from worker.agent.todo import TodoStore
 from worker.agent.turn_end import StepLimitReached, how_it_ended
@@ -42,9 +44,9 @@ class TurnRequest(msgspec.Struct, frozen=True):
 
     ``history`` is the conversation before it (transcript messages, oldest first); ``texts`` are the sender's new
     words, one user message each; ``steps`` are finished ones of an earlier attempt, not to be run again (their
-    messages include the user's); ``deadline_s`` bounds the turn, ``api_timeout_s`` one model call;
-    ``window_tokens`` is how much of the transcript a model is shown; ``repaired`` says that every tool call of the
-    history is known to have its result.
+    messages include the user's), ``open_step`` is the one it left open; ``deadline_s`` bounds the turn,
+    ``api_timeout_s`` one model call; ``window_tokens`` is how much of the transcript a model is shown; ``repaired``
+    says that every tool call of the history is known to have its result.
     """
 
     session: str
@@ -52,6 +54,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     texts: tuple[str, ...]
     history: Sequence[bytes] = ()
     steps: tuple[Step, ...] = ()
+    open_step: OpenStep | None = None
     system: str = ""
     deadline_s: float = 900.0
     api_timeout_s: float = 300.0
@@ -65,6 +68,17 @@ class Progress:
 
     def text(self, step: int, text: str) -> None:
         """The model wrote this much more text in step ``step``."""
+
+    def step_opened(self, opening: StepOpening) -> None:
+        """The model asked for tool calls; none of them has begun."""
+
+    async def begin_call(self, call: ToolCall, intent: CallIntent, *, once: bool) -> None:  # noqa: ARG002
+        """A tool call is to begin, and does when this returns; with ``once`` it must never be made a second time."""
+        self.tool_started(call)
+
+    def end_call(self, call: ToolCall, result: CallResult) -> None:
+        """A tool call gave its result."""
+        self.tool_ended(call, result.message)
 
     def tool_started(self, call: ToolCall) -> None:
         """A tool call begins."""
@@ -95,20 +109,25 @@ class Turn:
         self._toolbox = toolbox
         self._todo = todo
         self._progress = progress or Progress()
-        asked = [transcript.user(sound_text(text)) for text in request.texts]
-        self.messages = [message for step in request.steps for message in step.messages] or list(asked)
+        opened = request.open_step
+        resumes = request.steps or opened
+        asked = [] if resumes else [transcript.user(sound_text(text)) for text in request.texts]
+        self.messages = [message for step in request.steps for message in step.messages] + asked
         self.usage = Usage()
         whole = [*request.history, *self.messages]
         self.shown = window(whole if request.repaired else repair(whole), request.window_tokens)
         self._shown_tokens = sum(map(estimate_tokens, self.shown))
         self._number = request.steps[-1].number + 1 if request.steps else 1
-        self._step_messages: list[bytes] = [] if request.steps else list(asked)
-        self._step_usage = Usage()
+        self._step_messages: list[bytes] = asked
+        self._step_usage = opened.usage if opened else Usage()
+        self._open = OpenCalls(opened)
         self._partial: list[str] = []
         self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
         self._task: asyncio.Task[object] | None = None
         self._interrupted = False
         self._parked = False
+        for message in opened.messages if opened else ():
+            self._add(message)
 
     async def run(self) -> Ended | Parked:
         """Run to the end and return how it ended.
@@ -147,10 +166,13 @@ class Turn:
     async def _steps(self) -> Ended:
         while self._number <= self._request.step_limit:
             self._stop_at_boundary()
-            reply = await self._query()
-            if not reply.tool_calls:
-                return self._end(TurnStatus.REPLIED, _answer(reply))
-            await self._execute(reply.tool_calls)
+            calls = self._open.asked
+            if not calls:
+                reply = await self._query()
+                if not reply.tool_calls:
+                    return self._end(TurnStatus.REPLIED, _answer(reply))
+                calls = reply.tool_calls
+            await self._execute(calls)
             self._finish_step()
         raise StepLimitReached(self._request.step_limit)
 
@@ -168,6 +190,7 @@ class Turn:
         calls = sound_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}")
         if calls:
             self._add(transcript.assistant(sound_text(reply.text), [readable_call(call) for call in calls]))
+            self._progress.step_opened(StepOpening(self._number, tuple(self._step_messages), self._step_usage))
         return msgspec.structs.replace(reply, tool_calls=calls)
 
     async def _ask(self) -> ModelReply:
@@ -197,23 +220,36 @@ class Turn:
                 self._add(_result(call, task))
             self._spend(Usage(tool_calls=len(calls)))
             for call in cut_off:
-                self._progress.tool_ended(call, transcript.tool(call, INTERRUPTED))
+                self._end_call(call, transcript.tool(call, INTERRUPTED))
         for task in tasks:
             task.result()  # raises what a hook raised, now that the transcript is whole
 
     async def _run_call(self, call: ToolCall) -> bytes:
-        context = ToolContext(
+        retry_safe = self._toolbox.retry_safe(call.name)
+        message = self._open.result(call, retry_safe=retry_safe)
+        if message is not None:
+            return message
+        context = self._context(call)
+        intent = CallIntent(self._number, call.id, call.name, context.idempotency_key)
+        async with self._slots:
+            await self._progress.begin_call(call, intent, once=not retry_safe)
+            message = transcript.tool(call, await self._toolbox.call(call, context))
+        self._end_call(call, message)
+        return message
+
+    def _context(self, call: ToolCall) -> ToolContext:
+        return ToolContext(
             self._request.session,
             self._request.message_id,
             call.id,
             self._todo,
             lambda text: self._progress.tool_said(call, text),
+            self._number,
         )
-        async with self._slots:
-            self._progress.tool_started(call)
-            message = transcript.tool(call, await self._toolbox.call(call, context))
-        self._progress.tool_ended(call, message)
-        return message
+
+    def _end_call(self, call: ToolCall, message: bytes) -> None:
+        todo = self._todo.to_bytes() if self._todo.changed else None
+        self._progress.end_call(call, CallResult(self._number, call.id, message, todo))
 
     async def _cancel(self, calls: Sequence[ToolCall], tasks: Sequence[asyncio.Task[bytes]]) -> list[ToolCall]:
         """End the calls that still run, and return them; one that will not end is left behind."""
@@ -229,6 +265,7 @@ class Turn:
     def _finish_step(self) -> None:
         step = Step(self._number, tuple(self._step_messages), self._todo.take_change(), self._step_usage)
         self._number += 1
+        self._open = OpenCalls()
         self._step_messages.clear()
         self._step_usage = Usage()
         self._cut(self._request.window_tokens)

@@ -58,6 +58,11 @@ class Voice:
     def _clean(self, value: Field) -> Field:
         return self.clean(value)[-TEXT_LIMIT_CHARS:] if isinstance(value, str) else value
 
+    async def left(self) -> None:
+        """Return once the socket has taken all that was sent: it outlives this process's kill; mostly at once."""
+        while self._channel.pending_bytes:  # noqa: ASYNC110 (the transport tells of its watermarks alone)
+            await asyncio.sleep(0.002)
+
     async def sent(self, within_s: float) -> None:
         """Wait until the socket has taken everything, or until the time is over."""
         with contextlib.suppress(TimeoutError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from shared.journal import CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Ended, Step
 from worker.channel import RunTurn
 from worker.pool.process import WorkerProcess
@@ -19,13 +20,14 @@ class ActiveTurn:
     """One claimed turn; owned by the pool.
 
     ``number`` names it to the worker; ``worker`` is where it runs, None while it waits; ``steps`` are all finished
-    ones, those of earlier attempts first; ``interrupted_mono`` is when its sender stopped it, ``overdue`` that its
-    timeout and grace are over.
+    ones, those of earlier attempts first; ``open_step`` is what is known of the one it is in the middle of;
+    ``interrupted_mono`` is when its sender stopped it, ``overdue`` that its timeout and grace are over.
     """
 
     number: int
     claim: Claim
     steps: list[Step] = field(init=False)
+    open_step: Step | None = field(init=False)
     worker: WorkerProcess | None = None
     started_at: float = 0.0
     started_mono: float = 0.0
@@ -35,6 +37,8 @@ class ActiveTurn:
 
     def __post_init__(self) -> None:
         self.steps = list(self.claim.steps)
+        left = self.claim.open_step
+        self.open_step = Step(left.number, left.messages + left.results, left.todo, left.usage) if left else None
 
     @property
     def ref(self) -> ClaimRef:
@@ -68,7 +72,25 @@ class ActiveTurn:
             attempt=self.attempts,
             stream=True,
             traceparent=self.claim.messages[0].traceparent,
+            open_step=self.claim.open_step,
         )
+
+    def open(self, opening: StepOpening) -> None:
+        """Note that a step has begun."""
+        self.open_step = Step(opening.step, opening.messages, None, opening.usage)
+
+    def take_result(self, result: CallResult) -> None:
+        """Note what a tool call of the open step gave."""
+        step = self.open_step
+        if step is not None and step.number == result.step:
+            todo = step.todo if result.todo is None else result.todo
+            self.open_step = msgspec.structs.replace(step, messages=(*step.messages, result.message), todo=todo)
+
+    def finish(self, step: Step) -> None:
+        """Note that a step is finished."""
+        self.steps.append(step)
+        self.open_step = None
+        self.tool = ""
 
     def whole(self, last: Ended, worker: str) -> Ended:
         """Return the outcome of all steps together, given that of the last one."""
@@ -83,7 +105,8 @@ class ActiveTurn:
     def ran(self) -> RanTurn:
         """Return what the verdict on its worker's death has to know."""
         interrupted = self.interrupted_mono is not None
-        return RanTurn(self.number, self.attempts, tuple(self.steps), interrupted, self.overdue)
+        begun = (self.open_step,) if self.open_step else ()
+        return RanTurn(self.number, self.attempts, (*self.steps, *begun), interrupted, self.overdue)
 
     def row(self) -> TurnRow:
         """Return how it looks from outside."""

@@ -13,10 +13,24 @@ from typing import Any
 
 from shared.errors import FrameTooLarge
 from shared.events import Event, Events, Field
+from shared.journal import CallIntent, CallResult
 from shared.messages import Claim, ClaimRef, Ended, Outcome, Parked, Retry, TurnStatus
 from shared.settings import Settings
 from shared.store.port import Store
-from worker.channel import Delta, Interrupt, NeedHistory, Said, StepDone, ToolStarted, ToPool, ToWorker, TurnDone
+from worker.channel import (
+    Delta,
+    IntentKept,
+    Interrupt,
+    NeedHistory,
+    Said,
+    StepDone,
+    StepOpened,
+    ToolEnded,
+    ToolStarted,
+    ToPool,
+    ToWorker,
+    TurnDone,
+)
 from worker.pool.active_turn import ActiveTurn
 from worker.pool.claimer import Claimer
 from worker.pool.dispatcher import Assignment, Dispatcher
@@ -175,7 +189,7 @@ class Pool:
         match frame:
             case Said(event=name, fields=fields):
                 self._say(worker, name, fields)
-            case NeedHistory() | StepDone() | ToolStarted() | Delta() | TurnDone():
+            case NeedHistory() | StepOpened() | StepDone() | ToolStarted() | ToolEnded() | Delta() | TurnDone():
                 turn = self._turns.get(frame.turn)
                 if isinstance(frame, TurnDone):
                     worker.turns_done += 1
@@ -240,12 +254,22 @@ class Pool:
                 self._spawn(self._send_history(turn, worker))
             case StepDone(step=step):
                 self._turns.step_done(turn, step)
-            case ToolStarted(name=name):
-                self._turns.tool_started(turn, name)
+            case StepOpened(opening=opening):
+                self._turns.step_opened(turn, opening)
+            case ToolStarted():
+                intent = CallIntent(frame.step, frame.call_id, frame.name, frame.key)
+                kept = IntentKept(turn.number, frame.call_id)
+                self._turns.tool_started(turn, intent, (lambda: self._intent_kept(turn, kept)) if frame.waits else None)
+            case ToolEnded():
+                self._turns.tool_ended(turn, CallResult(frame.step, frame.call_id, frame.message, frame.todo))
             case Delta(step=number, text=text):
                 self._listener.delta(turn.message_id, turn.session, number, text)
             case TurnDone(outcome=outcome):
                 self._turns.done(turn, worker.name, outcome)
+
+    def _intent_kept(self, turn: ActiveTurn, kept: IntentKept) -> None:
+        if turn.worker is not None and self._turns.get(turn.number) is turn:
+            turn.worker.send(kept)
 
     async def _send_history(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
         history = await self._turns.history(turn)

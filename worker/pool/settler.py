@@ -1,4 +1,4 @@
-"""Writes behind the turns: checkpoints and outcomes, in order per session, until they are committed or stale.
+"""Writes behind the turns: checkpoints, journal and outcomes, in order per session, until they are committed or stale.
 
 A turn never waits for it, and nothing it was given is lost to a disk that is full for a while: it keeps trying.
 """
@@ -11,29 +11,33 @@ from dataclasses import dataclass, field
 
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
+from shared.journal import JournalEntry
 from shared.messages import ClaimRef, Dead, Ended, Outcome, Step
 from shared.store.port import Store
 from worker.pool.store_watch import StoreWatch
 
 #: told of a claim that ended: committed with this outcome, or None if it was stale
 OnSettled = Callable[[ClaimRef, Outcome | None], None]
+#: told that an entry of the journal is committed
+OnKept = Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)
 class Due:
-    """What is still to be written of one claim."""
+    """What is still to be written of one claim; the journal is that of the step behind the last of ``steps``."""
 
     steps: list[Step] = field(default_factory=list)
+    journal: list[tuple[JournalEntry, OnKept | None]] = field(default_factory=list)
     outcome: Outcome | None = None
 
     @property
     def is_nothing(self) -> bool:
-        return not self.steps and self.outcome is None
+        return not (self.steps or self.journal or self.outcome)
 
     @property
-    def needs_checkpoint(self) -> bool:
-        """Whether the steps are to be written on their own: an end carries them with it."""
-        return bool(self.steps) and not isinstance(self.outcome, Ended | Dead)
+    def is_over(self) -> bool:
+        """Whether steps and journal need not be written on their own: an end carries what they did."""
+        return isinstance(self.outcome, Ended | Dead)
 
 
 class Settler:
@@ -53,11 +57,17 @@ class Settler:
         return list(self._due)
 
     def checkpoint(self, ref: ClaimRef, step: Step) -> None:
-        """Write a finished step, soon."""
-        self._add(ref).steps.append(step)
+        """Write a finished step, soon; what its journal has not written yet is not needed any more."""
+        due = self._add(ref)
+        due.steps.append(step)
+        due.journal = []
+
+    def journal(self, ref: ClaimRef, entry: JournalEntry, on_kept: OnKept | None = None) -> None:
+        """Write an entry of the journal, soon; ``on_kept`` is called on the loop once it is committed."""
+        self._add(ref).journal.append((entry, on_kept))
 
     def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
-        """End the claim this way, after the checkpoints that are still to be written."""
+        """End the claim this way, after the checkpoints and the journal that are still to be written."""
         self._add(ref).outcome = outcome
 
     async def flush(self) -> None:
@@ -102,11 +112,23 @@ class Settler:
 
     async def _write(self, ref: ClaimRef, due: Due) -> Outcome | None:
         """Write one thing of what is due; return the outcome once that is written."""
-        if due.needs_checkpoint:
+        if due.steps and not due.is_over:
             steps = tuple(due.steps)
             await self._store.claims.checkpoint(ref, steps)
             del due.steps[: len(steps)]
             return None
+        if due.journal and not due.is_over:
+            await self._write_journal(ref, due.journal)
+            return None
         if due.outcome is not None:
             await self._store.claims.settle(ref, due.outcome)
         return due.outcome
+
+    async def _write_journal(self, ref: ClaimRef, journal: list[tuple[JournalEntry, OnKept | None]]) -> None:
+        written = tuple(journal)
+        await self._store.claims.journal(ref, [entry for entry, _ in written])
+        # the list itself, not the claim's: a step that was finished meanwhile has given the claim a new one
+        del journal[: len(written)]
+        for _, on_kept in written:
+            if on_kept is not None:
+                on_kept()

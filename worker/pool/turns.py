@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from shared.errors import StoreUnavailable
 from shared.events import Event, Events
+from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, Retry, Step
 from shared.store.port import Store
 from worker.channel import History
@@ -89,18 +90,28 @@ class Turns:
         self._none_active.clear()
         return turn
 
+    def step_opened(self, turn: ActiveTurn, opening: StepOpening) -> None:
+        """Journal that a step has begun."""
+        turn.open(opening)
+        self._settler.journal(turn.ref, opening)
+
     def step_done(self, turn: ActiveTurn, step: Step) -> None:
         """Keep a finished step, and checkpoint it behind."""
-        turn.steps.append(step)
-        turn.tool = ""
+        turn.finish(step)
         self._settler.checkpoint(turn.ref, step)
         if step.todo is not None:
             self._listener.todo_changed(turn.session, step.todo)
 
-    def tool_started(self, turn: ActiveTurn, name: str) -> None:
-        """Note which tool runs."""
-        turn.tool = name
-        self._listener.tool_started(turn.message_id, turn.session, name)
+    def tool_started(self, turn: ActiveTurn, intent: CallIntent, on_kept: Callable[[], None] | None = None) -> None:
+        """Note which tool runs, and journal the intent; ``on_kept`` is called once that is committed."""
+        turn.tool = intent.name
+        self._settler.journal(turn.ref, intent, on_kept)
+        self._listener.tool_started(turn.message_id, turn.session, intent.name)
+
+    def tool_ended(self, turn: ActiveTurn, result: CallResult) -> None:
+        """Journal the result of a tool call."""
+        turn.take_result(result)
+        self._settler.journal(turn.ref, result)
 
     def done(self, turn: ActiveTurn, worker: str, outcome: Outcome) -> None:
         """Take the outcome a worker gave: of an end it tells the last step alone."""

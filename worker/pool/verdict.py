@@ -42,7 +42,8 @@ class Death(msgspec.Struct, frozen=True):
 class RanTurn(msgspec.Struct, frozen=True):
     """What the verdict has to know of one turn that ran in the worker.
 
-    ``attempts`` counts past executions; ``overdue`` says that it is past its timeout and grace, culprit or not.
+    ``attempts`` counts past executions; ``steps`` are the finished ones, then what is known of the one it was in;
+    ``overdue`` says that it is past its timeout and grace, culprit or not.
     """
 
     turn: int
@@ -80,7 +81,7 @@ def outcome(death: Death, ran: RanTurn, max_attempts: int, worker: str, culprit:
 
 
 def cut_short(ran: RanTurn, status: TurnStatus, text: str, death: Death, worker: str) -> Ended:
-    """End a turn with what its finished steps did; they are whole, so the history needs no repair."""
+    """End a turn with what its steps did; a call without a result is repaired when the history is read."""
     return Ended(
         status,
         text,

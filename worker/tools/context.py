@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from shared.journal import idempotency_key
+
 if TYPE_CHECKING:
     from worker.agent.todo import TodoStore
 
@@ -14,18 +16,25 @@ if TYPE_CHECKING:
 class ToolContext:
     """One tool call as its tool sees it: annotate a parameter with this class and it is filled in, unseen by the model.
 
-    ``session`` and ``message_id`` say whose call it is; ``call_id`` is the model's id of it; ``todo`` the session's
-    todo store. Made on the loop that runs the turn.
+    ``session`` and ``message_id`` say whose call it is; ``call_id`` is the model's id of it, ``step`` the step that
+    asked for it; ``todo`` the session's todo store. Made on the loop that runs the turn.
     """
 
-    __slots__ = ("_loop", "_say", "_stopped", "_thread", "call_id", "message_id", "session", "todo")
+    __slots__ = ("_loop", "_say", "_stopped", "_thread", "call_id", "message_id", "session", "step", "todo")
 
     def __init__(
-        self, session: str, message_id: str, call_id: str, todo: TodoStore, say: Callable[[str], None] = lambda _: None
+        self,
+        session: str,
+        message_id: str,
+        call_id: str,
+        todo: TodoStore,
+        say: Callable[[str], None] = lambda _: None,
+        step: int = 1,
     ) -> None:
         self.session = session
         self.message_id = message_id
         self.call_id = call_id
+        self.step = step
         self.todo = todo
         self._say = say
         self._loop = asyncio.get_running_loop()
@@ -34,8 +43,8 @@ class ToolContext:
 
     @property
     def idempotency_key(self) -> str:
-        """A key that names this call, for an outside service that takes one."""
-        return f"{self.message_id}.{self.call_id}"
+        """A key that names this call on every attempt at it, for an outside service that takes one."""
+        return idempotency_key(self.message_id, self.step, self.call_id)
 
     @property
     def stopped(self) -> bool:

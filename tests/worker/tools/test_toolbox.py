@@ -130,7 +130,7 @@ async def test_the_model_is_told_of_every_tool_in_a_steady_order(call: Caller) -
 
 async def test_sync_tools_run_in_threads_and_async_ones_on_the_loop(call: Caller) -> None:
     assert await call("roll", '{"sides": 6}') == "rolled 6 in tool"
-    assert msgspec.json.decode(await call("renamed")) == {"key": "msg_1.call_1", "loop": True}
+    assert msgspec.json.decode(await call("renamed")) == {"key": "msg_1.1.call_1", "loop": True}
     assert call.said == ["half way"]
 
 
