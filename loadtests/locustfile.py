@@ -73,7 +73,7 @@ def add_options(parser: Any, **_: Any) -> None:
             "--" + name.replace("_", "-"),
             default=getattr(Secrets(), name),
             env_var=variable,
-            is_secret=True,
+            include_in_web_ui=False,
             help=f"As {variable} of the gateway",
         )
     parser.set_defaults(

@@ -11,7 +11,6 @@ import collections
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -28,6 +27,7 @@ from loadtests.platform_wire import (
     Received,
     Secrets,
     authentic,
+    read_body,
     read_message,
     refusal,
     success,
@@ -150,14 +150,15 @@ class Door:
         if not authentic(self._name, platform.secrets, out.headers, path, raw):
             platform.refused += 1
             return await out.answer(*refusal(self._name, Fault(status=401, error=UNAUTHORIZED[self._name])))
-        body = msgspec.json.decode(raw, type=dict[str, Any])
+        body = read_body(raw)
         fault = platform.next_fault(self._name)
-        reply = read_message(self._name, path.get("method", "post"), platform.requests, dict(out.headers), body)
+        method = path.get("method", "post")
+        reply = read_message(self._name, method, platform.requests, dict(out.headers), body)
         if reply is not None and (fault is None or fault.taken):
             platform.take(reply)
         match fault:
             case None:
-                return await out.answer(*success(self._name, reply))
+                return await out.answer(*success(self._name, method, reply))
             case Fault(reset=True):
                 return await out.reset()
             case Fault(stall=True):

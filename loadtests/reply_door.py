@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
-
-from loadtests.platform_wire import UNAUTHORIZED, Answer, Fault, Received, Secrets, authentic, read_message
+from loadtests.platform_wire import UNAUTHORIZED, Answer, Fault, Received, Secrets, authentic, read_body, read_message
 from loadtests.platform_wire import refusal as refused
 from loadtests.platform_wire import success as taken
 
@@ -44,11 +42,12 @@ class ReplyDoor:
     def _receive(self, name: str, path: dict[str, str], headers: dict[str, str], raw: bytes) -> Answer:
         if not authentic(name, self._secrets, headers, path, raw):
             return refused(name, Fault(status=401, error=UNAUTHORIZED[name]))
-        body = msgspec.json.decode(raw, type=dict[str, Any])
-        reply = read_message(name, path.get("method", "post"), next(self._numbers), headers, body)
+        body = read_body(raw)
+        method = path.get("method", "post")
+        reply = read_message(name, method, next(self._numbers), headers, body)
         if reply is not None:
             self._on_reply(reply)
-        return taken(name, reply)
+        return taken(name, method, reply)
 
 
 def read_headers(environ: dict[str, Any]) -> dict[str, str]:

@@ -57,6 +57,7 @@ def test_telegram_answers_as_the_bot_api_does(platform: RunningPlatform) -> None
     assert all(answer["ok"] for answer in sent)
     assert sent[0]["result"]["message_id"] != sent[1]["result"]["message_id"]
     assert telegram(platform, "sendChatAction", chat_id=5, action="typing").json() == {"ok": True, "result": True}
+    assert telegram(platform, "getMe").json()["result"]["username"] == "load_bot"
     assert [message.text for message in platform.received("telegram", "5")] == ["one", "two"]
     wrong = httpx2.post(f"{platform.url}/bot1:wrong/sendMessage", json={"chat_id": 5, "text": "x"})
     assert (wrong.status_code, wrong.json()["description"]) == (401, "Unauthorized")
@@ -68,6 +69,7 @@ def test_slack_answers_as_the_web_api_does(platform: RunningPlatform) -> None:
     (received,) = platform.wait(1, "slack", "C1")
     assert answer["ts"] == received.sent_id
     assert received.body["thread_ts"] == "1.2"
+    assert client.auth_test()["user_id"] == "U0BOT"
     platform.script("slack", Fault(error="channel_not_found"))
     with pytest.raises(SlackApiError, match="channel_not_found"):
         client.chat_postMessage(channel="C9", text="hi")

@@ -154,7 +154,7 @@ async def test_an_answer_that_never_ends_ends_with_its_client(
     await provider.until(lambda p: p.running == 0)
     left = provider.left
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.4):
+        async with asyncio.timeout(0.25):
             await ask(directive)
     await provider.until(lambda p: p.running == 0 and p.left == left + 1)
 
