@@ -19,9 +19,13 @@ ROOT = Path(__file__).parent.parent
 
 
 class GatewayProcess:
-    """`python -m gateway` on a free loopback port, with its log lines at hand; ``environment`` holds its settings."""
+    """`python -m gateway` on a free loopback port, with its log lines at hand; ``environment`` holds its settings.
 
-    def __init__(self, data_dir: Path, environment: Mapping[str, str]) -> None:
+    ``command`` is the module to run instead, with its arguments.
+    """
+
+    def __init__(self, data_dir: Path, environment: Mapping[str, str], command: tuple[str, ...] = ("gateway",)) -> None:
+        self._command = command
         self._environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -59,9 +63,14 @@ class GatewayProcess:
 
     def start(self, ready_within_s: float = 60) -> None:
         """Start it, and wait until it is ready."""
+        self.launch()
+        self.wait_until(self.is_ready, ready_within_s, "the gateway is ready")
+
+    def launch(self) -> None:
+        """Start it without waiting."""
         self._lines.clear()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway"],
+            [sys.executable, "-m", *self._command],
             cwd=self._directory,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -71,7 +80,6 @@ class GatewayProcess:
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
-        self.wait_until(self.is_ready, ready_within_s, "the gateway is ready")
 
     def is_ready(self) -> bool:
         """Tell whether it accepts messages and can run them."""
@@ -131,7 +139,7 @@ class GatewayProcess:
 
     def wait_for(self, name: str, count: int = 1, within_s: float = 60) -> dict[str, Any]:
         """Wait until an event was logged so often; return its last line."""
-        self.wait_until(lambda: len(self.events(name)) >= count or self._ended(), within_s, f"event {name}")
+        self.wait_until(lambda: len(self.events(name)) >= count or self.ended(), within_s, f"event {name}")
         found = self.events(name)
         assert len(found) >= count, f"no event {name}; the log says:\n{self.log()}"
         return found[-1]
@@ -144,7 +152,8 @@ class GatewayProcess:
             with self._arrived:
                 self._arrived.wait(0.05)
 
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
+        """Tell whether its process is gone."""
         return self._process is None or self._process.poll() is not None
 
     def _read(self, process: subprocess.Popen[str]) -> None:

@@ -1,0 +1,206 @@
+"""The audit of one round: compares what was asked with what became of it; pure.
+
+Nothing is taken on trust: replies are those the platform got, effects those the tools wrote, the order of things is
+the notebook's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+import msgspec
+
+from loadtests.crash.evidence import Evidence, TranscriptMessage
+from loadtests.crash.notes import Note
+from loadtests.crash.plan import Boundary, Kill, Saying, Side, Victim
+
+#: what a webhook may be answered with; 503 says that nothing was accepted
+EXPECTED_STATUSES = {200, 503}
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What one round came to; ``problems`` are the broken guarantees, in words. All others are counts."""
+
+    number: int
+    kill: Kill
+    fired: bool
+    seconds: float
+    accepted: int
+    answered: int
+    dead: int
+    lost: int
+    second_turns: int
+    finished_again: int
+    unfinished_again: int
+    sent_twice: int
+    sent_twice_wrongly: int
+    out_of_order: int
+    redelivered: int
+    problems: tuple[str, ...]
+
+
+def audit(evidence: Evidence) -> Findings:
+    """Judge one round."""
+    calls = CallAudit(evidence)
+    sends = SendAudit(evidence)
+    messages = MessageAudit(evidence)
+    fired = [note.killed for note in evidence.notes if note.killed]
+    problems = [*messages.problems(), *calls.problems(), *sends.problems()]
+    if len(fired) > 1:
+        problems.append("more than one kill went off: the proof itself is at fault")
+    return Findings(
+        number=evidence.plan.number,
+        kill=evidence.plan.kill,
+        fired=bool(fired),
+        seconds=evidence.seconds,
+        accepted=len(messages.accepted),
+        answered=len(messages.answered),
+        dead=len(messages.dead),
+        lost=len(messages.lost),
+        second_turns=len(messages.second_turns),
+        finished_again=len(calls.finished_again),
+        unfinished_again=len(calls.unfinished_again),
+        sent_twice=len(sends.twice),
+        sent_twice_wrongly=len(sends.wrongly),
+        out_of_order=len(messages.out_of_order),
+        redelivered=evidence.statuses.get(200, 0) - len(messages.accepted),
+        problems=tuple(problems),
+    )
+
+
+class MessageAudit:
+    """What became of each message: nothing lost, one turn each, in order."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        sayings = evidence.plan.sayings
+        self._ids = {name: sorted(ids) for name, ids in evidence.answered_ids.items()}
+        self.untaken = [saying.name for saying in sayings if not self._ids.get(saying.name)]
+        self.accepted = [saying for saying in sayings if self._ids.get(saying.name)]
+        self.answered = [saying.name for saying in self.accepted if self._is_answered(saying)]
+        self.dead = [saying.name for saying in self.accepted if evidence.dead.intersection(self._ids[saying.name])]
+        kept = {*self.answered, *self.dead}
+        self.lost = [saying.name for saying in self.accepted if saying.name not in kept]
+        self.second_turns = sorted({saying.name for saying in self.accepted if self._ran_twice(saying)})
+        self.out_of_order = [talk[0].session for talk in evidence.plan.talks if not self._in_order(talk)]
+
+    def problems(self) -> Iterator[str]:
+        """Say what is broken."""
+        for status in sorted(self._evidence.statuses.keys() - EXPECTED_STATUSES):
+            yield f"webhooks were answered with {status}"
+        for name in self.untaken:
+            yield f"{name} was never accepted, however often it was delivered"
+        for name in self.lost:
+            yield f"{name} was accepted as {self._ids[name]} and is lost"
+        for name in self.dead:
+            yield f"{name} is a dead letter, although no message was to blame"
+        for name in self.second_turns:
+            yield f"{name} had a second turn"
+        for session in self.out_of_order:
+            yield f"{session} is out of order, or its history is not whole"
+        yield from (f"a reply failed: {reply.text}" for reply in self._evidence.heard if reply.status != "replied")
+
+    def _is_answered(self, saying: Saying) -> bool:
+        return any(
+            (reply.session, reply.text, reply.message) == (saying.session, saying.answer, self._ids[saying.name][0])
+            for reply in self._evidence.heard
+        )
+
+    def _ran_twice(self, saying: Saying) -> bool:
+        ids = self._ids[saying.name]
+        ends = sum(
+            note.boundary is Boundary.SETTLE and note.side is Side.AFTER and note.ended and note.message in ids
+            for note in self._evidence.notes
+        )
+        keys = {reply.key for reply in self._evidence.heard if reply.text == saying.answer}
+        asked = sum(is_from(message, saying) for message in self._evidence.histories.get(saying.session, []))
+        return len(ids) > 1 or ends > 1 or len(keys) > 1 or asked > 1
+
+    def _in_order(self, talk: tuple[Saying, ...]) -> bool:
+        """Look at the replies and at the history of a session; repeated replies may stand behind themselves only."""
+        session = talk[0].session
+        wanted = [saying.answer for saying in talk]
+        replies = [reply.text for reply in self._evidence.heard if reply.session == session]
+        firsts = [text for at, text in enumerate(replies) if at == 0 or text != replies[at - 1]]
+        history = self._evidence.histories.get(session, [])
+        asked = [next((s.name for s in talk if is_from(m, s)), "?") for m in history if m.role == "user"]
+        answers = [m.content for m in history if m.role == "assistant" and not m.tool_calls]
+        return (
+            firsts == wanted == answers
+            and asked == [saying.name for saying in talk]
+            and every_call_has_one_result(history)
+        )
+
+
+class CallAudit:
+    """What became of each tool call: a finished one is not run again, and one to be made once never is."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        # the frames of a killed worker have left it: its gateway knows them before they are committed
+        known = Side.BEFORE if evidence.plan.kill.victim is Victim.WORKER else Side.AFTER
+        finished: set[str] = set()
+        effects: defaultdict[str, list[str]] = defaultdict(list)
+        intended: set[str] = set()
+        self.finished_again: list[str] = []
+        self.renamed: list[str] = []
+        for note in evidence.notes:
+            if note.boundary is Boundary.EFFECT:
+                for label in note.labels:
+                    self.finished_again += [label] if label in finished else []
+                    first = effects[label][:1]
+                    self.renamed += [label] if first and first[0] in intended and first[0] != note.keys[0] else []
+                    effects[label].append(note.keys[0])
+            elif note.side is known:
+                finished.update(note.labels)
+                intended.update(note.keys if note.boundary is Boundary.INTENT else ())
+        once = {call.label for saying in evidence.plan.sayings for call in saying.calls if call.once}
+        again = [label for label, keys in effects.items() if len(keys) > 1]
+        self.once_again = [label for label in again if label in once]
+        self.unfinished_again = [label for label in again if label not in self.finished_again]
+        self.never = [
+            call.label
+            for saying in evidence.plan.sayings
+            for call in saying.calls
+            if call.label not in effects and not call.once
+        ]
+
+    def problems(self) -> Iterator[str]:
+        """Say what is broken."""
+        yield from (f"the finished tool call {label} was run again" for label in self.finished_again)
+        yield from (f"the tool call {label}, to be made once, was run twice" for label in self.once_again)
+        yield from (f"the tool call {label} was run again under another idempotency key" for label in self.renamed)
+        yield from (f"the tool call {label} was never run" for label in self.never)
+
+
+class SendAudit:
+    """How often each reply was sent: twice only where a kill fell between its send and the record of it."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        copies = Counter(reply.key for reply in evidence.heard)
+        self.twice = [key for key, count in copies.items() if count > 1]
+        self.wrongly = [key for key in self.twice if not was_cut_off(key, copies[key], evidence.notes)]
+
+    def problems(self) -> Iterator[str]:
+        """Say what is broken."""
+        yield from (f"the reply {key} was sent twice without need" for key in self.wrongly)
+
+
+def was_cut_off(key: str, copies: int, notes: list[Note]) -> bool:
+    """Tell whether every send of a reply was by another gateway, and none but the last lived to record it."""
+    about = [note for note in notes if key in note.keys]
+    sends = [note.life for note in about if note.boundary is Boundary.SEND and note.side is Side.BEFORE]
+    records = [note.life for note in about if note.boundary is Boundary.DELIVERED and note.side is Side.AFTER]
+    return len(set(sends)) == len(sends) >= copies and records in ([], [sends[-1]])
+
+
+def is_from(message: TranscriptMessage, saying: Saying) -> bool:
+    """Tell whether this is the user message that a saying became."""
+    return message.role == "user" and (message.content or "").split(" ", 1)[0] == saying.name
+
+
+def every_call_has_one_result(history: list[TranscriptMessage]) -> bool:
+    """Tell whether a model provider would accept this history: each call is followed by its one result."""
+    asked = [call.id for message in history for call in message.tool_calls]
+    given = [message.tool_call_id for message in history if message.role == "tool"]
+    return sorted(asked) == sorted(given) and len(set(given)) == len(given)

@@ -1,0 +1,44 @@
+"""What a round left to be judged: by the platform, the people, the notebook and the gateway itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+from loadtests.crash.notes import Note
+from loadtests.crash.plan import Round
+
+
+class Call(msgspec.Struct, frozen=True):
+    id: str
+
+
+class TranscriptMessage(msgspec.Struct, frozen=True):
+    """One message of a session's history, as the API shows it."""
+
+    role: str
+    content: str | None = None
+    tool_calls: tuple[Call, ...] = ()
+    tool_call_id: str = ""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """One reply as the platform took it, in the order of all; ``key`` is its idempotency key."""
+
+    session: str
+    message: str
+    text: str
+    status: str
+    key: str
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """All there is; ``answered_ids`` are the ids that webhooks were answered with, by saying."""
+
+    plan: Round
+    notes: list[Note]
+    heard: list[Heard]
+    answered_ids: dict[str, set[str]]
+    statuses: dict[int, int]
+    dead: set[str]
+    histories: dict[str, list[TranscriptMessage]]
+    seconds: float

@@ -1,0 +1,1 @@
+"""The gateway that the crash proof runs: ``python -m loadtests.crash.gateway DIRECTORY``."""

@@ -1,0 +1,152 @@
+"""A lane: one gateway with its data, its platform and its provider, which runs one round after the other."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from base64 import b64encode
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx2
+import msgspec
+
+from loadtests.crash.audit import Findings, audit
+from loadtests.crash.evidence import Evidence, Heard, TranscriptMessage
+from loadtests.crash.kill_switch import ARMED, Armed, arm, disarm, fire, victims_above
+from loadtests.crash.notes import NOTES, Notebook
+from loadtests.crash.plan import Boundary, Round, Victim
+from loadtests.crash.traffic import Traffic
+from loadtests.gateway_process import GatewayProcess
+from loadtests.platform import running_platform
+from loadtests.platform_wire import Secrets
+from loadtests.provider import running_provider
+
+LOOK_S = 0.01
+DEADLINE_S = 60.0
+SETTINGS = {
+    "GATEHOUSE_MODEL": "openai:scripted",
+    "GATEHOUSE_TOOLS": "loadtests.crash.tools",
+    "GATEHOUSE_WORKERS": "2",
+    "GATEHOUSE_SPARES": "1",
+}
+
+
+class Lane:
+    """Runs rounds in a directory of its own; what it holds is closed with its context."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._notebook = Notebook(directory / NOTES)
+        self._armed = directory / ARMED
+        self._held = ExitStack()
+        # a port may pass from one lane's gateway to another's: then the signature tells them apart
+        own = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
+        self._platform = self._held.enter_context(running_platform(Secrets(standard_secret=own)))
+        provider = self._held.enter_context(running_provider())
+        environment = SETTINGS | self._platform.environment() | {"OPENAI_BASE_URL": provider.openai_url}
+        command = ("loadtests.crash.gateway", str(directory))
+        self.gateway = GatewayProcess(directory, environment, command)
+        self._client = self._held.enter_context(httpx2.Client(timeout=10, trust_env=False))
+        self._url = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.gateway.kill_tree()
+        self._held.close()
+
+    def run(self, plan: Round) -> Findings:
+        """Run one round to its end, or its deadline, and judge it."""
+        if not self._url:
+            self._launch()
+        self.gateway.wait_until(self.gateway.is_ready, DEADLINE_S, "the gateway is ready")
+        self._platform.forget()
+        offset = self._notebook.size_bytes
+        started = time.monotonic()
+        traffic = Traffic(
+            plan, self._platform.secrets, str(self._notebook.path), lambda: self._url, started + DEADLINE_S
+        )
+        arm(self._armed, Armed(plan.number, self.gateway.pid, plan.kill))
+        traffic.start()
+        try:
+            self._go_through(plan, traffic, started)
+        finally:
+            traffic.close()
+            disarm(self._armed)
+        return audit(self._evidence(plan, traffic, offset, time.monotonic() - started))
+
+    def _go_through(self, plan: Round, traffic: Traffic, started: float) -> None:
+        """Wait for the kill, mend what it broke, deliver everything again, and wait until all is answered."""
+        redelivered = False
+        while time.monotonic() < started + DEADLINE_S:
+            self._kill_at_random(plan, time.monotonic() - started)
+            if self.gateway.ended():
+                self._url = ""
+                self.gateway.kill()
+                self._launch()
+            if not redelivered and not self._armed.exists():
+                redelivered = True
+                traffic.redeliver()
+            if not traffic.busy and self._all_is_closed(plan, traffic):
+                if redelivered:
+                    return
+                disarm(self._armed)  # its moment never came
+            time.sleep(LOOK_S)
+
+    def _launch(self) -> None:
+        self.gateway.launch()
+        self._url = self.gateway.url
+
+    def _kill_at_random(self, plan: Round, seconds: float) -> None:
+        if plan.kill.boundary is not Boundary.RANDOM or seconds < plan.kill.after_s or not self._armed.exists():
+            return
+        armed = Armed(plan.number, self.gateway.pid, plan.kill)
+        if plan.kill.victim is not Victim.WORKER:
+            fire(self._armed, self._notebook, armed, victims_above(armed))
+        elif pids := self.gateway.worker_pids():
+            fire(self._armed, self._notebook, armed, [pids[plan.number % len(pids)]])
+
+    def _all_is_closed(self, plan: Round, traffic: Traffic) -> bool:
+        """Tell whether every message has its reply, recorded as sent."""
+        if len(traffic.answered_ids) < len(plan.sayings):
+            return False
+        ids = [message for ids in traffic.answered_ids.values() for message in ids]
+        return all(self._is_closed(message) for message in ids)
+
+    def _is_closed(self, message: str) -> bool:
+        try:
+            trace = self._get(f"/v1/messages/{message}")
+        except (httpx2.HTTPError, AssertionError):
+            return False
+        replies = trace["replies"]
+        return trace["state"] != "waiting" and bool(replies) and all(reply["state"] == "sent" for reply in replies)
+
+    def _evidence(self, plan: Round, traffic: Traffic, offset: int, seconds: float) -> Evidence:
+        heard = [
+            msgspec.convert(reply.body | {"key": reply.key}, Heard) for reply in self._platform.received("standard")
+        ]
+        histories = {talk[0].session: self._history(talk[0].session) for talk in plan.talks}
+        dead = {letter["id"] for letter in self._get("/v1/dead")["dead"]}
+        return Evidence(
+            plan,
+            self._notebook.read(offset),
+            heard,
+            dict(traffic.answered_ids),
+            dict(traffic.statuses),
+            dead,
+            histories,
+            seconds,
+        )
+
+    def _history(self, session: str) -> list[TranscriptMessage]:
+        key = quote(f"standard:default:{session}", safe="")
+        return msgspec.convert(self._get(f"/v1/sessions/{key}")["messages"], list[TranscriptMessage])
+
+    def _get(self, path: str) -> Any:
+        answer = self._client.get(self._url + path)
+        answer.raise_for_status()
+        return answer.json()

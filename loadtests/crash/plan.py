@@ -1,0 +1,183 @@
+"""What one round does: who says what, and who is killed where; all of it follows from the seed and its number."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import random
+
+import msgspec
+
+
+class Boundary(enum.StrEnum):
+    """A moment at which something becomes durable or leaves the system."""
+
+    ACCEPT = "accept"
+    CLAIM = "claim"
+    CHECKPOINT = "checkpoint"
+    INTENT = "tool intent"
+    EFFECT = "tool effect"  #: inside the tool, around what it does to the world
+    RESULT = "tool result"
+    SETTLE = "settle"
+    SEND = "send"
+    DELIVERED = "delivered"
+    RANDOM = "random"  #: no boundary: some time after the first message
+
+
+class Side(enum.StrEnum):
+    """Which side of the boundary."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class Victim(enum.StrEnum):
+    """Who gets SIGKILL."""
+
+    GATEWAY = "gateway"  #: the gateway process alone; what it leaves behind has to notice
+    WORKER = "worker"  #: one worker process
+    BOTH = "both"  #: the gateway and every process below it
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """One kill: at the ``nth`` time its boundary is reached; ``after_s`` holds for RANDOM, ``label`` for EFFECT."""
+
+    boundary: Boundary
+    side: Side
+    victim: Victim
+    nth: int = 1
+    after_s: float = 0.0
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """The boundary with its side, as the matrix names it."""
+        return self.boundary.value if self.boundary is Boundary.RANDOM else f"{self.side.value} {self.boundary.value}"
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """One call a message makes the model ask for; ``label`` names it everywhere, ``pause_s`` precedes its effect.
+
+    One that is to be made ``once`` is of the tool that declares that it must not be repeated.
+    """
+
+    label: str
+    pause_s: float
+    once: bool
+
+    @property
+    def tool(self) -> str:
+        """The name of the tool."""
+        return "note_once" if self.once else "note"
+
+
+class Saying(msgspec.Struct, frozen=True):
+    """One message: ``steps`` are the tool calls of each step, ``copies`` the redeliveries beside the first.
+
+    ``think_s`` is how long each model call takes; ``again`` says that it is delivered again after the kill.
+    """
+
+    session: str
+    name: str
+    steps: tuple[tuple[ToolCall, ...], ...]
+    think_s: float
+    copies: int
+    again: bool
+
+    @property
+    def answer(self) -> str:
+        """What the reply says."""
+        return f"done {self.name}"
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return tuple(itertools.chain.from_iterable(self.steps))
+
+    def text(self, notes: str) -> str:
+        """Return the message's words: directives for the scripted provider; ``notes`` is the path tools write to."""
+        words = [f"{self.name} [[sleep {self.think_s}]]"]
+        for step in self.steps:
+            calls = [f"[[tool {call.tool} {call_arguments(call, notes)}]]" for call in step]
+            words.append(" ".join(calls) + f" [[then]] [[sleep {self.think_s}]]")
+        return " ".join([*words, f"[[say {self.answer}]]"])
+
+
+class Round(msgspec.Struct, frozen=True):
+    """One round: its number, its kill, and what each session says, in order."""
+
+    number: int
+    kill: Kill
+    talks: tuple[tuple[Saying, ...], ...]
+
+    @property
+    def sayings(self) -> tuple[Saying, ...]:
+        return tuple(itertools.chain.from_iterable(self.talks))
+
+
+Cell = tuple[Boundary, Side, Victim]
+
+
+def every_cell() -> list[Cell]:
+    """Return every boundary, side and victim there is."""
+    boundaries = [boundary for boundary in Boundary if boundary is not Boundary.RANDOM]
+    cells = list(itertools.product(boundaries, Side, Victim))
+    return [*cells, *((Boundary.RANDOM, Side.AFTER, victim) for victim in Victim)]
+
+
+def shuffled_cells(seed: int) -> list[Cell]:
+    """Return every cell in the order in which the rounds of a seed take them."""
+    cells = every_cell()
+    random.Random(seed).shuffle(cells)
+    return cells
+
+
+def short_cells() -> list[Cell]:
+    """Return the cells of a short run: both sides of every boundary, the victims in turns, and a random moment each."""
+    sides = itertools.product([boundary for boundary in Boundary if boundary is not Boundary.RANDOM], Side)
+    cells = [(boundary, side, victim) for (boundary, side), victim in zip(sides, itertools.cycle(Victim), strict=False)]
+    return [*cells, *((Boundary.RANDOM, Side.AFTER, victim) for victim in Victim)]
+
+
+def plan_round(seed: int, number: int, cell: Cell, sessions: int = 4, messages: int = 3) -> Round:
+    """Return the round of this seed and number."""
+    chance = random.Random(f"{seed}/{number}")
+    talks = tuple(
+        tuple(plan_saying(chance, f"r{number}s{session}", message) for message in range(messages))
+        for session in range(sessions)
+    )
+    boundary, side, victim = cell
+    most = {Boundary.CLAIM: messages, Boundary.EFFECT: 1, Boundary.RANDOM: 1}.get(boundary, sessions * messages)
+    labels = [call.label for talk in talks for saying in talk for call in saying.calls]
+    kill = Kill(
+        boundary,
+        side,
+        victim,
+        nth=chance.randint(1, most),
+        after_s=round(chance.uniform(0.0, 0.4), 3) if boundary is Boundary.RANDOM else 0.0,
+        label=chance.choice(labels) if boundary is Boundary.EFFECT else "",
+    )
+    return Round(number, kill, talks)
+
+
+def plan_saying(chance: random.Random, session: str, message: int) -> Saying:
+    """Return one message: one or two steps, of one or two tool calls each."""
+    name = f"{session}m{message}"
+    steps = tuple(
+        tuple(
+            ToolCall(f"{name}t{step}c{call}", chance.choice((0.0, 0.0, 0.02, 0.1)), chance.random() < 0.25)
+            for call in range(chance.choice((1, 1, 2)))
+        )
+        for step in range(chance.choice((1, 2)))
+    )
+    return Saying(
+        session=session,
+        name=name,
+        steps=steps,
+        think_s=round(chance.uniform(0.0, 0.04), 3),
+        copies=chance.choice((0, 0, 1, 2)),
+        again=chance.random() < 0.7,
+    )
+
+
+def call_arguments(call: ToolCall, notes: str) -> str:
+    return msgspec.json.encode({"label": call.label, "notes": notes, "pause_s": call.pause_s}).decode()

@@ -1,0 +1,132 @@
+"""The product's own store, watched: every boundary of the port is noted, and may kill on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from loadtests.crash.kill_switch import KillSwitch
+from loadtests.crash.notes import Note, Notebook, finished_labels
+from loadtests.crash.plan import Boundary, Side
+from shared.journal import CallIntent, CallResult, JournalEntry
+from shared.messages import Arrival, Claim, ClaimRef, Dead, Ended, Outcome, Receipt, Reply, Step
+from shared.store.port import Claims, Inbox, Outbox, Store
+
+
+class Watch:
+    """Notes a boundary and gives the switch its chance, on either side; ``life`` is the gateway's process id."""
+
+    def __init__(self, life: int, notebook: Notebook, switch: KillSwitch) -> None:
+        self._life = life
+        self._notebook = notebook
+        self._switch = switch
+
+    def before(self, boundary: Boundary, session: str = "", **facts: Any) -> None:
+        """Something is about to become durable."""
+        self._notebook.write(Note(self._life, boundary, Side.BEFORE, **facts))
+        self._switch.reached(boundary, Side.BEFORE, session)
+
+    def after(self, boundary: Boundary, session: str = "", **facts: Any) -> None:
+        """It is durable, and nobody has been told yet."""
+        self._notebook.write(Note(self._life, boundary, Side.AFTER, **facts))
+        self._switch.reached(boundary, Side.AFTER, session)
+
+
+class Watched:
+    """Passes on whatever is not watched."""
+
+    def __init__(self, inner: Any, watch: Watch) -> None:
+        self._inner = inner
+        self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class WatchedInbox(Watched):
+    """The Inbox: accepts."""
+
+    async def accept(self, arrival: Arrival) -> Receipt:
+        self._watch.before(Boundary.ACCEPT, arrival.session)
+        receipt: Receipt = await self._inner.accept(arrival)
+        self._watch.after(Boundary.ACCEPT, arrival.session, message=receipt.message_id)
+        return receipt
+
+
+class WatchedClaims(Watched):
+    """The Claims: claims that find something, checkpoints, settles."""
+
+    def __init__(self, inner: Any, watch: Watch) -> None:
+        super().__init__(inner, watch)
+        self._messages: dict[ClaimRef, str] = {}
+
+    async def claim(self, *given: Any, **named: Any) -> list[Claim]:
+        if await self._inner.next_ready_in_s() == 0:
+            self._watch.before(Boundary.CLAIM)
+        claims: list[Claim] = await self._inner.claim(*given, **named)
+        for claim in claims:
+            self._messages[claim.ref] = claim.messages[0].id
+        if claims:
+            self._watch.after(Boundary.CLAIM, claims[0].ref.session)
+        return claims
+
+    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step]) -> None:
+        labels = finished_labels(message for step in steps for message in step.messages)
+        facts = {"message": self._messages[ref], "labels": labels}
+        self._watch.before(Boundary.CHECKPOINT, ref.session, **facts)
+        await self._inner.checkpoint(ref, steps)
+        self._watch.after(Boundary.CHECKPOINT, ref.session, **facts)
+
+    async def journal(self, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:
+        """Append to the journal; what holds intents and results at once is both boundaries."""
+        results = [entry.message for entry in entries if isinstance(entry, CallResult)]
+        keys = tuple(entry.key for entry in entries if isinstance(entry, CallIntent))
+        facts: dict[Boundary, dict[str, Any]] = {}
+        if keys:
+            facts[Boundary.INTENT] = {"message": self._messages[ref], "keys": keys}
+        if results:
+            facts[Boundary.RESULT] = {"message": self._messages[ref], "labels": finished_labels(results)}
+        for boundary, known in facts.items():
+            self._watch.before(boundary, ref.session, **known)
+        await self._inner.journal(ref, entries)
+        for boundary, known in facts.items():
+            self._watch.after(boundary, ref.session, **known)
+
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
+        labels = finished_labels(outcome.messages) if isinstance(outcome, Ended) else ()
+        ended = isinstance(outcome, Ended | Dead)
+        facts = {"message": self._messages[ref], "labels": labels, "ended": ended}
+        self._watch.before(Boundary.SETTLE, ref.session, **facts)
+        await self._inner.settle(ref, outcome)
+        self._watch.after(Boundary.SETTLE, ref.session, **facts)
+
+
+class WatchedOutbox(Watched):
+    """The Outbox: records of what the platform took."""
+
+    async def delivered(self, reply: Reply, sent_id: str) -> None:
+        self._watch.before(Boundary.DELIVERED, reply.session, keys=(reply.idempotency_key,))
+        await self._inner.delivered(reply, sent_id)
+        self._watch.after(Boundary.DELIVERED, reply.session, keys=(reply.idempotency_key,))
+
+
+class WatchedStore(Watched):
+    """The Store, its three writing objects watched."""
+
+    def __init__(self, inner: Store, watch: Watch) -> None:
+        super().__init__(inner, watch)
+        self.inbox = cast("Inbox", WatchedInbox(inner.inbox, watch))
+        self.claims = cast("Claims", WatchedClaims(inner.claims, watch))
+        self.outbox = cast("Outbox", WatchedOutbox(inner.outbox, watch))
+
+
+class WatchedPlatform(Watched):
+    """A platform's adapter: ``call`` is what comes right before a send, ``outcome`` right after it."""
+
+    def call(self, reply: Reply, *given: Any, **named: Any) -> Any:
+        self._watch.before(Boundary.SEND, reply.session, keys=(reply.idempotency_key,))
+        return self._inner.call(reply, *given, **named)
+
+    def outcome(self, reply: Reply, answer: Any) -> Any:
+        self._watch.after(Boundary.SEND, reply.session, keys=(reply.idempotency_key,))
+        return self._inner.outcome(reply, answer)
