@@ -57,6 +57,8 @@ class Event(enum.StrEnum):
     RENEWED = "renewed"
     TOOL_FAILED = "tool_failed"
     TOOL_LEAKED = "tool_leaked"
+    MCP_SERVER_READY = "mcp_server_ready"
+    MCP_SERVER_LOST = "mcp_server_lost"
     MODEL_FAILED = "model_failed"
     SESSION_LOG_FAILED = "session_log_failed"
     SESSION_LOG_SALVAGED = "session_log_salvaged"
@@ -83,6 +85,7 @@ LEVELS = {
     Event.MESSAGE_REFUSED: logging.WARNING,
     Event.TOOL_FAILED: logging.WARNING,
     Event.TOOL_LEAKED: logging.WARNING,
+    Event.MCP_SERVER_LOST: logging.WARNING,
     Event.MODEL_FAILED: logging.WARNING,
     Event.SESSION_LOG_FAILED: logging.WARNING,
     Event.REPLY_POSTPONED: logging.WARNING,

@@ -20,13 +20,34 @@ class ModelSpec(msgspec.Struct, frozen=True):
     base_url: str = ""
 
 
+class McpServer(msgspec.Struct, frozen=True):
+    """One MCP server: a program to start, or with ``url`` one that is reached over HTTP.
+
+    ``name`` is the first part of its tools' names; ``timeout_s`` bounds one call.
+    """
+
+    name: str
+    command: str = ""
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    cwd: str = ""
+    url: str = ""
+    headers: dict[str, str] = {}
+    timeout_s: float = 300.0
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what no log line may show."""
+        words = [word for value in self.headers.values() for word in value.split()]
+        return (*words, *self.env.values())
+
+
 class WorkerConfig(msgspec.Struct, frozen=True):
     """All a worker is told about the world; times in seconds, sizes in the unit the name ends with."""
 
     models: tuple[ModelSpec, ...]
     system_prompt: str
     tool_modules: tuple[str, ...] = ()
-    mcp_config: str = ""
+    mcp_servers: tuple[McpServer, ...] = ()
     api_timeout_s: float = 300.0
     stall_timeout_s: float = 60.0
     turn_timeout_s: float = 900.0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from shared.settings import Settings
 from worker.channel import ModelSpec, WorkerConfig
+from worker.pool.mcp_config import read_mcp_servers
 
 
 def worker_config(settings: Settings) -> WorkerConfig:
-    """Return the configuration of a worker: no platform secret is in it."""
+    """Return the configuration of a worker: no platform secret is in it. Raises SettingsError."""
     return WorkerConfig(
         models=tuple(ModelSpec(one.provider, one.model, one.api_key, one.base_url) for one in settings.models),
         system_prompt=settings.system_prompt,
         tool_modules=settings.tool_modules,
-        mcp_config=str(settings.mcp_config or ""),
+        mcp_servers=read_mcp_servers(settings.mcp_config) if settings.mcp_config else (),
         api_timeout_s=settings.api_timeout_s,
         stall_timeout_s=settings.stall_timeout_s,
         turn_timeout_s=settings.turn_timeout_s,

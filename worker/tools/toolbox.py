@@ -49,7 +49,9 @@ class Toolbox:
         self._say = say
         self._threads = ToolThreads(say)
         self._stray: set[asyncio.Task[bytes]] = set()
-        self._tools: dict[str, Tool] = {}
+        self._own: dict[str, Tool] = {}
+        self._lent: dict[str, tuple[Tool, ...]] = {}
+        self._tools = self._own
         # a full list of 256 items of 4,000 characters is a result that must stay whole JSON
         self.add(builtin.todo_spec(), builtin.run_todo, ToolOptions("todo", output_limit_bytes=TODO_LIMIT_BYTES))
         self._load(builtin)
@@ -76,9 +78,19 @@ class Toolbox:
 
     def add(self, spec: ToolSpec, run: Run, options: ToolOptions | None = None) -> None:
         """Add one tool that is no decorated function."""
-        if spec.name in self._tools:
+        if spec.name in self._own:
             raise SettingsError("GATEHOUSE_TOOLS", f"two tools are named {spec.name!r}")
-        self._tools[spec.name] = Tool(spec, options or ToolOptions(spec.name), run)
+        self._own[spec.name] = Tool(spec, options or ToolOptions(spec.name), run)
+
+    def lend(self, owner: str, tools: Iterable[Tool]) -> None:
+        """Show the tools of an owner, such as an MCP server, in the place of those it lent before.
+
+        An owner keeps its place in the order; a name that is taken stays with who had it first.
+        """
+        self._lent[owner] = tuple(tools)
+        self._tools = dict(self._own)
+        for tool in (tool for lent in self._lent.values() for tool in lent):
+            self._tools.setdefault(tool.spec.name, tool)
 
     async def call(self, call: ToolCall, context: ToolContext) -> str:
         """Run one call and return its result, or in words for the model why there is none; only cancelling raises."""
