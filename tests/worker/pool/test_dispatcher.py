@@ -1,0 +1,153 @@
+"""The laws of dispatching, whatever comes: one slot a turn, capacity kept, nothing lost, sessions that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from worker.pool.dispatcher import Assignment, Dispatcher
+
+CAPACITY = 2
+SLOTS = 3
+
+
+def placed(assignments: Iterable[Assignment]) -> list[tuple[int, int]]:
+    return [(assignment.turn, assignment.slot) for assignment in assignments]
+
+
+class Dispatching(RuleBasedStateMachine):
+    """Random claims, ends, deaths and pauses against a model: turn to slot, and the turns that wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dispatcher = Dispatcher(sticky_limit=8)
+        self.turns = 0
+        self.running: dict[int, int] = {}
+        self.waiting: set[int] = set()
+        self.sessions: dict[int, str] = {}
+        self.slots: set[int] = set()
+        self.paused: set[int] = set()
+
+    def take(self, assignments: Iterable[Assignment]) -> None:
+        for assignment in assignments:
+            assert assignment.turn in self.waiting, "a turn was given out twice, or never came"
+            assert assignment.slot in self.slots - self.paused, "a turn was given to a slot that takes none"
+            assert assignment.session == self.sessions[assignment.turn]
+            self.waiting.remove(assignment.turn)
+            self.running[assignment.turn] = assignment.slot
+
+    @rule(session=st.integers(0, 5))
+    def claim(self, session: int) -> None:
+        key = f"s:{session}"
+        if any(self.sessions[turn] == key for turn in [*self.running, *self.waiting]):
+            return  # the store leases a session once
+        self.turns += 1
+        self.sessions[self.turns] = key
+        self.waiting.add(self.turns)
+        self.take(self.dispatcher.add(self.turns, key))
+
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        known = [*self.running, *self.waiting]
+        if known:
+            turn = data.draw(st.sampled_from(sorted(known)))
+            self.running.pop(turn, None)
+            self.waiting.discard(turn)
+            self.take(self.dispatcher.finish(turn))
+
+    @rule(slot=st.integers(0, SLOTS - 1))
+    def worker_comes(self, slot: int) -> None:
+        if slot not in self.slots:
+            self.slots.add(slot)
+            self.take(self.dispatcher.add_slot(slot, CAPACITY))
+
+    @rule(slot=st.integers(0, SLOTS - 1))
+    def worker_dies(self, slot: int) -> None:
+        self.slots.discard(slot)
+        self.paused.discard(slot)
+        self.running = {turn: n for turn, n in self.running.items() if n != slot}
+        self.dispatcher.remove_slot(slot)
+
+    @rule(slot=st.integers(0, SLOTS - 1))
+    def channel_fills(self, slot: int) -> None:
+        if slot in self.slots:
+            self.paused.add(slot)
+            self.dispatcher.pause(slot)
+
+    @rule(slot=st.integers(0, SLOTS - 1))
+    def channel_empties(self, slot: int) -> None:
+        self.paused.discard(slot)
+        self.take(self.dispatcher.resume(slot))
+
+    @rule()
+    def time_passes(self) -> None:
+        self.take(self.dispatcher.relieve())
+
+    @invariant()
+    def both_agree(self) -> None:
+        assert {waiting.turn for waiting in self.dispatcher.backlog} == self.waiting
+        for slot in range(SLOTS):
+            mine = {turn for turn, n in self.running.items() if n == slot}
+            assert set(self.dispatcher.running(slot)) == mine
+            assert len(mine) <= CAPACITY
+
+    @invariant()
+    def room_is_never_more_than_the_free_credit(self) -> None:
+        used = {slot: sum(1 for n in self.running.values() if n == slot) for slot in self.slots}
+        free = sum(CAPACITY - used[slot] for slot in self.slots - self.paused)
+        assert 0 <= self.dispatcher.room <= free
+
+    @invariant()
+    def no_more_sessions_are_remembered_than_allowed(self) -> None:
+        assert sum(self.dispatcher.sessions(slot) for slot in range(SLOTS)) <= 8
+
+
+TestDispatching = Dispatching.TestCase
+TestDispatching.settings = settings(derandomize=True, max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_session_stays_with_its_slot_while_its_worker_lives() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add_slot(0, 4)
+    dispatcher.add_slot(1, 4)
+    ((_, first),) = placed(dispatcher.add(1, "s"))
+    dispatcher.finish(1)
+    dispatcher.add(2, "other")
+    dispatcher.add(3, "another")
+    assert placed(dispatcher.add(4, "s")) == [(4, first)]
+
+
+def test_new_sessions_go_to_the_least_loaded_slot() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add_slot(0, 2)
+    dispatcher.add_slot(1, 2)
+    slots = [placed(dispatcher.add(turn, f"s{turn}"))[0][1] for turn in range(1, 5)]
+    assert sorted(slots[:2]) == [0, 1]
+    assert sorted(slots) == [0, 0, 1, 1]
+
+
+def test_a_session_waits_for_its_full_slot_and_moves_only_when_it_has_waited_long() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add_slot(0, 1)
+    dispatcher.add(1, "s")
+    dispatcher.finish(1)
+    dispatcher.add(2, "hung")
+    dispatcher.add_slot(1, 1)
+    assert dispatcher.add(3, "s") == []
+    assert dispatcher.relieve() == []
+    assert placed(dispatcher.relieve()) == [(3, 1)]
+
+
+def test_a_backlog_as_long_as_the_capacity_ends_claiming() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add_slot(0, 1)
+    dispatcher.add(1, "s0")
+    dispatcher.finish(1)
+    dispatcher.add(2, "s0")
+    dispatcher.add_slot(1, 1)
+    assert dispatcher.room == 1
+    dispatcher.pause(1)
+    assert dispatcher.room == 0
