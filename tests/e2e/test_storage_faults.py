@@ -1,0 +1,117 @@
+"""A disk that is full, read-only, locked or corrupt: 503 instead of a false 200, and work goes on after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from loadtests.signing import SignedRequest
+from tests.e2e.bot import Bot
+from tests.e2e.command_line import run_command
+
+DATABASE = "gatehouse.db"
+Fault = Callable[[Bot, Path], AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def full_disk(bot: Bot, _: Path) -> Iterator[None]:
+    """Let no write of the gateway reach the disk: the kernel refuses to let any file of it grow or change."""
+    if sys.platform != "linux":
+        pytest.skip("prlimit is Linux's")
+    unlimited = resource.prlimit(bot.gateway.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(bot.gateway.pid, resource.RLIMIT_FSIZE, (1, unlimited[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(bot.gateway.pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+@contextlib.contextmanager
+def locked_database(_: Bot, data_dir: Path) -> Iterator[None]:
+    """Hold the write lock in another process, as a backup tool does."""
+    with contextlib.closing(sqlite3.connect(data_dir / DATABASE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            other.execute("ROLLBACK")
+
+
+def readiness(bot: Bot) -> httpx2.Response:
+    return httpx2.get(f"{bot.gateway.url}/readyz", timeout=30)
+
+
+def refused(bot: Bot, request: SignedRequest) -> None:
+    """Post a message that must not be taken now."""
+    answer = bot.post(request)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    assert "x-gatehouse-message" not in answer.headers
+
+
+@pytest.mark.parametrize("fault", [full_disk, locked_database])
+def test_a_store_that_cannot_commit_refuses_and_goes_on_when_it_can(
+    model_bot: Bot, tmp_path: Path, fault: Fault
+) -> None:
+    bot = model_bot
+    assert bot.say("running", "[[sleep 1]] it ran through the fault").status_code == 200
+    bot.wait_for_model_calls(1)
+    pid, workers = bot.gateway.pid, bot.gateway.worker_pids()
+    request = bot.request("new", "it came during the fault", message="msg_during")
+    with fault(bot, tmp_path):
+        refused(bot, request)
+        bot.wait_until(lambda: readiness(bot).status_code == 503, 10, "not ready")
+        assert "the store cannot commit" in readiness(bot).json()["reason"]
+        bot.gateway.wait_for("store_unavailable", within_s=20)
+        refused(bot, request)
+        assert httpx2.get(f"{bot.gateway.url}/livez").status_code == 200
+        assert bot.replies() == []
+    bot.wait_until(lambda: readiness(bot).status_code == 200, 10, "ready again")
+    assert bot.post(request).status_code == 200
+    bot.wait_for_replies(2, within_s=30)
+    assert "it ran through the fault" in bot.replies("running")[0].text
+    assert "it came during the fault" in bot.replies("new")[0].text
+    bot.gateway.wait_for("store_recovered", within_s=10)
+    assert (bot.gateway.pid, bot.gateway.worker_pids()) == (pid, workers)
+    assert bot.gateway.terminate() == 0
+
+
+def test_a_corrupt_database_is_one_line_and_status_one_at_the_start(bot: Bot, tmp_path: Path) -> None:
+    assert bot.say("s", "hello").status_code == 200
+    bot.wait_for_replies(1)
+    assert bot.gateway.terminate() == 0
+    database = tmp_path / DATABASE
+    whole = database.read_bytes()
+    database.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    for arguments in ((), ("check",)):
+        ended = run_command(tmp_path, *arguments, GATEHOUSE_WORKERS="0")
+        assert ended.returncode == 1
+        (line,) = ended.stderr.splitlines()
+        assert str(database) in line
+    database.write_bytes(whole)
+    assert run_command(tmp_path, "check").stdout == "settings: ok\ndatabase: ok\n"
+
+
+def unwritable(tmp_path: Path) -> Path:
+    """Return a directory in which nobody can write, root included."""
+    if os.geteuid() == 0:
+        return Path("/proc/gatehouse")
+    tmp_path.chmod(0o500)
+    return tmp_path
+
+
+def test_a_read_only_disk_is_one_line_and_status_one_at_the_start(tmp_path: Path) -> None:
+    for arguments in ((), ("check",)):
+        ended = run_command(tmp_path, *arguments, GATEHOUSE_DATA_DIR=str(unwritable(tmp_path)), GATEHOUSE_WORKERS="0")
+        assert ended.returncode == 1
+        (line,) = ended.stderr.splitlines()
+        assert "cannot be opened for writing" in line
