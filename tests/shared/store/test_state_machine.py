@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from shared.errors import InboxFull, StaleClaim
-from shared.messages import Claim, Dead, Ended, Outcome, Parked, Retry, TurnStatus
+from shared.journal import CallIntent, CallResult, StepOpening
+from shared.messages import Claim, Dead, Ended, JournaledCall, OpenStep, Outcome, Parked, Retry, Step, TurnStatus
 from tests.shared.store.bench import ENGINES, Bench, ended
 
 T = TypeVar("T")
 
 LIMIT = 8
 SESSIONS = ("a:b:1", "a:b:2", "a:b:3")
+CALLS = ("call_1", "call_2")
 KEYS = ("k1", "k2", "k3", "k4", "k5", "k6")
 OUTCOMES: tuple[Outcome, ...] = (
     ended("hello"),
@@ -34,7 +37,7 @@ OUTCOMES: tuple[Outcome, ...] = (
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Drives one database; the model is the queue of each session, its owner, and what was answered."""
+    """Drives one database; the model is each session's queue, owner, turn so far, and answers."""
 
     engine: str
 
@@ -50,6 +53,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.history: dict[str, list[bytes]] = {session: [] for session in SESSIONS}
         self.answers: dict[str, list[str]] = {session: [] for session in SESSIONS}
+        self.steps: dict[str, tuple[Step, ...]] = dict.fromkeys(SESSIONS, ())
+        self.open_steps: dict[str, OpenStep] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -91,6 +96,8 @@ class StoreMachine(RuleBasedStateMachine):
             session, (message,) = claim.ref.session, claim.messages
             assert message.id == self.queues[session][0]
             assert message.suspect == suspects
+            assert claim.steps == self.steps[session]
+            assert claim.open_step == self.open_steps.get(session)
             assert all(claim.ref.epoch > earlier.ref.epoch for earlier in self.claims)
             self.owners[session] = claim
             self.claims.append(claim)
@@ -117,8 +124,69 @@ class StoreMachine(RuleBasedStateMachine):
         if isinstance(outcome, Ended | Dead):
             self.queues[session].pop(0)
             self.answers[session].append(outcome.text)
+            self._forget_turn(session)
         if isinstance(outcome, Ended):
             self.history[session] += outcome.messages
+
+    def _forget_turn(self, session: str) -> None:
+        self.steps[session] = ()
+        self.open_steps.pop(session, None)
+
+    def _as_owner(self, number: int, write: Callable[[Claim], Coroutine[Any, Any, None]]) -> str | None:
+        """Write as one of all the claims there ever were; return its session if it still is the owner."""
+        if not self.claims:
+            return None
+        claim = self.claims[number % len(self.claims)]
+        owner = self.owners.get(claim.ref.session) == claim
+        try:
+            self.run(write(claim))
+        except StaleClaim:
+            assert not owner
+            return None
+        assert owner
+        return claim.ref.session
+
+    @rule(number=st.integers(0, 99))
+    def open_step(self, number: int) -> None:
+        def opening(claim: Claim) -> StepOpening:
+            return StepOpening(len(self.steps[claim.ref.session]) + 1, (claim.messages[0].id.encode(),))
+
+        journal = self.bench.store.claims.journal
+        if session := self._as_owner(number, lambda claim: journal(claim.ref, [opening(claim)])):
+            opened = opening(self.owners[session])
+            self.open_steps[session] = OpenStep(opened.step, opened.messages)
+
+    @rule(number=st.integers(0, 99), call_id=st.sampled_from(CALLS), step=st.integers(1, 2))
+    def begin_call(self, number: int, call_id: str, step: int) -> None:
+        intent = CallIntent(step, call_id, "note", f"key.{step}.{call_id}")
+        session = self._as_owner(number, lambda claim: self.bench.store.claims.journal(claim.ref, [intent]))
+        opened = self.open_steps.get(session or "")
+        if opened and opened.number == step and call_id not in {call.call_id for call in opened.calls}:
+            begun = JournaledCall(call_id, "note", intent.key)
+            calls = tuple(sorted((*opened.calls, begun), key=lambda call: call.call_id))
+            self.open_steps[session or ""] = msgspec.structs.replace(opened, calls=calls)
+
+    @rule(number=st.integers(0, 99), call_id=st.sampled_from(CALLS), step=st.integers(1, 2))
+    def end_call(self, number: int, call_id: str, step: int) -> None:
+        result = CallResult(step, call_id, call_id.encode(), b"[]")
+        session = self._as_owner(number, lambda claim: self.bench.store.claims.journal(claim.ref, [result]))
+        opened = self.open_steps.get(session or "")
+        if opened and opened.number == step:
+            calls = tuple(
+                msgspec.structs.replace(call, result=result.message) if call.call_id == call_id else call
+                for call in opened.calls
+            )
+            self.open_steps[session or ""] = msgspec.structs.replace(opened, calls=calls, todo=b"[]")
+
+    @rule(number=st.integers(0, 99))
+    def finish_step(self, number: int) -> None:
+        def step(claim: Claim) -> Step:
+            return Step(len(self.steps[claim.ref.session]) + 1, (b"{}",))
+
+        checkpoint = self.bench.store.claims.checkpoint
+        if session := self._as_owner(number, lambda claim: checkpoint(claim.ref, [step(claim)])):
+            self.steps[session] += (step(self.owners[session]),)
+            self.open_steps.pop(session, None)
 
     @rule(seconds=st.sampled_from((1, 11, 31)))
     def pass_time(self, seconds: float) -> None:
@@ -157,6 +225,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(self.bench.store.sessions.delete(session))
         self.queues[session], self.history[session], self.answers[session] = [], [], []
         self.owners.pop(session, None)
+        self._forget_turn(session)
 
     def _forget_lost_owners(self) -> None:
         """An owner whose lease ended is none any more once the session was given to nobody."""
@@ -179,7 +248,7 @@ def test_no_order_of_events_breaks_the_store(engine: str) -> None:
         machine,
         settings=settings(
             max_examples=40,
-            stateful_step_count=40,
+            stateful_step_count=50,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),

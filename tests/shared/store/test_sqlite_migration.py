@@ -1,0 +1,83 @@
+"""A database of any earlier schema is brought forward with all its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import apsw
+import msgspec
+import pytest
+
+from shared.journal import CallIntent, StepOpening
+from shared.messages import Conversation, Parked, Step
+from shared.store.sqlite.schema import MIGRATIONS
+from tests.shared.store.bench import Bench, sqlite
+
+STEP = Step(1, (b'{"role":"user"}',), b"[1]")
+CONTENT = """
+INSERT INTO sessions (session_key, platform, state, place, head, epoch, version, next_seq, updated_at, host, until)
+  VALUES ('a:b:c', 'a', 'claimed', 1, 2, 8, 7, 3, 1.0, 'dead', 2.0);
+INSERT INTO inbox (session_key, seq, id, platform, user, text, reply, at, traceparent)
+  VALUES ('a:b:c', 2, 'msg_2', 'a', 'ann', 'go on', x'7b7d', 1.0, '');
+INSERT INTO history (session_key, position, message) VALUES ('a:b:c', 0, x'7b7d');
+INSERT INTO todos (session_key, todo) VALUES ('a:b:c', x'5b5d');
+UPDATE sequences SET last = 8 WHERE name = 'epoch';
+"""
+
+
+@contextmanager
+def connection(database: Path) -> Iterator[apsw.Connection]:
+    with closing(apsw.Connection(str(database))) as db:
+        yield db
+
+
+def write_database(database: Path, version: int) -> None:
+    """Write a database as the schema of a version had it, with a turn in it that a killed host left behind."""
+    database.parent.mkdir(parents=True)
+    with connection(database) as db:
+        db.pragma("journal_mode", "wal")
+        for script in MIGRATIONS[:version]:
+            db.execute(script)
+        db.execute(CONTENT)
+        db.execute("INSERT INTO checkpoints VALUES ('a:b:c', 1, ?)", (msgspec.msgpack.encode(STEP),))
+        db.pragma("user_version", version)
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+async def test_an_older_database_is_migrated_with_its_data(tmp_path: Path, version: int) -> None:
+    database = tmp_path / "data" / "gatehouse.db"
+    write_database(database, version)
+    bench = Bench(sqlite, tmp_path)
+    store = await bench.open()
+    try:
+        assert await store.sessions.conversation("a:b:c") == Conversation(7, (b"{}",), b"[]")
+        assert await store.inbox.waiting() == 1
+        claim = await bench.claim_one()
+        assert (claim.ref.epoch, claim.version, claim.messages[0].text) == (9, 7, "go on")
+        assert (claim.steps, claim.open_step) == ((STEP,), None)
+        await store.claims.journal(claim.ref, [StepOpening(2, (b"{}",)), CallIntent(2, "call_1", "note", "key")])
+        await store.claims.settle(claim.ref, Parked())
+        assert (await bench.claim_one()).open_step is not None
+    finally:
+        await bench.close()
+    with connection(database) as db:
+        assert db.pragma("user_version") == len(MIGRATIONS)
+
+
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+    database = tmp_path / "data" / "gatehouse.db"
+    write_database(database, 1)
+    with connection(database) as db:
+        db.execute("CREATE TABLE tool_calls (in_the_way TEXT)")
+    bench = Bench(sqlite, tmp_path)
+    with pytest.raises(Exception, match="tool_calls"):
+        await bench.open()
+    with connection(database) as db:
+        assert db.pragma("user_version") == 2
+        assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'open_steps'").fetchone() == (0,)
+        db.execute("DROP TABLE tool_calls")
+    store = await bench.open()
+    assert await store.inbox.waiting() == 1
+    await bench.close()
