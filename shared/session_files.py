@@ -10,12 +10,14 @@ from urllib.parse import quote
 
 import msgspec
 
+from shared.session_segments import log_lines
+
 #: bytes of a file name before its suffix; file systems end at 255
 NAME_BYTES = 200
 
 
 #: what a log line says of a message beside the message itself
-HEAD_NAMES = frozenset({"at", "session", "message", "turn", "index"})
+HEAD_NAMES = frozenset({"at", "session", "message", "turn", "index", "repaired", "later"})
 
 _LINES = msgspec.json.Decoder(dict[str, Any])
 
@@ -48,13 +50,12 @@ def log_line(at: float, session: str, message: bytes, message_id: str = "", inde
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a log file, oldest first; one torn by a power loss is passed over. Raises OSError."""
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                yield _LINES.decode(line)
-            except msgspec.DecodeError:
-                continue
+    """Yield the lines of a log, its segments' too, oldest first; a torn one is passed over. Raises OSError."""
+    for line in log_lines(path):
+        try:
+            yield _LINES.decode(line)
+        except msgspec.DecodeError:
+            continue
 
 
 def logged_messages(path: Path) -> list[dict[str, Any]]:
@@ -65,5 +66,6 @@ def logged_messages(path: Path) -> list[dict[str, Any]]:
             continue  # an event, not a message
         if (index := line.get("index")) is not None:
             del messages[index:]
-        messages.append({name: value for name, value in line.items() if name not in HEAD_NAMES})
+        place = max(0, len(messages) - line.get("later", 0))
+        messages.insert(place, {name: value for name, value in line.items() if name not in HEAD_NAMES})
     return messages

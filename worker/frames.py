@@ -9,6 +9,7 @@ import msgspec
 
 from shared.journal import StepOpening
 from shared.messages import OpenStep, Outcome, Step
+from shared.redaction import SHORTEST, password_in
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -55,6 +56,12 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     todo_cache_ttl_s: float = 3600.0
     log_dir: str = ""
     log_flush_interval_s: float = 0.5
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what no log line may show."""
+        models = [secret for model in self.models for secret in (model.api_key, password_in(model.base_url))]
+        servers = [secret for server in self.mcp_servers for secret in server.secrets()]
+        return tuple(secret for secret in (*models, *servers) if len(secret) >= SHORTEST)
 
 
 class Configure(msgspec.Struct, frozen=True, tag=True):

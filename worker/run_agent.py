@@ -24,6 +24,7 @@ import msgspec
 from shared.events import Events
 from shared.ids import new_message_id
 from shared.messages import TurnStatus
+from shared.redaction import Redaction
 from shared.session_files import log_line
 from shared.settings import load_agent_settings
 from worker.agent.callbacks import Callbacks
@@ -278,7 +279,8 @@ class AIAgent:
             if self._owned.log is None:
                 ring = LogRing(memoryview(bytearray(HEADER_BYTES + RING_BYTES)))
                 log_dir, interval_s = Path(self._config.log_dir), self._config.log_flush_interval_s
-                self._owned.log = SessionLog(log_dir, ring, interval_s, self._say)
+                hidden = Redaction(self._config.secrets())
+                self._owned.log = SessionLog(log_dir, ring, interval_s, self._say, redaction=hidden)
                 self._owned.log.start()
             return self._owned.log
 

@@ -24,6 +24,7 @@ import uvloop
 from shared.errors import SettingsError
 from shared.events import Event
 from shared.messages import Parked
+from shared.redaction import Redaction
 from worker.agent.blame import Blame
 from worker.agent.models import build_chain
 from worker.agent.running_turn import Equipment, RunningTurn
@@ -120,8 +121,7 @@ class Child:
                     self._equipment.cache.forget(frame.session)
 
     def _configure(self, config: WorkerConfig) -> None:
-        hidden = [model.api_key for model in config.models]
-        self._voice.hide(hidden + [secret for server in config.mcp_servers for secret in server.secrets()])
+        self._voice.hide(config.secrets())
         try:
             self._equipment = equip(config, self._page, self._voice)
         except Exception as error:  # noqa: BLE001 - the boundary: the host is told why this worker cannot start
@@ -212,7 +212,8 @@ class Child:
 
 def equip(config: WorkerConfig, page: SharedPage, voice: Voice) -> Equipment:
     """Make what the turns use. Raises SettingsError for tools that cannot be loaded."""
-    log = SessionLog(Path(config.log_dir), LogRing(page.ring_memory), config.log_flush_interval_s, voice.say)
+    ring, hidden = LogRing(page.ring_memory), Redaction(config.secrets())
+    log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, voice.say, redaction=hidden)
     cache = SessionCache(config.todo_cache_size, config.todo_cache_ttl_s)
     toolbox = Toolbox(config.tool_modules, voice.say)
     warm = warmed()

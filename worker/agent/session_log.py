@@ -2,7 +2,8 @@
 
 A put is a copy into shared memory. The thread wakes every ``flush_interval_s`` seconds and writes what waits, one write
 a session, so rapid puts share a write and no log is written more often. A line leaves the ring only after its write:
-what a killed worker had not written yet, its parent finds there (worker.log_ring.salvage).
+what a killed worker had not written yet, its parent finds there (worker.log_ring.salvage). A file past a size becomes a
+compressed segment, by the same thread (worker.log_rotation).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 
 from shared.events import Event, Say
+from shared.redaction import Redaction
 from shared.session_files import session_log_path
 from worker.log_file import append_lines
 from worker.log_ring import LogRecord, LogRing, by_session
+from worker.log_rotation import SEGMENT_BYTES, rotate
 
 #: bytes of lines kept in the process while the ring is full
 OVERFLOW_BYTES = 16 * 1024 * 1024
@@ -24,10 +27,22 @@ class SessionLog:
     """Owns the writing of session logs; put from one thread only.
 
     ``written`` counts file writes, ``lines`` the lines in them, ``failed`` writes that failed (their lines are kept and
-    tried again), ``lost`` lines for which there was no room left at all. ``say`` is called on the log's own thread.
+    tried again), ``lost`` lines for which there was no room left at all, ``rotated`` files that became segments.
+    ``say`` is called on the log's own thread; what ``redaction`` finds never reaches the ring.
     """
 
-    def __init__(self, log_dir: Path, ring: LogRing, flush_interval_s: float, say: Say) -> None:
+    def __init__(
+        self,
+        log_dir: Path,
+        ring: LogRing,
+        flush_interval_s: float,
+        say: Say,
+        *,
+        redaction: Redaction | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._redaction = redaction or Redaction()
+        self._segment_bytes = segment_bytes
         self._log_dir = log_dir
         self._ring = ring
         self._flush_interval_s = flush_interval_s
@@ -36,6 +51,7 @@ class SessionLog:
         self._overflow_bytes = 0
         self._overflow_lock = threading.Lock()
         self._failing: set[str] = set()
+        self._unrotated: set[str] = set()
         self._closing = threading.Event()
         self._writing = threading.Lock()
         self._due_at = time.monotonic() + flush_interval_s
@@ -44,6 +60,7 @@ class SessionLog:
         self.lines = 0
         self.failed = 0
         self.lost = 0
+        self.rotated = 0
 
     def start(self) -> None:
         """Start the thread; in a worker only after the fork."""
@@ -52,6 +69,7 @@ class SessionLog:
 
     def put(self, session: str, line: bytes) -> None:
         """Add a line (one JSON value, no newline) to the session's log; never blocks and never touches the disk."""
+        line = self._redaction.clean(line)
         if b"\n" in line:
             line = line.replace(b"\n", b" ")  # in JSON a bare newline is white space
         if session in self._overflow or not self._ring.append(session, line):
@@ -100,7 +118,8 @@ class SessionLog:
                 self._ring.mark(waiting, offset + sum(len(record.line) + 1 for record in lead))
 
         try:
-            append_lines(session_log_path(self._log_dir, session), [record.line for record in records], mark)
+            path = session_log_path(self._log_dir, session)
+            size = append_lines(path, [record.line for record in records], mark)
         except OSError as error:
             self._note_failure(session, error)
             self._make_room(session, waiting)
@@ -110,6 +129,20 @@ class SessionLog:
         self._failing.discard(session)
         self._ring.consume(waiting)
         self._drop_aside(session, len(aside))
+        if size >= self._segment_bytes:
+            self._rotate(session, path)
+
+    def _rotate(self, session: str, path: Path) -> None:
+        """Make a segment of a file that has grown; where that fails it grows on, and is tried again."""
+        try:
+            rotate(path, self._segment_bytes)
+        except OSError as error:
+            if session not in self._unrotated:
+                self._unrotated.add(session)
+                self._say(Event.SESSION_LOG_FAILED, session=session, error=f"not rotated: {error}")
+            return
+        self.rotated += 1
+        self._unrotated.discard(session)
 
     def _note_failure(self, session: str, error: OSError) -> None:
         """Count it; say it once a file until the file works again."""

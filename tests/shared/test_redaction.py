@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shared.redaction import Redaction, password_in
+
+LETTERS = "aB3dEfGh1jKlMn0pQrStUvWxYz2468AcEgIk"
+TOKENS = [
+    f"sk-ant-{LETTERS}",
+    f"xoxb-123456789012-{LETTERS[:20]}",
+    f"ghp_{LETTERS}",
+    f"github_pat_{LETTERS}",
+    "AKIAIOSFODNN7EXAMPLE",
+    f"AIza{LETTERS[:35]}",
+    f"whsec_{LETTERS}",
+    f"123456789:AA{LETTERS[:33]}",
+    f"eyJ{LETTERS}.eyJ{LETTERS}.{LETTERS}",
+]
+
+
+@pytest.mark.parametrize("secret", ["key-of-a-model", 'with "quotes"', "back\\slash", "späte Zeile", "über/weg+1="])
+def test_a_known_secret_is_hidden_in_text_in_json_and_in_json_within_json(secret: str) -> None:
+    redaction = Redaction([secret])
+    inner = json.dumps({"key": secret}, ensure_ascii=False)
+    for text in (f"it is {secret}.", inner, json.dumps({"arguments": inner}, ensure_ascii=False)):
+        cleaned = redaction.clean(text.encode()).decode()
+        assert "***" in cleaned
+        assert secret not in cleaned
+        assert json.dumps(secret, ensure_ascii=False)[1:-1] not in cleaned
+        if text.startswith("{"):
+            json.loads(cleaned)
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize("around", ["{}", "the token ({}).", "key={}&more", "line\n{}\nline"])
+def test_what_looks_like_a_token_is_hidden(token: str, around: str) -> None:
+    line = json.dumps({"content": around.format(token)}).encode()
+    cleaned = Redaction().clean(line)
+    assert token.encode() not in cleaned
+    assert json.loads(cleaned)["content"] == around.format("***")
+
+
+def test_a_bearer_header_keeps_its_name() -> None:
+    line = json.dumps({"content": f"Authorization: Bearer {LETTERS}"}).encode()
+    assert json.loads(Redaction().clean(line))["content"] == "Authorization: Bearer ***"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the bearer of this ring is Bearer unknown",
+        "task-force sk-short risk-assessment-of-everything-there-is-to-assess",
+        "a msg_019a2f0c7d6e7c3b9a1f2e3d4c5b6a79 and a sha256 " + "ab" * 32,
+        "xoxo, 2026-11-24T05:00:00Z, 12:AAA",
+        "eyJust a word",
+    ],
+)
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    assert Redaction(["short", ""]).clean(text.encode()) == text.encode()
+
+
+def test_a_url_tells_its_password() -> None:
+    assert password_in("https://user:p%40ssword@proxy.example/v1") == "p@ssword"
+    assert password_in("https://proxy.example/v1") == password_in("") == password_in("http://[") == ""
