@@ -7,6 +7,7 @@ claimer ── claim ──> turn ── dispatcher ──> slot ── supervis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from shared.errors import FrameTooLarge
 from shared.events import Event, Events, Field
 from shared.journal import CallIntent, CallResult
-from shared.messages import Claim, ClaimRef, Ended, Outcome, Parked, Retry, TurnStatus
+from shared.messages import Claim, Ended, Outcome, Parked, Retry, TurnStatus
 from shared.settings import Settings
 from shared.store.port import Store
 from worker.channel import (
@@ -43,7 +44,7 @@ from worker.pool.store_watch import StoreWatch
 from worker.pool.supervisor import Supervisor
 from worker.pool.table import worker_table
 from worker.pool.turns import Turns
-from worker.pool.verdict import Cause, Death, judge
+from worker.pool.verdict import INTERRUPTED_TEXT, Cause, Death, judge
 from worker.pool.watchman import Limits, Watchman
 from worker.pool.worker_config import worker_config
 
@@ -79,7 +80,7 @@ class Pool:
             wants_suspect=lambda: self._quarantine.is_free,
             on_claim=self._begin,
             held=lambda: self._turns.held,
-            on_lost=self._lost,
+            on_lost=self._turns.lose,
         )
         self._watchman = Watchman(
             Limits.of(settings),
@@ -92,8 +93,10 @@ class Pool:
 
     @property
     def ready(self) -> bool:
-        """Tell whether a worker can take turns now."""
-        return not self._draining and any(worker and worker.usable for worker in self._supervisor.slots.values())
+        """Tell whether a worker can take turns now, and work is looked for."""
+        if self._draining or self._claimer.broken:
+            return False
+        return any(worker and worker.usable for worker in self._supervisor.slots.values())
 
     async def start(self) -> None:
         """Start the workers and begin to claim; returns once a worker is ready, at once with no workers."""
@@ -123,7 +126,10 @@ class Pool:
         except TimeoutError:
             for worker in list(self._supervisor.workers):
                 await self._supervisor.end(worker, Death(Cause.DRAINED, error="it did not drain in time"), dump=False)
-            await self._until_empty()
+            # a store that is away may not hold up the end: what it did not take resumes from the checkpoints
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S):
+                    await self._until_empty()
 
     async def close(self) -> None:
         """End every worker and write what can be written; turns that still ran resume in a later process."""
@@ -156,6 +162,8 @@ class Pool:
             self._events.emit(Event.TURN_INTERRUPTED, session=session, message=turn.message_id)
             if turn.worker is not None:
                 turn.worker.send(Interrupt(turn.number))
+            else:
+                self._turns.end(turn, turn.whole(Ended(TurnStatus.INTERRUPTED, INTERRUPTED_TEXT, ()), ""))
         return True
 
     async def kill_worker(self, n: int) -> bool:
@@ -202,7 +210,7 @@ class Pool:
 
     def worker_writable(self, worker: WorkerProcess) -> None:
         """Give a worker that reads again new turns (called by the supervisor)."""
-        if worker.n is not None and self._supervisor.slots.get(worker.n) is worker:
+        if worker.n is not None and worker.usable and self._supervisor.slots.get(worker.n) is worker:
             self._run_all(self._dispatcher.resume(worker.n))
             self._claimer.wake()
 
@@ -239,14 +247,16 @@ class Pool:
             self._dispatcher.pause(worker.n)
 
     def _send(self, turn: ActiveTurn, worker: WorkerProcess, frame: ToWorker) -> bool:
-        """Send a frame of a turn; one that is too large ends the turn."""
+        """Send a turn's first frame; one that is too large ends the turn, one that does not leave parks it."""
         try:
-            worker.send(frame)
+            if worker.send(frame):
+                return True
+            # the worker is gone and the news on their way: the turn never ran, so this is no attempt
+            self._turns.end(turn, Parked())
         except FrameTooLarge as error:
             failed = Ended(TurnStatus.FAILED, TOO_LARGE_TEXT, (), error=str(error))
             self._turns.end(turn, turn.whole(failed, worker.name))
-            return False
-        return True
+        return False
 
     def _turn_said(self, turn: ActiveTurn, worker: WorkerProcess, frame: ToPool) -> None:
         match frame:
@@ -272,9 +282,16 @@ class Pool:
             turn.worker.send(kept)
 
     async def _send_history(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
+        """Send a turn its conversation, as much of its end as a frame holds, once the channel is not full."""
         history = await self._turns.history(turn)
-        if history is not None and turn.worker is worker:
-            self._send(turn, worker, history)
+        await worker.until_writable()
+        while history is not None and turn.worker is worker:
+            try:
+                worker.send(history)
+            except FrameTooLarge:
+                history = await self._turns.history(turn, len(history.messages) // 2)
+            else:
+                return
 
     def _left(self, turn: ActiveTurn) -> None:
         self._run_all(self._dispatcher.finish(turn.number))
@@ -286,13 +303,11 @@ class Pool:
             self._claimer.expect_suspect()
         self._claimer.wake()
 
-    def _lost(self, ref: ClaimRef) -> None:
-        turn = self._turns.lose(ref)
-        if turn is not None and turn.worker is not None:
-            turn.worker.send(Interrupt(turn.number))
-
     def _hung(self, worker: WorkerProcess, death: Death) -> None:
         self._events.emit(Event.WORKER_HUNG, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error)
+        if worker.n is not None and self._supervisor.slots.get(worker.n) is worker:
+            # what came now would share the blame for a death it has no part in
+            self._dispatcher.pause(worker.n)
         self._spawn(self._supervisor.end(worker, death, dump=True))
 
     def _replace(self, worker: WorkerProcess, reason: str) -> bool:

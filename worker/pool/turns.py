@@ -16,7 +16,7 @@ from shared.events import Event, Events
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, Retry, Step
 from shared.store.port import Store
-from worker.channel import History
+from worker.channel import History, Interrupt
 from worker.pool.active_turn import ActiveTurn
 from worker.pool.listener import TurnListener
 from worker.pool.process import WorkerProcess
@@ -83,7 +83,9 @@ class Turns:
         return [turn for turn in self._active.values() if turn.worker is worker]
 
     def begin(self, claim: Claim) -> ActiveTurn:
-        """Take a claim."""
+        """Take a claim; an earlier one of its session is lost, or the store would not have given this one."""
+        if earlier := self._by_session.get(claim.ref.session):
+            self.lose(earlier.ref)
         turn = ActiveTurn(self._next_number, claim)
         self._next_number += 1
         self._active[turn.number] = self._by_session[turn.session] = turn
@@ -128,20 +130,21 @@ class Turns:
             self._settler.settle(turn.ref, outcome)
             self._leave(turn)
 
-    def lose(self, ref: ClaimRef) -> ActiveTurn | None:
-        """Drop the turn of a claim that is somebody else's now: nothing it does may count."""
+    def lose(self, ref: ClaimRef) -> None:
+        """Drop the turn of a claim that is somebody else's now, and have its worker end it: nothing it does counts."""
         turn = self._by_session.get(ref.session)
         if turn is None or turn.ref != ref:
-            return None
+            return
         self._events.emit(Event.CLAIM_LOST, session=ref.session, message=turn.message_id)
+        if turn.worker is not None:
+            turn.worker.send(Interrupt(turn.number))
         self._leave(turn)
-        return turn
 
-    async def history(self, turn: ActiveTurn) -> History | None:
+    async def history(self, turn: ActiveTurn, limit: int = HISTORY_LIMIT) -> History | None:
         """Read a turn's conversation for its worker; None once the turn is not active any more."""
         while self._active.get(turn.number) is turn:
             try:
-                found = await self._store.sessions.conversation(turn.session, HISTORY_LIMIT)
+                found = await self._store.sessions.conversation(turn.session, limit)
             except StoreUnavailable as error:
                 self._watch.failed(error)
                 await asyncio.sleep(self._watch.pause_s)
@@ -163,7 +166,8 @@ class Turns:
 
     def _leave(self, turn: ActiveTurn) -> None:
         del self._active[turn.number]
-        del self._by_session[turn.session]
+        if self._by_session.get(turn.session) is turn:
+            del self._by_session[turn.session]
         if not self._active:
             self._none_active.set()
         self._on_left(turn)

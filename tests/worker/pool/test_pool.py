@@ -1,0 +1,231 @@
+"""The whole pool over the real store, real workers and a scripted provider."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from loadtests.provider import RunningProvider, running_provider
+from shared.events import Event, Events
+from shared.messages import Arrival, MessageState, MessageTrace, Outcome, Retry
+from shared.settings import parse_settings
+from shared.store import Store, open_store
+from tests.worker.pool.conditions import until
+from worker.pool import Pool, WorkerState
+
+
+def arrival(session: str) -> Arrival:
+    message = f"msg_{session:>032}".replace(" ", "0")
+    return Arrival(message, f"standard:a:{session}", "standard", "ann", "hello", b"{}", (), 60.0, 1.0)
+
+
+class Audience:
+    """Keeps what the pool tells of its turns."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.settled_ids: list[str] = []
+
+    def turn_started(self, message_id: str, session: str, worker: str) -> None:
+        self.started.append(message_id)
+
+    def delta(self, message_id: str, session: str, step: int, text: str) -> None: ...
+
+    def tool_started(self, message_id: str, session: str, name: str) -> None: ...
+
+    def todo_changed(self, session: str, todo: bytes) -> None: ...
+
+    def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
+        self.settled_ids.append(message_id)
+
+
+class Plant:
+    """A pool with its store, and what tests ask of both."""
+
+    def __init__(self, pool: Pool, store: Store, audience: Audience, events: Events) -> None:
+        self.pool = pool
+        self.store = store
+        self.audience = audience
+        self.events = events
+        self._count = 0
+
+    async def say(self, session: str, text: str) -> str:
+        """Accept a message and wake the pool; return its id."""
+        self._count += 1
+        message = f"msg_{self._count:032}"
+        key = f"standard:a:{session}"
+        arrival = Arrival(message, key, "standard", "ann", text, b"{}", (message,), 60.0, 1.0)
+        await self.store.inbox.accept(arrival)
+        self.pool.wake()
+        return message
+
+    async def trace(self, message: str) -> MessageTrace:
+        return await self.store.inbox.trace(message)
+
+    async def done(self, *messages: str, within_s: float = 20.0) -> None:
+        await until(lambda: set(messages) <= set(self.audience.settled_ids), f"{messages} are settled", within_s)
+
+    async def reply(self, message: str) -> str:
+        """Return what was replied to a message, however often it had to run."""
+        async with asyncio.timeout(30):
+            while (await self.trace(message)).state is MessageState.WAITING:  # noqa: ASYNC110 (the store's to know)
+                await asyncio.sleep(0.01)
+        key = (await self.trace(message)).session
+        return (await self.store.sessions.conversation(key)).messages[-1].decode()
+
+    async def spare(self) -> None:
+        await until(lambda: self.pool.ready and self.pool.snapshot().spares == 1, "a spare is ready", 30)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[RunningProvider]:
+    with running_provider() as running:
+        yield running
+
+
+MakePlant = Callable[..., Awaitable[Plant]]
+
+
+@pytest.fixture
+async def plant(tmp_path: Path, provider: RunningProvider) -> AsyncIterator[MakePlant]:
+    async with AsyncExitStack() as stack:
+
+        async def make(**changed: str) -> Plant:
+            values = {
+                "GATEHOUSE_DATA_DIR": str(tmp_path),
+                "GATEHOUSE_WORKERS": "1",
+                "GATEHOUSE_MODEL": "openai:scripted",
+                "OPENAI_BASE_URL": provider.openai_url,
+                "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
+                "GATEHOUSE_HEARTBEAT_TIMEOUT": "30",
+            }
+            store = open_store("", tmp_path, inbox_limit=1000)
+            await store.open()
+            stack.push_async_callback(store.close)
+            audience, events = Audience(), Events()
+            pool = Pool(parse_settings(values | changed), store, events, audience, "host")
+            stack.push_async_callback(pool.close)
+            await pool.start()
+            made = Plant(pool, store, audience, events)
+            await made.spare()
+            return made
+
+        yield make
+
+
+async def test_a_suspect_runs_once_and_in_a_worker_of_its_own(plant: MakePlant, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    call = msgspec.json.encode({"path": str(notes), "line": "ran"}).decode()
+    store = open_store("", tmp_path, inbox_limit=10)
+    await store.open()
+    key, suspect = "standard:a:s", f"msg_{0:032}"
+    await store.inbox.accept(Arrival(suspect, key, "standard", "ann", f"[[tool note {call}]]", b"{}", (), 60.0, 1.0))
+    (claim,) = await store.claims.claim("host", 1, 30)
+    # long enough for a spare to stand ready when the quarantine is opened
+    await store.claims.settle(claim.ref, Retry(2.5, 1, True, "its worker died"))
+    await store.close()
+    again = await plant()
+    await until(lambda: suspect in again.audience.settled_ids, "the suspect is settled", 20)
+    assert notes.read_text("utf-8") == "ran\n"
+    assert again.audience.started == [suspect]
+    assert WorkerState.QUARANTINE in {row.state for row in again.pool.snapshot().workers}
+
+
+async def test_a_killed_workers_turn_goes_on_in_the_spare_with_one_attempt_used(plant: MakePlant) -> None:
+    made = await plant()
+    message = await made.say("s", "[[sleep 2]] done")
+    await until(lambda: made.audience.started, "it runs")
+    assert await made.pool.kill_worker(0)
+    assert "done" in await made.reply(message)
+    assert (await made.trace(message)).attempts == 1
+    assert made.pool.snapshot().restarts == 1
+
+
+async def test_neighbours_of_a_turn_that_ends_its_worker_use_no_attempt(plant: MakePlant) -> None:
+    made = await plant(GATEHOUSE_MAX_ATTEMPTS="1")
+    neighbours = [await made.say(f"n{n}", f"[[sleep 2]] neighbour {n}") for n in range(3)]
+    await until(lambda: len(made.audience.started) == 3, "they run")
+    poison = await made.say("poison", "[[tool block_the_loop {}]]")
+    await until(lambda: poison in made.audience.started, "it runs")
+    await made.pool.kill_worker(0)
+    for n, message in enumerate(neighbours):
+        assert f"neighbour {n}" in await made.reply(message)
+
+
+async def test_every_turn_that_hangs_in_one_worker_is_told_at_its_deadline(plant: MakePlant) -> None:
+    made = await plant(GATEHOUSE_TURN_TIMEOUT="2", GATEHOUSE_KILL_GRACE="0.5")
+    hung = [await made.say(f"h{n}", "[[sleep 60]]") for n in range(3)]
+    await until(lambda: len(made.audience.started) == 3, "they run")
+    hung.append(await made.say("blocker", "[[tool block_the_loop {}]]"))
+    await made.done(*hung, within_s=10)
+    traces = [await made.trace(message) for message in hung]
+    assert [trace.state for trace in traces] == [MessageState.DONE] * 4
+    assert made.audience.started == hung
+
+
+async def test_a_drain_parks_and_a_later_pool_answers_without_an_attempt(plant: MakePlant) -> None:
+    made = await plant()
+    messages = [await made.say(f"s{n}", f"[[sleep 3]] answer {n}") for n in range(4)]
+    await until(lambda: len(made.audience.started) == 4, "they run")
+    await made.pool.drain(0.5)
+    assert not made.pool.ready
+    assert {(await made.trace(message)).state for message in messages} == {MessageState.WAITING}
+    await made.pool.close()
+    await made.store.close()
+    again = await plant()
+    for n, message in enumerate(messages):
+        assert f"answer {n}" in await again.reply(message)
+        assert (await again.trace(message)).attempts == 0
+
+
+async def test_a_stopped_worker_is_found_killed_and_its_turns_answered(plant: MakePlant) -> None:
+    made = await plant(GATEHOUSE_HEARTBEAT_TIMEOUT="1")
+    message = await made.say("s", "[[sleep 1]] fine")
+    await until(lambda: made.audience.started, "it runs")
+    os.kill(made.pool.snapshot().workers[0].pid, signal.SIGSTOP)
+    assert "fine" in await made.reply(message)
+    assert made.events.counts[Event.WORKER_HUNG] == 1
+
+
+async def test_an_interrupt_ends_the_turn_and_no_other(plant: MakePlant) -> None:
+    made = await plant()
+    stopped, other = await made.say("stopped", "[[sleep 60]]"), await made.say("other", "[[sleep 1]] on")
+    await until(lambda: len(made.audience.started) == 2, "both run")
+    assert await made.pool.interrupt("standard:a:stopped")
+    await made.done(stopped, within_s=5)
+    assert not await made.pool.interrupt("standard:a:stopped")
+    assert "on" in await made.reply(other)
+
+
+async def test_a_turn_that_waits_for_a_worker_is_interrupted_at_once(plant: MakePlant) -> None:
+    made = await plant(GATEHOUSE_TURNS_PER_WORKER="1")
+    await made.done(await made.say("first", "hello"), await made.say("second", "hello"))
+    await made.say("first", "[[sleep 60]]")
+    await until(lambda: len(made.audience.started) == 3, "the only place is taken")
+    # a worker that stops takes no turn, so what is claimed for its place waits in the backlog
+    turns = made.pool._turns
+    store_claim = (await made.store.inbox.accept(arrival("waits"))).message_id
+    (claim,) = await made.store.claims.claim("host", 1, 30)
+    made.pool._begin(claim)
+    assert turns.of_session(claim.ref.session) is not None
+    assert await made.pool.interrupt(claim.ref.session)
+    await made.done(store_claim, within_s=5)
+
+
+async def test_a_worker_over_its_memory_is_replaced_between_turns_and_not_before_one(plant: MakePlant) -> None:
+    made = await plant(GATEHOUSE_WORKER_MEMORY="64")
+    first = made.pool.snapshot().workers[0].pid
+    await asyncio.sleep(1.5)  # a report with the memory comes each second
+    assert made.pool.snapshot().workers[0].pid == first
+    await made.done(await made.say("s", "hello"))
+    await until(lambda: made.pool.snapshot().workers[0].pid not in {0, first}, "it is replaced")
+    assert made.pool.snapshot().workers[0].state is WorkerState.READY
+    assert "again" in await made.reply(await made.say("s", "again"))
+    assert made.pool.snapshot().restarts == 0
