@@ -14,7 +14,7 @@ from pathlib import Path
 
 from loadtests.crash.audit import Findings
 from loadtests.crash.matrix import print_matrix
-from loadtests.crash.plan import Boundary, every_cell, plan_round, short_cells, shuffled_cells
+from loadtests.crash.plan import Boundary, every_cell, plan_rounds, short_cells, shuffled_cells
 from loadtests.crash.run import run_rounds
 
 
@@ -22,8 +22,8 @@ def main() -> int:
     """Run the rounds that the command line asks for."""
     asked = arguments().parse_args()
     cells = short_cells() if asked.short else shuffled_cells(asked.seed)
-    numbers = asked.round if asked.round is not None else range(asked.rounds or len(cells))
-    plans = [plan_round(asked.seed, number, cells[number % len(cells)]) for number in numbers]
+    numbers = asked.round or range(asked.rounds or len(cells))
+    plans = plan_rounds(asked.seed, cells, numbers)
     directory = asked.keep or Path(tempfile.mkdtemp(prefix="gatehouse-crash-"))
     started = time.monotonic()
     found = run_rounds(plans, directory, asked.lanes, tell=lambda one: print(line_of(one), flush=True))
@@ -31,8 +31,9 @@ def main() -> int:
     print_matrix(found)
     fired = sum(one.fired for one in found)
     print(f"\nseed {asked.seed}: {len(found)} rounds, {fired} kills, {time.monotonic() - started:.0f} s")
+    short = " --short" if asked.short else ""
     for one in broken:
-        print(f"BROKEN in round {one.number}: replay with --seed {asked.seed} --round {one.number}; see {directory}")
+        print(f"BROKEN: replay with --seed {asked.seed} --round {one.number}{short}; what it left is in {directory}")
     return 1 if broken or not found else 0
 
 

@@ -25,7 +25,7 @@ from loadtests.platform_wire import Secrets
 from loadtests.provider import running_provider
 
 LOOK_S = 0.01
-DEADLINE_S = 60.0
+DEADLINE_S = 90.0
 SETTINGS = {
     "GATEHOUSE_MODEL": "openai:scripted",
     "GATEHOUSE_TOOLS": "loadtests.crash.tools",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 import random
+from collections.abc import Iterable
 
 import msgspec
 
@@ -116,6 +117,19 @@ class Round(msgspec.Struct, frozen=True):
 
 Cell = tuple[Boundary, Side, Victim]
 
+#: who is killed before and after each boundary in a short run; a gateway takes seconds to start, a worker does not
+SHORT = {
+    Boundary.ACCEPT: (Victim.GATEWAY, Victim.BOTH),
+    Boundary.CLAIM: (Victim.WORKER, Victim.GATEWAY),
+    Boundary.CHECKPOINT: (Victim.BOTH, Victim.WORKER),
+    Boundary.INTENT: (Victim.WORKER, Victim.GATEWAY),
+    Boundary.EFFECT: (Victim.WORKER, Victim.BOTH),
+    Boundary.RESULT: (Victim.GATEWAY, Victim.WORKER),
+    Boundary.SETTLE: (Victim.BOTH, Victim.GATEWAY),
+    Boundary.SEND: (Victim.WORKER, Victim.GATEWAY),
+    Boundary.DELIVERED: (Victim.BOTH, Victim.WORKER),
+}
+
 
 def every_cell() -> list[Cell]:
     """Return every boundary, side and victim there is."""
@@ -132,10 +146,16 @@ def shuffled_cells(seed: int) -> list[Cell]:
 
 
 def short_cells() -> list[Cell]:
-    """Return the cells of a short run: both sides of every boundary, the victims in turns, and a random moment each."""
-    sides = itertools.product([boundary for boundary in Boundary if boundary is not Boundary.RANDOM], Side)
-    cells = [(boundary, side, victim) for (boundary, side), victim in zip(sides, itertools.cycle(Victim), strict=False)]
-    return [*cells, *((Boundary.RANDOM, Side.AFTER, victim) for victim in Victim)]
+    """Return the cells of a short run: both sides of every boundary, each with one victim, and random moments."""
+    return [
+        *(
+            (boundary, side, victim)
+            for boundary, victims in SHORT.items()
+            for side, victim in zip(Side, victims, strict=True)
+        ),
+        (Boundary.RANDOM, Side.AFTER, Victim.WORKER),
+        (Boundary.RANDOM, Side.AFTER, Victim.BOTH),
+    ]
 
 
 def plan_round(seed: int, number: int, cell: Cell, sessions: int = 4, messages: int = 3) -> Round:
@@ -157,6 +177,12 @@ def plan_round(seed: int, number: int, cell: Cell, sessions: int = 4, messages: 
         label=chance.choice(labels) if boundary is Boundary.EFFECT else "",
     )
     return Round(number, kill, talks)
+
+
+def plan_rounds(seed: int, cells: list[Cell], numbers: Iterable[int] | None = None) -> list[Round]:
+    """Return the rounds of a seed, which take the cells in turns; each cell once by default."""
+    chosen = range(len(cells)) if numbers is None else numbers
+    return [plan_round(seed, number, cells[number % len(cells)]) for number in chosen]
 
 
 def plan_saying(chance: random.Random, session: str, message: int) -> Saying:

@@ -1,0 +1,146 @@
+"""The audit of the crash proof finds what is broken: a proof that cannot fail proves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from loadtests.crash.audit import Findings, audit
+from loadtests.crash.evidence import Call, Evidence, Heard, TranscriptMessage
+from loadtests.crash.notes import Note
+from loadtests.crash.plan import Boundary, Kill, Round, Saying, Side, ToolCall, Victim
+
+KILL = Kill(Boundary.SETTLE, Side.BEFORE, Victim.GATEWAY)
+SAYINGS = tuple(Saying("s", f"m{n}", ((ToolCall(f"t{n}", 0.0, n == 1),),), 0.0, 0, True) for n in range(2))
+
+
+def of(saying: Saying, key: str = "") -> Heard:
+    return Heard("s", f"id-{saying.name}", saying.answer, "replied", key or f"id-{saying.name}.0")
+
+
+def history_of(saying: Saying) -> list[TranscriptMessage]:
+    call = saying.calls[0].label
+    return [
+        TranscriptMessage("user", f"{saying.name} [[say it]]"),
+        TranscriptMessage("assistant", None, (Call(call),)),
+        TranscriptMessage("tool", f"noted {call}", (), call),
+        TranscriptMessage("assistant", saying.answer),
+    ]
+
+
+def effect(label: str, key: str = "k") -> Note:
+    return Note(0, Boundary.EFFECT, Side.AFTER, keys=(key,), labels=(label,))
+
+
+def sent(life: int, key: str, boundary: Boundary = Boundary.SEND, side: Side = Side.BEFORE) -> Note:
+    return Note(life, boundary, side, keys=(key,))
+
+
+WHOLE = Evidence(
+    plan=Round(0, KILL, (SAYINGS,)),
+    notes=[effect("t0"), effect("t1"), Note(1, Boundary.SETTLE, Side.BEFORE, killed=KILL)],
+    heard=[of(saying) for saying in SAYINGS],
+    answered_ids={saying.name: {f"id-{saying.name}"} for saying in SAYINGS},
+    statuses={200: 3, 503: 1},
+    dead=set(),
+    histories={"s": [message for saying in SAYINGS for message in history_of(saying)]},
+    seconds=1.0,
+)
+
+
+def judged(victim: Victim = Victim.GATEWAY, **changed: Any) -> Findings:
+    kill = msgspec.structs.replace(KILL, victim=victim)
+    plan = msgspec.structs.replace(WHOLE.plan, kill=kill)
+    return audit(msgspec.structs.replace(WHOLE, plan=plan, **changed))
+
+
+def test_a_whole_round_has_no_problem() -> None:
+    found = judged()
+    assert found.problems == ()
+    assert (found.fired, found.accepted, found.answered, found.redelivered) == (True, 2, 2, 1)
+
+
+def test_a_message_without_a_reply_is_lost() -> None:
+    assert judged(heard=WHOLE.heard[:1]).lost == 1
+
+
+def test_a_dead_letter_is_a_problem_when_no_message_was_to_blame() -> None:
+    found = judged(heard=WHOLE.heard[:1], dead={"id-m1"})
+    assert (found.dead, found.lost) == (1, 0)
+    assert found.problems
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"answered_ids": WHOLE.answered_ids | {"m0": {"id-m0", "id-other"}}},
+        {"notes": [*WHOLE.notes, *[Note(1, Boundary.SETTLE, Side.AFTER, message="id-m0", ended=True)] * 2]},
+        {"heard": [WHOLE.heard[0], of(SAYINGS[0], key="another"), WHOLE.heard[1]]},
+        {"histories": {"s": [*history_of(SAYINGS[0]), *WHOLE.histories["s"]]}},
+    ],
+    ids=["two ids", "two settles", "two reply keys", "twice in the history"],
+)
+def test_a_second_turn_shows(changed: dict[str, Any]) -> None:
+    found = judged(**changed)
+    assert found.second_turns == 1
+    assert found.problems
+
+
+def test_a_tool_call_finished_by_a_commit_must_not_run_again() -> None:
+    done = Note(1, Boundary.RESULT, Side.AFTER, labels=("t0",))
+    assert judged(notes=[effect("t0"), done, effect("t0"), effect("t1")]).finished_again == 1
+    asked = msgspec.structs.replace(done, side=Side.BEFORE)
+    found = judged(notes=[effect("t0"), asked, effect("t0"), effect("t1")])
+    assert (found.finished_again, found.unfinished_again, found.problems) == (0, 1, ())
+
+
+def test_what_a_living_gateway_knows_counts_as_finished_before_its_commit() -> None:
+    asked = Note(1, Boundary.RESULT, Side.BEFORE, labels=("t0",))
+    notes = [effect("t0"), asked, effect("t0"), effect("t1")]
+    assert judged(Victim.WORKER, notes=notes).finished_again == 1
+
+
+def test_a_call_to_be_made_once_must_not_run_twice_even_if_nobody_knows_of_it() -> None:
+    assert judged(notes=[effect("t0"), effect("t1"), effect("t1")]).problems
+
+
+def test_a_call_run_again_keeps_the_key_that_was_committed() -> None:
+    intent = Note(1, Boundary.INTENT, Side.AFTER, keys=("k",))
+    assert judged(notes=[intent, effect("t0"), effect("t0", "other"), effect("t1")]).problems
+    assert not judged(notes=[effect("t0"), effect("t0", "other"), effect("t1")]).problems
+
+
+def test_a_call_that_never_ran_shows() -> None:
+    assert judged(notes=[effect("t1")]).problems
+
+
+def test_a_reply_sent_twice_is_right_only_if_its_first_sender_died_before_the_record() -> None:
+    key = "id-m0.0"
+    twice = [WHOLE.heard[0], *WHOLE.heard]
+    record = sent(1, key, Boundary.DELIVERED, Side.AFTER)
+    cut_off = [*WHOLE.notes, sent(1, key), sent(2, key)]
+    assert (judged(heard=twice, notes=cut_off).sent_twice, judged(heard=twice, notes=cut_off).problems) == (1, ())
+    recorded = [*WHOLE.notes, sent(1, key), record, sent(2, key)]
+    assert judged(heard=twice, notes=recorded).sent_twice_wrongly == 1
+    one_life = [*WHOLE.notes, sent(1, key), sent(1, key)]
+    assert judged(heard=twice, notes=one_life).sent_twice_wrongly == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"heard": WHOLE.heard[::-1]},
+        {"histories": {"s": [*history_of(SAYINGS[1]), *history_of(SAYINGS[0])]}},
+        {"histories": {"s": [message for message in WHOLE.histories["s"] if message.tool_call_id != "t0"]}},
+    ],
+    ids=["replies", "history", "a call without its result"],
+)
+def test_disorder_shows(changed: dict[str, Any]) -> None:
+    assert judged(**changed).out_of_order == 1
+
+
+def test_an_unexpected_status_and_a_failed_reply_are_problems() -> None:
+    assert judged(statuses={200: 2, 500: 1}).problems
+    assert judged(heard=[*WHOLE.heard, msgspec.structs.replace(of(SAYINGS[0]), status="failed")]).problems
