@@ -15,13 +15,13 @@ class OpenCalls:
         self._known = {call.call_id: call for call in step.calls} if step else {}
         self.asked = _asked(step.messages[-1]) if step and step.messages else ()
 
-    def result(self, call: ToolCall, *, retry_safe: bool) -> bytes | None:
+    def result(self, call: ToolCall, *, repeatable: bool) -> bytes | None:
         """Return the transcript message that stands for a call, None for one that is to run.
 
-        One whose outcome is unknown runs again if it is safe to; else the model is told.
+        One whose outcome is unknown runs again if it may and can; else the model is told.
         """
         known = self._known.get(call.id)
-        if known is None or (known.result is None and retry_safe):
+        if known is None or (known.result is None and repeatable):
             return None
         return known.result or transcript.tool(call, OUTCOME_UNKNOWN)
 

@@ -226,7 +226,7 @@ class Turn:
 
     async def _run_call(self, call: ToolCall) -> bytes:
         retry_safe = self._toolbox.retry_safe(call.name)
-        message = self._open.result(call, retry_safe=retry_safe)
+        message = self._open.result(call, repeatable=retry_safe and call.name in self._toolbox.names)
         if message is not None:
             return message
         context = self._context(call)

@@ -47,6 +47,27 @@ def hold_the_gil() -> str:
     return str(re.match(r"(a+)+$", "a" * 64 + "b"))
 
 
+@tool(retry_safe=False)
+async def charge(path: str, context: ToolContext) -> str:
+    """Append the call's idempotency key to a file; nobody may be charged twice."""
+    note(path, context)
+    return "charged"
+
+
+@tool
+def note(path: str, context: ToolContext) -> str:
+    """Append the call's idempotency key to a file."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(context.idempotency_key + "\n")
+    return "noted"
+
+
+@tool
+async def note_on_the_loop(path: str, context: ToolContext) -> str:
+    """Append the call's idempotency key to a file, between two rounds of the loop."""
+    return note(path, context)
+
+
 @tool
 def complain(about: str) -> str:
     """Write a warning to the log, as libraries do."""
