@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ def main() -> int:
     cells = short_cells() if asked.short else shuffled_cells(asked.seed)
     numbers = asked.round or range(asked.rounds or len(cells))
     plans = plan_rounds(asked.seed, cells, numbers)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that its gateways are ended on either signal
     directory = asked.keep or Path(tempfile.mkdtemp(prefix="gatehouse-crash-"))
     started = time.monotonic()
     found = run_rounds(plans, directory, asked.lanes, tell=lambda one: print(line_of(one), flush=True))

@@ -117,6 +117,16 @@ class Round(msgspec.Struct, frozen=True):
 
 Cell = tuple[Boundary, Side, Victim]
 
+#: how often a boundary is reached in a round at the least, where that is not once a message: commits are batched
+OFTEN = {
+    Boundary.CLAIM: 3,
+    Boundary.CHECKPOINT: 6,
+    Boundary.INTENT: 6,
+    Boundary.RESULT: 2,
+    Boundary.EFFECT: 1,
+    Boundary.RANDOM: 1,
+}
+
 #: who is killed before and after each boundary in a short run; a gateway takes seconds to start, a worker does not
 SHORT = {
     Boundary.ACCEPT: (Victim.GATEWAY, Victim.BOTH),
@@ -166,14 +176,14 @@ def plan_round(seed: int, number: int, cell: Cell, sessions: int = 4, messages: 
         for session in range(sessions)
     )
     boundary, side, victim = cell
-    most = {Boundary.CLAIM: messages, Boundary.EFFECT: 1, Boundary.RANDOM: 1}.get(boundary, sessions * messages)
+    most = OFTEN.get(boundary, sessions * messages)
     labels = [call.label for talk in talks for saying in talk for call in saying.calls]
     kill = Kill(
         boundary,
         side,
         victim,
         nth=chance.randint(1, most),
-        after_s=round(chance.uniform(0.0, 0.4), 3) if boundary is Boundary.RANDOM else 0.0,
+        after_s=round(chance.uniform(0.0, 0.3), 3) if boundary is Boundary.RANDOM else 0.0,
         label=chance.choice(labels) if boundary is Boundary.EFFECT else "",
     )
     return Round(number, kill, talks)

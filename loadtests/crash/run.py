@@ -26,8 +26,18 @@ def run_rounds(
         waiting.put(plan)
     with ThreadPoolExecutor(lanes) as pool:
         running = [pool.submit(run_lane, directory / f"lane{number}", waiting, tell) for number in range(lanes)]
-        found = [one for lane in running for one in lane.result()]
+        try:
+            found = [one for lane in running for one in lane.result()]
+        finally:
+            drop_all(waiting)  # after a Ctrl-C, or a lane that failed, the others end with the round they are in
     return sorted(found, key=lambda one: one.number)
+
+
+def drop_all(waiting: queue.SimpleQueue[Round]) -> None:
+    """Leave nothing to be run."""
+    with suppress(queue.Empty):
+        while True:
+            waiting.get_nowait()
 
 
 def run_lane(directory: Path, waiting: queue.SimpleQueue[Round], tell: Callable[[Findings], None]) -> list[Findings]:
