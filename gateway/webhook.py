@@ -132,7 +132,7 @@ class WebhookDoor:
             raise Refused(
                 408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}
             ) from None
-        return Req(request.method, str(request.url), request.headers, raw, self._clock())
+        return Req(request.method, request.headers, raw, self._clock())
 
     def _addressed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
         addressed = [inbound for inbound in parsed.inbound if inbound.addressed]

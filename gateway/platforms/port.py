@@ -23,7 +23,6 @@ class Req(msgspec.Struct, frozen=True):
     """One webhook request: lower-case header names, each signature header once; ``now`` is unix seconds."""
 
     method: str
-    url: str
     headers: Mapping[str, str]
     raw: bytes
     now: float

@@ -31,7 +31,7 @@ def request_of(raw: bytes, *, at: float = 1614265330, now: float | None = None, 
         "webhook-timestamp": timestamp,
         "webhook-signature": sign(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp, raw),
     } | {name.replace("_", "-"): value for name, value in headers.items()}
-    return Req("POST", "http://test/webhooks/standard", signed, raw, at if now is None else now)
+    return Req("POST", signed, raw, at if now is None else now)
 
 
 def accepted(req: Req) -> bool:
@@ -88,7 +88,7 @@ def test_hostile_headers_are_refused_without_another_error(name: str, value: str
 def test_missing_headers_are_refused() -> None:
     """The refusal says which one is missing."""
     with pytest.raises(SignatureRejected, match="webhook-id header is missing"):
-        ADAPTER.verify(Req("POST", "http://test/", {}, BODY, 0))
+        ADAPTER.verify(Req("POST", {}, BODY, 0))
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
@@ -103,7 +103,7 @@ def test_every_mutation_has_the_verdict_of_the_official_verifier(body: bytes, mu
         value[mutation % len(value)] ^= 1 << (mutation // 7 % 8)
     mutated = parts | {name: value.decode("latin-1")}
     raw = mutated.pop("body").encode("latin-1")
-    ours = accepted(Req("POST", "http://test/", mutated, raw, at))
+    ours = accepted(Req("POST", mutated, raw, at))
     assert ours == (not value)
     assert not ours or officially_accepted(raw, mutated) or not is_utf8(raw)
 
@@ -117,7 +117,7 @@ def test_every_single_bit_of_a_request_is_covered_by_the_signature() -> None:
             flipped[index // 8] ^= 1 << index % 8
             mutated = good | {name: flipped.decode("latin-1")}
             raw = mutated.pop("body").encode("latin-1")
-            assert not accepted(Req("POST", "http://test/", mutated, raw, 1614265330)), (name, index)
+            assert not accepted(Req("POST", mutated, raw, 1614265330)), (name, index)
 
 
 def is_utf8(raw: bytes) -> bool:
