@@ -62,6 +62,7 @@ class Event(enum.StrEnum):
     MODEL_FAILED = "model_failed"
     SESSION_LOG_FAILED = "session_log_failed"
     SESSION_LOG_SALVAGED = "session_log_salvaged"
+    SESSION_LOG_REPAIRED = "session_log_repaired"
     REPLY_SENT = "reply_sent"
     REPLY_POSTPONED = "reply_postponed"
     REPLY_REFUSED = "reply_refused"
@@ -116,7 +117,10 @@ class Events:
         self.counts[event] += 1
         level = LEVELS.get(event, logging.INFO)
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, event.value, extra={"fields": fields})
+            # Logger.log would walk the stack for a file and line that no event shows
+            record = logging.LogRecord(self._logger.name, level, "", 0, event.value, None, None)
+            record.fields = fields
+            self._logger.handle(record)
 
 
 class LineFormatter(logging.Formatter):
