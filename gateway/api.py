@@ -19,12 +19,12 @@ from gateway.completions import STATELESS
 from gateway.live import Live
 from gateway.tracing import trace_message
 from shared.session_files import session_log_path
+from shared.session_segments import has_log, log_pieces, remove_log
 from shared.store.port import Store
 from worker.pool import Pool, PoolSnapshot
 
 SESSIONS = "/v1/sessions/"
 LIST_LIMIT = 200
-PIECE_BYTES = 65_536
 ACTIONS = frozenset({"log", "interrupt"})
 
 
@@ -86,10 +86,10 @@ class Api:
 
     async def _log(self, key: str) -> Response:
         path = session_log_path(self._log_dir, key)
-        if not path.is_file():
+        if not await asyncio.to_thread(has_log, path):
             await self._store.sessions.summary(key)  # an unknown session is a 404, a session without a log an empty one
             return Response(b"", media_type="application/x-ndjson")
-        return StreamingResponse(file_pieces(path), media_type="application/x-ndjson")
+        return StreamingResponse(pieces_of(path), media_type="application/x-ndjson")
 
     async def _interrupt(self, key: str) -> Response:
         await self._store.sessions.summary(key)
@@ -98,7 +98,7 @@ class Api:
     async def _delete(self, key: str) -> Response:
         await self._pool.interrupt(key)
         await self._store.sessions.delete(key)
-        await asyncio.to_thread(session_log_path(self._log_dir, key).unlink, missing_ok=True)
+        await asyncio.to_thread(remove_log, session_log_path(self._log_dir, key))
         self._live.tell("deleted", session=key)
         return json_answer({"session": key, "deleted": True})
 
@@ -174,11 +174,11 @@ def last_wanted(request: Request) -> int | None:
     return None if last is None else int(last)
 
 
-async def file_pieces(path: Path) -> AsyncGenerator[bytes]:
-    """Yield a file that may grow meanwhile, so that its length is not promised."""
-    with await asyncio.to_thread(path.open, "rb") as file:
-        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
-            yield piece
+async def pieces_of(path: Path) -> AsyncGenerator[bytes]:
+    """Yield a log, its segments first; it may grow meanwhile, so its length is not promised."""
+    pieces = log_pieces(path)
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
 
 
 def session_and_action(request: Request) -> tuple[str, str]:

@@ -57,6 +57,11 @@ class GatewayProcess:
         return self._process.pid
 
     @property
+    def data_dir(self) -> Path:
+        """Where it keeps everything."""
+        return self._directory
+
+    @property
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.wait_for('started')['port']}"

@@ -18,7 +18,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -73,16 +73,18 @@ def open_segment(path: Path, number: int) -> io.BufferedReader:
     return io.BufferedReader(gzip.open(packed_segment(path, number), "rb"))
 
 
-def log_pieces(path: Path) -> Iterator[bytes]:
+def log_pieces(path: Path, segments: int | None = None) -> Generator[bytes]:
     """Yield a log as it is now, oldest line first; a segment that is damaged is one line that says so.
 
+    With ``segments`` only so many of them are read, the newest ones.
     What is appended or rotated meanwhile changes nothing. Raises FileNotFoundError where there is no log.
     """
     with contextlib.ExitStack() as opened:
         live, size, numbers = _seen_now(path, opened)
         if live is None and not numbers:
             raise FileNotFoundError(path)
-        for number in range(numbers[0], numbers[-1] + 1) if numbers else ():
+        wanted = range(numbers[0], numbers[-1] + 1) if numbers else range(0)
+        for number in wanted if segments is None else wanted[-segments:]:
             try:
                 with open_segment(path, number) as segment:
                     yield from iter(lambda: segment.read(PIECE_BYTES), b"")
@@ -93,10 +95,10 @@ def log_pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def log_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a log, oldest first, a torn last one included. Raises FileNotFoundError."""
+def log_lines(path: Path, segments: int | None = None) -> Iterator[bytes]:
+    """Yield the lines of ``log_pieces``, a torn last one included. Raises FileNotFoundError."""
     rest = b""
-    for piece in log_pieces(path):
+    for piece in log_pieces(path, segments):
         *lines, rest = (rest + piece).split(b"\n")
         yield from lines
     if rest:

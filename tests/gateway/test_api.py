@@ -11,6 +11,11 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
+from loadtests.gateway_process import GatewayProcess
+from shared.session_files import session_log_path
+from shared.session_segments import has_log, packed_segment, segment_numbers
+from worker.log_rotation import rotate
+
 
 def say(web: httpx2.Client, session: str, text: str) -> httpx2.Response:
     body = {"model": "gatehouse", "messages": [{"role": "user", "content": text}]}
@@ -59,6 +64,24 @@ def test_a_session_log_is_served_as_json_lines(web: httpx2.Client) -> None:
     assert answer.headers["content-type"].startswith("application/x-ndjson")
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["role"] for line in lines if "role" in line] == ["user", "assistant"]
+
+
+def test_a_session_log_is_served_with_its_segments_oldest_first_and_goes_with_its_session(
+    web: httpx2.Client, running: GatewayProcess
+) -> None:
+    path = session_log_path(running.data_dir / "logs", "api:default:rotated")
+    for number in range(3):
+        say(web, "rotated", f"say {number}")
+        wait_until(lambda: web.get(path_of("rotated", "/log")).text.count('"role":"user"') == number + 1)  # noqa: B023 - now
+        if number < 2:
+            rotate(path, 1)
+    lines = [json.loads(line) for line in web.get(path_of("rotated", "/log")).text.splitlines()]
+    assert [line["content"] for line in lines if line.get("role") == "user"] == ["say 0", "say 1", "say 2"]
+    assert segment_numbers(path) == [1, 2]
+    packed_segment(path, 1).write_bytes(b"not what was written")
+    assert json.loads(web.get(path_of("rotated", "/log")).text.splitlines()[0])["event"] == "log_segment_damaged"
+    web.delete(path_of("rotated"))
+    assert not has_log(path)
 
 
 def test_a_message_tells_every_stage_it_went_through(web: httpx2.Client) -> None:

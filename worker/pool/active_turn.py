@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from shared.journal import CallResult, StepOpening
-from shared.messages import Claim, ClaimRef, Ended, Step
+from shared.messages import Claim, ClaimRef, Ended, Step, TurnStatus
 from worker.channel import RunTurn
 from worker.pool.process import WorkerProcess
 from worker.pool.snapshot import TurnRow
 from worker.pool.verdict import RanTurn, latest_todo
+
+TOO_LARGE_TEXT = "Sorry, this conversation has become too large to go on with. Send /new to begin a new one."
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +103,10 @@ class ActiveTurn:
             usage=sum((step.usage for step in self.steps), last.usage),
             worker=worker,
         )
+
+    def too_large(self, error: str, worker: str) -> Ended:
+        """Return the outcome of a turn that cannot be given to a worker."""
+        return self.whole(Ended(TurnStatus.FAILED, TOO_LARGE_TEXT, (), error=error), worker)
 
     def ran(self) -> RanTurn:
         """Return what the verdict on its worker's death has to know."""

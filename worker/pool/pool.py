@@ -36,6 +36,7 @@ from worker.pool.active_turn import ActiveTurn
 from worker.pool.claimer import Claimer
 from worker.pool.dispatcher import Assignment, Dispatcher
 from worker.pool.listener import TurnListener
+from worker.pool.log_audit import LogAudit
 from worker.pool.process import WorkerProcess
 from worker.pool.quarantine import Quarantine
 from worker.pool.renewal import Renewal
@@ -52,7 +53,6 @@ from worker.pool.worker_config import worker_config
 RELIEVE_EVERY_S = 1.0
 #: how long outcomes may still be written after the last worker is gone, in seconds
 FLUSH_S = 3.0
-TOO_LARGE_TEXT = "Sorry, this conversation has become too large to go on with. Send /new to begin a new one."
 
 
 class Pool:
@@ -68,6 +68,7 @@ class Pool:
         watch = StoreWatch(events)
         self._dispatcher = Dispatcher()
         self._supervisor = Supervisor(settings.workers, settings.spares, worker_config(settings), events, self)
+        self._log_audit = LogAudit(store, events, worker_config(settings))
         self._quarantine = Quarantine(self._supervisor, settings.workers)
         self._renewal = Renewal(self._supervisor, events, self._replace)
         self._turns = Turns(store, events, watch, listener, on_left=self._left, on_settled=self._settled)
@@ -94,9 +95,8 @@ class Pool:
     @property
     def ready(self) -> bool:
         """Tell whether a worker can take turns now, and work is looked for."""
-        if self._draining or self._claimer.broken:
-            return False
-        return any(worker and worker.usable for worker in self._supervisor.slots.values())
+        serves = not self._draining and not self._claimer.broken
+        return serves and any(worker and worker.usable for worker in self._supervisor.slots.values())
 
     async def start(self) -> None:
         """Start the workers and begin to claim; returns once a worker is ready, at once with no workers."""
@@ -104,7 +104,7 @@ class Pool:
             return
         self._supervisor.start()
         self._claimer.start()
-        for work in (self._watchman.watch(), self._relieve_always(), self._renewal.always()):
+        for work in (self._watchman.watch(), self._relieve_always(), self._renewal.always(), self._log_audit.run()):
             self._spawn(work)
         await self._ready.wait()
 
@@ -219,6 +219,7 @@ class Pool:
         if worker.n is not None and self._supervisor.slots.get(worker.n) is worker:
             self._dispatcher.remove_slot(worker.n)
         turns = self._turns.of_worker(worker)
+        self._log_audit.suspect(turn.session for turn in turns)
         verdicts = judge(death, [turn.ran() for turn in turns], self._settings.max_attempts, worker.name)
         for turn in turns:
             self._turns.end(turn, verdicts[turn.number])
@@ -254,8 +255,7 @@ class Pool:
             # the worker is gone and the news on their way: the turn never ran, so this is no attempt
             self._turns.end(turn, Parked())
         except FrameTooLarge as error:
-            failed = Ended(TurnStatus.FAILED, TOO_LARGE_TEXT, (), error=str(error))
-            self._turns.end(turn, turn.whole(failed, worker.name))
+            self._turns.end(turn, turn.too_large(str(error), worker.name))
         return False
 
     def _turn_said(self, turn: ActiveTurn, worker: WorkerProcess, frame: ToPool) -> None:

@@ -1,0 +1,91 @@
+"""Sees that session logs lack nothing the store has: after a worker died, and after a start, for a host may have died.
+
+What a dead worker left in memory is salvaged at once (worker.log_ring). This comes later and beside everything: once a
+session rests, and every worker has written what it held, its log is compared with its history (worker.log_repair).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from shared.errors import NotFound, StoreUnavailable
+from shared.events import Event, Events
+from shared.messages import SessionSummary
+from shared.redaction import Redaction
+from shared.session_files import session_log_path
+from shared.store.port import Store
+from worker.channel import WorkerConfig
+from worker.log_repair import HISTORY_WINDOW, repair_log
+
+#: sessions looked at after a start, and the last seconds before the end of the host's former life that count
+RECALLED_SESSIONS = 1000
+RECALLED_S = 60.0
+#: beyond two flush intervals, how long a session has to rest, in seconds: what a dead worker left is written by then
+REST_S = 1.0
+
+
+class LogAudit:
+    """Owns the sessions whose logs may lack something."""
+
+    def __init__(self, store: Store, events: Events, config: WorkerConfig) -> None:
+        self._store = store
+        self._events = events
+        self._log_dir = Path(config.log_dir)
+        self._redaction = Redaction(config.secrets())
+        self._rest_s = 2 * config.log_flush_interval_s + REST_S
+        self._due: dict[str, float] = {}
+        self._some = asyncio.Event()
+
+    def suspect(self, sessions: Iterable[str]) -> None:
+        """Look at the logs of these, once they rest."""
+        for session in sessions:
+            self._due[session] = time.monotonic() + self._rest_s
+            self._some.set()
+
+    async def run(self) -> None:
+        """Look at what is suspected, for ever."""
+        await self._suspect_latest()
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(min(self._due.values()) - time.monotonic())
+            now = time.monotonic()
+            for session in [session for session, due in self._due.items() if due <= now]:
+                del self._due[session]
+                await self._examine(session)
+            if not self._due:
+                self._some.clear()
+
+    async def _suspect_latest(self) -> None:
+        """Suspect what happened last in the host's former life: it may have been killed."""
+        try:
+            rows = await self._store.sessions.latest(RECALLED_SESSIONS)
+        except StoreUnavailable:  # said by those who write; the logs can wait for the next start
+            return
+        since = rows[0].updated_at - RECALLED_S if rows else 0.0
+        self.suspect(row.key for row in rows if row.updated_at >= since or not _rests(row))
+
+    async def _examine(self, session: str) -> None:
+        try:
+            row = await self._store.sessions.summary(session)
+            if not _rests(row) or time.time() < row.updated_at + self._rest_s:
+                self.suspect([session])
+                return
+            known = await self._store.sessions.conversation(session, HISTORY_WINDOW)
+            path = session_log_path(self._log_dir, session)
+            lines = await asyncio.to_thread(repair_log, path, session, known.messages, self._redaction, time.time())
+        except NotFound:
+            return
+        except StoreUnavailable:
+            self.suspect([session])
+        except OSError as error:
+            self._events.emit(Event.SESSION_LOG_FAILED, session=session, error=f"not repaired: {error}")
+        else:
+            if lines:
+                self._events.emit(Event.SESSION_LOG_REPAIRED, session=session, lines=lines)
+
+
+def _rests(row: SessionSummary) -> bool:
+    return not row.running and not row.waiting
