@@ -47,8 +47,8 @@ def audit(evidence: Evidence) -> Findings:
     messages = MessageAudit(evidence)
     fired = [note.killed for note in evidence.notes if note.killed]
     problems = [*messages.problems(), *calls.problems(), *sends.problems()]
-    if len(fired) > 1:
-        problems.append("more than one kill went off: the proof itself is at fault")
+    if evidence.deaths > sum(kill.victim is not Victim.WORKER for kill in fired):
+        problems.append("a gateway ended that nobody killed")
     return Findings(
         number=evidence.plan.number,
         kill=evidence.plan.kill,
@@ -87,6 +87,8 @@ class MessageAudit:
 
     def problems(self) -> Iterator[str]:
         """Say what is broken."""
+        if not self._evidence.in_time:
+            yield "the round did not come to its end before its deadline"
         for status in sorted(self._evidence.statuses.keys() - EXPECTED_STATUSES):
             yield f"webhooks were answered with {status}"
         for name in self.untaken:

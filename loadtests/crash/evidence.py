@@ -32,7 +32,10 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """All there is; ``answered_ids`` are the ids that webhooks were answered with, by saying."""
+    """All there is; ``answered_ids`` are the ids that webhooks were answered with, by saying.
+
+    ``deaths`` counts the ends of gateways; ``in_time`` tells whether the round came to its end before its deadline.
+    """
 
     plan: Round
     notes: list[Note]
@@ -41,4 +44,6 @@ class Evidence(msgspec.Struct, frozen=True):
     statuses: dict[int, int]
     dead: set[str]
     histories: dict[str, list[TranscriptMessage]]
-    seconds: float
+    seconds: float = 0.0
+    deaths: int = 0
+    in_time: bool = True

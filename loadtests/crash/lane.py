@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx2
 import msgspec
+from msgspec import structs
 
 from loadtests.crash.audit import Findings, audit
 from loadtests.crash.evidence import Evidence, Heard, TranscriptMessage
@@ -51,6 +52,7 @@ class Lane:
         self.gateway = GatewayProcess(directory, environment, command)
         self._client = self._held.enter_context(httpx2.Client(timeout=10, trust_env=False))
         self._url = ""
+        self._deaths = 0
 
     def __enter__(self) -> Self:
         return self
@@ -73,19 +75,23 @@ class Lane:
         arm(self._armed, Armed(plan.number, self.gateway.pid, plan.kill))
         traffic.start()
         try:
-            self._go_through(plan, traffic, started)
+            deaths = self._deaths
+            in_time = self._go_through(plan, traffic, started)
         finally:
             traffic.close()
             disarm(self._armed)
-        return audit(self._evidence(plan, traffic, offset, time.monotonic() - started))
+        evidence = self._evidence(plan, traffic, offset)
+        seconds = time.monotonic() - started
+        return audit(structs.replace(evidence, seconds=seconds, deaths=self._deaths - deaths, in_time=in_time))
 
-    def _go_through(self, plan: Round, traffic: Traffic, started: float) -> None:
-        """Wait for the kill, mend what it broke, deliver everything again, and wait until all is answered."""
+    def _go_through(self, plan: Round, traffic: Traffic, started: float) -> bool:
+        """Wait for the kill, mend what it broke, deliver everything again, wait for all answers; False if too late."""
         redelivered = False
         while time.monotonic() < started + DEADLINE_S:
             self._kill_at_random(plan, time.monotonic() - started)
             if self.gateway.ended():
                 self._url = ""
+                self._deaths += 1
                 self.gateway.kill()
                 self._launch()
             if not redelivered and not self._armed.exists():
@@ -93,9 +99,10 @@ class Lane:
                 traffic.redeliver()
             if not traffic.busy and self._all_is_closed(plan, traffic):
                 if redelivered:
-                    return
+                    return True
                 disarm(self._armed)  # its moment never came
             time.sleep(LOOK_S)
+        return False
 
     def _launch(self) -> None:
         self.gateway.launch()
@@ -112,9 +119,10 @@ class Lane:
 
     def _all_is_closed(self, plan: Round, traffic: Traffic) -> bool:
         """Tell whether every message has its reply, recorded as sent."""
-        if len(traffic.answered_ids) < len(plan.sayings):
+        ids = {message for ids in traffic.answered_ids.values() for message in ids}
+        replied = {reply.body["message"] for reply in self._platform.received("standard")}
+        if len(traffic.answered_ids) < len(plan.sayings) or not ids <= replied:
             return False
-        ids = [message for ids in traffic.answered_ids.values() for message in ids]
         return all(self._is_closed(message) for message in ids)
 
     def _is_closed(self, message: str) -> bool:
@@ -125,7 +133,7 @@ class Lane:
         replies = trace["replies"]
         return trace["state"] != "waiting" and bool(replies) and all(reply["state"] == "sent" for reply in replies)
 
-    def _evidence(self, plan: Round, traffic: Traffic, offset: int, seconds: float) -> Evidence:
+    def _evidence(self, plan: Round, traffic: Traffic, offset: int) -> Evidence:
         heard = [
             msgspec.convert(reply.body | {"key": reply.key}, Heard) for reply in self._platform.received("standard")
         ]
@@ -139,7 +147,6 @@ class Lane:
             dict(traffic.statuses),
             dead,
             histories,
-            seconds,
         )
 
     def _history(self, session: str) -> list[TranscriptMessage]:

@@ -12,7 +12,8 @@ from loadtests.crash.evidence import Call, Evidence, Heard, TranscriptMessage
 from loadtests.crash.notes import Note
 from loadtests.crash.plan import Boundary, Kill, Round, Saying, Side, ToolCall, Victim
 
-KILL = Kill(Boundary.SETTLE, Side.BEFORE, Victim.GATEWAY)
+KILL_AT = (Boundary.SETTLE, Side.BEFORE)
+KILL = Kill(*KILL_AT, Victim.GATEWAY)
 SAYINGS = tuple(Saying("s", f"m{n}", ((ToolCall(f"t{n}", 0.0, n == 1),),), 0.0, 0, True) for n in range(2))
 
 
@@ -46,7 +47,6 @@ WHOLE = Evidence(
     statuses={200: 3, 503: 1},
     dead=set(),
     histories={"s": [message for saying in SAYINGS for message in history_of(saying)]},
-    seconds=1.0,
 )
 
 
@@ -139,6 +139,17 @@ def test_a_reply_sent_twice_is_right_only_if_its_first_sender_died_before_the_re
 )
 def test_disorder_shows(changed: dict[str, Any]) -> None:
     assert judged(**changed).out_of_order == 1
+
+
+def test_a_round_that_does_not_end_is_a_problem() -> None:
+    assert judged(in_time=False).problems
+
+
+def test_a_gateway_that_ends_by_itself_is_a_problem() -> None:
+    assert judged(deaths=1).problems == ()
+    assert judged(deaths=2).problems
+    by_itself = msgspec.structs.replace(KILL, victim=Victim.WORKER)
+    assert judged(Victim.WORKER, deaths=1, notes=[*WHOLE.notes[:2], Note(1, *KILL_AT, killed=by_itself)]).problems
 
 
 def test_an_unexpected_status_and_a_failed_reply_are_problems() -> None:
