@@ -70,6 +70,8 @@ class WorkerProcess:
         on_end: Callable[[WorkerProcess], None],
     ) -> None:
         self._process = spawned.process
+        self._released = False
+        self._exit_code: int | None = None
         self._sock = spawned.sock
         self.page = spawned.page
         self._stacks_fd = spawned.stacks_fd
@@ -112,7 +114,7 @@ class WorkerProcess:
     @property
     def exit_code(self) -> int | None:
         """The exit code as the process library tells it, negative for a signal; None while unknown."""
-        return self._process.exitcode
+        return self._exit_code if self._released else self._process.exitcode
 
     @property
     def exit_text(self) -> str:
@@ -168,6 +170,7 @@ class WorkerProcess:
 
     def release(self) -> None:
         """Give back what the parent holds of an ended process."""
+        self._exit_code, self._released = self._process.exitcode, True
         self.watch.close()
         if self._channel is not None:
             self._channel.close()

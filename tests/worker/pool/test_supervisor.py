@@ -216,6 +216,13 @@ async def test_a_start_that_fails_is_tried_again_later_and_later(crew: MakeCrew)
     assert made.supervisor.slots == {0: None}
 
 
+async def test_a_start_that_fails_says_how_the_process_ended(crew: MakeCrew, caplog: pytest.LogCaptureFixture) -> None:
+    made = await crew(slots=1, spares=0, prompt="die at once")
+    await until(lambda: made.events.counts[Event.WORKER_FAILED_TO_START] >= 1, "the start failed")
+    (error, *_) = (vars(one)["fields"]["error"] for one in caplog.records if one.msg == "worker_failed_to_start")
+    assert "ended with status" in error
+
+
 async def test_a_worker_that_never_gets_ready_is_given_up(crew: MakeCrew) -> None:
     made = await crew(slots=1, spares=0, prompt="never ready")
     await until(lambda: made.events.counts[Event.WORKER_FAILED_TO_START] >= 1, "the start failed")
