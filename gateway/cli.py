@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import httpx2
 import msgspec
 
+from gateway.export import take_out
 from gateway.server import CannotStart, serve
 from gateway.tracing import moment, trace_lines
 from shared.errors import NotFound, SettingsError, StoreError
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
                 asyncio.run(dead(settings, command.action, command.ids))
             case "trace":
                 asyncio.run(trace(settings, command.id))
+            case "export" | "replay":
+                return asyncio.run(take(settings, command.command, command.session))
     except SettingsError as error:
         complain(str(error))
         return 2
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="python -m gateway", description="Run Gatehouse, or one of its commands.")
-    commands = top.add_subparsers(dest="command", metavar="{check,dead,trace}")
+    commands = top.add_subparsers(dest="command", metavar="{check,dead,trace,export,replay}")
     commands.add_parser("check", help="verify the settings and the database, then exit")
     letters = commands.add_parser("dead", help="list, retry or purge dead letters")
     actions = letters.add_subparsers(dest="action", required=True)
@@ -64,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     for action, what in (("retry", "let them run again"), ("purge", "remove them for good")):
         actions.add_parser(action, help=what).add_argument("ids", nargs="+", metavar="ID")
     commands.add_parser("trace", help="tell where one message is").add_argument("id", metavar="ID")
+    for name, what in (("export", "write a session as one JSON document"), ("replay", "run a recorded session again")):
+        commands.add_parser(name, help=what).add_argument("session", metavar="SESSION")
     return top
 
 
@@ -149,6 +154,14 @@ async def trace(settings: Settings, message_id: str) -> None:
         finally:
             await store.close()
     print("\n".join(trace_lines(found)))
+
+
+async def take(settings: Settings, command: str, session: str) -> int:
+    """Export or replay a session and return the exit status."""
+    status = await take_out(settings, command, session, ask, opened)
+    if status is None:
+        raise CommandFailed(f"there is no session {session}")
+    return status
 
 
 async def running(settings: Settings) -> bool:

@@ -1,0 +1,71 @@
+"""The commands that take a session out, beside a gateway that runs and over its database alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from loadtests.gateway_process import GatewayProcess
+from tests.e2e.command_line import port_of, run_command
+
+KEYS = [
+    *("session_id", "model", "base_url", "platform", "session_start", "last_updated", "system_prompt", "tools"),
+    *("message_count", "messages", "todos"),
+]
+SECRET = "sk-proj-abcdefghijklmnopqrstuvwx"
+
+
+def talk(web: httpx2.Client, name: str, *texts: str) -> str:
+    """Say these in a session and return its key."""
+    for text in texts:
+        body = {"model": "gatehouse", "messages": [{"role": "user", "content": text}]}
+        web.post("/v1/chat/completions", json=body, headers={"X-Gatehouse-Session": name}).raise_for_status()
+    return f"api:default:{name}"
+
+
+def test_export_writes_one_document_of_the_first_logs_keys(
+    running: GatewayProcess, web: httpx2.Client, tmp_path: Path
+) -> None:
+    session = talk(web, "taken out", "add buy milk", f"my key is {SECRET}")
+    ended = run_command(tmp_path, "export", session, port=port_of(running), GATEHOUSE_SYSTEM_PROMPT="be brief")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert list(found) == KEYS
+    assert (found["session_id"], found["platform"], found["model"]) == (session, "api", "offline")
+    assert found["system_prompt"] == "be brief"
+    assert found["message_count"] == len(found["messages"]) > 4
+    assert found["messages"][0] == {"role": "user", "content": "add buy milk"}
+    assert found["session_start"] <= found["last_updated"]
+    assert {"todo", "current_time"} <= {tool["name"] for tool in found["tools"]}
+    assert [todo["content"] for todo in found["todos"]] == ["buy milk"]
+    assert SECRET not in ended.stdout
+
+
+def test_replay_of_a_session_finds_no_difference(running: GatewayProcess, web: httpx2.Client, tmp_path: Path) -> None:
+    session = talk(web, "replayed", "hello", "add buy milk", "add call Ann", "done 1", "list", "what time is it")
+    ended = run_command(tmp_path, "replay", session, port=port_of(running))
+    assert (ended.returncode, ended.stdout) == (0, "6 turns replayed: no difference\n"), ended.stderr
+
+
+def test_without_a_gateway_the_database_is_read(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "1", "GATEHOUSE_SPARES": "0"}) as gateway:
+        with httpx2.Client(base_url=gateway.url, timeout=30, trust_env=False) as web:
+            session = talk(web, "kept", "add buy milk")
+        gateway.terminate()
+    document = json.loads(run_command(tmp_path, "export", session).stdout)
+    assert (list(document), document["message_count"]) == (KEYS, len(document["messages"]))
+    assert run_command(tmp_path, "replay", session).stdout == "1 turns replayed: no difference\n"
+
+
+@pytest.mark.parametrize("command", ["export", "replay"])
+def test_a_session_that_is_not_there_is_one_line_and_status_1(
+    running: GatewayProcess, tmp_path: Path, command: str
+) -> None:
+    for port in (0, port_of(running)):
+        ended = run_command(tmp_path, command, "api:default:nobody", port=port)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith("gatehouse: ")
+        assert ended.stderr.count("\n") == 1
