@@ -19,6 +19,7 @@ from gateway.commands import Commands
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.webhook import webhook_routes
+from loadtests import signing
 from loadtests.platform_wire import Secrets
 from loadtests.signing import SignedRequest
 from shared.events import Events
@@ -27,6 +28,8 @@ from shared.settings import Settings, parse_settings
 from shared.store import Store, open_store
 
 SECRETS = Secrets()
+
+LET_ALL_IN = {"GATEHOUSE_ALLOW": "*"}
 
 ENVIRONMENT = {
     "STANDARD_WEBHOOK_SECRET": SECRETS.standard_secret,
@@ -120,3 +123,41 @@ def count_wake(edge: Edge) -> None:
 def edge_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of all three platforms, and more."""
     return parse_settings({**ENVIRONMENT, **(environment or {})})
+
+
+def standard(text: str = "hi", webhook_id: str = "wh_1", session: str = "s1") -> SignedRequest:
+    return signing.standard(SECRETS.standard_secret, webhook_id, time.time(), session=session, user="ana", text=text)
+
+
+def telegram(text: str = "hi", update_id: int = 7) -> SignedRequest:
+    return signing.telegram(SECRETS.telegram_secret_token, update_id, time.time(), chat=5, user=5, text=text)
+
+
+def slack(text: str = "hi", event_id: str = "Ev1", channel: str = "D1", ts: str = "1.5") -> SignedRequest:
+    return signing.slack(
+        SECRETS.slack_signing_secret, event_id, time.time(), channel=channel, user="U1", text=text, ts=ts
+    )
+
+
+def signed_raw(platform: str, raw: bytes) -> SignedRequest:
+    match platform:
+        case "standard":
+            return signing.sign_standard(SECRETS.standard_secret, "wh_raw", raw, time.time())
+        case "slack":
+            return signing.sign_slack(SECRETS.slack_signing_secret, raw, time.time())
+        case _:
+            signed = signing.sign_telegram(SECRETS.telegram_secret_token, {})
+            return SignedRequest(signed.path, signed.headers, raw)
+
+
+async def raw_answer(edge: Edge, request: bytes) -> bytes:
+    """Send bytes over a socket of their own and return all that comes back."""
+    host, port = edge.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    await writer.drain()
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
