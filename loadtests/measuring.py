@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -61,3 +62,20 @@ def pss_bytes(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)
+
+
+def each_us(count: int, deed: Callable[[], object]) -> float:
+    """Return the microseconds that one call takes, over ``count`` of them."""
+    began = time.perf_counter()
+    for _ in range(count):
+        deed()
+    return (time.perf_counter() - began) / count * 1e6
+
+
+def rounds(contenders: Mapping[str, tuple[int, Callable[[], object]]], count: int = 5) -> Samples:
+    """Measure the microseconds of a call of each contender, over so many calls, once in each of ``count`` rounds."""
+    samples: Samples = {name: [] for name in contenders}
+    for _ in range(count):
+        for name, (calls, deed) in contenders.items():
+            samples[name].append(each_us(calls, deed))
+    return samples

@@ -280,7 +280,7 @@ def test_ten_rapid_saves_make_one_write_or_two(tmp_path: Path) -> None:
         agent._flush_session_log_async()
         path = log_of(agent, tmp_path)
         until(lambda: path.exists() and len(logged_messages(path)) == 10)
-        log = agent._owned.log
+        log = agent._owned.log.running
         assert log is not None
         assert log.written in {1, 2}
         assert logged_messages(path) == messages

@@ -9,26 +9,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from shared.events import Say
-from shared.messages import Ended, Usage
+from shared.messages import Ended
 from worker.agent.models import build_chain
 from worker.agent.models.port import Model, ModelReply, ModelRequest, ToolSpec
 from worker.agent.own_loop import OwnLoop
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Progress, Turn, TurnRequest
+from worker.agent.turn_report import TurnReport
 from worker.channel import ModelSpec, WorkerConfig
 from worker.tools.toolbox import Toolbox
 
 T = TypeVar("T")
-
-
-class TurnReport(msgspec.Struct, frozen=True):
-    """What came of a turn: its outcome, all its transcript messages, its usage, and which model had the last word."""
-
-    ended: Ended
-    messages: tuple[bytes, ...]
-    usage: Usage
-    provider: str
-    model: str
 
 
 class _Heard:

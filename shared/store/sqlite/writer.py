@@ -70,13 +70,17 @@ class _Life(NamedTuple):
 
 
 class Writer:
-    """Runs jobs on its own thread; ``open_ledger`` is called there, and closes with it."""
+    """Runs jobs on its own thread; ``open_ledger`` is called there, and closes with it.
+
+    ``commits`` counts the transactions that have written something.
+    """
 
     def __init__(self, open_ledger: Callable[[], Ledger]) -> None:
         self._open_ledger = open_ledger
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._life: _Life | None = None
         self._wal_pages = 0
+        self.commits = 0
 
     async def start(self) -> None:
         """Start the thread and wait until the database is open. Raises StoreUnusable."""
@@ -168,6 +172,7 @@ class Writer:
 
     def _count_wal_pages(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
+        self.commits += 1
         return apsw.SQLITE_OK
 
     def _copy_back(self, ledger: Ledger) -> None:
