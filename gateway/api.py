@@ -77,10 +77,11 @@ class Api:
 
     async def _show(self, key: str, last: int | None) -> Response:
         summary = await self._store.sessions.summary(key)
+        todo = self._pool.todo(key)
         conversation = await self._store.sessions.conversation(key, last)
         shown = msgspec.structs.asdict(summary)
         shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
-        shown["todos"] = msgspec.Raw(conversation.todo or b"[]")
+        shown["todos"] = msgspec.Raw(todo or conversation.todo or b"[]")
         shown["turn"] = self._pool.running_turn(key)
         return json_answer(shown)
 

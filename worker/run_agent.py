@@ -143,9 +143,9 @@ class AIAgent:
                 api_timeout_s=self._config.api_timeout_s,
                 step_limit=self.max_iterations,
             )
-            todo, before = self._todo, self._todo.items
+            todo, before = self._todo, self._todo.writes
             report = self._owned.worker().run_turn(request, todo, Callbacks(stream_callback, self._tool_progress))
-            self._todo_is_own = self._todo_is_own or todo.items != before
+            self._todo_is_own = self._todo_is_own or todo.writes != before
             self.messages = [*history, *(msgspec.json.decode(message) for message in report.messages)]
             self._save_session_log()
             return as_result(report, self.messages)

@@ -130,6 +130,34 @@ def test_another_page_sees_the_list_change_while_it_watches(
     expect(other.locator("#todos li")).to_have_text(["first", "second"])
 
 
+def test_the_list_changes_on_the_page_while_its_turn_still_runs(
+    context: BrowserContext, problems: list[str], tmp_path: Path
+) -> None:
+    with running_provider() as provider:
+        settings = {
+            "GATEHOUSE_MODEL": "openai:scripted",
+            "OPENAI_BASE_URL": provider.openai_url,
+            "GATEHOUSE_WORKERS": "1",
+            "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
+        }
+        with GatewayProcess(tmp_path, settings) as gateway:
+            page = context.new_page()
+            page.goto(gateway.url)
+            expect(page.locator("#live")).to_have_text("live")
+            say(page, '[[tool todo {"todos": [{"id": "1", "content": "buy milk"}]}]] [[tool sleep_on_the_loop]]')
+            expect(page.locator("#todos li")).to_have_text(["buy milk"])
+            expect(page.locator("#session-state")).not_to_be_empty()
+            page.reload()  # what is loaded anew is the list of now as well, not that of the last settled turn
+            expect(page.locator("#todos li")).to_have_text(["buy milk"])
+            expect(page.locator("#session-state")).to_have_text("working")
+            session = f"api%3Adefault%3A{page.locator('#session-name').inner_text()}"
+            assert httpx2.post(f"{gateway.url}/v1/sessions/{session}/interrupt").json()["interrupted"]
+            expect(page.locator("#session-state")).to_be_empty()
+            expect(page.locator("#todos li")).to_have_text(["buy milk"])
+            page.close()
+    assert problems == []
+
+
 def test_it_is_readable_in_the_dark_and_on_a_phone(page: Page) -> None:
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 390, "height": 800})

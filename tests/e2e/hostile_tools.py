@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -17,6 +18,13 @@ def sleep_in_a_thread() -> str:
     start_grandchild()
     while True:
         time.sleep(3600)
+
+
+@tool
+async def sleep_on_the_loop() -> str:
+    """Sleep for ever on the loop; nobody but its turn has to wait for it."""
+    await asyncio.sleep(3600)
+    return "rested"
 
 
 @tool

@@ -14,7 +14,7 @@ from worker.agent import transcript
 from worker.agent.models.port import Model, ToolCall
 from worker.agent.session_cache import CachedSession, SessionCache
 from worker.agent.session_log import SessionLog
-from worker.agent.todo import TodoStore, hydrate
+from worker.agent.todo import TodoStore
 from worker.agent.turn import Progress, Turn, TurnRequest
 from worker.agent.turn_end import how_it_ended
 from worker.agent.voice import Voice
@@ -116,7 +116,7 @@ class RunningTurn(Progress):
         if known is None:
             return Parked()
         latest = next((step.todo for step in reversed(self._frame.steps) if step.todo is not None), None)
-        todo = known.todo if latest is None else TodoStore.from_bytes(latest)
+        todo = known.todo if latest is None else TodoStore.from_bytes(latest)  # that one is kept with its step
         opened = self._frame.open_step
         if opened is not None and opened.todo is not None:
             todo.restore(opened.todo)
@@ -144,7 +144,8 @@ class RunningTurn(Progress):
             history = await self._history
         if history.version != self._frame.version:
             return None
-        todo = adopted(history.messages) if history.todo is None else TodoStore.from_bytes(history.todo)
+        own = history.todo is not None or not history.messages
+        todo = TodoStore.from_bytes(history.todo) if own else TodoStore.adopted(history.messages)
         return _Known(history.messages, todo, repaired=False)
 
     def _request(self, known: _Known) -> TurnRequest:
@@ -272,12 +273,3 @@ class RunningTurn(Progress):
             "message": frame.message_id,
             "turn": frame.turn,
         }
-
-
-def adopted(messages: tuple[bytes, ...]) -> TodoStore:
-    """Return the todo store of a history that came without one; a list found there counts as a change, to be kept."""
-    todo = TodoStore()
-    found = hydrate(messages)
-    if found is not None and found.items:
-        todo.call({"todos": msgspec.json.decode(found.to_bytes())})
-    return todo

@@ -17,16 +17,16 @@ MEMORY_BYTES = 256 * 1024 * 1024
 class CachedSession:
     """What is cached of a session; ``messages`` are transcript messages, oldest first. Immutable."""
 
-    __slots__ = ("_items", "messages")
+    __slots__ = ("_todo", "messages")
 
     def __init__(self, messages: Sequence[bytes], todo: TodoStore) -> None:
         self.messages = tuple(messages)
-        self._items = todo.items
+        self._todo = todo.copy()
 
     @property
     def todo(self) -> TodoStore:
         """A todo store of the caller's own: a turn that comes to nothing must not change what is cached."""
-        return TodoStore(self._items)
+        return self._todo.copy()
 
 
 class _Entry(msgspec.Struct, frozen=True):

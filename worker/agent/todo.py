@@ -13,6 +13,7 @@ CONTENT_LIMIT = 4_000  #: characters of an item's content
 ITEM_LIMIT = 256  #: items of a list
 ID_LIMIT = 200  #: characters of an item's id
 SCAN_LIMIT = 100  #: messages of a bare history that are looked at
+EMPTY = b"[]"  #: a list without items, which is more than no list
 
 #: the tool's name, and the one that old histories know it by
 TOOL_NAMES = frozenset({"todo", "todo_list"})
@@ -40,29 +41,34 @@ class _WrongShape(Exception):
 
 
 class TodoStore:
-    """One session's todo list; the items themselves are immutable, so a copy costs nothing."""
+    """One session's todo list; the items themselves are immutable, so a copy costs nothing.
 
-    __slots__ = ("_items", "_saved")
+    A list that was emptied is not the same as none: it is a change, is kept like any other, and no older list that a
+    history still shows takes its place. ``items`` of None is a session that never had one.
+    """
 
-    def __init__(self, items: Sequence[TodoItem] = ()) -> None:
-        self._items = tuple(items)
-        self._saved = self._items
+    __slots__ = ("_items", "_kept", "writes")
+
+    def __init__(self, items: Sequence[TodoItem] | None = None) -> None:
+        self._items = None if items is None else tuple(items)
+        self._kept = self._items
+        self.writes = 0  #: how often the tool has written the list
 
     @property
     def items(self) -> tuple[TodoItem, ...]:
         """The items in their order."""
-        return self._items
+        return self._items or ()
 
     @property
     def changed(self) -> bool:
         """Whether the list differs from when it was made, or last taken by ``take_change``."""
-        return self._items is not self._saved and self._items != self._saved
+        return self._items is not self._kept and self._items != self._kept
 
     def take_change(self) -> bytes | None:
         """Return the list as a JSON array if it changed since it was last taken, else None."""
         if not self.changed:
             return None
-        self._saved = self._items
+        self._kept = self._items
         return self.to_bytes()
 
     def restore(self, todo: bytes) -> None:
@@ -75,12 +81,23 @@ class TodoStore:
 
     def to_bytes(self) -> bytes:
         """Return the list as a JSON array."""
-        return msgspec.json.encode(self._items)
+        return msgspec.json.encode(self.items)
 
     @classmethod
     def from_bytes(cls, todo: bytes | None) -> TodoStore:
-        """Return the store of a JSON array that ``to_bytes`` gave; None is an empty one. Raises msgspec.DecodeError."""
-        return cls(_ITEMS.decode(todo) if todo else ())
+        """Return the store of a JSON array that ``to_bytes`` gave; None is no list. Raises msgspec.DecodeError."""
+        return cls(_ITEMS.decode(todo) if todo else None)
+
+    @classmethod
+    def adopted(cls, messages: Sequence[bytes]) -> TodoStore:
+        """Return the store of a history that came without one: what it shows becomes the session's own.
+
+        The list found, or an empty one, counts as a change, so it is kept and the history is never looked at again.
+        """
+        found = hydrate(messages)
+        todo = cls()
+        todo.restore(found.to_bytes() if found else EMPTY)
+        return todo
 
     def call(self, arguments: Mapping[str, Any]) -> str:
         """Run the todo tool and return its result: the whole list with a summary, or an error, as JSON."""
@@ -88,16 +105,17 @@ class TodoStore:
             todos = _list_of(arguments.get("todos"))
             merge = _flag(arguments.get("merge"))
             if todos is not None:
-                self._items = _merged(self._items, todos) if merge else _replaced(todos)
+                self._items = _merged(self.items, todos) if merge else _replaced(todos)
+                self.writes += 1
         except _WrongShape as wrong:
             return msgspec.json.encode({"error": str(wrong)}).decode()
         return self.result()
 
     def result(self) -> str:
         """Return the tool's result: ``{"todos": […], "summary": {total, pending, …}}``."""
-        counts = Counter(item.status for item in self._items)
-        summary = {"total": len(self._items)} | {status.value: counts[status] for status in TodoStatus}
-        return msgspec.json.encode({"todos": self._items, "summary": summary}).decode()
+        counts = Counter(item.status for item in self.items)
+        summary = {"total": len(self.items)} | {status.value: counts[status] for status in TodoStatus}
+        return msgspec.json.encode({"todos": self.items, "summary": summary}).decode()
 
 
 _ITEMS = msgspec.json.Decoder(tuple[TodoItem, ...])

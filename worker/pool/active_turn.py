@@ -23,6 +23,7 @@ class ActiveTurn:
 
     ``number`` names it to the worker; ``worker`` is where it runs, None while it waits; ``steps`` are all finished
     ones, those of earlier attempts first; ``open_step`` is what is known of the one it is in the middle of;
+    ``todo`` is the session's list as the turn has left it so far, None if it has not touched it;
     ``interrupted_mono`` is when its sender stopped it, ``overdue`` that its timeout and grace are over.
     """
 
@@ -30,6 +31,7 @@ class ActiveTurn:
     claim: Claim
     steps: list[Step] = field(init=False)
     open_step: Step | None = field(init=False)
+    todo: bytes | None = field(init=False)
     worker: WorkerProcess | None = None
     started_at: float = 0.0
     started_mono: float = 0.0
@@ -41,6 +43,7 @@ class ActiveTurn:
         self.steps = list(self.claim.steps)
         left = self.claim.open_step
         self.open_step = Step(left.number, left.messages + left.results, left.todo, left.usage) if left else None
+        self.todo = left.todo if left and left.todo is not None else latest_todo(self.steps)
 
     @property
     def ref(self) -> ClaimRef:

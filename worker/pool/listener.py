@@ -20,7 +20,7 @@ class TurnListener(Protocol):
         """A tool call begins."""
 
     def todo_changed(self, session: str, todo: bytes) -> None:
-        """A step changed the session's todo list (JSON array)."""
+        """A tool call changed the session's todo list (JSON array); the turn goes on."""
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """The claim of the message ended this way; it is committed."""

@@ -178,6 +178,13 @@ class Pool:
         turn = self._turns.of_session(session)
         return turn.row() if turn and turn.worker else None
 
+    def todo(self, session: str) -> bytes | None:
+        """Return the todo list (JSON array) that a turn has changed and not settled; None where the store's holds.
+
+        Ask this before the store: what is settled in between is found there then.
+        """
+        return self._turns.todo(session)
+
     def snapshot(self) -> PoolSnapshot:
         """Return how the pool looks now."""
         return worker_table(self._supervisor, self._dispatcher, self._turns)

@@ -82,6 +82,12 @@ class Turns:
         """Return the turns that run in a worker."""
         return [turn for turn in self._active.values() if turn.worker is worker]
 
+    def todo(self, session: str) -> bytes | None:
+        """Return a session's todo list (JSON array) as a turn that is not committed yet has left it, else None."""
+        ending = (turn for turn in self._ending.values() if turn.session == session)
+        turn = self._by_session.get(session) or next(ending, None)
+        return turn.todo if turn else None
+
     def begin(self, claim: Claim) -> ActiveTurn:
         """Take a claim; an earlier one of its session is lost, or the store would not have given this one."""
         if earlier := self._by_session.get(claim.ref.session):
@@ -101,8 +107,7 @@ class Turns:
         """Keep a finished step, and checkpoint it behind."""
         turn.finish(step)
         self._settler.checkpoint(turn.ref, step)
-        if step.todo is not None:
-            self._listener.todo_changed(turn.session, step.todo)
+        self._take_todo(turn, step.todo)
 
     def tool_started(self, turn: ActiveTurn, intent: CallIntent, on_kept: Callable[[], None] | None = None) -> None:
         """Note which tool runs, and journal the intent; ``on_kept`` is called once that is committed."""
@@ -114,12 +119,12 @@ class Turns:
         """Journal the result of a tool call."""
         turn.take_result(result)
         self._settler.journal(turn.ref, result)
+        self._take_todo(turn, result.todo)
 
     def done(self, turn: ActiveTurn, worker: str, outcome: Outcome) -> None:
         """Take the outcome a worker gave: of an end it tells the last step alone."""
         if isinstance(outcome, Ended):
-            if outcome.todo is not None:
-                self._listener.todo_changed(turn.session, outcome.todo)
+            self._take_todo(turn, outcome.todo)
             outcome = turn.whole(outcome, worker)
         self.end(turn, outcome)
 
@@ -127,6 +132,8 @@ class Turns:
         """Settle a turn this way; from here on only its claim is kept."""
         if self._active.get(turn.number) is turn:
             self._ending[turn.ref] = turn
+            if isinstance(outcome, Dead):
+                turn.todo = None  # what a dead turn did to the list goes with it
             self._settler.settle(turn.ref, outcome)
             self._leave(turn)
 
@@ -163,6 +170,11 @@ class Turns:
     async def close(self) -> None:
         """Give up what could not be written."""
         await self._settler.close()
+
+    def _take_todo(self, turn: ActiveTurn, todo: bytes | None) -> None:
+        if todo is not None and todo != turn.todo:
+            turn.todo = todo
+            self._listener.todo_changed(turn.session, todo)
 
     def _leave(self, turn: ActiveTurn) -> None:
         del self._active[turn.number]

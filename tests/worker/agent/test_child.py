@@ -128,6 +128,18 @@ async def test_a_todo_list_found_in_a_bare_history_becomes_the_sessions_own(chil
     assert "milk" in ended.todo.decode()
 
 
+async def test_an_old_list_in_the_history_never_takes_the_place_of_the_sessions_own(child: ChildProcess) -> None:
+    asked = ToolCall("call_1", "todo", "{}")
+    result = '{"todos":[{"id":"1","content":"milk","status":"pending"}],"summary":{}}'
+    old = (transcript.user("x"), transcript.assistant("", [asked]), transcript.tool(asked, result))
+    child.histories[1] = History(1, 0, old, b"[]")
+    emptied = await child.ended(child.run_turn(call("todo")))
+    assert '"total":0' in emptied.text
+    assert emptied.todo is None
+    child.histories[2] = History(2, 0, (transcript.user("x"),), None)
+    assert (await child.ended(child.run_turn("hello"))).todo == b"[]"
+
+
 async def test_steps_and_tool_calls_are_told_and_the_last_step_ends_the_turn(child: ChildProcess) -> None:
     turn = child.run_turn(f"{call('roll', sides=6)} [[then]] {call('nap', seconds=0)}")
     ended = await child.ended(turn)

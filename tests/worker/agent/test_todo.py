@@ -172,6 +172,31 @@ def test_a_change_is_taken_once() -> None:
     assert store.take_change() == b"[]"
 
 
+def test_a_list_that_was_emptied_is_a_change_and_none_is_not() -> None:
+    none = TodoStore()
+    none.call({})
+    assert none.take_change() is None
+    none.call({"todos": []})
+    assert none.take_change() == b"[]"
+    assert none.take_change() is None
+    emptied = TodoStore.from_bytes(b"[]")
+    emptied.call({"todos": []})
+    assert not emptied.changed
+    assert emptied.writes == none.writes == 1
+
+
+@pytest.mark.parametrize(
+    ("history", "kept"), [([], b"[]"), ([transcript.user("hi")], b"[]")], ids=["nothing", "no list"]
+)
+def test_what_a_history_shows_becomes_the_sessions_own_even_if_it_is_no_list(history: list[bytes], kept: bytes) -> None:
+    adopted = TodoStore.adopted(history)
+    assert adopted.writes == 0
+    assert adopted.take_change() == kept
+    milk = TodoStore.adopted([*history, *HONEST])
+    assert [item.content for item in milk.items] == ["milk"]
+    assert milk.changed
+
+
 def test_a_copy_is_a_list_of_its_own() -> None:
     store = TodoStore()
     store.call({"todos": [{"id": "1", "content": "milk"}]})

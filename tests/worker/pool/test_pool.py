@@ -32,6 +32,7 @@ class Audience:
     def __init__(self) -> None:
         self.started: list[str] = []
         self.settled_ids: list[str] = []
+        self.todos: list[bytes] = []
 
     def turn_started(self, message_id: str, session: str, worker: str) -> None:
         self.started.append(message_id)
@@ -40,7 +41,8 @@ class Audience:
 
     def tool_started(self, message_id: str, session: str, name: str) -> None: ...
 
-    def todo_changed(self, session: str, todo: bytes) -> None: ...
+    def todo_changed(self, session: str, todo: bytes) -> None:
+        self.todos.append(todo)
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         self.settled_ids.append(message_id)
@@ -192,6 +194,33 @@ async def test_a_stopped_worker_is_found_killed_and_its_turns_answered(plant: Ma
     os.kill(made.pool.snapshot().workers[0].pid, signal.SIGSTOP)
     assert "fine" in await made.reply(message)
     assert made.events.counts[Event.WORKER_HUNG] == 1
+
+
+async def test_the_todo_list_is_told_while_the_step_that_changes_it_still_runs(plant: MakePlant) -> None:
+    made = await plant()
+    milk = '{"todos": [{"id": "1", "content": "milk"}]}'
+    message = await made.say("s", f"[[tool todo {milk}]] [[tool sleep_on_the_loop]]")
+    await until(lambda: made.audience.todos, "the list is told")
+    listed = b'[{"id":"1","content":"milk","status":"pending"}]'
+    assert made.pool.todo("standard:a:s") == listed
+    assert (await made.store.sessions.conversation("standard:a:s")).todo is None
+    assert await made.pool.interrupt("standard:a:s")
+    await made.done(message)
+    assert made.audience.todos == [listed]
+    assert made.pool.todo("standard:a:s") is None
+    assert (await made.store.sessions.conversation("standard:a:s")).todo == listed
+
+
+async def test_what_a_dead_turn_did_to_the_todo_list_goes_with_it(plant: MakePlant) -> None:
+    made = await plant(GATEHOUSE_MAX_ATTEMPTS="1")
+    milk = '{"todos": [{"id": "1", "content": "milk"}]}'
+    message = await made.say("s", f"[[tool todo {milk}]] [[then]] [[sleep 60]]")
+    await until(lambda: made.audience.todos, "the list is told")
+    assert made.pool.todo("standard:a:s") is not None
+    assert await made.pool.kill_worker(0)
+    await made.done(message)
+    assert made.pool.todo("standard:a:s") is None
+    assert (await made.store.sessions.conversation("standard:a:s")).todo is None
 
 
 async def test_an_interrupt_ends_the_turn_and_no_other(plant: MakePlant) -> None:
