@@ -14,13 +14,11 @@ from typing import Any
 
 from shared.errors import FrameTooLarge
 from shared.events import Event, Events, Field
-from shared.journal import CallIntent, CallResult
 from shared.messages import Claim, Ended, Outcome, Parked, Retry, TurnStatus
 from shared.settings import Settings
 from shared.store.port import Store
 from worker.channel import (
     Delta,
-    IntentKept,
     Interrupt,
     NeedHistory,
     Said,
@@ -269,24 +267,10 @@ class Pool:
         match frame:
             case NeedHistory():
                 self._spawn(self._send_history(turn, worker))
-            case StepDone(step=step):
-                self._turns.step_done(turn, step)
-            case StepOpened(opening=opening):
-                self._turns.step_opened(turn, opening)
-            case ToolStarted():
-                intent = CallIntent(frame.step, frame.call_id, frame.name, frame.key)
-                kept = IntentKept(turn.number, frame.call_id)
-                self._turns.tool_started(turn, intent, (lambda: self._intent_kept(turn, kept)) if frame.waits else None)
-            case ToolEnded():
-                self._turns.tool_ended(turn, CallResult(frame.step, frame.call_id, frame.message, frame.todo))
-            case Delta(step=number, text=text):
-                self._listener.delta(turn.message_id, turn.session, number, text)
             case TurnDone(outcome=outcome):
                 self._turns.done(turn, worker.name, outcome)
-
-    def _intent_kept(self, turn: ActiveTurn, kept: IntentKept) -> None:
-        if turn.worker is not None and self._turns.get(turn.number) is turn:
-            turn.worker.send(kept)
+            case _:
+                self._turns.said(turn, frame)
 
     async def _send_history(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
         """Send a turn its conversation, as much of its end as a frame holds, once the channel is not full."""

@@ -16,7 +16,17 @@ from shared.events import Event, Events
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, Retry, Step
 from shared.store.port import Store
-from worker.channel import History, Interrupt
+from worker.channel import (
+    Delta,
+    History,
+    IntentKept,
+    Interrupt,
+    StepDone,
+    StepOpened,
+    ToolEnded,
+    ToolStarted,
+    ToPool,
+)
 from worker.pool.active_turn import ActiveTurn
 from worker.pool.listener import TurnListener
 from worker.pool.process import WorkerProcess
@@ -98,6 +108,24 @@ class Turns:
         self._none_active.clear()
         return turn
 
+    def said(self, turn: ActiveTurn, frame: ToPool) -> None:
+        """Take what a worker told of a turn that goes on."""
+        match frame:
+            case StepDone(step=step):
+                self.step_done(turn, step)
+            case StepOpened(opening=opening):
+                self.step_opened(turn, opening)
+            case ToolStarted():
+                intent = CallIntent(frame.step, frame.call_id, frame.name, frame.key)
+                kept = IntentKept(turn.number, frame.call_id)
+                self.tool_started(turn, intent, (lambda: self._intent_kept(turn, kept)) if frame.waits else None)
+            case ToolEnded():
+                self.tool_ended(turn, CallResult(frame.step, frame.call_id, frame.message, frame.todo))
+            case Delta(step=number, text=text):
+                self._listener.delta(turn.message_id, turn.session, number, text)
+            case _:
+                pass
+
     def step_opened(self, turn: ActiveTurn, opening: StepOpening) -> None:
         """Journal that a step has begun."""
         turn.open(opening)
@@ -170,6 +198,10 @@ class Turns:
     async def close(self) -> None:
         """Give up what could not be written."""
         await self._settler.close()
+
+    def _intent_kept(self, turn: ActiveTurn, kept: IntentKept) -> None:
+        if turn.worker is not None and self._active.get(turn.number) is turn:
+            turn.worker.send(kept)
 
     def _take_todo(self, turn: ActiveTurn, todo: bytes | None) -> None:
         if todo is not None and todo != turn.todo:
