@@ -62,6 +62,17 @@ def password_in(url: str) -> str:
         return ""
 
 
+def secrets_in(url: str) -> tuple[str, ...]:
+    """Return the password and the values of the query that a url carries, each as written and as meant."""
+    try:
+        query = urlsplit(url).query
+    except ValueError:
+        return ()
+    written = [pair.partition("=")[2] for pair in query.split("&")]
+    found = dict.fromkeys([password_in(url), *written, *map(unquote, written)])
+    return tuple(secret for secret in found if secret)
+
+
 def _written_forms(secret: str) -> Iterable[bytes]:
     """Yield a secret as it stands in text, in JSON text, and in JSON text within JSON text."""
     if len(secret) < SHORTEST:

@@ -9,7 +9,7 @@ import msgspec
 
 from shared.journal import StepOpening
 from shared.messages import OpenStep, Outcome, Step
-from shared.redaction import SHORTEST, password_in
+from shared.redaction import SHORTEST, password_in, secrets_in
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class McpServer(msgspec.Struct, frozen=True):
     def secrets(self) -> tuple[str, ...]:
         """Return what no log line may show."""
         words = [word for value in self.headers.values() for word in value.split()]
-        return (*words, *self.env.values())
+        return (*words, *self.env.values(), *secrets_in(self.url))
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):

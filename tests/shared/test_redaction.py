@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from shared.redaction import Redaction, password_in
+from shared.redaction import Redaction, password_in, secrets_in
 
 LETTERS = "aB3dEfGh1jKlMn0pQrStUvWxYz2468AcEgIk"
 TOKENS = [
@@ -64,3 +64,9 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 def test_a_url_tells_its_password() -> None:
     assert password_in("https://user:p%40ssword@proxy.example/v1") == "p@ssword"
     assert password_in("https://proxy.example/v1") == password_in("") == password_in("http://[") == ""
+
+
+def test_a_url_tells_the_secrets_of_its_query_as_written_and_as_meant() -> None:
+    url = "https://user:p%40ss@proxy.example/mcp?key=a%2Bb&empty=&token=abc"
+    assert secrets_in(url) == ("p@ss", "a%2Bb", "abc", "a+b")
+    assert secrets_in("http://[") == secrets_in("https://proxy.example/v1") == ()

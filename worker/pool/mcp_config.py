@@ -62,7 +62,7 @@ def _problem(name: str, entry: _Entry) -> str:
     if (needed := KINDS[entry.type]) and not getattr(entry, needed):
         return f"type {entry.type!r} needs a {needed}"
     if entry.url and not entry.url.startswith(("http://", "https://")):
-        return f"{entry.url!r} is no http or https url"
+        return "its url is no http or https url"
     if not 0 < entry.timeout_s <= 86_400:
         return "timeout_s is not between 0 and 86400 seconds"
     return ""

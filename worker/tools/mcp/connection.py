@@ -60,6 +60,7 @@ class McpConnection:
         self._connected = asyncio.Event()
         self._look = asyncio.Event()
         self._calls: set[asyncio.Task[str]] = set()
+        self._heard_at = self._loop.time()
         self.tried = asyncio.Event()
 
     async def run(self) -> None:
@@ -95,8 +96,10 @@ class McpConnection:
         task.add_done_callback(self._called)
         try:
             await asyncio.wait({task})
-        finally:
+        except asyncio.CancelledError:
             task.cancel()
+            self._look.set()  # given up or interrupted: perhaps because the server hangs
+            raise
         return task.result()
 
     def _called(self, task: asyncio.Task[str]) -> None:
@@ -119,6 +122,7 @@ class McpConnection:
             raise ToolError(
                 f"the MCP server {self._server.name} was lost during the call; it may or may not have happened"
             ) from None
+        self._heard_at = self._loop.time()
         if result.is_error:
             raise ToolError(result_text(result))
         return result_text(result)
@@ -159,13 +163,17 @@ class McpConnection:
         self._look.clear()
 
     async def _look_again(self, client: Client) -> None:
-        """List the tools again. A server that is busy with a call may be late; an idle one that is, is lost."""
+        """List the tools again. Raises TimeoutError for a server that hangs.
+
+        One that is idle has to answer soon; one that is busy with calls may be late, for as long as a call may take.
+        """
         try:
             async with asyncio.timeout(LOOK_S):
                 await self._list(client)
         except TimeoutError:
-            if not self._calls:
-                raise TimeoutError(f"no answer for {LOOK_S:g} s") from None
+            silent_s = self._loop.time() - self._heard_at
+            if not self._calls or silent_s > self._server.timeout_s:
+                raise TimeoutError(f"no answer for {silent_s:.0f} s") from None
 
     async def _list(self, client: Client) -> int:
         """Bring the toolbox up to date, and return how many tools there are."""
@@ -173,6 +181,7 @@ class McpConnection:
         cursor: str | None = None
         for _ in range(PAGE_LIMIT):
             page = await client.list_tools(cursor=cursor)
+            self._heard_at = self._loop.time()
             for tool in page.tools:
                 entry = self._entry(tool)
                 found.setdefault(entry.spec.name, entry)

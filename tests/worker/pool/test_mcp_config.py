@@ -1,0 +1,74 @@
+"""The file of GATEHOUSE_MCP_CONFIG: what it may hold, and how a mistake in it is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import SettingsError
+from worker.channel import McpServer
+from worker.pool.mcp_config import read_mcp_servers
+
+
+def written(path: Path, servers: dict[str, Any]) -> Path:
+    file = path / "mcp.json"
+    file.write_text(json.dumps({"mcpServers": servers, "other": 1}))
+    return file
+
+
+def test_servers_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        {
+            "files": {"command": "npx", "args": ["-y", "server", "/data"], "env": {"KEY": "v"}, "alwaysAllow": []},
+            "far": {"type": "http", "url": "https://example.com/mcp", "headers": {"Authorization": "Bearer x"}},
+            "slow": {"command": "slow", "cwd": "/srv", "timeout_s": 3.5},
+            "off": {"command": "off", "disabled": True},
+        },
+    )
+    assert read_mcp_servers(file) == (
+        McpServer("files", "npx", ("-y", "server", "/data"), {"KEY": "v"}),
+        McpServer("far", url="https://example.com/mcp", headers={"Authorization": "Bearer x"}),
+        McpServer("slow", "slow", cwd="/srv", timeout_s=3.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("servers", "problem"),
+    [
+        ({"a b": {"command": "x"}}, "server 'a b': a name is 1 to 32 letters"),
+        ({"a__b": {"command": "x"}}, "server 'a__b': a name is"),
+        ({"n" * 33: {"command": "x"}}, "a name is 1 to 32"),
+        ({"a": {}}, "server 'a': it needs either a command or a url"),
+        ({"a": {"command": "x", "url": "http://y"}}, "server 'a': it needs either a command or a url"),
+        ({"a": {"type": "sse", "url": "http://y"}}, "server 'a': type 'sse' is not served; there are stdio and http"),
+        ({"a": {"type": "http", "command": "x"}}, "server 'a': type 'http' needs a url"),
+        ({"a": {"url": "ftp://y"}}, "server 'a': its url is no http or https url"),
+        ({"a": {"command": "x", "timeout_s": 0}}, "server 'a': timeout_s is not between 0 and 86400 seconds"),
+        ({"a": {"command": ["x"]}}, "Expected `str`, got `array` - at `$.mcpServers[...].command`"),
+        ({"a": {"command": "x", "env": {"N": 5}}}, "Expected `str`, got `int` - at `$.mcpServers[...].env[...]`"),
+        ({"a": "npx server"}, "Expected `object`, got `str` - at `$.mcpServers[...]`"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line_without_values(tmp_path: Path, servers: dict[str, Any], problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_mcp_servers(written(tmp_path, servers))
+    assert str(caught.value).startswith("GATEHOUSE_MCP_CONFIG: ")
+    assert problem in str(caught.value)
+
+
+def test_a_file_that_is_gone_since_it_was_checked_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"GATEHOUSE_MCP_CONFIG: .*No such file"):
+        read_mcp_servers(tmp_path / "nowhere.json")
+
+
+def test_env_headers_and_the_secrets_in_a_url_are_secrets() -> None:
+    program = McpServer("a", "x", ("--verbose",), env={"TOKEN": "tok-123456"})
+    assert program.secrets() == ("tok-123456",)
+    far = McpServer(
+        "b", url="https://ana:pass-word@example.com/mcp?api_key=key-5%2B5&v=2", headers={"Authorization": "Bearer abc"}
+    )
+    assert set(far.secrets()) == {"Bearer", "abc", "pass-word", "key-5+5", "key-5%2B5", "2"}

@@ -1,0 +1,121 @@
+"""MCP servers for tests, and a toolbox that they lend their tools to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from loadtests.gateway_process import descendants
+from shared.events import Event, Field
+from tests.worker.waiting import until
+from worker.agent.models.port import ToolCall
+from worker.agent.todo import TodoStore
+from worker.channel import McpServer
+from worker.tools import ToolContext
+from worker.tools.mcp import McpServers
+from worker.tools.toolbox import Toolbox
+
+REAL, BARE = (str(Path(__file__).with_name(name)) for name in ("server.py", "bare_server.py"))
+
+
+class Worker:
+    """What a worker has of MCP: a toolbox, the servers, and the events they said."""
+
+    def __init__(self, *servers: McpServer) -> None:
+        self.events: list[tuple[Event, dict[str, Field]]] = []
+        self.toolbox = Toolbox((), self._say)
+        self.servers = McpServers(servers, self.toolbox, self._say)
+        self._ids = itertools.count(1)
+
+    async def call(self, name: str, arguments: str = "{}") -> str:
+        """Call a tool as a turn does."""
+        call = ToolCall(f"call_{next(self._ids)}", name, arguments)
+        return await self.toolbox.call(call, ToolContext("a:b:c", "msg_1", call.id, TodoStore()))
+
+    def said(self, event: Event) -> list[dict[str, Field]]:
+        return [fields for said, fields in self.events if said is event]
+
+    def _say(self, event: Event, **fields: Field) -> None:
+        self.events.append((event, fields))
+
+
+@contextlib.asynccontextmanager
+async def worker(*servers: McpServer, within_s: float = 20.0) -> AsyncIterator[Worker]:
+    """Start the servers; they are gone afterwards."""
+    running = Worker(*servers)
+    await running.servers.start(within_s)
+    try:
+        yield running
+    finally:
+        await running.servers.close()
+
+
+@contextlib.asynccontextmanager
+async def nothing_left() -> AsyncIterator[None]:
+    """Fail where a task or a program outlives the block.
+
+    Not for a fixture: the task that drives its end is not the one that drove its beginning.
+    """
+    tasks, programs = asyncio.all_tasks(), set(descendants(os.getpid()))
+    yield
+    assert asyncio.all_tasks() <= tasks
+    assert set(descendants(os.getpid())) <= programs
+
+
+def real(name: str, *options: str) -> McpServer:
+    """Return a server over stdio that was made with the mcp package."""
+    return McpServer(name, sys.executable, (REAL, *options))
+
+
+def bare(name: str, *options: str, timeout_s: float = 30.0, **env: str) -> McpServer:
+    """Return a server over stdio that is up at once."""
+    return McpServer(name, sys.executable, ("-S", BARE, *options), env=env, timeout_s=timeout_s)
+
+
+def over_http(name: str, port: int, timeout_s: float = 30.0) -> McpServer:
+    """Return a server over HTTP."""
+    return McpServer(name, url=f"http://127.0.0.1:{port}/mcp", headers={"X-Who": "a test"}, timeout_s=timeout_s)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def http_process(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server over HTTP in a process of its own for as long as it is used."""
+    command = [sys.executable, REAL, "--port", str(port), *options]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def listening(port: int) -> None:
+    """Wait until something listens there."""
+
+    def listens() -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    await until(listens, 20)
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended and was reaped."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
