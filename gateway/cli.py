@@ -23,6 +23,7 @@ from shared.messages import DeadLetter, MessageTrace
 from shared.settings import Settings, load_settings, scrub_environment
 from shared.store import open_store
 from shared.store.port import Store
+from worker.pool.worker_config import worker_config
 
 ASK_TIMEOUT_S = 10.0
 
@@ -85,7 +86,8 @@ def start(settings: Settings) -> int:
 
 
 async def check(settings: Settings) -> None:
-    """Verify that the database opens and commits; the settings have been read already."""
+    """Verify that the files the settings name can be used, and that the database opens and commits."""
+    worker_config(settings)
     if await running(settings):
         print("settings: ok\ndatabase: in use by the gateway that runs now")
         return

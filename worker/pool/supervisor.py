@@ -13,7 +13,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +33,8 @@ from worker.shared_page import SharedPage, anonymous_file
 
 #: what the fork server imports before it forks; the last one freezes what it made
 PRELOAD = ["worker.channel", "worker.orphans", "worker.agent.warm"]
+#: what it imports before that where there are MCP servers
+MCP_PRELOAD = ["worker.tools.mcp.connection", "jsonschema.validators"]
 #: how long a start may take until the worker is ready, in seconds
 START_TIMEOUT_S = 60.0
 #: a worker that ends sooner than this after its start without a finished turn counts as a start that failed, seconds
@@ -57,14 +59,14 @@ def _received_fd(passed: _Detachable) -> int:
     return passed.detach()
 
 
-def spawn(entry: str) -> Spawned:
+def spawn(entry: str, preload: Sequence[str] = PRELOAD) -> Spawned:
     """Start one child; blocks for milliseconds, the first time for seconds. Raises OSError and EOFError."""
     page = SharedPage.create()
     stacks_fd = anonymous_file("gatehouse-stacks")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         context = multiprocess.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
+        context.set_forkserver_preload(list(preload))
         arguments = (PassedFd(theirs.fileno()), PassedFd(page.fd), PassedFd(stacks_fd), entry)
         process = context.Process(target=child_main, args=arguments, name="gatehouse-worker")
         process.start()
@@ -120,7 +122,7 @@ class Supervisor:
         self._nursery = Nursery(
             config,
             events,
-            functools.partial(spawn, entry),
+            functools.partial(spawn, entry, [*MCP_PRELOAD, *PRELOAD] if config.mcp_servers else PRELOAD),
             lambda spawned: WorkerProcess(spawned, audience.worker_said, self._process_ended),
             audience.worker_writable,
             self.fill,

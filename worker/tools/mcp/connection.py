@@ -79,7 +79,7 @@ class McpConnection:
             self._say(
                 Event.MCP_SERVER_LOST,
                 server=self._server.name,
-                error=problem,
+                error=(program and program.end) or problem,
                 output="\n".join(program.tail) if program else "",
                 again_in_s=pause_s,
             )

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from pathlib import Path
 from typing import cast
 
 import anyio
@@ -27,18 +30,23 @@ LINE_LIMIT_BYTES = 16 * 1024 * 1024
 TAIL_LINES, TAIL_LINE_CHARS = 20, 500
 #: seconds between closing its input, SIGTERM and SIGKILL
 END_GRACE_S = 1.0
-LOOK_S = 0.01
+#: seconds in which the last words of a program that has ended are read
+LAST_WORDS_S = 0.1
 
 Received = SessionMessage | Exception
 Streams = tuple[ObjectReceiveStream[Received], ObjectSendStream[SessionMessage]]
 
 
 class Program:
-    """One run of a server's program; ``tail`` ends its standard error, and ``on_end`` is called after its last word."""
+    """One run of a server's program; ``on_end`` is called after its last word.
+
+    ``tail`` is the end of its standard error; ``end`` says how it ended by itself, empty where it did not.
+    """
 
     def __init__(self, server: McpServer, on_end: Callable[[], None]) -> None:
         self._server = server
         self._on_end = on_end
+        self.end = ""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     @contextlib.asynccontextmanager
@@ -47,30 +55,32 @@ class Program:
 
         Raises OSError for a program that cannot be started.
         """
-        transport, process = await self._start()
+        transport, protocol = await self._start()
+        process = Process(transport, protocol, asyncio.get_running_loop())
         to_session, heard = anyio.create_memory_object_stream[Received](0)
         told, from_session = anyio.create_memory_object_stream[SessionMessage](0)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._hear, process, to_session)
+                tasks.start_soon(self._hear, process, protocol, to_session)
+                tasks.start_soon(self._outlive, protocol, to_session)
                 tasks.start_soon(_tell, process, from_session, to_session)
                 tasks.start_soon(self._keep_tail, process)
                 try:
                     yield heard, told
                 finally:
+                    self.end = _how(process.returncode)
                     with anyio.CancelScope(shield=True):
-                        await _end(process)
+                        await _end(process, protocol)
                     tasks.cancel_scope.cancel()
         finally:
             transport.close()
             for stream in (to_session, heard, told, from_session):
                 stream.close()
 
-    async def _start(self) -> tuple[asyncio.SubprocessTransport, Process]:
+    async def _start(self) -> tuple[asyncio.SubprocessTransport, _Protocol]:
         """Start the program as create_subprocess_exec does, and keep the transport, which alone can be closed."""
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.subprocess_exec(
-            lambda: SubprocessStreamProtocol(limit=LINE_LIMIT_BYTES, loop=loop),
+        return await asyncio.get_running_loop().subprocess_exec(
+            _Protocol,
             self._server.command,
             *self._server.args,
             stdin=PIPE,
@@ -79,9 +89,8 @@ class Program:
             env=get_default_environment() | self._server.env,
             cwd=self._server.cwd or None,
         )
-        return transport, Process(transport, protocol, loop)
 
-    async def _hear(self, process: Process, to_session: ObjectSendStream[Received]) -> None:
+    async def _hear(self, process: Process, protocol: _Protocol, to_session: ObjectSendStream[Received]) -> None:
         """Pass on what the program writes, line by line, until it ends its output."""
         stdout = cast(asyncio.StreamReader, process.stdout)
         async with to_session:
@@ -89,12 +98,42 @@ class Program:
                 while line := await _line(stdout):
                     if line.strip():
                         await to_session.send(_message(line))
+            with anyio.move_on_after(LAST_WORDS_S):
+                await protocol.exited.wait()  # mostly it follows at once, and tells the reason
+        self._on_end()
+
+    async def _outlive(self, protocol: _Protocol, to_session: ObjectSendStream[Received]) -> None:
+        """End the session of a program that has ended though its output has not: what it started may hold the pipe."""
+        await protocol.exited.wait()
+        await anyio.sleep(LAST_WORDS_S)
+        await to_session.aclose()
         self._on_end()
 
     async def _keep_tail(self, process: Process) -> None:
         stderr = cast(asyncio.StreamReader, process.stderr)
         while data := await stderr.read(TAIL_LINE_CHARS):
             self.tail.extend(data.decode("utf-8", "replace").splitlines())
+
+
+class _Protocol(SubprocessStreamProtocol):
+    """The pipes of a program, and the moment of its end; Process.wait waits for the end of the pipes too."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=LINE_LIMIT_BYTES, loop=asyncio.get_running_loop())
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+
+def _how(status: int | None) -> str:
+    """Return in words how a process ended, empty while it runs."""
+    if status is None:
+        return ""
+    if status < 0:
+        return f"its program was ended by {signal.Signals(-status).name}"
+    return f"its program ended with status {status}"
 
 
 async def _line(stdout: asyncio.StreamReader) -> bytes:
@@ -123,24 +162,41 @@ async def _tell(
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 stdin.write(text.encode() + b"\n")
                 await stdin.drain()
-    except OSError:
+    except (OSError, RuntimeError):  # uvloop says RuntimeError where the other end of the pipe is closed
         await to_session.aclose()
 
 
-async def _end(process: Process) -> None:
-    """Ask the program to end by closing its input, then by SIGTERM, then kill it."""
+async def _end(process: Process, protocol: _Protocol) -> None:
+    """Ask the program to end by closing its input, then by SIGTERM, then kill it, with all that it started.
+
+    Many a server is run by another program, such as npx, which does not pass on its end.
+    """
+    family = [process.pid, *descendants(process.pid)]
     cast(asyncio.StreamWriter, process.stdin).close()
-    for ask in (process.terminate, process.kill):
-        if await _ended(process):
-            return
-        with contextlib.suppress(ProcessLookupError):
-            ask()
-    await _ended(process)
-
-
-async def _ended(process: Process) -> bool:
-    """Wait a moment; by looking, for Process.wait waits for the pipes too, which a grandchild may hold."""
     with anyio.move_on_after(END_GRACE_S):
-        while process.returncode is None:  # noqa: ASYNC110 - nothing but the pipes' end tells of it
-            await anyio.sleep(LOOK_S)
-    return process.returncode is not None
+        await protocol.exited.wait()
+    _signal(family, signal.SIGTERM)
+    with anyio.move_on_after(END_GRACE_S):
+        await protocol.exited.wait()
+    _signal(family, signal.SIGKILL)
+    with anyio.move_on_after(END_GRACE_S):
+        await protocol.exited.wait()
+
+
+def _signal(family: Iterable[int], signum: signal.Signals) -> None:
+    """Send a signal to those that are still in this process's group, which a process of another origin is not."""
+    group = os.getpgrp()
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(pid) == group:
+                os.kill(pid, signum)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return all that a process started and that runs still; empty where the system does not list them."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, task.read_text("ascii").split()):
+                found += [child, *descendants(child)]
+    return found

@@ -123,18 +123,11 @@ async def test_calls_run_side_by_side(served: Worker) -> None:
     await asyncio.wait([hung])
 
 
-@pytest.mark.parametrize("kind", ["stdio", "http"])
-async def test_after_the_end_no_task_and_no_program_is_left(kind: str) -> None:
-    async with nothing_left():
-        port = free_port()
-        with http_process(port) as process:
-            await listening(port)
-            async with worker(real("t") if kind == "stdio" else over_http("t", port)) as running:
-                assert await running.call("t__add", '{"a": 1, "b": 1}') == "2"
-                hung = asyncio.create_task(running.call("t__hang"))
-                await asyncio.sleep(0)
-            assert (await hung).startswith("Error: ")
-            process.kill()
+async def test_after_the_end_no_task_and_no_program_is_left() -> None:
+    async with nothing_left(), worker(bare("t")) as running:
+        hung = asyncio.create_task(running.call("t__hang"))
+        assert pid_of(await running.call("t__who"))
+    assert (await hung).startswith("Error: ")
 
 
 async def test_a_hung_call_ends_at_its_deadline_and_harms_no_other() -> None:
@@ -150,7 +143,9 @@ async def test_a_server_that_dies_in_a_call_is_started_again() -> None:
         assert await running.call("t__die") == (
             "Error: the MCP server t was lost during the call; it may or may not have happened"
         )
-        assert "about to die" in await lost(running)
+        said = await lost(running)
+        assert "its program ended with status 3" in said
+        assert "about to die" in said
         assert "t__who" in running.toolbox.names
         assert pid_of(await running.call("t__who")) != first
         assert gone(first)
@@ -161,6 +156,7 @@ async def test_a_server_that_hangs_is_killed_and_started_again(short_grace: None
         first = pid_of(await running.call("t__who"))
         assert await running.call("t__freeze") == "Error: no result after 0.3 s; the call was given up"
         assert "no answer for" in await lost(running)
+        await until(lambda: len(running.said(Event.MCP_SERVER_READY)) > 1)
         assert pid_of(await running.call("t__who")) != first
         assert gone(first)
 
@@ -203,7 +199,7 @@ async def test_a_server_over_http_is_found_when_it_comes_and_when_it_comes_back(
 ) -> None:
     monkeypatch.setattr(connection, "LONGEST_PAUSE_S", 0.2)
     port, more = free_port(), tmp_path / "more"
-    async with worker(over_http("t", port)) as running:
+    async with nothing_left(), worker(over_http("t", port)) as running:
         assert "t__add" not in running.toolbox.names
         assert running.said(Event.MCP_SERVER_LOST)
         with http_process(port) as process:
@@ -257,10 +253,25 @@ async def test_a_server_lives_in_the_group_of_the_worker_with_a_scrubbed_environ
     assert gone(who["pid"])
 
 
-async def test_a_deaf_server_is_killed(short_grace: None) -> None:
+async def test_a_deaf_server_is_killed_with_what_it_started(short_grace: None) -> None:
+    async with nothing_left():
+        async with worker(bare("t", "--deaf")) as running:
+            pid = pid_of(await running.call("t__who"))
+            started = program.descendants(pid)
+        assert len(started) == 1
+        assert gone(pid)
+        await until(lambda: gone(started[0]))
+
+
+async def test_the_death_of_a_server_is_noticed_though_what_it_started_holds_its_pipes(short_grace: None) -> None:
     async with worker(bare("t", "--deaf")) as running:
         pid = pid_of(await running.call("t__who"))
-    assert gone(pid)
+        (left_over,) = program.descendants(pid)
+        try:
+            assert (await running.call("t__die")).startswith("Error: the MCP server t was lost during the call")
+            assert pid_of(await running.call("t__who")) != pid
+        finally:
+            os.kill(left_over, signal.SIGKILL)
 
 
 async def test_a_stopped_server_does_not_keep_an_interrupted_call(short_grace: None) -> None:
