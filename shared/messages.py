@@ -148,6 +148,20 @@ class ClaimRef(msgspec.Struct, frozen=True):
     epoch: int
 
 
+class Summary(msgspec.Struct, frozen=True):
+    """What stands for the beginning of a session's transcript when a model is shown it.
+
+    ``covers`` is the position of the first transcript message it does not stand for, counted from 0; ``text`` is what a
+    model wrote, ``todo`` the todo list (JSON array) as it was then, ``asked`` what the user had asked in a turn
+    whose first steps it covers.
+    """
+
+    covers: int
+    text: str
+    todo: bytes = b"[]"
+    asked: str = ""
+
+
 class Claim(msgspec.Struct, frozen=True):
     """A session's pending messages, leased to one host.
 
@@ -172,8 +186,25 @@ class Conversation(msgspec.Struct, frozen=True):
     todo: bytes | None = None
 
 
+class Context(msgspec.Struct, frozen=True):
+    """What a turn has to know of its session: the end of the transcript, and a summary of what is before that.
+
+    ``first`` is the position of the first of ``messages``, or of the next message there will be; it is past
+    ``summary.covers`` where more lies between than was asked for.
+    """
+
+    version: int
+    first: int
+    messages: tuple[bytes, ...]
+    todo: bytes | None = None
+    summary: Summary | None = None
+
+
 class Ended(msgspec.Struct, frozen=True, tag=True):
-    """Outcome: the turn came to an end; ``text`` goes to the sender, ``messages`` join the history."""
+    """Outcome: the turn came to an end; ``text`` goes to the sender, ``messages`` join the history.
+
+    ``summary`` is the last one it made of its context, None for none.
+    """
 
     status: TurnStatus
     text: str
@@ -182,6 +213,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     usage: Usage = Usage()
     worker: str = ""
     error: str = ""
+    summary: Summary | None = None
 
 
 class Parked(msgspec.Struct, frozen=True, tag=True):

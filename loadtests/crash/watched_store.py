@@ -9,7 +9,7 @@ from loadtests.crash.kill_switch import KillSwitch
 from loadtests.crash.notes import Note, Notebook, finished_labels
 from loadtests.crash.plan import Boundary, Side
 from shared.journal import CallIntent, CallResult, JournalEntry
-from shared.messages import Arrival, Claim, ClaimRef, Dead, Ended, Outcome, Receipt, Reply, Step
+from shared.messages import Arrival, Claim, ClaimRef, Dead, Ended, Outcome, Receipt, Reply, Step, Summary
 from shared.store.port import Claims, Inbox, Outbox, Store
 
 
@@ -70,11 +70,11 @@ class WatchedClaims(Watched):
             self._watch.after(Boundary.CLAIM, claims[0].ref.session)
         return claims
 
-    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step]) -> None:
+    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step], summary: Summary | None = None) -> None:
         labels = finished_labels(message for step in steps for message in step.messages)
         facts = {"message": self._messages[ref], "labels": labels}
         self._watch.before(Boundary.CHECKPOINT, ref.session, **facts)
-        await self._inner.checkpoint(ref, steps)
+        await self._inner.checkpoint(ref, steps, summary)
         self._watch.after(Boundary.CHECKPOINT, ref.session, **facts)
 
     async def journal(self, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:

@@ -16,6 +16,7 @@ from shared.messages import (
     Arrival,
     Claim,
     ClaimRef,
+    Context,
     Conversation,
     DeadLetter,
     MessageTrace,
@@ -24,6 +25,7 @@ from shared.messages import (
     Reply,
     SessionSummary,
     Step,
+    Summary,
 )
 
 
@@ -81,8 +83,11 @@ class Claims(Protocol):
     async def adopt(self, host: str) -> int:
         """End the leases of every other host at once, for an engine that only one host can open; count them."""
 
-    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step]) -> None:
-        """Append finished steps to the claim's turn; the journal of a finished step goes."""
+    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step], summary: Summary | None = None) -> None:
+        """Append finished steps to the claim's turn; the journal of a finished step goes.
+
+        ``summary`` was made after these steps; it holds from now on, unless the message ends as a dead letter.
+        """
 
     async def journal(self, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:
         """Append to the side-effect journal of the claim's open step: its opening, then its calls' intents and results.
@@ -92,7 +97,7 @@ class Claims(Protocol):
         """
 
     async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
-        """End the claim in one transaction: history, todo, inbox state, outbox rows; checkpoints and journal go."""
+        """End the claim in one transaction: history, todo, summary, inbox state, outbox rows; the rest goes."""
 
 
 class Outbox(Protocol):
@@ -132,9 +137,17 @@ class Sessions(Protocol):
     async def conversation(self, key: str, last: int | None = None) -> Conversation:
         """Return a session's history, at most its ``last`` messages, and its todo list; empty for a new session."""
 
+    async def context(self, key: str, last: int, limit_bytes: int) -> Context:
+        """Return what a turn has to know: the latest summary, and what is behind it, at most ``last`` messages.
+
+        Of those the newest that fit into ``limit_bytes``, one at the least. A summary goes with the messages it was
+        made of, whoever removes them; the one before it holds again.
+        """
+
     async def rewrite(self, key: str, conversation: Conversation) -> int:
         """Replace the history and todo of a session that is not claimed, if its version is still the one given.
 
+        A conversation without a list empties the one the session has: none that its history shows comes back.
         Returns the new version. Raises NotFound, and StaleClaim when the session is claimed or has moved on.
         """
 

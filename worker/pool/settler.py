@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
 from shared.journal import JournalEntry
-from shared.messages import ClaimRef, Dead, Ended, Outcome, Step
+from shared.messages import ClaimRef, Dead, Ended, Outcome, Step, Summary
 from shared.store.port import Store
 from worker.pool.store_watch import StoreWatch
 
@@ -27,12 +27,13 @@ class Due:
     """What is still to be written of one claim; the journal is that of the step behind the last of ``steps``."""
 
     steps: list[Step] = field(default_factory=list)
+    summary: Summary | None = None
     journal: list[tuple[JournalEntry, OnKept | None]] = field(default_factory=list)
     outcome: Outcome | None = None
 
     @property
     def is_nothing(self) -> bool:
-        return not (self.steps or self.journal or self.outcome)
+        return not (self.steps or self.summary or self.journal or self.outcome)
 
     @property
     def is_over(self) -> bool:
@@ -61,6 +62,10 @@ class Settler:
         due = self._add(ref)
         due.steps.append(step)
         due.journal = []
+
+    def summarize(self, ref: ClaimRef, summary: Summary) -> None:
+        """Write the summary that was made after the steps given so far, soon."""
+        self._add(ref).summary = summary
 
     def journal(self, ref: ClaimRef, entry: JournalEntry, on_kept: OnKept | None = None) -> None:
         """Write an entry of the journal, soon; ``on_kept`` is called on the loop once it is committed."""
@@ -112,10 +117,11 @@ class Settler:
 
     async def _write(self, ref: ClaimRef, due: Due) -> Outcome | None:
         """Write one thing of what is due; return the outcome once that is written."""
-        if due.steps and not due.is_over:
-            steps = tuple(due.steps)
-            await self._store.claims.checkpoint(ref, steps)
+        if (due.steps or due.summary) and not due.is_over:
+            steps, summary = tuple(due.steps), due.summary
+            await self._store.claims.checkpoint(ref, steps, summary)
             del due.steps[: len(steps)]
+            due.summary = None if due.summary is summary else due.summary
             return None
         if due.journal and not due.is_over:
             await self._write_journal(ref, due.journal)

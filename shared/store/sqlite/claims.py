@@ -16,10 +16,11 @@ from shared.messages import (
     ReplyStatus,
     Retry,
     Step,
+    Summary,
     TurnStatus,
 )
 from shared.store.sqlite.ledger import Ledger
-from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, sessions
+from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, sessions, summaries
 from shared.store.sqlite.writer import Writer
 
 
@@ -45,9 +46,9 @@ class SqliteClaims:
         """End the leases of every other host at once; count them."""
         return await self._writer.run(_adopt, host)
 
-    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step]) -> None:
-        """Append finished steps to the claim's turn. Raises StaleClaim."""
-        await self._writer.run(_checkpoint, ref, tuple(steps))
+    async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step], summary: Summary | None = None) -> None:
+        """Append finished steps to the claim's turn, and keep the summary made after them. Raises StaleClaim."""
+        await self._writer.run(_checkpoint, ref, tuple(steps), summary)
 
     async def journal(self, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:
         """Append to the side-effect journal of the claim's open step. Raises StaleClaim."""
@@ -92,10 +93,12 @@ def _adopt(ledger: Ledger, host: str) -> int:
     return len(foreign)
 
 
-def _checkpoint(ledger: Ledger, ref: ClaimRef, steps: Sequence[Step]) -> None:
+def _checkpoint(ledger: Ledger, ref: ClaimRef, steps: Sequence[Step], summary: Summary | None) -> None:
     sessions.fence(ledger, ref)
     checkpoints.add(ledger, ref.session, steps)
     journal.finish(ledger, ref.session, steps)
+    if summary is not None:
+        summaries.add(ledger, ref.session, summary)
 
 
 def _journal(ledger: Ledger, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:
@@ -119,6 +122,8 @@ def _settle(ledger: Ledger, ref: ClaimRef, outcome: Outcome) -> None:
 
 
 def _end(ledger: Ledger, ref: ClaimRef, head: int, ended: Ended) -> None:
+    if ended.summary is not None:
+        summaries.add(ledger, ref.session, ended.summary)
     if ended.messages:
         history.append(ledger, ref.session, ended.messages)
     if ended.todo is not None:
@@ -132,6 +137,7 @@ def _end(ledger: Ledger, ref: ClaimRef, head: int, ended: Ended) -> None:
 
 
 def _bury(ledger: Ledger, ref: ClaimRef, head: int, dead: Dead) -> None:
+    summaries.remove_unsettled(ledger, ref.session)
     answered = inbox.bury(ledger, ref.session, head, dead.attempts, dead.error, dead.stacks)
     _answer(ledger, ref.session, head, answered, dead.text, ReplyStatus.FAILED)
     _go_on(ledger, ref.session)

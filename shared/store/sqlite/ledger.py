@@ -6,7 +6,8 @@ that leases, delays and dedupe times keep their length. What has an order has it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import apsw
@@ -70,6 +71,15 @@ class Ledger:
     def all(self, sql: str, values: Row = ()) -> list[Row]:
         """Return all rows."""
         return self.db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def rows(self, sql: str, values: Row = ()) -> Iterator[Iterator[Row]]:
+        """Give the rows one by one, for who may not need all of them."""
+        cursor = self.db.execute(sql, values)
+        try:
+            yield cursor
+        finally:
+            cursor.close()
 
     def run(self, sql: str, values: Row = ()) -> int:
         """Execute a statement and return how many rows it changed."""

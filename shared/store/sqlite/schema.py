@@ -173,8 +173,26 @@ CREATE TABLE tool_calls (
 ) STRICT, WITHOUT ROWID;
 """
 
+VERSION_4 = """
+-- What a model is shown instead of the beginning of a transcript: of the messages before position ``covers``, made when
+-- ``settled`` of them were in the history.
+CREATE TABLE summaries (
+  session_key TEXT NOT NULL,
+  covers INTEGER NOT NULL,
+  settled INTEGER NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (session_key, covers)
+) STRICT, WITHOUT ROWID;
+
+-- A summary goes with the messages it was made of, whoever takes them back: it tells of them, and of the turn after.
+CREATE TRIGGER summaries_follow AFTER DELETE ON history BEGIN
+  DELETE FROM summaries
+  WHERE session_key = OLD.session_key AND (covers > OLD.position OR settled >= OLD.position);
+END;
+"""
+
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3)
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

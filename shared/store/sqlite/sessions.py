@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from shared.messages import Conversation, SessionSummary
+from shared.messages import Context, Conversation, SessionSummary
 from shared.store.sqlite.ledger import Ledger, Row
-from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, pairings, sessions
+from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, pairings, sessions, summaries
 from shared.store.sqlite.writer import Writer
+
+#: the todo list of a session that had one and has none any more
+NO_ITEMS = b"[]"
 
 
 class SqliteSessions:
@@ -25,6 +28,10 @@ class SqliteSessions:
     async def conversation(self, key: str, last: int | None = None) -> Conversation:
         """Return a session's history, at most its ``last`` messages, and its todo list; empty for a new session."""
         return await self._writer.run(_conversation, key, last)
+
+    async def context(self, key: str, last: int, limit_bytes: int) -> Context:
+        """Return what a turn has to know of a session: the latest summary, and the newest messages behind it."""
+        return await self._writer.run(_context, key, last, limit_bytes)
 
     async def rewrite(self, key: str, conversation: Conversation) -> int:
         """Replace the history and todo of a session that is not claimed. Raises NotFound, StaleClaim."""
@@ -73,18 +80,27 @@ def _conversation(ledger: Ledger, key: str, last: int | None) -> Conversation:
     return Conversation(sessions.version(ledger, key), messages, history.read_todo(ledger, key))
 
 
+def _context(ledger: Ledger, key: str, last: int, limit_bytes: int) -> Context:
+    summary = summaries.read(ledger, key)
+    first, messages = history.read_end(ledger, key, summary.covers if summary else 0, last, limit_bytes)
+    return Context(sessions.version(ledger, key), first, messages, history.read_todo(ledger, key), summary)
+
+
 def _rewrite(ledger: Ledger, key: str, conversation: Conversation) -> int:
     version = sessions.move_on(ledger, key, conversation.version)
+    had_list = history.read_todo(ledger, key) is not None
+    summaries.remove(ledger, key)
     history.remove(ledger, key)
     history.append(ledger, key, conversation.messages)
-    if conversation.todo is not None:
-        history.write_todo(ledger, key, conversation.todo)
+    if had_list or conversation.todo is not None:
+        history.write_todo(ledger, key, conversation.todo or NO_ITEMS)
     return version
 
 
 def _delete(ledger: Ledger, key: str) -> None:
     sessions.remove(ledger, key)
     inbox.remove_all(ledger, key)
+    summaries.remove(ledger, key)
     history.remove(ledger, key)
     checkpoints.remove(ledger, key)
     journal.remove(ledger, key)

@@ -47,9 +47,21 @@ class TestSessions:
     async def test_a_rewrite_replaces_history_and_todo(self, bench: Bench, store: Store) -> None:
         await bench.answer("hello", messages=(b"1", b"2"), todo=b"[1]")
         before = await store.sessions.conversation(SESSION)
-        version = await store.sessions.rewrite(SESSION, Conversation(before.version, (b"9",), None))
-        assert await store.sessions.conversation(SESSION) == Conversation(version, (b"9",), None)
+        version = await store.sessions.rewrite(SESSION, Conversation(before.version, (b"9",), b"[9]"))
+        assert await store.sessions.conversation(SESSION) == Conversation(version, (b"9",), b"[9]")
         assert version != before.version
+
+    async def test_a_rewrite_without_a_list_empties_it_and_gives_none_to_who_had_none(
+        self, bench: Bench, store: Store
+    ) -> None:
+        await bench.answer("hello", messages=(b"1",), todo=b"[1]")
+        before = await store.sessions.conversation(SESSION)
+        await store.sessions.rewrite(SESSION, Conversation(before.version, (b"old list",), None))
+        assert (await store.sessions.conversation(SESSION)).todo == b"[]"
+        await bench.answer("hello", "a:b:d", messages=(b"1",))
+        bare = await store.sessions.conversation("a:b:d")
+        await store.sessions.rewrite("a:b:d", Conversation(bare.version, (b"9",), None))
+        assert (await store.sessions.conversation("a:b:d")).todo is None
 
     async def test_a_rewrite_of_an_outdated_version_is_refused(self, bench: Bench, store: Store) -> None:
         await bench.answer("hello", messages=(b"1",))

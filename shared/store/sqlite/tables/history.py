@@ -12,6 +12,10 @@ NEXT_POSITION = "SELECT coalesce(max(position) + 1, 0) FROM history WHERE sessio
 ADD = "INSERT INTO history (session_key, position, message) VALUES (?, ?, ?)"
 # Read the end of a transcript, last message first; a negative limit reads all of it.
 READ_BACK = "SELECT message FROM history WHERE session_key = ? ORDER BY position DESC LIMIT ?"
+# Read the end of a transcript from a position on, last message first.
+READ_END = """
+SELECT position, message FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?
+"""
 # Remove a transcript.
 REMOVE = "DELETE FROM history WHERE session_key = ?"
 # Write a todo list.
@@ -32,6 +36,24 @@ def read(ledger: Ledger, session: str, last: int | None) -> tuple[bytes, ...]:
     """Return a session's transcript, at most its ``last`` messages, oldest first."""
     rows = ledger.all(READ_BACK, (session, -1 if last is None else max(last, 0)))
     return tuple(message for (message,) in reversed(rows))
+
+
+def read_end(ledger: Ledger, session: str, start: int, last: int, limit_bytes: int) -> tuple[int, tuple[bytes, ...]]:
+    """Return the newest messages from ``start`` on, oldest first, behind the position of the first of them.
+
+    They are ``last`` at most, and as many as fit into ``limit_bytes``, one at the least; where there are none it is the
+    position of the next message to come.
+    """
+    found: list[bytes] = []
+    first, size = int(ledger.only(NEXT_POSITION, (session,))[0]), 0
+    with ledger.rows(READ_END, (session, start, max(last, 0))) as rows:
+        for position, message in rows:
+            size += len(message)
+            if found and size > limit_bytes:
+                break
+            found.append(message)
+            first = position
+    return first, tuple(reversed(found))
 
 
 def write_todo(ledger: Ledger, session: str, todo: bytes) -> None:
