@@ -93,7 +93,11 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """One waiting message inside a claim; ``seq`` orders a session's messages, ``attempts`` counts past executions."""
+    """One waiting message inside a claim.
+
+    ``seq`` orders a session's messages; ``attempts`` counts the past executions that ended by its own fault, ``lost``
+    those that ended with their worker or host and nobody proven guilty.
+    """
 
     id: str
     seq: int
@@ -103,6 +107,7 @@ class Pending(msgspec.Struct, frozen=True):
     attempts: int = 0
     suspect: bool = False
     traceparent: str = ""
+    lost: int = 0
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -221,12 +226,16 @@ class Parked(msgspec.Struct, frozen=True, tag=True):
 
 
 class Retry(msgspec.Struct, frozen=True, tag=True):
-    """Outcome: the execution was lost; the session is claimable again after ``delay_s`` seconds."""
+    """Outcome: the execution was lost; the session is claimable again after ``delay_s`` seconds.
+
+    ``attempts`` and ``lost`` are the message's from now on; a ``suspect`` is claimed for a worker of its own.
+    """
 
     delay_s: float
     attempts: int
     suspect: bool
     error: str
+    lost: int = 0
 
 
 class Dead(msgspec.Struct, frozen=True, tag=True):

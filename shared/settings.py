@@ -32,8 +32,8 @@ KNOWN_NAMES = frozenset(
     "GATEHOUSE_" + name
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
-        "HEARTBEAT_TIMEOUT WORKER_MEMORY MAX_ATTEMPTS WHEN_BUSY TODO_CACHE_SIZE TODO_CACHE_TTL LOG_FLUSH_INTERVAL "
-        "INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG API_KEYS ALLOW"
+        "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY TODO_CACHE_SIZE TODO_CACHE_TTL "
+        "LOG_FLUSH_INTERVAL INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG API_KEYS ALLOW"
     ).split()
 )
 
@@ -86,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True):
     kill_grace_s: float
     heartbeat_timeout_s: float
     worker_memory_mib: int
+    worker_turns: int
     max_attempts: int
     when_busy: str
     todo_cache_size: int
@@ -178,6 +179,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         kill_grace_s=reader.seconds("GATEHOUSE_KILL_GRACE", 5),
         heartbeat_timeout_s=reader.seconds("GATEHOUSE_HEARTBEAT_TIMEOUT", 5, least=0.5),
         worker_memory_mib=reader.integer("GATEHOUSE_WORKER_MEMORY", 1024, 64, 1_048_576),
+        worker_turns=reader.integer("GATEHOUSE_WORKER_TURNS", 5000, 1, 1_000_000_000),
         max_attempts=reader.integer("GATEHOUSE_MAX_ATTEMPTS", 3, 1, 100),
         when_busy=reader.choice("GATEHOUSE_WHEN_BUSY", "enqueue", ("enqueue", "interrupt", "steer", "reject")),
         todo_cache_size=reader.integer("GATEHOUSE_TODO_CACHE_SIZE", 10_000, 1, 10_000_000),

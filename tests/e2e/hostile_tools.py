@@ -43,6 +43,13 @@ def hold_the_gil() -> str:
 
 
 @tool
+def rest(seconds: float) -> str:
+    """Sleep for a while in a thread."""
+    time.sleep(seconds)
+    return "rested"
+
+
+@tool
 def die() -> str:
     """End the whole worker at once."""
     os._exit(7)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from shared.journal import CallResult, StepOpening
+from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Ended, Step, TurnStatus
 from worker.channel import RunTurn
 from worker.pool.process import WorkerProcess
@@ -24,7 +24,8 @@ class ActiveTurn:
     ``number`` names it to the worker; ``worker`` is where it runs, None while it waits; ``steps`` are all finished
     ones, those of earlier attempts first; ``open_step`` is what is known of the one it is in the middle of;
     ``todo`` is the session's list as the turn has left it so far, None if it has not touched it;
-    ``interrupted_mono`` is when its sender stopped it, ``overdue`` that its timeout and grace are over.
+    ``interrupted_mono`` is when its sender stopped it, ``overdue`` that it goes on though it heard that its time is
+    over; ``calls`` are the tool calls in progress.
     """
 
     number: int
@@ -38,6 +39,7 @@ class ActiveTurn:
     interrupted_mono: float | None = None
     overdue: bool = False
     tool: str = ""
+    calls: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.steps = list(self.claim.steps)
@@ -65,6 +67,7 @@ class ActiveTurn:
         """Note that it runs in this worker now; return the frame that says so."""
         self.worker = worker
         self.started_at, self.started_mono = time.time(), time.monotonic()
+        self.calls.clear()
         return RunTurn(
             turn=self.number,
             session=self.session,
@@ -84,8 +87,14 @@ class ActiveTurn:
         """Note that a step has begun."""
         self.open_step = Step(opening.step, opening.messages, None, opening.usage)
 
+    def start_call(self, intent: CallIntent) -> None:
+        """Note that a tool call begins."""
+        self.tool = intent.name
+        self.calls.add(intent.call_id)
+
     def take_result(self, result: CallResult) -> None:
         """Note what a tool call of the open step gave."""
+        self.calls.discard(result.call_id)
         step = self.open_step
         if step is not None and step.number == result.step:
             todo = step.todo if result.todo is None else result.todo
@@ -96,6 +105,7 @@ class ActiveTurn:
         self.steps.append(step)
         self.open_step = None
         self.tool = ""
+        self.calls.clear()
 
     def whole(self, last: Ended, worker: str) -> Ended:
         """Return the outcome of all steps together, given that of the last one."""
@@ -115,7 +125,17 @@ class ActiveTurn:
         """Return what the verdict on its worker's death has to know."""
         interrupted = self.interrupted_mono is not None
         begun = (self.open_step,) if self.open_step else ()
-        return RanTurn(self.number, self.attempts, (*self.steps, *begun), interrupted, self.overdue)
+        message = self.claim.messages[0]
+        return RanTurn(
+            self.number,
+            self.attempts,
+            (*self.steps, *begun),
+            interrupted=interrupted,
+            overdue=self.overdue,
+            calling=bool(self.calls),
+            suspect=message.suspect,
+            lost=message.lost,
+        )
 
     def row(self) -> TurnRow:
         """Return how it looks from outside."""

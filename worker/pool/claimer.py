@@ -30,7 +30,7 @@ BATCH = 64
 class Claimer:
     """Owns the claim loop and the renewals of one host.
 
-    ``room`` tells how many more turns fit, ``wants_suspect`` whether one suspect may run now; ``on_claim`` gets each
+    ``room`` tells how many more turns fit, ``suspect_room`` how many more suspects; ``on_claim`` gets each
     claim; ``held`` lists the claims to keep; ``on_lost`` is told of each that is not this host's any more. ``clock``
     is the store's, in unix seconds: it may jump where the monotonic one does not, and leases end by it.
     """
@@ -43,7 +43,7 @@ class Claimer:
         host: str,
         *,
         room: Callable[[], int],
-        wants_suspect: Callable[[], bool],
+        suspect_room: Callable[[], int],
         on_claim: Callable[[Claim], None],
         held: Callable[[], list[ClaimRef]],
         on_lost: Callable[[ClaimRef], None],
@@ -54,7 +54,7 @@ class Claimer:
         self._watch = watch
         self._host = host
         self._room = room
-        self._wants_suspect = wants_suspect
+        self._suspect_room = suspect_room
         self._on_claim = on_claim
         self._held = held
         self._on_lost = on_lost
@@ -113,7 +113,7 @@ class Claimer:
         """Take what there is room for, then wait until it is worth looking again."""
         self._wake.clear()
         await self._renew_if_due()
-        taken = await self._take_suspect()
+        taken = await self._take_suspects()
         room = self._room()
         if room > 0:
             taken += await self._take(min(room, BATCH))
@@ -139,10 +139,11 @@ class Claimer:
             self._on_claim(claim)
         return len(claims)
 
-    async def _take_suspect(self) -> int:
-        if time.monotonic() < self._suspects_after_mono or not self._wants_suspect():
+    async def _take_suspects(self) -> int:
+        room = self._suspect_room()
+        if time.monotonic() < self._suspects_after_mono or room <= 0:
             return 0
-        taken = await self._take(1, suspects=True)
+        taken = await self._take(room, suspects=True)
         if not taken:
             self._suspects_after_mono = time.monotonic() + POLL_S
         return taken

@@ -107,6 +107,14 @@ class Dispatcher:
             return []
         return [self._assign(waiting, slot)]
 
+    def refuse(self, assignment: Assignment) -> None:
+        """Take back a turn whose slot cannot run it: it waits, before all others, and the slot takes nothing new."""
+        self.pause(assignment.slot)
+        if load := self._loads.get(assignment.slot):
+            load.running.pop(assignment.turn, None)
+        self._backlog[assignment.turn] = Waiting(assignment.turn, assignment.session)
+        self._backlog.move_to_end(assignment.turn, last=False)
+
     def finish(self, turn: int) -> list[Assignment]:
         """Forget a turn, running or waiting; return what can run in its place."""
         self._withdraw(turn)

@@ -68,6 +68,13 @@ class Nursery:
             self._starts.add(task)
             task.add_done_callback(self._start_over)
 
+    def take_spare(self) -> WorkerProcess | None:
+        """Take the spare that has been ready longest; None if there is none."""
+        spare = next((spare for spare in self.spares if spare.usable), None)
+        if spare is not None:
+            self.spares.remove(spare)
+        return spare
+
     def count_failure(self) -> None:
         """Count a start as failed, so that the next one waits longer."""
         self._failures += 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from shared.errors import FrameTooLarge
 from shared.events import Event, Events, Field
-from shared.messages import Claim, Ended, Outcome, Parked, Retry, TurnStatus
+from shared.messages import Claim, Dead, Ended, Outcome, Parked, Retry, TurnStatus
 from shared.settings import Settings
 from shared.store.port import Store
 from worker.channel import (
@@ -43,7 +43,7 @@ from worker.pool.store_watch import StoreWatch
 from worker.pool.supervisor import Supervisor
 from worker.pool.table import worker_table
 from worker.pool.turns import Turns
-from worker.pool.verdict import INTERRUPTED_TEXT, Cause, Death, judge
+from worker.pool.verdict import INTERRUPTED_TEXT, Cause, Death, given_up_text, judge
 from worker.pool.watchman import Limits, Watchman
 from worker.pool.worker_config import worker_config
 
@@ -67,7 +67,7 @@ class Pool:
         self._dispatcher = Dispatcher()
         self._supervisor = Supervisor(settings.workers, settings.spares, worker_config(settings), events, self)
         self._log_audit = LogAudit(store, events, worker_config(settings))
-        self._quarantine = Quarantine(self._supervisor, settings.workers)
+        self._quarantine = Quarantine(self._supervisor, first=settings.workers)
         self._renewal = Renewal(self._supervisor, events, self._replace)
         self._turns = Turns(store, events, watch, listener, on_left=self._left, on_settled=self._settled)
         self._claimer = Claimer(
@@ -76,18 +76,18 @@ class Pool:
             watch,
             host,
             room=lambda: self._dispatcher.room,
-            wants_suspect=lambda: self._quarantine.is_free,
+            suspect_room=lambda: self._quarantine.room,
             on_claim=self._begin,
             held=lambda: self._turns.held,
             on_lost=self._turns.lose,
         )
         self._watchman = Watchman(
             Limits.of(settings),
-            lambda: self._supervisor.workers,
+            lambda: self._supervisor.everybody,
             lambda: self._turns,
             on_hung=self._hung,
             on_worn=self._replace,
-            on_look=self._quarantine.close_if_idle,
+            on_look=self._quarantine.close_idle,
         )
 
     @property
@@ -190,8 +190,8 @@ class Pool:
     def worker_placed(self, worker: WorkerProcess) -> None:
         """Give a worker that took its slot what waits for it (called by the supervisor)."""
         self._ready.set()
-        if worker.n == self._quarantine.n:
-            if suspect := self._quarantine.placed(worker):
+        if worker.n is not None and worker.n in self._quarantine:
+            if suspect := self._quarantine.placed(worker.n, worker):
                 self._run(suspect, worker)
         elif worker.n is not None:
             self._run_all(self._dispatcher.add_slot(worker.n, self._settings.turns_per_worker))
@@ -231,7 +231,11 @@ class Pool:
 
     def _begin(self, claim: Claim) -> None:
         turn = self._turns.begin(claim)
-        if not claim.messages[0].suspect:
+        attempts = turn.attempts
+        if attempts >= self._settings.max_attempts:
+            # a host died under it as often as it may, so it never came to a verdict
+            self._turns.end(turn, Dead(attempts, "its host died under it", given_up_text(attempts)))
+        elif not claim.messages[0].suspect:
             self._run_all(self._dispatcher.add(turn.number, turn.session))
         elif worker := self._quarantine.admit(turn):
             self._run(turn, worker)
@@ -240,8 +244,13 @@ class Pool:
         for assignment in assignments:
             turn = self._turns.get(assignment.turn)
             worker = self._supervisor.slots.get(assignment.slot)
-            if turn is not None and worker is not None:
+            if turn is None:
+                continue
+            if worker is not None and worker.usable:
                 self._run(turn, worker)
+            else:
+                # it is gone, or about to be: whoever takes its slot runs the turn
+                self._dispatcher.refuse(assignment)
 
     def _run(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
         if not self._send(turn, worker, turn.begin(worker, self._settings.turn_timeout_s)):

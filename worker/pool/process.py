@@ -13,9 +13,9 @@ from typing import Protocol
 
 import msgspec
 
-from shared.errors import ChannelClosed
+from shared.errors import ChannelClosed, ChannelError
 from worker.channel import Channel, Drained, Ready, Report, ToPool, ToWorker, open_channel
-from worker.pool.process_watch import ProcessWatch
+from worker.pool.process_watch import ProcessWatch, alive, process_state
 from worker.pool.snapshot import WorkerState
 from worker.pool.verdict import Cause, Death
 from worker.shared_page import SharedPage
@@ -26,6 +26,10 @@ STACKS_WAIT_S = 0.25
 STACKS_LOOK_S = 0.01
 #: the most of a stack dump that is read, in bytes
 STACKS_LIMIT_BYTES = 256 * 1024
+#: a loop that had not beaten for so long when its process ended was held up, in seconds
+HELD_UP_S = 0.5
+#: the exit code the process library makes up when the fork server is gone and cannot tell it
+UNTOLD_EXIT_CODE = 255
 #: how long the last frames and the exit code of an ended process are waited for, in seconds
 LAST_WORDS_S = 0.25
 
@@ -47,9 +51,13 @@ class Forked(Protocol):
 
 
 class Spawned(msgspec.Struct, frozen=True):
-    """What a start gives the parent: the process, its end of the socket, the shared page and the stacks' file."""
+    """What a start gives the parent: the process, its end of the socket, the shared page and the stacks' file.
+
+    ``server_pid`` is the fork server it came from.
+    """
 
     process: Forked
+    server_pid: int
     sock: socket.socket
     page: SharedPage
     stacks_fd: int
@@ -70,6 +78,7 @@ class WorkerProcess:
         on_end: Callable[[WorkerProcess], None],
     ) -> None:
         self._process = spawned.process
+        self._server_pid = spawned.server_pid
         self._released = False
         self._exit_code: int | None = None
         self._sock = spawned.sock
@@ -94,6 +103,7 @@ class WorkerProcess:
         self.expected = False
         self.death: Death | None = None
         self.drained_mono: float | None = None
+        self._silent_s = 0.0
         self.watch = ProcessWatch(self.pid, self._process_ended)
 
     @property
@@ -104,7 +114,7 @@ class WorkerProcess:
     @property
     def usable(self) -> bool:
         """Tell whether turns can be sent: ready, not on its way out."""
-        return self.ready is not None and self.death is None and not self.gone.is_set()
+        return self.ready is not None and self.death is None and not self.watch.ended
 
     @property
     def full(self) -> bool:
@@ -115,6 +125,18 @@ class WorkerProcess:
     def exit_code(self) -> int | None:
         """The exit code as the process library tells it, negative for a signal; None while unknown."""
         return self._exit_code if self._released else self._process.exitcode
+
+    @property
+    def killed_from_outside(self) -> bool:
+        """Tell whether it was ended by a SIGKILL that was not ours, or with its fork server."""
+        if self.exit_code == UNTOLD_EXIT_CODE:
+            return not alive(self._server_pid)
+        return self.exit_code == -signal.SIGKILL and self.death is None
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether somebody stopped the process, with SIGSTOP or a debugger (Linux)."""
+        return process_state(self.pid) in {"T", "t"}
 
     @property
     def exit_text(self) -> str:
@@ -168,6 +190,18 @@ class WorkerProcess:
         self.expected = True
         self.watch.kill_group()
 
+    def how_it_ended(self) -> Death:
+        """Return why the process, which is gone, ended."""
+        if self.death is not None:
+            return self.death
+        if self.expected:
+            return Death(Cause.DRAINED, error=self.exit_text)
+        if self.killed_from_outside:
+            # whose code happened to run then is not to blame, unless it would not let go of the loop
+            culprit = self.page.running() if self._silent_s > HELD_UP_S else 0
+            return Death(Cause.KILLED, culprit, self.exit_text)
+        return Death(Cause.DIED, self.page.running(), self.exit_text)
+
     def release(self) -> None:
         """Give back what the parent holds of an ended process."""
         self._exit_code, self._released = self._process.exitcode, True
@@ -213,16 +247,20 @@ class WorkerProcess:
     def _channel_closed(self, reason: Exception | None) -> None:
         self._last_frame_read.set()
         if self.drained_mono is None and not self.watch.ended:
-            # a worker that cannot be talked to is of no use; the pause lets one that fails say why on its stderr
-            if reason is not None and self.death is None:
-                self.death = Death(Cause.DIED, error=str(reason))
+            # a worker that cannot be talked to is of no use; the pause lets one that fails say why on its stderr,
+            # and one whose process has ended already be known by how it did: a reset comes before those news
+            if isinstance(reason, ChannelError) and self.death is None:
+                self.death = Death(Cause.DIED, self.page.running(), str(reason))
             asyncio.get_running_loop().call_later(LAST_WORDS_S, self._kill_if_alive)
 
     def _kill_if_alive(self) -> None:
         if not self.watch.ended:
+            if self.death is None:
+                self.death = Death(Cause.DIED, self.page.running(), "the worker closed its channel")
             self.watch.kill_group()
 
     def _process_ended(self) -> None:
+        self._silent_s = self.page.beat_age_s()
         self.watch.kill_group()
         self._last_words = asyncio.get_running_loop().create_task(self._hear_last_words())
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 #: seconds between two looks where there is no pidfd
 POLL_S = 0.05
@@ -84,11 +85,18 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process of this pid exists."""
+    """Tell whether a process of this pid runs; one that ended and was not reaped yet does not (Linux)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    return process_state(pid) != "Z"
+
+
+def process_state(pid: int) -> str:
+    """Return the letter of a process's state as Linux tells it (Z: ended, T: stopped); empty if there is none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(")")[2].split()[0]
+    return ""

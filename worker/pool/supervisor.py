@@ -28,7 +28,7 @@ from worker.pool.fork_servers import ForkServers
 from worker.pool.nursery import Nursery
 from worker.pool.process import Spawned, WorkerProcess
 from worker.pool.snapshot import WorkerState
-from worker.pool.verdict import Cause, Death
+from worker.pool.verdict import Death
 from worker.shared_page import SharedPage, anonymous_file
 
 #: what the fork server imports before it forks; the last one freezes what it made
@@ -70,6 +70,7 @@ def spawn(entry: str, preload: Sequence[str] = PRELOAD) -> Spawned:
         arguments = (PassedFd(theirs.fileno()), PassedFd(page.fd), PassedFd(stacks_fd), entry)
         process = context.Process(target=child_main, args=arguments, name="gatehouse-worker")
         process.start()
+        server_pid = forkserver._forkserver._forkserver_pid or 0
     except BaseException:
         ours.close()
         page.close()
@@ -77,7 +78,7 @@ def spawn(entry: str, preload: Sequence[str] = PRELOAD) -> Spawned:
         raise
     finally:
         theirs.close()
-    return Spawned(process, ours, page, stacks_fd)
+    return Spawned(process, server_pid, ours, page, stacks_fd)
 
 
 def salvage_page(page: SharedPage, log_dir: Path, say: Say) -> int:
@@ -110,7 +111,7 @@ class Supervisor:
         self.slots: dict[int, WorkerProcess | None] = dict.fromkeys(range(slots))
         self.restarts = 0
         self._wanted_spares = spares
-        self._awaited_spares = 0
+        self._awaiting: set[WorkerProcess] = set()
         self._log_dir = Path(config.log_dir) if config.log_dir else None
         self._events = events
         self._audience = audience
@@ -132,13 +133,19 @@ class Supervisor:
     @property
     def spares(self) -> int:
         """Count the spares that are ready."""
-        return len(self._nursery.spares)
+        return sum(spare.usable for spare in self._nursery.spares)
 
     @property
     def workers(self) -> Iterator[WorkerProcess]:
         """Every worker that holds a slot or drains."""
         yield from (worker for worker in self.slots.values() if worker is not None)
         yield from self._leaving
+
+    @property
+    def everybody(self) -> Iterator[WorkerProcess]:
+        """Every worker that was ready once: those, and the spares."""
+        yield from self.workers
+        yield from self._nursery.spares
 
     def start(self) -> None:
         """Begin to fill the slots; returns at once."""
@@ -151,9 +158,10 @@ class Supervisor:
         if self._closing:
             return
         empty = [n for n, holder in self.slots.items() if holder is None]
-        while empty and self._nursery.spares:
-            self._place(self._nursery.spares.pop(0), empty.pop(0))
-        self._nursery.want(len(empty) + self._wanted_spares + self._awaited_spares)
+        while empty and (spare := self._nursery.take_spare()):
+            self._place(spare, empty.pop(0))
+        # one for all that are to be replaced: they are, one after the other
+        self._nursery.want(len(empty) + self._wanted_spares + bool(self._awaiting))
 
     def add_slot(self, n: int) -> None:
         """Have one more slot, filled like the others, on the loop's next round.
@@ -173,14 +181,15 @@ class Supervisor:
     def replace(self, worker: WorkerProcess) -> bool:
         """Let a worker drain and end, a spare in its slot; False while no spare is ready (one is then started)."""
         if worker.n is None or self.slots.get(worker.n) is not worker:
-            self._awaited_spares = 0
             return True
-        self._awaited_spares = 0 if self.spares else 1
         if self.spares:
+            self._awaiting.discard(worker)
             self.slots[worker.n] = None
             self._drain(worker)
+        else:
+            self._awaiting.add(worker)
         self.fill()
-        return self._awaited_spares == 0
+        return worker not in self._awaiting
 
     async def renew(self) -> list[WorkerProcess]:
         """Start every later worker from the code that lies on disk now; return those that hold a slot meanwhile."""
@@ -247,9 +256,7 @@ class Supervisor:
 
     def _process_ended(self, worker: WorkerProcess) -> None:
         """Tell the audience, fill the slot again, and write what the worker's log ring holds."""
-        death = worker.death or Death(
-            Cause.DRAINED if worker.expected else Cause.DIED, worker.page.running(), worker.exit_text
-        )
+        death = worker.how_it_ended()
         if not worker.expected and worker.ready is not None:
             self._count_loss(worker, death)
         if worker.n is not None:
@@ -258,6 +265,7 @@ class Supervisor:
                 self.slots[worker.n] = None
         self._nursery.forget(worker)
         self._leaving.discard(worker)
+        self._awaiting.discard(worker)
         burial = asyncio.get_running_loop().create_task(self._bury(worker))
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)

@@ -139,7 +139,7 @@ class Turns:
 
     def tool_started(self, turn: ActiveTurn, intent: CallIntent, on_kept: Callable[[], None] | None = None) -> None:
         """Note which tool runs, and journal the intent; ``on_kept`` is called once that is committed."""
-        turn.tool = intent.name
+        turn.start_call(intent)
         self._settler.journal(turn.ref, intent, on_kept)
         self._listener.tool_started(turn.message_id, turn.session, intent.name)
 

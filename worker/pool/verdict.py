@@ -1,7 +1,12 @@
 """What a worker's death means for the turns that ran in it; pure.
 
 A culprit is named when the heartbeat names the turn that ran, or when a turn ran alone: it alone uses an attempt, and
-its neighbours go on elsewhere as if their worker had drained. Where several ran and none is named, all are suspects.
+its neighbours go on elsewhere as if their worker had drained. Where several ran and none is named, those with a tool
+call in progress are suspects, for only a tool can do what the loop does not see; all are where none had one. The
+others go on at once, but not for ever: what was there too often is a suspect too. Who is only suspected uses no
+attempt; whose guilt is proven, by dying alone, pays for every execution that was lost under it before.
+
+SIGKILL from outside, by a person or for want of memory, proves nothing, unless a turn had held up the loop.
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ LONGEST_DELAY_S = 60.0
 class Cause(enum.StrEnum):
     """Why a worker ended."""
 
-    DIED = "died"  #: by itself, or by a signal that was not ours
+    DIED = "died"  #: by itself, or by a signal of its own making
+    KILLED = "killed"  #: by a SIGKILL that was not ours, or with its fork server
     HUNG = "hung"  #: its loop gave no heartbeat
     OVERRAN = "overran"  #: a turn did not end with its timeout and grace
     UNSTOPPED = "unstopped"  #: a turn did not end after an interrupt and the grace
@@ -42,8 +48,9 @@ class Death(msgspec.Struct, frozen=True):
 class RanTurn(msgspec.Struct, frozen=True):
     """What the verdict has to know of one turn that ran in the worker.
 
-    ``attempts`` counts past executions; ``steps`` are the finished ones, then what is known of the one it was in;
-    ``overdue`` says that it is past its timeout and grace, culprit or not.
+    ``attempts`` and ``lost`` count past executions, as in Pending; ``steps`` are the finished ones, then what is known
+    of the one it was in; ``overdue`` says that it was told to end and is past its grace, culprit or not; ``calling``
+    that a tool call was in progress; ``suspect`` that it ran in a worker of its own.
     """
 
     turn: int
@@ -51,17 +58,39 @@ class RanTurn(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()
     interrupted: bool = False
     overdue: bool = False
+    calling: bool = False
+    suspect: bool = False
+    lost: int = 0
 
 
 def judge(death: Death, turns: Sequence[RanTurn], max_attempts: int, worker: str = "") -> Mapping[int, Outcome]:
     """Return the outcome of each turn that was running in the worker when it ended."""
-    culprit = death.culprit or (turns[0].turn if len(turns) == 1 else 0)
-    named = any(ran.turn == culprit for ran in turns)
-    return {ran.turn: outcome(death, ran, max_attempts, worker, culprit if named else 0) for ran in turns}
+    culprit = proven(death, turns)
+    suspects = frozenset[int]() if culprit else suspected(death, turns, max_attempts)
+    return {
+        ran.turn: outcome(death, ran, max_attempts, worker, culprit=culprit, suspect=ran.turn in suspects)
+        for ran in turns
+    }
 
 
-def outcome(death: Death, ran: RanTurn, max_attempts: int, worker: str, culprit: int) -> Outcome:
-    """Return what becomes of one turn; ``culprit`` is 0 where no turn is to blame."""
+def proven(death: Death, turns: Sequence[RanTurn]) -> int:
+    """Return the turn that is to blame, 0 where that is not proven."""
+    if death.culprit:
+        return death.culprit if any(ran.turn == death.culprit for ran in turns) else 0
+    alone = len(turns) == 1 and (turns[0].suspect or death.cause is not Cause.KILLED)
+    return turns[0].turn if alone else 0
+
+
+def suspected(death: Death, turns: Sequence[RanTurn], max_attempts: int) -> frozenset[int]:
+    """Return the turns that have to run alone, where none is named."""
+    calling = [ran for ran in turns if ran.calling]
+    likely = [] if death.cause is Cause.KILLED else calling or turns
+    too_often = [ran for ran in turns if ran.lost + 1 >= max_attempts - ran.calling]
+    return frozenset(ran.turn for ran in (*likely, *too_often))
+
+
+def outcome(death: Death, ran: RanTurn, max_attempts: int, worker: str, *, culprit: int, suspect: bool) -> Outcome:
+    """Return what becomes of one turn; ``culprit`` is 0 where no turn is proven to be it."""
     if ran.interrupted:
         return cut_short(ran, TurnStatus.INTERRUPTED, INTERRUPTED_TEXT, death, worker)
     if ran.overdue:
@@ -74,10 +103,12 @@ def outcome(death: Death, ran: RanTurn, max_attempts: int, worker: str, culprit:
             return cut_short(ran, TurnStatus.TIMED_OUT, TIMED_OUT_TEXT, death, worker)
         case Cause.OVERRAN | Cause.UNSTOPPED:
             return Parked()
-        case Cause.DIED | Cause.HUNG if culprit in {0, ran.turn}:
-            return strike(ran, max_attempts, death, alone=culprit == ran.turn)
-        case Cause.DIED | Cause.HUNG:
+        case Cause.DIED | Cause.KILLED | Cause.HUNG if ran.turn == culprit:
+            return strike(ran, max_attempts, death)
+        case Cause.DIED | Cause.KILLED | Cause.HUNG if culprit:
             return Parked()
+        case Cause.DIED | Cause.KILLED | Cause.HUNG:
+            return Retry(0.0, ran.attempts, suspect=suspect, error=death.error, lost=ran.lost + 1)
 
 
 def cut_short(ran: RanTurn, status: TurnStatus, text: str, death: Death, worker: str) -> Ended:
@@ -98,16 +129,12 @@ def latest_todo(steps: Sequence[Step]) -> bytes | None:
     return next((step.todo for step in reversed(steps) if step.todo is not None), None)
 
 
-def strike(ran: RanTurn, max_attempts: int, death: Death, *, alone: bool) -> Outcome:
-    """Use one attempt: the turn runs again as a suspect, after a while if it was to blame, or is given up.
-
-    One that is only suspected is never given up: alone it shows what it is.
-    """
-    attempts = ran.attempts + 1
-    if alone and attempts >= max_attempts:
+def strike(ran: RanTurn, max_attempts: int, death: Death) -> Outcome:
+    """Use an attempt, and those that were lost before: the turn runs again alone after a while, or is given up."""
+    attempts = ran.attempts + ran.lost + 1
+    if attempts >= max_attempts:
         return Dead(attempts, death.error, given_up_text(attempts), death.stacks)
-    delay_s = min(2.0 ** (attempts - 1), LONGEST_DELAY_S) if alone else 0.0
-    return Retry(delay_s, attempts, suspect=True, error=death.error)
+    return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=True, error=death.error)
 
 
 def given_up_text(attempts: int) -> str:

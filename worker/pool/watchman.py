@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -18,9 +18,11 @@ from worker.pool.verdict import Cause, Death
 LOOK_S = 0.1
 #: a look that comes this late says that this process stood still: then nobody is judged for as long again
 LATE_S = 1.0
-#: turns after which a worker is replaced, so that nothing it leaks grows for ever
-TURNS_LIMIT = 5_000
 MIB = 1024 * 1024
+PAST = {
+    Cause.OVERRAN: "the turn went on past its timeout and grace",
+    Cause.UNSTOPPED: "the turn went on past its interrupt and grace",
+}
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -30,6 +32,7 @@ class Limits(msgspec.Struct, frozen=True):
     kill_grace_s: float
     heartbeat_timeout_s: float
     memory_bytes: int
+    turns: int
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -39,7 +42,51 @@ class Limits(msgspec.Struct, frozen=True):
             settings.kill_grace_s,
             settings.heartbeat_timeout_s,
             settings.worker_memory_mib * MIB,
+            settings.worker_turns,
         )
+
+
+class Pulse(msgspec.Struct, frozen=True):
+    """What a worker's shared page says: the turn whose code runs (0: none), and since when its loop is silent."""
+
+    running: int
+    beat_mono: float
+
+
+def ran_out(limits: Limits, turn: ActiveTurn, now: float) -> Cause | None:
+    """Return for what a turn's time and grace are over, None while they are not."""
+    if now - turn.started_mono > limits.turn_timeout_s + limits.kill_grace_s:
+        return Cause.OVERRAN
+    if turn.interrupted_mono is not None and now - turn.interrupted_mono > limits.kill_grace_s:
+        return Cause.UNSTOPPED
+    return None
+
+
+def heard(limits: Limits, turn: ActiveTurn, pulse: Pulse) -> bool:
+    """Tell whether a turn's end has reached it: the loop ran on for a while then, or it holds up the loop itself."""
+    told_mono = turn.started_mono + limits.turn_timeout_s
+    if turn.interrupted_mono is not None:
+        told_mono = min(told_mono, turn.interrupted_mono)
+    return pulse.running == turn.number or pulse.beat_mono > told_mono + limits.kill_grace_s / 2
+
+
+def sentence(limits: Limits, pulse: Pulse, turns: Sequence[ActiveTurn], now: float) -> Death | None:
+    """Return what a worker is to be killed for; None if it may live.
+
+    A turn that has heard that its time is over and goes on hangs. One that cannot hear it, because another holds up
+    the loop, is innocent: that one's own end, or the heartbeat's, ends the worker.
+    """
+    silent_s = now - pulse.beat_mono
+    if silent_s > limits.heartbeat_timeout_s:
+        return Death(Cause.HUNG, pulse.running, f"the worker gave no heartbeat for {silent_s:.1f} s")
+    over = [(cause, turn) for turn in turns if (cause := ran_out(limits, turn, now))]
+    for cause, turn in over:
+        if heard(limits, turn, pulse):
+            return Death(cause, turn.number, PAST[cause])
+    holder = next((turn for turn in turns if turn.number == pulse.running), None)
+    if over and (holder is None or any(cause is Cause.UNSTOPPED for cause, _ in over)):
+        return Death(Cause.HUNG, pulse.running, f"the worker's loop did not run for {silent_s:.1f} s")
+    return None
 
 
 class Watchman:
@@ -81,25 +128,22 @@ class Watchman:
             before = now
 
     def _look(self, now: float) -> None:
+        turns = list(self._turns())
         for worker in list(self._workers()):
             if worker.usable:
-                self._look_at(worker)
-        for turn in list(self._turns()):
-            if turn.worker is not None and turn.worker.usable:
-                turn.overdue = self._over_s(turn, now) > 0
-                self._look_at_turn(turn, turn.worker, now)
+                self._look_at(worker, [turn for turn in turns if turn.worker is worker], now)
         self._on_look()
 
-    def _look_at(self, worker: WorkerProcess) -> None:
-        silent_s = worker.page.beat_age_s()
-        if silent_s > self._limits.heartbeat_timeout_s:
-            error = f"the worker gave no heartbeat for {silent_s:.1f} s"
-            self._on_hung(worker, Death(Cause.HUNG, worker.page.running(), error))
+    def _look_at(self, worker: WorkerProcess, turns: Sequence[ActiveTurn], now: float) -> None:
+        pulse = Pulse(worker.page.running(), now - worker.page.beat_age_s())
+        for turn in turns:
+            turn.overdue = ran_out(self._limits, turn, now) is not None and heard(self._limits, turn, pulse)
+        if death := sentence(self._limits, pulse, turns, now):
+            if worker.stopped:
+                death = Death(Cause.KILLED, error="the worker was stopped from outside")
+            self._on_hung(worker, death)
         elif worker.state is WorkerState.READY and (reason := self._wear(worker)):
             self._on_worn(worker, reason)
-
-    def _over_s(self, turn: ActiveTurn, now: float) -> float:
-        return now - turn.started_mono - self._limits.turn_timeout_s - self._limits.kill_grace_s
 
     def _wear(self, worker: WorkerProcess) -> str:
         if not worker.turns_done:
@@ -110,12 +154,4 @@ class Watchman:
             return f"{report.leaked_threads} hung tool threads"
         if report.rss_bytes > self._limits.memory_bytes:
             return f"{report.rss_bytes // MIB} MiB of memory"
-        return f"{worker.turns_done} turns" if worker.turns_done >= TURNS_LIMIT else ""
-
-    def _look_at_turn(self, turn: ActiveTurn, worker: WorkerProcess, now: float) -> None:
-        if turn.overdue:
-            error = "the turn went on past its timeout and grace"
-            self._on_hung(worker, Death(Cause.OVERRAN, turn.number, error))
-        elif turn.interrupted_mono is not None and now - turn.interrupted_mono > self._limits.kill_grace_s:
-            error = "the turn went on past its interrupt and grace"
-            self._on_hung(worker, Death(Cause.UNSTOPPED, turn.number, error))
+        return f"{worker.turns_done} turns" if worker.turns_done >= self._limits.turns else ""

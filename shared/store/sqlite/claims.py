@@ -114,9 +114,9 @@ def _settle(ledger: Ledger, ref: ClaimRef, outcome: Outcome) -> None:
             _end(ledger, ref, head, outcome)
         case Parked():
             sessions.release(ledger, ref.session)
-        case Retry(delay_s, attempts, suspect, error):
-            inbox.retry(ledger, ref.session, head, attempts, suspect=suspect, error=error)
-            sessions.delay(ledger, ref.session, delay_s, suspect=suspect)
+        case Retry():
+            inbox.retry(ledger, ref.session, head, outcome)
+            sessions.delay(ledger, ref.session, outcome.delay_s, suspect=outcome.suspect)
         case Dead():
             _bury(ledger, ref, head, outcome)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from shared.messages import ClaimRef, Parked, Retry
@@ -116,7 +117,7 @@ class TestLeases:
         bench.clock.now += 2
         again = await bench.claim_one("other")
         assert again.ref.epoch > lost.ref.epoch
-        assert again.messages[0] == lost.messages[0]
+        assert again.messages[0] == msgspec.structs.replace(lost.messages[0], lost=1)
 
     async def test_a_renewed_lease_does_not_end(self, bench: Bench, store: Store) -> None:
         claim = await bench.accept_and_claim()
@@ -189,8 +190,17 @@ class TestLostHosts:
         await store.claims.settle((await bench.accept_and_claim()).ref, Retry(0, 1, suspect=True, error="died"))
         for attempts in (1, 2, 3):
             claim = await bench.claim_one(f"host-{attempts}", suspects=True)
-            assert claim.messages[0].attempts == attempts
+            assert (claim.messages[0].attempts, claim.messages[0].lost) == (attempts, 0)
             await store.claims.adopt("nobody")
+
+    async def test_what_a_dead_worker_cost_is_kept_with_the_message(self, bench: Bench, store: Store) -> None:
+        claim = await bench.accept_and_claim()
+        await store.claims.settle(claim.ref, Retry(0, 0, suspect=False, error="killed", lost=1))
+        again = await bench.claim_one()
+        assert (again.messages[0].attempts, again.messages[0].lost) == (0, 1)
+        await store.claims.settle(again.ref, Retry(0, 2, suspect=True, error="died"))
+        message = (await bench.claim_one(suspects=True)).messages[0]
+        assert (message.attempts, message.lost) == (2, 0)
 
     async def test_only_the_head_of_a_session_is_counted(self, bench: Bench, store: Store) -> None:
         await bench.accept()

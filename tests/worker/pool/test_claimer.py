@@ -30,7 +30,7 @@ class Desk:
             StoreWatch(self.events),
             "host",
             room=lambda: self.room - len(self.claims),
-            wants_suspect=lambda: True,
+            suspect_room=lambda: 1,
             on_claim=self.claims.append,
             held=lambda: [claim.ref for claim in self.claims],
             on_lost=self.lost.append,

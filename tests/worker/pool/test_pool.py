@@ -31,6 +31,7 @@ class Audience:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.tools: list[str] = []
         self.settled_ids: list[str] = []
         self.todos: list[bytes] = []
 
@@ -39,7 +40,8 @@ class Audience:
 
     def delta(self, message_id: str, session: str, step: int, text: str) -> None: ...
 
-    def tool_started(self, message_id: str, session: str, name: str) -> None: ...
+    def tool_started(self, message_id: str, session: str, name: str) -> None:
+        self.tools.append(name)
 
     def todo_changed(self, session: str, todo: bytes) -> None:
         self.todos.append(todo)
@@ -81,6 +83,11 @@ class Plant:
                 await asyncio.sleep(0.01)
         key = (await self.trace(message)).session
         return (await self.store.sessions.conversation(key)).messages[-1].decode()
+
+    def silent_s(self) -> float:
+        """Return for how long the loop of the first worker has not run."""
+        worker = self.pool._supervisor.slots[0]
+        return worker.page.beat_age_s() if worker else 0.0
 
     async def spare(self) -> None:
         await until(lambda: self.pool.ready and self.pool.snapshot().spares == 1, "a spare is ready", 30)
@@ -140,13 +147,16 @@ async def test_a_suspect_runs_once_and_in_a_worker_of_its_own(plant: MakePlant, 
     assert WorkerState.QUARANTINE in {row.state for row in again.pool.snapshot().workers}
 
 
-async def test_a_killed_workers_turn_goes_on_in_the_spare_with_one_attempt_used(plant: MakePlant) -> None:
+async def test_a_killed_workers_turns_go_on_at_once_in_the_spare_and_use_no_attempt(plant: MakePlant) -> None:
     made = await plant()
-    message = await made.say("s", "[[sleep 2]] done")
-    await until(lambda: made.audience.started, "it runs")
+    messages = [await made.say(f"s{n}", f"[[sleep 2]] answer {n}") for n in range(3)]
+    await until(lambda: len(made.audience.started) == 3, "they run")
+    await made.spare()
     assert await made.pool.kill_worker(0)
-    assert "done" in await made.reply(message)
-    assert (await made.trace(message)).attempts == 1
+    await until(lambda: sorted(made.audience.started) == sorted(messages * 2), "they run again", 1.5)
+    for n, message in enumerate(messages):
+        assert f"answer {n}" in await made.reply(message)
+        assert (await made.trace(message)).attempts == 0
     assert made.pool.snapshot().restarts == 1
 
 
@@ -155,21 +165,96 @@ async def test_neighbours_of_a_turn_that_ends_its_worker_use_no_attempt(plant: M
     neighbours = [await made.say(f"n{n}", f"[[sleep 2]] neighbour {n}") for n in range(3)]
     await until(lambda: len(made.audience.started) == 3, "they run")
     poison = await made.say("poison", "[[tool block_the_loop {}]]")
-    await until(lambda: poison in made.audience.started, "it runs")
+    await until(lambda: made.silent_s() > 1, "it holds up the loop")
     await made.pool.kill_worker(0)
     for n, message in enumerate(neighbours):
         assert f"neighbour {n}" in await made.reply(message)
+        assert (await made.trace(message)).attempts == 0
+    assert (await made.trace(poison)).state is MessageState.DEAD
+    assert sorted(made.audience.started) == sorted([*neighbours * 2, poison])
 
 
-async def test_every_turn_that_hangs_in_one_worker_is_told_at_its_deadline(plant: MakePlant) -> None:
+async def test_a_tool_that_kills_its_worker_unseen_is_a_dead_letter_after_its_attempts(plant: MakePlant) -> None:
+    made = await plant()
+    neighbours = [await made.say(f"n{n}", f"[[sleep 2]] neighbour {n}") for n in range(2)]
+    await until(lambda: len(made.audience.started) == 2, "they run")
+    poison = await made.say("poison", "[[tool die {}]]")
+    await made.done(poison)
+    await until(lambda: made.audience.started.count(poison) == 3, "it ran as often as it may", 30)
+    for n, message in enumerate(neighbours):
+        assert f"neighbour {n}" in await made.reply(message)
+        assert (await made.trace(message)).attempts == 0
+    await until(lambda: made.events.counts[Event.MESSAGE_DEAD] == 1, "it is given up")
+    (letter,) = await made.store.inbox.dead()
+    assert (letter.id, letter.attempts) == (poison, 3)
+    assert made.audience.started.count(poison) == 3
+
+
+async def test_who_is_kept_from_its_end_by_a_neighbours_hang_runs_again(plant: MakePlant) -> None:
     made = await plant(GATEHOUSE_TURN_TIMEOUT="2", GATEHOUSE_KILL_GRACE="0.5")
-    hung = [await made.say(f"h{n}", "[[sleep 60]]") for n in range(3)]
+    innocent = [await made.say(f"n{n}", f"[[sleep 1.5]] fine {n}") for n in range(3)]
     await until(lambda: len(made.audience.started) == 3, "they run")
-    hung.append(await made.say("blocker", "[[tool block_the_loop {}]]"))
-    await made.done(*hung, within_s=10)
-    traces = [await made.trace(message) for message in hung]
-    assert [trace.state for trace in traces] == [MessageState.DONE] * 4
-    assert made.audience.started == hung
+    hung = await made.say("blocker", "[[tool block_the_loop {}]]")
+    for n, message in enumerate(innocent):
+        assert f"fine {n}" in await made.reply(message)
+        assert (await made.trace(message)).attempts == 0
+    assert (await made.trace(hung)).state is MessageState.DONE
+    assert sorted(made.audience.started) == sorted([*innocent * 2, hung])
+
+
+async def test_a_message_under_which_its_host_died_as_often_as_it_may_is_given_up(
+    plant: MakePlant, tmp_path: Path
+) -> None:
+    store = open_store("", tmp_path, inbox_limit=10)
+    await store.open()
+    await store.inbox.accept(arrival("s"))
+    (claim,) = await store.claims.claim("host", 1, 30)
+    await store.claims.settle(claim.ref, Retry(0, 2, True, "its worker died"))
+    await store.claims.claim("host", 1, 30, suspects=True)
+    assert await store.claims.adopt("another") == 1
+    await store.close()
+    made = await plant()
+    await made.done(arrival("s").id)
+    assert made.audience.started == []
+    (letter,) = await made.store.inbox.dead()
+    assert (letter.id, letter.attempts) == (arrival("s").id, 3)
+
+
+async def test_suspects_run_side_by_side_and_each_alone(plant: MakePlant) -> None:
+    made = await plant(GATEHOUSE_HEARTBEAT_TIMEOUT="1", GATEHOUSE_MAX_ATTEMPTS="2")
+    innocent = [await made.say(f"s{n}", '[[tool rest {"seconds": 3}]]') for n in range(2)]
+    await until(lambda: made.audience.tools == ["rest"] * 2, "their tools run")
+    culprit = await made.say("culprit", "[[tool hold_the_gil {}]]")
+    await until(lambda: len(made.audience.started) == 6, "they run again")
+    rows = [row for row in made.pool.snapshot().workers if row.state is WorkerState.QUARANTINE]
+    assert [row.turns for row in rows] == [1, 1, 1]
+    await until(lambda: made.events.counts[Event.MESSAGE_DEAD] == 1, "the culprit is given up")
+    assert (await made.trace(culprit)).state is MessageState.DEAD
+    for message in innocent:
+        assert "rested" in await made.reply(message)
+        assert (await made.trace(message)).attempts == 0
+
+
+async def test_a_spare_that_stands_still_is_replaced_before_it_is_needed(plant: MakePlant) -> None:
+    made = await plant(GATEHOUSE_HEARTBEAT_TIMEOUT="1")
+    (spare,) = made.pool._supervisor._nursery.spares
+    os.kill(spare.pid, signal.SIGSTOP)
+    await until(lambda: made.events.counts[Event.WORKER_DIED] == 1, "it is found and killed")
+    await made.spare()
+    assert "well" in await made.reply(await made.say("s", "well"))
+
+
+async def test_a_fork_server_that_is_killed_costs_its_workers_turns_no_attempt(plant: MakePlant) -> None:
+    made = await plant()
+    messages = [await made.say(f"s{n}", f"[[sleep 1]] answer {n}") for n in range(2)]
+    await until(lambda: len(made.audience.started) == 2, "they run")
+    worker = made.pool._supervisor.slots[0]
+    assert worker is not None
+    os.kill(worker._server_pid, signal.SIGKILL)
+    for n, message in enumerate(messages):
+        assert f"answer {n}" in await made.reply(message)
+        trace = await made.trace(message)
+        assert (trace.attempts, trace.suspect) == (0, False)
 
 
 async def test_a_drain_parks_and_a_later_pool_answers_without_an_attempt(plant: MakePlant) -> None:
@@ -194,6 +279,7 @@ async def test_a_stopped_worker_is_found_killed_and_its_turns_answered(plant: Ma
     os.kill(made.pool.snapshot().workers[0].pid, signal.SIGSTOP)
     assert "fine" in await made.reply(message)
     assert made.events.counts[Event.WORKER_HUNG] == 1
+    assert (await made.trace(message)).attempts == 0
 
 
 async def test_the_todo_list_is_told_while_the_step_that_changes_it_still_runs(plant: MakePlant) -> None:

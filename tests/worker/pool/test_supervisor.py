@@ -112,7 +112,7 @@ async def test_a_killed_worker_is_replaced_by_the_spare_and_a_new_spare_started(
     first = made.worker()
     os.kill(first.pid, signal.SIGKILL)
     await until(lambda: made.supervisor.slots[0] not in {first, None}, "the slot is filled again", 2)
-    assert made.watcher.deaths[0][1].cause is Cause.DIED
+    assert made.watcher.deaths[0][1].cause is Cause.KILLED
     assert "SIGKILL" in made.watcher.deaths[0][1].error
     await until(lambda: made.supervisor.spares == 1, "a new spare is ready")
     assert made.supervisor.restarts == 1

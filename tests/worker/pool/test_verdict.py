@@ -31,10 +31,64 @@ def test_a_culprit_at_the_limit_is_a_dead_letter_with_its_stacks() -> None:
     assert verdict.text
 
 
-def test_where_none_is_named_every_one_is_a_suspect_and_none_is_given_up() -> None:
-    verdicts = judge(Death(Cause.DIED), [RanTurn(1, 0), RanTurn(2, 2)], 3)
-    assert verdicts[1] == Retry(0.0, 1, suspect=True, error="")
-    assert verdicts[2] == Retry(0.0, 3, suspect=True, error="")
+@pytest.mark.parametrize("cause", [Cause.DIED, Cause.HUNG])
+def test_where_none_is_named_every_one_is_a_suspect_and_none_uses_an_attempt(cause: Cause) -> None:
+    verdicts = judge(Death(cause), [RanTurn(1, 0), RanTurn(2, 2)], 3)
+    assert verdicts[1] == Retry(0.0, 0, suspect=True, error="", lost=1)
+    assert verdicts[2] == Retry(0.0, 2, suspect=True, error="", lost=1)
+
+
+def test_where_none_is_named_only_those_in_a_tool_call_are_suspects() -> None:
+    verdicts = judge(Death(Cause.DIED), [RanTurn(1, 0), RanTurn(2, 0, calling=True), RanTurn(3, 0)], 3)
+    assert [turn for turn, verdict in verdicts.items() if getattr(verdict, "suspect", None)] == [2]
+    assert {getattr(verdict, "lost", 0) for verdict in verdicts.values()} == {1}
+
+
+def test_a_kill_from_outside_makes_nobody_a_suspect_at_first() -> None:
+    verdicts = judge(Death(Cause.KILLED), [RanTurn(1, 0), RanTurn(2, 0, calling=True)], 3)
+    assert set(verdicts.values()) == {Retry(0.0, 0, suspect=False, error="", lost=1)}
+    assert judge(Death(Cause.KILLED), [RanTurn(1, 0)], 3)[1] == Retry(0.0, 0, suspect=False, error="", lost=1)
+
+
+def test_a_kill_from_outside_blames_who_held_up_the_loop() -> None:
+    verdicts = judge(Death(Cause.KILLED, 2), [RanTurn(1, 0), RanTurn(2, 0)], 3)
+    assert verdicts == {1: Parked(), 2: Retry(1.0, 1, suspect=True, error="")}
+
+
+@pytest.mark.parametrize(("calling", "limit"), [(True, 2), (False, 3)])
+def test_what_is_killed_from_outside_too_often_is_a_suspect(calling: bool, limit: int) -> None:
+    fates = [judge(Death(Cause.KILLED), [RanTurn(1, 0, lost=lost, calling=calling)], 3)[1] for lost in range(limit)]
+    assert [getattr(fate, "suspect", None) for fate in fates] == [False] * (limit - 1) + [True]
+
+
+def test_whose_guilt_is_proven_pays_for_what_was_lost_before() -> None:
+    alone = RanTurn(1, 0, suspect=True, lost=1)
+    assert judge(Death(Cause.DIED), [alone], 3)[1] == Retry(2.0, 2, suspect=True, error="")
+    assert judge(Death(Cause.KILLED), [alone], 3)[1] == Retry(2.0, 2, suspect=True, error="")
+    assert isinstance(judge(Death(Cause.DIED), [RanTurn(1, 2, suspect=True)], 3)[1], Dead)
+
+
+@pytest.mark.parametrize("cause", [Cause.DIED, Cause.KILLED, Cause.HUNG])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("limit", [2, 3, 5])
+def test_a_poison_message_runs_as_often_as_it_may_and_its_neighbours_lose_nothing(
+    cause: Cause, named: bool, limit: int
+) -> None:
+    poison, others = RanTurn(1, 0, calling=True), [RanTurn(2, 0), RanTurn(3, 0)]
+    runs = 0
+    while True:
+        runs += 1
+        turns = [poison] if poison.suspect else [poison, *others]
+        verdicts = judge(Death(cause, 1 if named else 0), turns, limit)
+        for other in turns[1:]:
+            fate = verdicts[other.turn]
+            assert fate == Parked() or (isinstance(fate, Retry) and fate.attempts == 0)
+        fate = verdicts[1]
+        if isinstance(fate, Dead):
+            break
+        assert isinstance(fate, Retry)
+        poison = RanTurn(1, fate.attempts, calling=True, suspect=fate.suspect, lost=fate.lost)
+    assert runs == fate.attempts == limit
 
 
 def test_a_culprit_that_had_ended_already_blames_nobody() -> None:

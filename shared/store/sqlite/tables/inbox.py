@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import NotFound
-from shared.messages import Arrival, DeadLetter, Ended, Pending, Usage
+from shared.messages import Arrival, DeadLetter, Ended, Pending, Retry, Usage
 from shared.store.sqlite.ledger import Ledger, Row
 
 #: executions lost with their host before a message is a suspect itself
@@ -32,15 +32,15 @@ LATEST = "SELECT id FROM inbox WHERE session_key = ? ORDER BY seq DESC LIMIT 1"
 # Hand a message to a turn.
 TAKE = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user, text, at, attempts, suspect, traceparent
+RETURNING id, seq, user, text, at, attempts, suspect, traceparent, lost
 """
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
 LOSE = """
-UPDATE inbox SET lost = lost + 1, attempts = attempts + suspect, suspect = suspect OR lost + 1 >= ?
+UPDATE inbox SET lost = lost + (NOT suspect), attempts = attempts + suspect, suspect = suspect OR lost + 1 >= ?
 WHERE session_key = ? AND seq = ? RETURNING suspect
 """
 # Record what a lost execution means for the message.
-RETRY = "UPDATE inbox SET attempts = ?, suspect = ?, error = ? WHERE session_key = ? AND seq = ?"
+RETRY = "UPDATE inbox SET attempts = ?, lost = ?, suspect = ?, error = ? WHERE session_key = ? AND seq = ?"
 # Record that a turn came to an end.
 FINISH = """
 UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ? WHERE session_key = ? AND seq = ?
@@ -129,8 +129,9 @@ def latest(ledger: Ledger, session: str) -> str:
 
 def take(ledger: Ledger, session: str, seq: int) -> Pending:
     """Return a message for a turn."""
-    message_id, seq, user, text, at, attempts, suspect, traceparent = ledger.only(TAKE, (ledger.now(), session, seq))
-    return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent)
+    row = ledger.only(TAKE, (ledger.now(), session, seq))
+    message_id, seq, user, text, at, attempts, suspect, traceparent, lost = row
+    return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent, lost)
 
 
 def lose(ledger: Ledger, session: str, seq: int) -> bool:
@@ -138,9 +139,9 @@ def lose(ledger: Ledger, session: str, seq: int) -> bool:
     return bool(ledger.only(LOSE, (LOST_LIMIT, session, seq))[0])
 
 
-def retry(ledger: Ledger, session: str, seq: int, attempts: int, *, suspect: bool, error: str) -> None:
+def retry(ledger: Ledger, session: str, seq: int, lost: Retry) -> None:
     """Record what a lost execution means for the message."""
-    ledger.run(RETRY, (attempts, suspect, error, session, seq))
+    ledger.run(RETRY, (lost.attempts, lost.lost, lost.suspect, lost.error, session, seq))
 
 
 def finish(ledger: Ledger, session: str, seq: int, ended: Ended) -> Answered:
