@@ -10,7 +10,7 @@ import asyncio
 import datetime
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -66,7 +66,7 @@ def document(settings: Settings, record: SessionRecord) -> bytes:
         "session_start": _iso(_started_at(settings, record)),
         "last_updated": _iso(record.updated_at),
         "system_prompt": settings.system_prompt,
-        "tools": _tools(settings.tool_modules),
+        "tools": _tools(settings),
         "message_count": len(record.messages),
         "messages": record.messages,
         "todos": record.todos,
@@ -101,9 +101,10 @@ def _started_at(settings: Settings, record: SessionRecord) -> float:
         return record.updated_at
 
 
-def _tools(modules: Sequence[str]) -> msgspec.Raw:
+def _tools(settings: Settings) -> msgspec.Raw:
     """Return what a model is told of the tools; none where a module cannot be loaded, which is said on stderr."""
-    command = [sys.executable, "-m", "worker.tool_list", *modules]
+    hosts = [f"--fetch={host}" for host in settings.fetch_allow]
+    command = [sys.executable, "-m", "worker.tool_list", *hosts, *settings.tool_modules]
     listed = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603 - the settings name the modules
     return msgspec.Raw(listed.stdout.strip() if listed.returncode == 0 else b"[]")
 

@@ -33,7 +33,7 @@ KNOWN_NAMES = frozenset(
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY TODO_CACHE_SIZE TODO_CACHE_TTL "
-        "LOG_FLUSH_INTERVAL INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG API_KEYS ALLOW"
+        "LOG_FLUSH_INTERVAL INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW"
     ).split()
 )
 
@@ -97,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True):
     database_url: str
     tool_modules: tuple[str, ...]
     mcp_config: Path | None
+    fetch_allow: tuple[str, ...]
     api_keys: tuple[str, ...]
     allow: tuple[str, ...]
     slack: SlackSettings | None
@@ -126,6 +127,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     log_flush_interval_s: float
     data_dir: Path
     tool_modules: tuple[str, ...]
+    fetch_allow: tuple[str, ...]
 
 
 def load_settings(env_file: Path = Path(".env")) -> Settings:
@@ -150,6 +152,7 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
+        fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
     )
 
 
@@ -190,6 +193,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         database_url=read_database_url(reader),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
         mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers"),
+        fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
         api_keys=api_keys,
         allow=read_allow(reader),
         slack=read_slack(reader),

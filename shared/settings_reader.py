@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 import math
 import re
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 
 from shared.errors import SettingsError
 
+#: a host in the letters of the name system, every name below one, or every host; the port is optional
+HOST = re.compile(r"(?:\*|(?:\*\.)?([\w-]+(?:\.[\w-]+)*)|\[([0-9a-fA-F:.]+)\])(?::([0-9]{1,5}))?", re.ASCII)
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -60,6 +63,13 @@ class Reader:
         for word in self.words(name):
             if not DOTTED_NAME.fullmatch(word):
                 raise SettingsError(name, f"{word!r} is not a module name such as mybot.tools")
+        return self.words(name)
+
+    def hosts(self, name: str) -> tuple[str, ...]:
+        """Return comma-separated hosts, each with a port or not, that may begin with ``*.`` or be ``*``."""
+        for word in self.words(name):
+            if not _is_host(word):
+                raise SettingsError(name, f"{word!r} is no host such as example.com, *.example.com or 10.0.0.7:8080")
         return self.words(name)
 
     def url(self, name: str, default: str) -> str:
@@ -121,3 +131,16 @@ class Reader:
         if not text.startswith(prefix) or not 24 <= len(secret) <= 64:
             raise SettingsError(name, f"is not {prefix} and the base64 of 24 to 64 bytes")
         return secret
+
+
+def _is_host(word: str) -> bool:
+    found = HOST.fullmatch(word)
+    if not found:
+        return False
+    host, address, port = found.groups()
+    try:
+        (host or "").encode("idna")
+        ipaddress.IPv6Address(address or "::")
+    except ValueError:
+        return False
+    return port is None or 0 < int(port) < 65536

@@ -49,6 +49,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     system_prompt: str
     tool_modules: tuple[str, ...] = ()
     mcp_servers: tuple[McpServer, ...] = ()
+    fetch_allow: tuple[str, ...] = ()
     api_timeout_s: float = 300.0
     stall_timeout_s: float = 60.0
     turn_timeout_s: float = 900.0

@@ -30,7 +30,8 @@ def test_export_writes_one_document_of_the_first_logs_keys(
     running: GatewayProcess, web: httpx2.Client, tmp_path: Path
 ) -> None:
     session = talk(web, "taken out", "add buy milk", f"my key is {SECRET}")
-    ended = run_command(tmp_path, "export", session, port=port_of(running), GATEHOUSE_SYSTEM_PROMPT="be brief")
+    settings = {"GATEHOUSE_SYSTEM_PROMPT": "be brief", "GATEHOUSE_FETCH_ALLOW": "example.com,*.example.org"}
+    ended = run_command(tmp_path, "export", session, port=port_of(running), **settings)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert list(found) == KEYS
@@ -39,7 +40,8 @@ def test_export_writes_one_document_of_the_first_logs_keys(
     assert found["message_count"] == len(found["messages"]) > 4
     assert found["messages"][0] == {"role": "user", "content": "add buy milk"}
     assert found["session_start"] <= found["last_updated"]
-    assert {"todo", "current_time"} <= {tool["name"] for tool in found["tools"]}
+    assert {"todo", "current_time", "fetch"} <= {tool["name"] for tool in found["tools"]}
+    assert "example.com, *.example.org" in str(found["tools"])
     assert [todo["content"] for todo in found["todos"]] == ["buy milk"]
     assert SECRET not in ended.stdout
 

@@ -62,6 +62,13 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
         ),
         ({"STANDARD_WEBHOOK_SECRET": WHSEC, "STANDARD_WEBHOOK_REPLY_URL": "ftp://x"}, "STANDARD_WEBHOOK_REPLY_URL"),
         ({"GATEHOUSE_WORKER": "2"}, "GATEHOUSE_WORKER"),
+        ({"GATEHOUSE_FETCH_ALLOW": "https://example.com"}, "GATEHOUSE_FETCH_ALLOW"),
+        ({"GATEHOUSE_FETCH_ALLOW": "example.com/docs"}, "GATEHOUSE_FETCH_ALLOW"),
+        ({"GATEHOUSE_FETCH_ALLOW": "example.com, *example.com"}, "GATEHOUSE_FETCH_ALLOW"),
+        ({"GATEHOUSE_FETCH_ALLOW": "example.com:70000"}, "GATEHOUSE_FETCH_ALLOW"),
+        ({"GATEHOUSE_FETCH_ALLOW": "bücher.example"}, "GATEHOUSE_FETCH_ALLOW"),
+        ({"GATEHOUSE_FETCH_ALLOW": "[::::]"}, "GATEHOUSE_FETCH_ALLOW"),
+        ({"GATEHOUSE_FETCH_ALLOW": "a" * 64 + ".example"}, "GATEHOUSE_FETCH_ALLOW"),
     ],
 )
 def test_a_mistake_is_refused_in_one_line_that_names_the_setting(values: dict[str, str], named: str) -> None:
@@ -91,6 +98,12 @@ def test_a_list_of_models_is_a_chain_in_its_order() -> None:
         ("offline", "offline"),
     ]
     assert settings.models[1].base_url == "http://h/v1"
+
+
+def test_hosts_that_may_be_fetched_are_named_one_by_one_or_by_their_domain() -> None:
+    hosts = "example.com, *.example.com:8080,*,10.0.0.7:8080,[::1]:80,xn--bcher-kva.example"
+    assert parse_settings({"GATEHOUSE_FETCH_ALLOW": hosts}).fetch_allow == tuple(hosts.replace(" ", "").split(","))
+    assert parse_settings({}).fetch_allow == ()
 
 
 def test_every_secret_is_known_so_that_logs_can_hide_it() -> None:

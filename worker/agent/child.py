@@ -215,7 +215,7 @@ def equip(config: WorkerConfig, page: SharedPage, voice: Voice) -> Equipment:
     ring, hidden = LogRing(page.ring_memory), Redaction(config.secrets())
     log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, voice.say, redaction=hidden)
     cache = SessionCache(config.todo_cache_size, config.todo_cache_ttl_s)
-    toolbox = Toolbox(config.tool_modules, voice.say)
+    toolbox = Toolbox(config.tool_modules, voice.say, fetch_allow=config.fetch_allow)
     warm = warmed()
     model = build_chain(config, voice.say, warm.TLS_CONTEXT if warm else None)
     return Equipment(config, model, toolbox, cache, log)

@@ -86,7 +86,7 @@ class EmbeddedWorker:
         self._loop.close(self._close())
 
     async def _load_tools(self) -> Toolbox:
-        return Toolbox(self._config.tool_modules, self._say)
+        return Toolbox(self._config.tool_modules, self._say, fetch_allow=self._config.fetch_allow)
 
     async def _run_turn(self, request: TurnRequest, todo: TodoStore, progress: Progress) -> TurnReport:
         heard = _Heard(self._model(self._config.models))

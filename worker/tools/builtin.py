@@ -1,4 +1,4 @@
-"""The built-in tools: the todo list and the current time."""
+"""The built-in tools that are always there: the todo list and the current time."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -41,11 +41,14 @@ class Tool(msgspec.Struct, frozen=True):
 class Toolbox:
     """The tools of one worker: the built-in ones and those of the named modules; used on one loop.
 
-    ``say(event, **fields)`` is told of failed and leaked calls. Raises SettingsError, which names GATEHOUSE_TOOLS, for
-    a module that cannot be imported or a function that cannot be a tool.
+    ``fetch`` is one of them where ``fetch_allow`` names hosts. ``say(event, **fields)`` is told of failed and leaked
+    calls. Raises SettingsError, which names GATEHOUSE_TOOLS, for a module that cannot be imported or a function that
+    cannot be a tool.
     """
 
-    def __init__(self, modules: Iterable[str] = (), say: Say = _say_nothing) -> None:
+    def __init__(
+        self, modules: Iterable[str] = (), say: Say = _say_nothing, *, fetch_allow: Sequence[str] = ()
+    ) -> None:
         self._say = say
         self._threads = ToolThreads(say)
         self._stray: set[asyncio.Task[bytes]] = set()
@@ -55,6 +58,10 @@ class Toolbox:
         # a full list of 256 items of 4,000 characters is a result that must stay whole JSON
         self.add(builtin.todo_spec(), builtin.run_todo, ToolOptions("todo", output_limit_bytes=TODO_LIMIT_BYTES))
         self._load(builtin)
+        if fetch_allow:
+            from worker.tools.fetch import fetch_tool
+
+            self._put(fetch_tool(fetch_allow))
         for name in modules:
             self._load(_imported(name))
 
@@ -78,9 +85,7 @@ class Toolbox:
 
     def add(self, spec: ToolSpec, run: Run, options: ToolOptions | None = None) -> None:
         """Add one tool that is no decorated function."""
-        if spec.name in self._own:
-            raise SettingsError("GATEHOUSE_TOOLS", f"two tools are named {spec.name!r}")
-        self._own[spec.name] = Tool(spec, options or ToolOptions(spec.name), run)
+        self._put(Tool(spec, options or ToolOptions(spec.name), run))
 
     def lend(self, owner: str, tools: Iterable[Tool]) -> None:
         """Show the tools of an owner, such as an MCP server, in the place of those it lent before.
@@ -135,6 +140,11 @@ class Toolbox:
             Event.TOOL_FAILED, tool=call.name, session=context.session, message=context.message_id, error=problem[:500]
         )
         return f"Error: {problem}"
+
+    def _put(self, tool: Tool) -> None:
+        if tool.spec.name in self._own:
+            raise SettingsError("GATEHOUSE_TOOLS", f"two tools are named {tool.spec.name!r}")
+        self._own[tool.spec.name] = tool
 
     def _load(self, module: ModuleType) -> None:
         functions = {id(value): value for value in vars(module).values() if declared_options(value)}

@@ -1,0 +1,161 @@
+"""Tools behind a real gateway: MCP servers, their deaths, that none outlives its worker, and pages that are fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from loadtests.gateway_process import descendants
+from loadtests.platform import running_platform
+from loadtests.provider import running_provider
+from tests.e2e.bot import Bot
+from tests.e2e.command_line import run_command
+from tests.e2e.conftest import started
+from tests.worker.tools.fetch.web import Web, running_web
+from tests.worker.tools.mcp.serving import BARE, gone
+
+SECRET = "mcp-secret-4711"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with running_web() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tool_bot(tmp_path_factory: pytest.TempPathFactory, web: Web) -> Iterator[Bot]:
+    """One gateway with one worker, a small web, and a server that stays, hangs, dies or will not end, as it is told."""
+    directory = tmp_path_factory.mktemp("mcp")
+    config = directory / "mcp.json"
+    server = {"command": sys.executable, "args": ["-S", BARE, "--deaf"], "env": {"MINE": SECRET}}
+    config.write_text(json.dumps({"mcpServers": {"t": server}}))
+    settings = {
+        "GATEHOUSE_MCP_CONFIG": str(config),
+        "GATEHOUSE_FETCH_ALLOW": f"127.0.0.1:{web.port}",
+        "GATEHOUSE_WORKERS": "1",
+        "GATEHOUSE_SPARES": "0",
+    }
+    with (
+        running_platform() as platform,
+        running_provider() as provider,
+        started(directory, platform, provider, **settings) as bot,
+    ):
+        yield bot
+
+
+def answer(bot: Bot, session: str, text: str) -> str:
+    """Say something in a new session and return the reply."""
+    assert bot.say(session, text).status_code == 200
+    bot.wait_until(lambda: bool(bot.replies(session)), 30, f"a reply in {session}")
+    (reply,) = bot.replies(session)
+    return reply.text
+
+
+def transcript(bot: Bot, session: str) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = bot.gateway.get(f"/v1/sessions/standard:default:{session}")["messages"]
+    return messages
+
+
+def who(bot: Bot, session: str) -> dict[str, int]:
+    """Ask the server for its process, through a turn."""
+    answer(bot, session, "[[tool t__who]]")
+    (result,) = [message["content"] for message in transcript(bot, session) if message["role"] == "tool"]
+    found: dict[str, int] = json.loads(result)
+    return found
+
+
+def test_a_tool_of_a_server_answers_in_a_turn_from_the_group_of_its_worker(tool_bot: Bot) -> None:
+    (worker,) = tool_bot.gateway.worker_pids()
+    assert who(tool_bot, "who")["group"] == worker
+
+
+def test_a_page_of_a_listed_host_is_fetched_and_no_other(tool_bot: Bot, web: Web) -> None:
+    answer(
+        tool_bot, "reader", f'[[tool fetch {{"url": "{web.url}/page"}}]] [[tool fetch {{"url": "{web.url}1/page"}}]]'
+    )
+    fetched, refused = [message["content"] for message in transcript(tool_bot, "reader") if message["role"] == "tool"]
+    assert "# Hello" in fetched
+    assert refused.startswith("Error: ")
+
+
+def test_an_interrupt_ends_a_call_of_a_server_and_the_next_turn_goes_on(tool_bot: Bot) -> None:
+    key = "standard:default:stopped"
+    assert tool_bot.say("stopped", "[[tool t__hang]]").status_code == 200
+    tool_bot.wait_until(
+        lambda: "t__hang" in str(tool_bot.gateway.get(f"/v1/sessions/{key}")["turn"]), 20, "the call is under way"
+    )
+    assert httpx2.post(f"{tool_bot.gateway.url}/v1/sessions/{key}/interrupt").status_code == 200
+    tool_bot.wait_until(lambda: bool(tool_bot.replies("stopped")), 5, "the turn is stopped")
+    assert tool_bot.replies("stopped")[0].text == "Stopped."
+    messages = transcript(tool_bot, "stopped")
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
+    assert "interrupted" in messages[2]["content"]
+    tool_bot.say("stopped", "and now?")
+    tool_bot.wait_until(lambda: len(tool_bot.replies("stopped")) == 2, 20, "the next turn is answered")
+    assert tool_bot.replies("stopped")[1].status == "replied"
+
+
+def test_a_server_that_dies_in_a_call_is_told_to_the_model_and_is_back_for_the_next(tool_bot: Bot) -> None:
+    before = who(tool_bot, "before")["pid"]
+    answer(tool_bot, "dying", "[[tool t__die]]")
+    assert "was lost during the call" in transcript(tool_bot, "dying")[2]["content"]
+    assert who(tool_bot, "after")["pid"] != before
+    tool_bot.gateway.wait_for("mcp_server_lost")
+    assert tool_bot.gateway.events("worker_died") == []
+
+
+def test_no_secret_of_a_server_is_in_a_log(tool_bot: Bot) -> None:
+    answer(tool_bot, "secretive", "[[tool t__environment]]")
+    answer(tool_bot, "dying of it", "[[tool t__die]]")
+    lost = tool_bot.gateway.wait_for("mcp_server_lost")
+    assert "about to die of ***" in lost["output"]
+    assert SECRET not in tool_bot.gateway.log()
+    logs = tool_bot.gateway.data_dir / "logs"
+    tool_bot.wait_until(lambda: any("t__environment" in path.read_text() for path in logs.iterdir()), 20, "a log")
+    assert not [path for path in logs.iterdir() if SECRET in path.read_text()]
+
+
+def test_a_worker_has_nothing_of_a_server_s_environment(tool_bot: Bot) -> None:
+    (worker,) = tool_bot.gateway.worker_pids()
+    assert SECRET.encode() not in Path(f"/proc/{worker}/environ").read_bytes()
+
+
+def test_kill_9_of_a_worker_leaves_no_server_behind_and_its_turn_goes_on(tool_bot: Bot) -> None:
+    server = who(tool_bot, "doomed")["pid"]
+    family = [server, *descendants(server)]
+    assert len(family) == 2
+    (worker,) = tool_bot.gateway.worker_pids()
+    os.kill(worker, signal.SIGKILL)
+    tool_bot.wait_until(lambda: all(map(gone, family)), 10, "the server and what it started are gone")
+    assert who(tool_bot, "reborn")["pid"] != server
+
+
+def test_nothing_is_left_when_the_gateway_ends(tool_bot: Bot) -> None:
+    server = who(tool_bot, "last")["pid"]
+    family = [server, *descendants(server)]
+    assert tool_bot.gateway.terminate() == 0
+    tool_bot.wait_until(lambda: all(map(gone, family)), 10, "the server and what it started are gone")
+
+
+def test_a_bad_config_is_one_line_that_names_the_setting_before_anything_listens(tmp_path: Path) -> None:
+    config = tmp_path / "mcp.json"
+    for command, text, problem in (
+        ((), '{"mcpServers": {"a": {}}}', "server 'a': it needs either a command or a url"),
+        (("check",), "{", "cannot read"),
+    ):
+        config.write_text(text)
+        ended = run_command(tmp_path, *command, GATEHOUSE_MCP_CONFIG=str(config))
+        assert ended.returncode == 2, ended.stderr
+        (line,) = ended.stderr.splitlines()
+        assert "GATEHOUSE_MCP_CONFIG: " in line
+        assert problem in line
+        assert ended.stdout == ""
+        assert not list(tmp_path.glob("*.db"))
