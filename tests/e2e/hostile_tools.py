@@ -64,4 +64,5 @@ def note(path: str, line: str) -> str:
 
 
 def start_grandchild() -> None:
-    subprocess.Popen(["sleep", "987654"])
+    """Start a process whose command line names the worker, so that a test finds its own among those of other runs."""
+    subprocess.Popen(["sleep", f"987654.{os.getpid()}"])

@@ -24,6 +24,7 @@ def test_six_hung_turns_leave_the_next_healthy_request_as_fast_as_before(model_b
 
 @pytest.mark.parametrize("hang", ["sleep_in_a_thread", "block_the_loop", "hold_the_gil"])
 def test_a_hung_tool_ends_its_sender_is_told_and_its_neighbours_answer(hanging_bot: Bot, hang: str) -> None:
+    (worker,) = hanging_bot.gateway.worker_pids()
     for number in range(4):
         assert hanging_bot.say(f"neighbour{number}", f"[[sleep 2]] number {number}").status_code == 200
     assert hanging_bot.say("culprit", f"[[tool {hang} {{}}]]").status_code == 200
@@ -34,7 +35,7 @@ def test_a_hung_tool_ends_its_sender_is_told_and_its_neighbours_answer(hanging_b
     (told,) = hanging_bot.replies("culprit")
     assert told.status == "failed"
     hanging_bot.wait_until(lambda: hang in hanging_bot.gateway.log(), 10, "the stack of the hung call is in the log")
-    hanging_bot.wait_until(lambda: not processes_named("sleep", "987654"), 20, "no grandchild remains")
+    hanging_bot.wait_until(lambda: not processes_named("sleep", f"987654.{worker}"), 20, "no grandchild remains")
 
 
 def test_a_message_that_kills_its_worker_becomes_a_dead_letter_and_its_sender_is_told(hanging_bot: Bot) -> None:

@@ -13,7 +13,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -31,10 +31,11 @@ from worker.pool.snapshot import WorkerState
 from worker.pool.verdict import Death
 from worker.shared_page import SharedPage, anonymous_file
 
-#: what the fork server imports before it forks; the last one freezes what it made
-PRELOAD = ["worker.channel", "worker.orphans", "worker.agent.warm"]
-#: what it imports before that where there are MCP servers
-MCP_PRELOAD = ["worker.tools.mcp.connection", "jsonschema.validators"]
+#: what the fork server imports before it forks, what its workers use between them; the last one freezes what was made
+PRELOAD_FIRST = ("worker.deaf", "worker.channel", "worker.orphans")
+#: what workers with MCP servers use
+MCP_PRELOAD = ("worker.tools.mcp.connection", "jsonschema.validators")
+PRELOAD_LAST = "worker.agent.warm"
 #: how long a start may take until the worker is ready, in seconds
 START_TIMEOUT_S = 60.0
 #: a worker that ends sooner than this after its start without a finished turn counts as a start that failed, seconds
@@ -59,14 +60,20 @@ def _received_fd(passed: _Detachable) -> int:
     return passed.detach()
 
 
-def spawn(entry: str, preload: Sequence[str] = PRELOAD) -> Spawned:
+def preload_of(config: WorkerConfig) -> list[str]:
+    """Return what a fork server imports for these workers: of the SDKs, seconds and tens of MiB each, what they use."""
+    adapters = dict.fromkeys(f"worker.agent.models.{model.provider}" for model in config.models)
+    return [*PRELOAD_FIRST, *adapters, *(MCP_PRELOAD if config.mcp_servers else ()), PRELOAD_LAST]
+
+
+def spawn(entry: str, preload: list[str]) -> Spawned:
     """Start one child; blocks for milliseconds, the first time for seconds. Raises OSError and EOFError."""
     page = SharedPage.create()
     stacks_fd = anonymous_file("gatehouse-stacks")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         context = multiprocess.get_context("forkserver")
-        context.set_forkserver_preload(list(preload))
+        context.set_forkserver_preload(preload)
         arguments = (PassedFd(theirs.fileno()), PassedFd(page.fd), PassedFd(stacks_fd), entry)
         process = context.Process(target=child_main, args=arguments, name="gatehouse-worker")
         process.start()
@@ -123,7 +130,7 @@ class Supervisor:
         self._nursery = Nursery(
             config,
             events,
-            functools.partial(spawn, entry, [*MCP_PRELOAD, *PRELOAD] if config.mcp_servers else PRELOAD),
+            functools.partial(spawn, entry, preload_of(config)),
             lambda spawned: WorkerProcess(spawned, audience.worker_said, self._process_ended),
             audience.worker_writable,
             self.fill,

@@ -20,6 +20,7 @@ from worker.channel import (
     Channel,
     Configure,
     History,
+    ModelSpec,
     NeedHistory,
     Ready,
     RunTurn,
@@ -30,17 +31,19 @@ from worker.channel import (
     WorkerConfig,
     open_channel,
 )
-from worker.pool.supervisor import spawn
+from worker.pool.supervisor import preload_of, spawn
 
 F = TypeVar("F", bound=msgspec.Struct)
 TOOLS = "tests.worker.agent.child_tools"
+#: what the one fork server of a test run has: the pool's tests use it too
+PRELOAD = preload_of(WorkerConfig((ModelSpec("openai", "scripted"),), ""))
 
 
 class ChildProcess:
     """One worker process; ``frames`` are all it sent, with the time of each."""
 
     def __init__(self) -> None:
-        self._spawned = spawn("worker.agent.child")
+        self._spawned = spawn("worker.agent.child", PRELOAD)
         self.page = self._spawned.page
         self.pid = self._spawned.process.pid or 0
         self.frames: list[tuple[float, ToPool]] = []

@@ -335,7 +335,7 @@ async def test_a_turn_that_waits_for_a_worker_is_interrupted_at_once(plant: Make
 
 
 async def test_a_worker_over_its_memory_is_replaced_between_turns_and_not_before_one(plant: MakePlant) -> None:
-    made = await plant(GATEHOUSE_WORKER_MEMORY="64")
+    made = await plant(GATEHOUSE_WORKER_MEMORY="128", GATEHOUSE_TOOLS="tests.worker.pool.heavy_tools")
     first = made.pool.snapshot().workers[0].pid
     await asyncio.sleep(1.5)  # a report with the memory comes each second
     assert made.pool.snapshot().workers[0].pid == first
