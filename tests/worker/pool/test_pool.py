@@ -300,11 +300,11 @@ async def test_the_todo_list_is_told_while_the_step_that_changes_it_still_runs(p
 async def test_what_a_dead_turn_did_to_the_todo_list_goes_with_it(plant: MakePlant) -> None:
     made = await plant(GATEHOUSE_MAX_ATTEMPTS="1")
     milk = '{"todos": [{"id": "1", "content": "milk"}]}'
-    message = await made.say("s", f"[[tool todo {milk}]] [[then]] [[sleep 60]]")
+    message = await made.say("s", f"[[tool todo {milk}]] [[then]] [[sleep 1 times=1]] [[tool die {{}}]]")
     await until(lambda: made.audience.todos, "the list is told")
     assert made.pool.todo("standard:a:s") is not None
-    assert await made.pool.kill_worker(0)
     await made.done(message)
+    assert (await made.trace(message)).state is MessageState.DEAD
     assert made.pool.todo("standard:a:s") is None
     assert (await made.store.sessions.conversation("standard:a:s")).todo is None
 
