@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from shared.messages import MessageTrace, ReplyTrace
+from shared.messages import CallTrace, MessageTrace, ReplyTrace
 from shared.store.port import Store
 from worker.pool import TurnRow
 
@@ -37,8 +37,9 @@ def trace_lines(found: MessageTrace) -> list[str]:
         lines.append(f"claimed   {moment(found.claimed_at)}  worker {worker}  attempts {found.attempts}{suspect}")
     if found.settled_at is not None:
         lines.append(f"settled   {moment(found.settled_at)}  {spent(found)}")
-    elif found.running:
-        lines.append(f"so far    {spent(found)}")
+    elif found.claimed_at is not None:
+        lines.append(f"so far    {found.steps} steps, {spent(found)}")
+        lines += [call_line(call) for call in found.calls]
     lines += [reply_line(reply) for reply in found.replies]
     return [*lines, f"error     {found.error}"] if found.error else lines
 
@@ -48,6 +49,12 @@ def spent(found: MessageTrace) -> str:
     usage = found.usage
     calls = f"{usage.model_calls} model calls, {usage.tool_calls} tool calls"
     return f"{calls}, {usage.input_tokens} tokens in, {usage.output_tokens} out"
+
+
+def call_line(call: CallTrace) -> str:
+    """Return one tool call in progress, in words."""
+    how = "running" if call.ended_at is None else f"took {call.ended_at - call.started_at:.3f} s"
+    return f"tool      {moment(call.started_at)}  {call.name}  {how}"
 
 
 def reply_line(reply: ReplyTrace) -> str:

@@ -245,6 +245,8 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
     error: str
     text: str
     stacks: str = ""
+    usage: Usage = Usage()
+    worker: str = ""
 
 
 Outcome = Ended | Parked | Retry | Dead
@@ -295,8 +297,22 @@ class ReplyTrace(msgspec.Struct, frozen=True):
     error: str
 
 
+class CallTrace(msgspec.Struct, frozen=True):
+    """One tool call of the step that a turn is in; times are unix seconds, ``ended_at`` None while it runs."""
+
+    step: int
+    call_id: str
+    name: str
+    started_at: float
+    ended_at: float | None
+
+
 class MessageTrace(msgspec.Struct, frozen=True):
-    """Where one message is: every stage with its time in unix seconds, None until it happened."""
+    """Where one message is: every stage with its time in unix seconds, None until it happened.
+
+    ``usage`` is what its turn has spent so far; ``steps`` counts its finished steps while it has not ended, ``calls``
+    are the tool calls of the one it is in.
+    """
 
     id: str
     session: str
@@ -313,6 +329,8 @@ class MessageTrace(msgspec.Struct, frozen=True):
     running: bool
     usage: Usage
     replies: tuple[ReplyTrace, ...]
+    steps: int = 0
+    calls: tuple[CallTrace, ...] = ()
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -104,7 +104,7 @@ def outcome(death: Death, ran: RanTurn, max_attempts: int, worker: str, *, culpr
         case Cause.OVERRAN | Cause.UNSTOPPED:
             return Parked()
         case Cause.DIED | Cause.KILLED | Cause.HUNG if ran.turn == culprit:
-            return strike(ran, max_attempts, death)
+            return strike(ran, max_attempts, death, worker)
         case Cause.DIED | Cause.KILLED | Cause.HUNG if culprit:
             return Parked()
         case Cause.DIED | Cause.KILLED | Cause.HUNG:
@@ -129,11 +129,12 @@ def latest_todo(steps: Sequence[Step]) -> bytes | None:
     return next((step.todo for step in reversed(steps) if step.todo is not None), None)
 
 
-def strike(ran: RanTurn, max_attempts: int, death: Death) -> Outcome:
+def strike(ran: RanTurn, max_attempts: int, death: Death, worker: str) -> Outcome:
     """Use an attempt, and those that were lost before: the turn runs again alone after a while, or is given up."""
     attempts = ran.attempts + ran.lost + 1
     if attempts >= max_attempts:
-        return Dead(attempts, death.error, given_up_text(attempts), death.stacks)
+        usage = sum((step.usage for step in ran.steps), Usage())
+        return Dead(attempts, death.error, given_up_text(attempts), death.stacks, usage, worker)
     return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=True, error=death.error)
 
 

@@ -76,6 +76,9 @@ def sentence(limits: Limits, pulse: Pulse, turns: Sequence[ActiveTurn], now: flo
     A turn that has heard that its time is over and goes on hangs. One that cannot hear it, because another holds up
     the loop, is innocent: that one's own end, or the heartbeat's, ends the worker.
     """
+    if len(turns) == 1:
+        # who runs alone holds up the loop, named or not
+        pulse = Pulse(turns[0].number, pulse.beat_mono)
     silent_s = now - pulse.beat_mono
     if silent_s > limits.heartbeat_timeout_s:
         return Death(Cause.HUNG, pulse.running, f"the worker gave no heartbeat for {silent_s:.1f} s")

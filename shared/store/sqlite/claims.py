@@ -138,7 +138,7 @@ def _end(ledger: Ledger, ref: ClaimRef, head: int, ended: Ended) -> None:
 
 def _bury(ledger: Ledger, ref: ClaimRef, head: int, dead: Dead) -> None:
     summaries.remove_unsettled(ledger, ref.session)
-    answered = inbox.bury(ledger, ref.session, head, dead.attempts, dead.error, dead.stacks)
+    answered = inbox.bury(ledger, ref.session, head, dead)
     _answer(ledger, ref.session, head, answered, dead.text, ReplyStatus.FAILED)
     _go_on(ledger, ref.session)
 

@@ -51,6 +51,30 @@ async def test_the_journal_outlives_every_way_to_lose_a_turn(bench: Bench, store
     assert again.open_step.results == (RESULT.message,)
 
 
+async def test_a_trace_shows_what_a_turn_has_done_so_far_running_or_not(bench: Bench, store: Store) -> None:
+    claim = await bench.accept_and_claim()
+    message = claim.messages[0].id
+    await store.claims.checkpoint(claim.ref, [Step(1, (b"{}",), None, Usage(1, 2, 5))])
+    await store.claims.journal(claim.ref, [OPENING, FIRST, SECOND])
+    bench.clock.now += 3
+    await store.claims.journal(claim.ref, [RESULT])
+    for running in (True, False):
+        trace = await store.inbox.trace(message)
+        assert (trace.running, trace.steps, trace.usage) == (running, 1, Usage(2, 2, 8))
+        began = bench.clock.now - 3
+        assert [(call.step, call.name, call.started_at, call.ended_at) for call in trace.calls] == [
+            (2, "note", began, bench.clock.now),
+            (2, "wait", began, None),
+        ]
+        if running:
+            await store.claims.settle(claim.ref, Retry(0, 1, suspect=False, error="died"))
+    await store.claims.settle((await bench.claim_one()).ref, Dead(3, "died", "sorry", "", Usage(4, 2), "0:7"))
+    trace = await store.inbox.trace(message)
+    assert (trace.usage, trace.worker, trace.calls) == (Usage(4, 2), "0:7", ())
+    await store.inbox.retry_dead(message)
+    assert (await store.inbox.trace(message)).usage == Usage()
+
+
 async def test_an_intent_of_a_later_attempt_keeps_the_first_ones_key_and_gets_the_result(
     bench: Bench, store: Store
 ) -> None:

@@ -82,6 +82,19 @@ class Dispatching(RuleBasedStateMachine):
         self.paused.discard(slot)
         self.take(self.dispatcher.resume(slot))
 
+    @rule(session=st.integers(0, 5))
+    def claim_for_a_worker_that_has_just_ended(self, session: int) -> None:
+        known = {self.sessions[turn] for turn in [*self.running, *self.waiting]}
+        if f"s:{session}" in known:
+            return
+        self.claim(session)
+        slot = self.running.pop(self.turns, None)
+        if slot is not None:
+            self.waiting.add(self.turns)
+            self.paused.add(slot)
+            self.dispatcher.refuse(Assignment(self.turns, self.sessions[self.turns], slot))
+            assert self.dispatcher.backlog[0].turn == self.turns
+
     @rule()
     def time_passes(self) -> None:
         self.take(self.dispatcher.relieve())

@@ -25,8 +25,9 @@ def test_a_turn_that_ran_alone_is_the_culprit() -> None:
 
 
 def test_a_culprit_at_the_limit_is_a_dead_letter_with_its_stacks() -> None:
-    verdict = judge(Death(Cause.HUNG, 1, "hung", "File …"), [RanTurn(1, 2)], 3)[1]
+    verdict = judge(Death(Cause.HUNG, 1, "hung", "File …"), [RanTurn(1, 2, STEPS)], 3, "0:7")[1]
     assert isinstance(verdict, Dead)
+    assert (verdict.usage, verdict.worker) == (Usage(2), "0:7")
     assert (verdict.attempts, verdict.error, verdict.stacks) == (3, "hung", "File …")
     assert verdict.text
 

@@ -29,7 +29,8 @@ def test_a_loop_that_beats_and_turns_within_their_time_live() -> None:
 
 @pytest.mark.parametrize("named", [0, 1])
 def test_a_silent_loop_is_hung_by_the_turn_that_is_named(named: int) -> None:
-    assert killed_for(sentence(LIMITS, Pulse(named, 1.0), [running(1, 0.0)], 6.1)) == (Cause.HUNG, named)
+    turns = [running(1, 0.0), running(2, 0.0)]
+    assert killed_for(sentence(LIMITS, Pulse(named, 1.0), turns, 6.1)) == (Cause.HUNG, named)
 
 
 def test_a_turn_that_goes_on_although_the_loop_told_it_to_end_overran() -> None:
@@ -44,6 +45,10 @@ def test_a_turn_that_cannot_hear_its_end_waits_for_the_end_of_who_holds_up_the_l
     innocent, holder = running(1, 0.0), running(2, 3.0)
     assert sentence(PATIENT, Pulse(2, 4.0), [innocent, holder], 14.0) is None
     assert killed_for(sentence(PATIENT, Pulse(2, 4.0), [innocent, holder], 15.1)) == (Cause.OVERRAN, 2)
+
+
+def test_a_turn_that_runs_alone_is_the_one_that_holds_up_the_loop() -> None:
+    assert killed_for(sentence(PATIENT, Pulse(0, 1.0), [running(1, 0.0)], 12.1)) == (Cause.OVERRAN, 1)
 
 
 def test_where_nobody_is_named_the_first_end_that_is_not_heard_ends_the_worker_and_blames_nobody() -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import NotFound
-from shared.messages import Arrival, DeadLetter, Ended, Pending, Retry, Usage
+from shared.messages import Arrival, Dead, DeadLetter, Ended, Pending, Retry, Usage
 from shared.store.sqlite.ledger import Ledger, Row
 
 #: executions lost with their host before a message is a suspect itself
@@ -48,12 +48,14 @@ RETURNING id, platform, reply
 """
 # Make a message a dead letter.
 BURY = """
-UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ? WHERE session_key = ? AND seq = ?
+UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?
+WHERE session_key = ? AND seq = ?
 RETURNING id, platform, reply
 """
 # Make a dead letter wait again.
 REVIVE = """
-UPDATE inbox SET state = 'waiting', settled_at = NULL, attempts = 0, lost = 0, suspect = 0, error = '', stacks = ''
+UPDATE inbox SET state = 'waiting', settled_at = NULL, attempts = 0, lost = 0, suspect = 0, error = '', stacks = '',
+  usage = NULL
 WHERE id = ? AND state = 'dead' RETURNING session_key, seq
 """
 # Remove a dead letter.
@@ -152,9 +154,10 @@ def finish(ledger: Ledger, session: str, seq: int, ended: Ended) -> Answered:
     return Answered(*row)
 
 
-def bury(ledger: Ledger, session: str, seq: int, attempts: int, error: str, stacks: str) -> Answered:
+def bury(ledger: Ledger, session: str, seq: int, dead: Dead) -> Answered:
     """Make a message a dead letter."""
-    row = ledger.only(BURY, (ledger.now(), attempts, error, stacks, session, seq))
+    usage = msgspec.json.encode(dead.usage)
+    row = ledger.only(BURY, (ledger.now(), dead.attempts, dead.error, dead.stacks, dead.worker, usage, session, seq))
     ledger.waiting -= 1
     return Answered(*row)
 

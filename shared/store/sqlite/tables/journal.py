@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shared.journal import CallIntent, CallResult, JournalEntry, StepOpening
-from shared.messages import JournaledCall, OpenStep, Step
+from shared.messages import CallTrace, JournaledCall, OpenStep, Step
 from shared.store.sqlite.ledger import Ledger
 
 # Open a step.
@@ -26,6 +26,8 @@ SET_TODO = "UPDATE open_steps SET todo = ? WHERE session_key = ? AND step = ?"
 READ = "SELECT opening, todo FROM open_steps WHERE session_key = ?"
 # Read its calls.
 READ_CALLS = "SELECT call_id, name, idempotency_key, result FROM tool_calls WHERE session_key = ?"
+# Read when its calls began and ended.
+TRACE = "SELECT step, call_id, name, started_at, ended_at FROM tool_calls WHERE session_key = ?"
 # Remove the open step if it is no later than this.
 REMOVE = "DELETE FROM open_steps WHERE session_key = ? AND step <= ?"
 # Remove its calls.
@@ -59,6 +61,12 @@ def read(ledger: Ledger, session: str) -> OpenStep | None:
     opening, todo = _DECODER.decode(row[0]), row[1]
     calls = tuple(JournaledCall(*call) for call in ledger.all(READ_CALLS, (session,)))
     return OpenStep(opening.step, opening.messages, opening.usage, calls, todo)
+
+
+def trace(ledger: Ledger, session: str) -> tuple[CallTrace, ...]:
+    """Return the calls of a session's open step, in the order in which they began."""
+    calls = (CallTrace(*row) for row in ledger.all(TRACE, (session,)))
+    return tuple(sorted(calls, key=lambda call: (call.started_at, call.call_id)))
 
 
 def finish(ledger: Ledger, session: str, steps: Sequence[Step]) -> None:

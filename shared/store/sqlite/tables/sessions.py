@@ -70,6 +70,8 @@ MOVE_ON = "UPDATE sessions SET version = ?, epoch = ?, updated_at = ? WHERE sess
 VERSION = "SELECT version, epoch, state FROM sessions WHERE session_key = ?"
 # Tell which message a session is claimed for.
 CLAIMED_FOR = "SELECT head FROM sessions WHERE session_key = ? AND state = 'claimed'"
+# Tell which message a session is at.
+HEAD = "SELECT head FROM sessions WHERE session_key = ?"
 # Remove a session's row.
 REMOVE = "DELETE FROM sessions WHERE session_key = ?"
 # List sessions, latest first.
@@ -215,6 +217,11 @@ def claimed_for(ledger: Ledger, session: str) -> int | None:
     """Return the number of the message a session is claimed for, None if it is not claimed."""
     row = ledger.one(CLAIMED_FOR, (session,))
     return int(row[0]) if row else None
+
+
+def head(ledger: Ledger, session: str) -> int:
+    """Return the number of the message that a session is ready, delayed or claimed for, or was before it rested."""
+    return int(ledger.only(HEAD, (session,))[0])
 
 
 def remove(ledger: Ledger, session: str) -> None:
