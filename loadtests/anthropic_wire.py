@@ -9,6 +9,7 @@ import msgspec
 
 from loadtests.answers import Answer, Asked, Event
 from loadtests.openai_wire import text_of
+from loadtests.wire_rules import anthropic_problem
 
 PATH = "/v1/messages"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -115,7 +116,12 @@ def event(kind: str, **fields: Any) -> Event:
     return Event(b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n", is_text)
 
 
-def error(status: int) -> bytes:
+def problem(body: bytes) -> str:
+    """Return what a real provider would refuse a request for, empty if nothing."""
+    return anthropic_problem(msgspec.json.decode(body))
+
+
+def error(status: int, message: str = "") -> bytes:
     """Return the body of an error answer."""
     kinds = {
         400: "invalid_request_error",
@@ -126,8 +132,8 @@ def error(status: int) -> bytes:
         429: "rate_limit_error",
         529: "overloaded_error",
     }
-    problem = {"type": kinds.get(status, "api_error"), "message": f"scripted status {status}"}
-    return msgspec.json.encode({"type": "error", "error": problem})
+    found = {"type": kinds.get(status, "api_error"), "message": message or f"scripted status {status}"}
+    return msgspec.json.encode({"type": "error", "error": found})
 
 
 def context_too_long() -> bytes:

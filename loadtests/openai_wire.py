@@ -9,6 +9,7 @@ import msgspec
 
 from loadtests.answers import Answer, Asked, Event
 from loadtests.directives import Call
+from loadtests.wire_rules import openai_problem
 
 PATH = "/v1/chat/completions"
 PING = b": keep-alive\n\n"
@@ -102,11 +103,16 @@ def chunk(answer: Answer, delta: dict[str, Any], *, finish_reason: str | None = 
     return Event(b"data: " + msgspec.json.encode(body) + b"\n\n", text)
 
 
-def error(status: int) -> bytes:
+def problem(body: bytes) -> str:
+    """Return what a real provider would refuse a request for, empty if nothing."""
+    return openai_problem(msgspec.json.decode(body))
+
+
+def error(status: int, message: str = "") -> bytes:
     """Return the body of an error answer."""
     kinds = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error"}
-    problem = {"message": f"scripted status {status}", "type": kinds.get(status, "server_error"), "code": None}
-    return msgspec.json.encode({"error": problem | {"param": None}})
+    found = {"message": message or f"scripted status {status}", "type": kinds.get(status, "server_error"), "code": None}
+    return msgspec.json.encode({"error": found | {"param": None}})
 
 
 def context_too_long() -> bytes:

@@ -149,9 +149,12 @@ class Dialect:
         provider.calls += 1
         try:
             asked: Asked = self._wire.read_asked(body)
+            problem = self._wire.problem(body)
         except (msgspec.DecodeError, KeyError, TypeError):
             return await out.answer(400, JSON, self._wire.error(400))
         provider.requests.append(ModelCall(time.time(), self._wire.PATH, dict(out.headers), body, asked))
+        if problem:
+            return await out.answer(400, JSON, self._wire.error(400, problem))
         segment = current_segment(asked)
         directives = provider.in_force(asked, segment.directives)
         if provider.script.latency_s:

@@ -14,12 +14,18 @@ def sound_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def sound_calls(calls: Sequence[ToolCall], prefix: str) -> tuple[ToolCall, ...]:
-    """Give every call an id of its own, made of ``prefix`` where a server left it out or repeated it."""
+def sound_calls(calls: Sequence[ToolCall], prefix: str, messages: Sequence[bytes] = ()) -> tuple[ToolCall, ...]:
+    """Give every call an id of its own in the transcript so far, made of ``prefix`` where a server gave none or repeats.
+
+    Some servers begin to count anew in every answer; Anthropic refuses a transcript in which an id stands twice.
+    """
+    asked = [message for message in messages if b'"tool_calls"' in message]
     seen: set[str] = set()
     sound = []
     for index, call in enumerate(calls):
-        call_id = call.id if call.id and call.id not in seen else f"{prefix}_{index}"
+        quoted = msgspec.json.encode(sound_text(call.id))
+        known = not call.id or call.id in seen or any(quoted in message for message in asked)
+        call_id = f"{prefix}_{index}" if known else call.id
         seen.add(call_id)
         sound.append(ToolCall(call_id, sound_text(call.name), sound_text(call.arguments)))
     return tuple(sound)

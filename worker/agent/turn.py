@@ -187,7 +187,7 @@ class Turn:
         reply = await self._ask()
         self._partial.clear()
         self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
-        calls = sound_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}")
+        calls = sound_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}", self.shown)
         if calls:
             self._add(transcript.assistant(sound_text(reply.text), [readable_call(call) for call in calls]))
             self._progress.step_opened(StepOpening(self._number, tuple(self._step_messages), self._step_usage))

@@ -217,9 +217,10 @@ async def test_the_todo_list_as_a_finished_call_left_it_is_the_steps_own(toolbox
 
 async def test_the_next_step_asks_the_model_as_ever(toolbox: Toolbox, till: Till) -> None:
     opened = OpenStep(1, OPENING, calls=(journaled("c1", "x"), journaled("c2", "x"), journaled("c3", "x")))
-    turn, model, progress = make_turn(toolbox, asks(CALLS[0]), says("done"), open_step=opened)
+    again = msgspec.structs.replace(CALLS[0], id="c4")
+    turn, model, progress = make_turn(toolbox, asks(again), says("done"), open_step=opened)
     await ended(turn)
-    assert till.keys == ["msg_1.2.c1"]
+    assert till.keys == ["msg_1.2.c4"]
     assert [step.number for step in progress.steps] == [1, 2]
     assert len(model.requests) == 2
 

@@ -39,3 +39,9 @@ def test_readable_arguments_stay_as_the_model_wrote_them() -> None:
     assert readable_call(call) == call
     assert readable_call(ToolCall("x", "roll", '{"sides"')).arguments == '{"unreadable":"{\\"sides\\""}'
     assert readable_call(ToolCall("x", "roll", "")).arguments == "{}"
+
+
+def test_an_id_that_stands_in_the_transcript_is_not_given_again() -> None:
+    calls = [ToolCall("call_0", "roll", "{}"), ToolCall("call_1", "roll", "{}")]
+    messages = [transcript.user('"call_1" is what I say'), transcript.assistant("", calls[:1])]
+    assert [call.id for call in sound_calls(calls, "msg_1_2", messages)] == ["msg_1_2_0", "call_1"]
