@@ -15,7 +15,7 @@ def sound_text(text: str) -> str:
 
 
 def sound_calls(calls: Sequence[ToolCall], prefix: str, messages: Sequence[bytes] = ()) -> tuple[ToolCall, ...]:
-    """Give every call an id of its own in the transcript so far, made of ``prefix`` where a server gave none or repeats.
+    """Give every call an id that the transcript so far does not hold, made of ``prefix`` where a server's is none.
 
     Some servers begin to count anew in every answer; Anthropic refuses a transcript in which an id stands twice.
     """
