@@ -86,16 +86,17 @@ def start(settings: Settings) -> int:
 
 
 async def check(settings: Settings) -> None:
-    """Verify that the files the settings name can be used, and that the database opens and commits."""
+    """Verify that the files the settings name can be used, and that the database opens, is sound and commits."""
     worker_config(settings)
     if await running(settings):
         print("settings: ok\ndatabase: in use by the gateway that runs now")
         return
     store = await opened(settings)
     try:
+        await store.verify()
         await store.check()
     except StoreError as error:
-        raise CommandFailed(f"the message store cannot commit: {error}") from None
+        raise CommandFailed(f"the message store cannot be used: {error}") from None
     finally:
         await store.close()
     print("settings: ok\ndatabase: ok")

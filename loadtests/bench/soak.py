@@ -1,6 +1,7 @@
-"""Memory of the gateway and its workers after many offline turns, against a tenth of them; no worker is replaced.
+"""Memory of the gateway and its workers after many offline turns, against a tenth of them.
 
-``python -m loadtests.bench.soak --turns 100000 --sessions 500``; BENCH_TURNS and BENCH_SESSIONS say the same.
+People come, talk for a while and go. No worker is replaced, and the cache of conversations is small, so that it is
+full at the first look: what grows after it is not given back. ``--turns`` or BENCH_TURNS say how many turns.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ from loadtests.raw_load import burst, wire_bytes
 from loadtests.sender import Sender
 
 CONNECTIONS = 16
+#: conversations that go on at the same time, and how many turns each of them has
+CROWD = 100
+TURNS_EACH = 20
+#: conversations that a worker caches
+CACHE_SIZE = 100
 #: messages sent before the replies to all of them are waited for; the inbox holds as many
 BATCH = 1000
 #: how much more memory may be used after all turns than after a tenth of them
@@ -46,10 +52,9 @@ class Memory(msgspec.Struct, frozen=True):
 class Soak:
     """One gateway that many people write to, over and over."""
 
-    def __init__(self, gateway: GatewayProcess, client: httpx2.AsyncClient, sessions: int) -> None:
+    def __init__(self, gateway: GatewayProcess, client: httpx2.AsyncClient) -> None:
         self._gateway = gateway
         self._client = client
-        self._sessions = sessions
         self._sender = Sender()
         self.turns = 0
 
@@ -58,7 +63,7 @@ class Soak:
         while self.turns < turns:
             count = min(BATCH, turns - self.turns)
             numbers = range(self.turns, self.turns + count)
-            requests = [self._sender.standard(f"s{n % self._sessions}", f"message {n}") for n in numbers]
+            requests = [self._sender.standard(session_of(n), f"message {n}") for n in numbers]
             result = await burst(self._gateway.url, [wire_bytes(request) for request in requests], CONNECTIONS)
             assert result.failures == 0, f"{result.failures} webhooks were refused"
             self.turns += count
@@ -81,17 +86,21 @@ def running_gateway(data_dir: Path) -> Iterator[GatewayProcess]:
     """Run a gateway on the offline model that keeps its workers, and whose replies go to a process of their own."""
     with running_program("loadtests.platform") as platform:
         settings = platform_environment(platform.url, Sender().secrets)
-        settings |= {"GATEHOUSE_WORKER_TURNS": "1000000000", "GATEHOUSE_WORKERS": "2"}
+        settings |= {
+            "GATEHOUSE_WORKERS": "2",
+            "GATEHOUSE_WORKER_TURNS": "1000000000",
+            "GATEHOUSE_TODO_CACHE_SIZE": str(CACHE_SIZE),
+        }
         with GatewayProcess(data_dir, settings) as gateway:
             yield gateway
 
 
-async def measure(gateway: GatewayProcess, turns: int, sessions: int) -> bool:
+async def measure(gateway: GatewayProcess, turns: int) -> bool:
     """Print both figures; tell whether neither grew too much."""
     async with httpx2.AsyncClient(base_url=gateway.url, timeout=60, trust_env=False) as client:
-        soak = Soak(gateway, client, sessions)
+        soak = Soak(gateway, client)
         pids = set(gateway.worker_pids())
-        print(f"\nmemory (PSS) after offline turns in {sessions} sessions, two workers", flush=True)
+        print(f"\nmemory (PSS) after offline turns, {CROWD} conversations at a time, two workers", flush=True)
         found = []
         for count in (turns // 10, turns):
             began = time.perf_counter()
@@ -108,6 +117,11 @@ async def measure(gateway: GatewayProcess, turns: int, sessions: int) -> bool:
     return not verdict
 
 
+def session_of(number: int) -> str:
+    """Return the conversation that the message of this number belongs to."""
+    return f"s{number // (CROWD * TURNS_EACH)}.{number % CROWD}"
+
+
 def shown(memory: Memory) -> str:
     """Write one line's figures."""
     return f"gateway {memory.gateway / MIB:7.1f} MiB  workers {memory.workers / MIB:7.1f} MiB"
@@ -117,10 +131,9 @@ def main() -> int:
     """Measure; 1 if memory grew by more than the limit."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.soak")
     parser.add_argument("--turns", type=int, default=int(os.environ.get("BENCH_TURNS", "100000")))
-    parser.add_argument("--sessions", type=int, default=int(os.environ.get("BENCH_SESSIONS", "500")))
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as data_dir, running_gateway(Path(data_dir)) as gateway:
-        return 0 if uvloop.run(measure(gateway, asked.turns, asked.sessions)) else 1
+        return 0 if uvloop.run(measure(gateway, asked.turns)) else 1
 
 
 if __name__ == "__main__":

@@ -190,3 +190,6 @@ class Store(Protocol):
 
     async def check(self) -> None:
         """Write and read back one row. Raises StoreUnavailable."""
+
+    async def verify(self) -> None:
+        """Read all there is and verify that it is sound; takes its time. Raises StoreUnusable and StoreUnavailable."""

@@ -27,6 +27,8 @@ WAL_SIZE_BYTES = 64 * 1024 * 1024
 
 # Write the row of the health check.
 PROBE = "INSERT OR REPLACE INTO probe (name, at) VALUES ('check', ?)"
+# Look for damage, up to the first that is found.
+VERIFY = "PRAGMA quick_check(1)"
 # Read it back.
 PROBED = "SELECT at FROM probe WHERE name = 'check'"
 
@@ -60,6 +62,10 @@ class SqliteStore:
     async def check(self) -> None:
         """Write and read back one row. Raises StoreUnavailable."""
         await self.writer.run(_probe)
+
+    async def verify(self) -> None:
+        """Read the whole file and verify that it is sound. Raises StoreUnusable and StoreUnavailable."""
+        await self.writer.run(_verify, self._path)
 
     def _open_ledger(self) -> Ledger:
         """Open the database, on the writer's thread. Raises StoreUnusable."""
@@ -121,6 +127,16 @@ def _lock(lock_path: Path, path: Path) -> int:
         os.close(lock)
         raise StoreUnusable(f"{path} is in use by another process, which holds {lock_path}") from None
     return lock
+
+
+def _verify(ledger: Ledger, path: Path) -> None:
+    try:
+        found = str(ledger.only(VERIFY)[0])
+    except apsw.CorruptError as error:
+        found = str(error)
+    if found != "ok":
+        told = found.replace("\n", " ")
+        raise StoreUnusable(f"{path} is damaged: {told}; put a backup in its place, or recover it with sqlite3")
 
 
 def _probe(ledger: Ledger) -> None:

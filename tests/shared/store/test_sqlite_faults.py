@@ -206,6 +206,18 @@ class TestCorrupt:
         store = await bench.open()
         assert await store.inbox.waiting() == 1
 
+    async def test_damage_that_an_opening_does_not_meet_is_found_by_verifying(
+        self, bench: Bench, database: Path
+    ) -> None:
+        await bench.answer("hello", messages=(b"x" * 500,) * 100)
+        await bench.store.verify()
+        await bench.close()
+        with damaged(database, (root_page(database, "history") - 1) * 4096, 4096):
+            store = await bench.open()
+            with pytest.raises(StoreUnusable, match=f"{database} is damaged"):
+                await store.verify()
+            await bench.close()
+
     async def test_a_damaged_page_fails_only_what_needs_it(self, bench: Bench, database: Path) -> None:
         await bench.answer("hello", messages=(b"x" * 500,) * 100)
         await bench.close()
