@@ -109,6 +109,11 @@ class GatewayProcess:
         """Ask it to end with SIGTERM; return its exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+        return self.wait_for_end(within_s)
+
+    def wait_for_end(self, within_s: float = 30) -> int:
+        """Wait until it has ended; return its exit status."""
+        assert self._process is not None
         status = self._process.wait(within_s)
         self._close()
         return status

@@ -334,6 +334,24 @@ async def test_a_turn_that_waits_for_a_worker_is_interrupted_at_once(plant: Make
     await made.done(store_claim, within_s=5)
 
 
+async def test_a_worker_is_replaced_after_a_set_number_of_turns_and_no_user_notices(
+    plant: MakePlant, tmp_path: Path
+) -> None:
+    made = await plant(GATEHOUSE_WORKER_TURNS="2")
+    first = made.pool.snapshot().workers[0].pid
+    call = msgspec.json.encode({"path": str(tmp_path / "notes"), "line": "ran"}).decode()
+    long = await made.say(
+        "long", f"[[tool note {call}]] [[then]] [[sleep 1.5]] [[tool note {call}]] [[then]] [[say on]]"
+    )
+    await until(lambda: made.audience.tools, "its first step is done")
+    await made.done(await made.say("a", "hello"), await made.say("b", "hello"))
+    await until(lambda: made.pool.snapshot().workers[0].pid not in {0, first}, "it is replaced")
+    assert "on" in await made.reply(long)
+    assert (tmp_path / "notes").read_text("utf-8") == "ran\nran\n"
+    assert (await made.trace(long)).attempts == 0
+    assert (made.audience.started.count(long), made.pool.snapshot().restarts) == (2, 0)
+
+
 async def test_a_worker_over_its_memory_is_replaced_between_turns_and_not_before_one(plant: MakePlant) -> None:
     made = await plant(GATEHOUSE_WORKER_MEMORY="128", GATEHOUSE_TOOLS="tests.worker.pool.heavy_tools")
     first = made.pool.snapshot().workers[0].pid
