@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.export import take_out
 from gateway.server import CannotStart, serve
+from gateway.tool_check import check_tool_modules
 from gateway.tracing import moment, trace_lines
 from shared.errors import NotFound, SettingsError, StoreError
 from shared.events import LogWriter
@@ -74,8 +75,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def start(settings: Settings) -> int:
-    """Run the gateway until a signal ends it."""
+    """Run the gateway until a signal ends it. Raises SettingsError."""
     scrub_environment()
+    check_tool_modules(settings.tool_modules)
     log = LogWriter(settings.secrets())
     log.start()
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ import uvicorn
 import uvloop
 
 from gateway.app import Gateway
-from shared.errors import StoreUnavailable, StoreUnusable
+from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
 from shared.settings import Settings
 
@@ -110,7 +111,8 @@ async def run(
     try:
         await gateway.open()
     except (StoreUnusable, StoreUnavailable) as error:
-        raise CannotStart(f"the message store cannot be opened: {error}") from None
+        setting = "DATABASE_URL" if settings.database_url else "GATEHOUSE_DATA_DIR"
+        raise CannotStart(f"the message store cannot be opened: {error} ({setting} says where it lies)") from None
     try:
         listen(listener)
     except CannotStart:
@@ -141,7 +143,7 @@ def uvicorn_config(gateway: Gateway) -> uvicorn.Config:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the address without listening yet. Raises CannotStart."""
+    """Take the address without listening yet. Raises CannotStart, and SettingsError for a host that is not ours."""
     try:
         family, kind, protocol, _, address = min(
             socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), key=lambda found: found[0] != socket.AF_INET
@@ -153,7 +155,11 @@ def bind(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
+    except (socket.gaierror, UnicodeError):
+        raise SettingsError("GATEHOUSE_HOST", f"{host!r} is not the name or address of a machine") from None
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError("GATEHOUSE_HOST", f"{host!r} is not an address of this machine") from None
         raise CannotStart(cannot_listen(host, port, error)) from None
     return listener
 

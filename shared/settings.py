@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from dotenv import dotenv_values
 
+from shared.env_file import read_env_file
 from shared.errors import SettingsError
 from shared.settings_reader import Reader
 
@@ -36,6 +37,12 @@ KNOWN_NAMES = frozenset(
         "LOG_FLUSH_INTERVAL INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW"
     ).split()
 )
+
+
+#: what a sender in GATEHOUSE_ALLOW may begin with
+PLATFORMS = ("standard", "slack", "telegram")
+#: what Telegram takes as the secret of a webhook
+TELEGRAM_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
 class ModelSetting(msgspec.Struct, frozen=True):
@@ -132,8 +139,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
 
 def load_settings(env_file: Path = Path(".env")) -> Settings:
     """Read the environment over the ``.env`` file and validate it. Raises SettingsError."""
-    values = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
-    return parse_settings(values | dict(os.environ))
+    return parse_settings(read_env_file(env_file) | dict(os.environ))
 
 
 def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env")) -> AgentSettings:
@@ -141,8 +147,7 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
 
     Settings of the gateway are not looked at. Raises SettingsError.
     """
-    values = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
-    reader = Reader(values | dict(os.environ) | dict(given))
+    reader = Reader(read_env_file(env_file) | dict(os.environ) | dict(given))
     return AgentSettings(
         models=read_models(reader),
         system_prompt=reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT),
@@ -257,8 +262,13 @@ def read_database_url(reader: Reader) -> str:
 def read_allow(reader: Reader) -> tuple[str, ...]:
     entries = reader.words("GATEHOUSE_ALLOW")
     for entry in entries:
+        platform = entry.partition(":")[0]
         if entry != "*" and not all(entry.partition(":")):
             raise SettingsError("GATEHOUSE_ALLOW", f"{entry!r} is neither * nor platform:user")
+        if entry != "*" and platform not in PLATFORMS:
+            raise SettingsError(
+                "GATEHOUSE_ALLOW", f"there is no platform {platform!r}; there are {', '.join(PLATFORMS)}"
+            )
     return entries
 
 
@@ -273,6 +283,8 @@ def read_telegram(reader: Reader) -> TelegramSettings | None:
     base = reader.url("TELEGRAM_API_BASE", "https://api.telegram.org")
     if secrets and not secrets[0].partition(":")[0].isdigit():
         raise SettingsError("TELEGRAM_BOT_TOKEN", "is not of the form 123456:ABC…, as the platform gives it")
+    if secrets and not TELEGRAM_SECRET.fullmatch(secrets[1]):
+        raise SettingsError("TELEGRAM_SECRET_TOKEN", "is not 1 to 256 of A-Z, a-z, 0-9, _ and -")
     return TelegramSettings(*secrets, base) if secrets else None
 
 

@@ -94,7 +94,7 @@ class Reader:
         try:
             return Path(text[1:]).expanduser().read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(name, f"cannot read {text[1:]!r}: {error}") from None
+            raise SettingsError(name, f"cannot read {text[1:]!r}: {reason(error)}") from None
 
     def json_file(self, name: str, key: str) -> Path | None:
         """Return the path of a JSON file that holds an object under this key, None if unset."""
@@ -105,7 +105,7 @@ class Reader:
         try:
             content = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise SettingsError(name, f"cannot read {text!r}: {error}") from None
+            raise SettingsError(name, f"cannot read {text!r}: {reason(error)}") from None
         if not isinstance(content, dict) or not isinstance(content.get(key), dict):
             raise SettingsError(name, f"{text!r} has no {key!r} object")
         return path
@@ -144,3 +144,8 @@ def _is_host(word: str) -> bool:
     except ValueError:
         return False
     return port is None or 0 < int(port) < 65536
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Return why a file cannot be read, without its path, which is said already."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

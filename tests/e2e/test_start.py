@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from loadtests.gateway_process import ROOT
+from tests.e2e.command_line import run_command
 
 
 def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
@@ -26,6 +27,7 @@ def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
     [
         ("PORT", "http"),
         ("GATEHOUSE_HOST", "0.0.0.0"),
+        ("GATEHOUSE_TOOLS", "no.such.module"),
         ("GATEHOUSE_MODEL", "anthropic:claude"),
         ("GATEHOUSE_WORKERS", "many"),
         ("GATEHOUSE_TURN_TIMEOUT", "-5"),
@@ -50,6 +52,19 @@ def test_a_bad_setting_is_one_line_and_status_two_before_anything_listens(
     (line,) = ended.stderr.splitlines()
     assert any(word in line for word in (name, "ANTHROPIC_API_KEY", "SLACK_BOT_TOKEN"))
     assert not (tmp_path / "data").exists()
+
+
+def test_a_host_that_is_not_this_machine_is_a_mistake_of_its_setting(tmp_path: Path) -> None:
+    for host in ("no-such-host.invalid", "192.0.2.1"):
+        ended = run_command(tmp_path, GATEHOUSE_HOST=host, GATEHOUSE_API_KEYS="a-key-of-a-test")
+        assert ended.returncode == 2
+        assert ended.stderr.startswith(f"gatehouse: GATEHOUSE_HOST: '{host}' is not ")
+
+
+def test_a_slip_in_the_env_file_is_one_line_and_status_two(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GATEHOUSE_WORKERS=1\nPORT 8000\n")
+    ended = run_command(tmp_path)
+    assert (ended.returncode, ended.stderr) == (2, "gatehouse: .env: line 2 is not of the form NAME=value\n")
 
 
 def test_a_worker_host_without_a_database_url_explains_itself_in_one_line(tmp_path: Path) -> None:

@@ -51,10 +51,12 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
         ({"GATEHOUSE_MCP_CONFIG": "/no/such/file"}, "GATEHOUSE_MCP_CONFIG"),
         ({"GATEHOUSE_TOOLS": "my-bot/tools.py"}, "GATEHOUSE_TOOLS"),
         ({"GATEHOUSE_ALLOW": "12345"}, "GATEHOUSE_ALLOW"),
+        ({"GATEHOUSE_ALLOW": "slack:*,telgram:5"}, "GATEHOUSE_ALLOW"),
         ({"DATABASE_URL": "mysql://db/app"}, "DATABASE_URL"),
         ({"SLACK_SIGNING_SECRET": "s" * 32}, "SLACK_BOT_TOKEN"),
         ({"TELEGRAM_SECRET_TOKEN": "s" * 32}, "TELEGRAM_BOT_TOKEN"),
         ({"TELEGRAM_BOT_TOKEN": "token", "TELEGRAM_SECRET_TOKEN": "s" * 32}, "TELEGRAM_BOT_TOKEN"),
+        ({"TELEGRAM_BOT_TOKEN": "1:token", "TELEGRAM_SECRET_TOKEN": "two words"}, "TELEGRAM_SECRET_TOKEN"),
         ({"STANDARD_WEBHOOK_SECRET": WHSEC}, "STANDARD_WEBHOOK_REPLY_URL"),
         (
             {"STANDARD_WEBHOOK_SECRET": "whsec_abc", "STANDARD_WEBHOOK_REPLY_URL": "http://127.0.0.1:1/"},

@@ -1,0 +1,33 @@
+"""Whether the modules of ``GATEHOUSE_TOOLS`` can be loaded, found out before anything listens.
+
+Agent code never runs in the gateway's process: a process of the worker's own loads them, and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from shared.errors import SettingsError
+
+SETTING = "GATEHOUSE_TOOLS"
+LOADED_WITHIN_S = 60.0
+SAID = f"gatehouse: {SETTING}: "
+
+
+def check_tool_modules(modules: Sequence[str], within_s: float = LOADED_WITHIN_S) -> None:
+    """Load the modules once, in a process of its own. Raises SettingsError with what went wrong."""
+    if not modules:
+        return
+    command = [sys.executable, "-m", "worker.tool_list", *modules]
+    try:
+        ended = subprocess.run(  # noqa: S603 - the settings name the modules
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=within_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise SettingsError(SETTING, f"loading {', '.join(modules)} takes more than {within_s:g} s") from None
+    if ended.returncode:
+        said = ended.stderr.decode("utf-8", "replace").splitlines() or [f"it ended with status {ended.returncode}"]
+        known = [line.removeprefix(SAID) for line in said if line.startswith(SAID)]
+        raise SettingsError(SETTING, known[0] if known else f"{', '.join(modules)} cannot be loaded: {said[-1]}")
