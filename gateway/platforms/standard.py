@@ -130,11 +130,11 @@ class Standard(msgspec.Struct, frozen=True):
         }
         return Call(self.settings.reply_url, headers, body)
 
-    def outcome(self, reply: Reply, answer: Answer) -> Verdict:  # noqa: ARG002 - the status alone decides
-        """2xx took it; 410 and other 4xx refuse it for good; redirects are not followed."""
+    def outcome(self, reply: Reply, answer: Answer) -> Verdict:
+        """2xx took it, under its webhook id; 410 and other 4xx refuse it for good; redirects are not followed."""
         match answer.status:
             case status if 200 <= status < 300:
-                return Sent("")
+                return Sent(reply.idempotency_key)
             case status if 300 <= status < 400:
                 return Retry(
                     f"HTTP {status}: redirects are not followed; STANDARD_WEBHOOK_REPLY_URL must be the final url"

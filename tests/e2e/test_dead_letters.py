@@ -39,6 +39,14 @@ def test_a_dead_letter_runs_again_once_its_cause_is_gone(poisoned: Bot, tmp_path
     assert letter in listed.stdout, listed.stderr
     (row,) = poisoned.gateway.get("/v1/dead")["dead"]
     assert (row["id"], row["session"], row["attempts"]) == (letter, "standard:default:s", 2)
+    died = poisoned.gateway.get(f"/v1/messages/{letter}")
+    assert (died["state"], died["attempts"], died["usage"]["model_calls"]) == ("dead", 2, 1)
+    assert died["accepted_at"] <= died["claimed_at"] <= died["settled_at"] <= died["replies"][0]["sent_at"]
+    assert all((died["worker"], died["error"], died["replies"][0]["sent_id"]))
+    traced = run_command(tmp_path, "trace", letter, port=port)
+    assert [line.split()[0] for line in traced.stdout.splitlines()[1:]] == [
+        "accepted", "claimed", "settled", "reply", "error",
+    ]  # fmt: skip
 
     cause.unlink()
     retried = run_command(tmp_path, "dead", "retry", letter, port=port)
