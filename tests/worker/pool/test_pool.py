@@ -153,7 +153,7 @@ async def test_a_killed_workers_turns_go_on_at_once_in_the_spare_and_use_no_atte
     await until(lambda: len(made.audience.started) == 3, "they run")
     await made.spare()
     assert await made.pool.kill_worker(0)
-    await until(lambda: sorted(made.audience.started) == sorted(messages * 2), "they run again", 1.5)
+    await until(lambda: sorted(made.audience.started) == sorted(messages * 2), "they run again", 3.5)
     for n, message in enumerate(messages):
         assert f"answer {n}" in await made.reply(message)
         assert (await made.trace(message)).attempts == 0
@@ -314,7 +314,7 @@ async def test_an_interrupt_ends_the_turn_and_no_other(plant: MakePlant) -> None
     stopped, other = await made.say("stopped", "[[sleep 60]]"), await made.say("other", "[[sleep 1]] on")
     await until(lambda: len(made.audience.started) == 2, "both run")
     assert await made.pool.interrupt("standard:a:stopped")
-    await made.done(stopped, within_s=5)
+    await made.done(stopped, within_s=15)
     assert not await made.pool.interrupt("standard:a:stopped")
     assert "on" in await made.reply(other)
 
@@ -331,7 +331,7 @@ async def test_a_turn_that_waits_for_a_worker_is_interrupted_at_once(plant: Make
     made.pool._begin(claim)
     assert turns.of_session(claim.ref.session) is not None
     assert await made.pool.interrupt(claim.ref.session)
-    await made.done(store_claim, within_s=5)
+    await made.done(store_claim, within_s=15)
 
 
 async def test_a_worker_is_replaced_after_a_set_number_of_turns_and_no_user_notices(

@@ -111,7 +111,7 @@ async def test_a_killed_worker_is_replaced_by_the_spare_and_a_new_spare_started(
     made = await crew()
     first = made.worker()
     os.kill(first.pid, signal.SIGKILL)
-    await until(lambda: made.supervisor.slots[0] not in {first, None}, "the slot is filled again", 2)
+    await until(lambda: made.supervisor.slots[0] not in {first, None}, "the slot is filled again", 10)
     assert made.watcher.deaths[0][1].cause is Cause.KILLED
     assert "SIGKILL" in made.watcher.deaths[0][1].error
     await until(lambda: made.supervisor.spares == 1, "a new spare is ready")
@@ -146,7 +146,7 @@ async def test_a_hung_worker_is_killed_with_its_stacks(crew: MakeCrew, text: str
     await until(lambda: worker.page.running() == 7 and worker.page.beat_age_s() > 0.5, "the loop is stuck")
     death = Death(Cause.HUNG, worker.page.running(), "no heartbeat")
     await made.supervisor.end(worker, death, dump=True)
-    await until(lambda: made.watcher.deaths, "the death is told", 2)
+    await until(lambda: made.watcher.deaths, "the death is told", 10)
     told = made.watcher.deaths[0][1]
     assert told.culprit == 7
     assert any(name in told.stacks for name in names.split("|")), told.stacks
@@ -161,7 +161,7 @@ async def test_no_grandchild_outlives_a_killed_worker(crew: MakeCrew, tmp_path: 
     grandchild = int(note.read_text())
     assert lives(grandchild)
     await made.supervisor.end(made.worker(), Death(Cause.HUNG), dump=False)
-    await until(lambda: not lives(grandchild), "the grandchild is gone", 2)
+    await until(lambda: not lives(grandchild), "the grandchild is gone", 10)
 
 
 async def test_no_grandchild_outlives_a_worker_killed_from_outside(crew: MakeCrew, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ async def test_no_grandchild_outlives_a_worker_killed_from_outside(crew: MakeCre
     made.worker().send(order(1, f"grandchild {note}"))
     await until(lambda: note.exists() and note.read_text(), "the grandchild runs")
     os.kill(made.worker().pid, signal.SIGKILL)
-    await until(lambda: not lives(int(note.read_text())), "the grandchild is gone", 2)
+    await until(lambda: not lives(int(note.read_text())), "the grandchild is gone", 10)
 
 
 async def test_a_stopped_worker_neither_blocks_the_sender_nor_grows_without_bound(crew: MakeCrew) -> None:
@@ -183,7 +183,7 @@ async def test_a_stopped_worker_neither_blocks_the_sender_nor_grows_without_boun
         sent += 1
         assert sent < 100
     await made.supervisor.end(worker, Death(Cause.HUNG), dump=True)
-    await until(lambda: made.supervisor.slots[0] not in {worker, None}, "it is replaced", 2)
+    await until(lambda: made.supervisor.slots[0] not in {worker, None}, "it is replaced", 10)
 
 
 async def test_signals_for_the_gateways_group_do_not_hurt_a_worker(crew: MakeCrew) -> None:
@@ -279,4 +279,4 @@ def test_children_die_with_their_parent_even_with_a_stuck_loop(text: str, spells
 
 
 async def all_gone(pids: list[int]) -> None:
-    await until(lambda: not any(lives(pid) for pid in pids), f"every one of {pids} is gone", 2)
+    await until(lambda: not any(lives(pid) for pid in pids), f"every one of {pids} is gone", 10)
