@@ -45,7 +45,12 @@ def tool(
     timeout_s: float | None = None,
     output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
 ) -> F | Callable[[F], F]:
-    """Declare a function as a tool, bare or with the options of ToolOptions; the function itself stays as it is."""
+    """Declare a function as a tool, bare or with the options of ToolOptions; the function itself stays as it is.
+
+    Raises ValueError for a time or a size that is not above zero.
+    """
+    if (timeout_s is not None and not timeout_s > 0) or output_limit_bytes <= 0:
+        raise ValueError("timeout_s and output_limit_bytes of a tool are above zero")
 
     def declare(declared: F) -> F:
         chosen = name or declared.__name__

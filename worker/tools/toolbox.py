@@ -6,8 +6,10 @@ import asyncio
 import functools
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from types import ModuleType
+import re
+import traceback
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from types import FrameType, ModuleType
 from typing import Any
 
 import msgspec
@@ -21,9 +23,16 @@ from worker.tools.declaration import OUTPUT_LIMIT_BYTES, ToolOptions, declared_o
 from worker.tools.schema import Parameters, description
 from worker.tools.threads import ToolThreads
 
-Run = Callable[[str, ToolContext], Awaitable[object]]
+Run = Callable[[str, ToolContext], Coroutine[Any, Any, object]]
 
 TODO_LIMIT_BYTES = 8 * 1024 * 1024
+#: seconds that a cancelled tool gets to clean up; one that goes on is left behind
+CANCEL_GRACE_S = 0.4
+FRAMES_TOLD = 50
+#: what every provider takes as a name
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: names that a model is told where it asks for a tool that is not there
+NAMES_TOLD = 50
 
 
 def _say_nothing(event: Event, **fields: Field) -> None:
@@ -51,7 +60,7 @@ class Toolbox:
     ) -> None:
         self._say = say
         self._threads = ToolThreads(say)
-        self._stray: set[asyncio.Task[bytes]] = set()
+        self._stray: set[asyncio.Task[Any]] = set()
         self._own: dict[str, Tool] = {}
         self._lent: dict[str, tuple[Tool, ...]] = {}
         self._tools = self._own
@@ -101,39 +110,56 @@ class Toolbox:
         """Run one call and return its result, or in words for the model why there is none; only cancelling raises."""
         tool = self._tools.get(call.name)
         if tool is None:
-            return f"Error: there is no tool named {call.name!r}; there are {', '.join(self._tools)}."
+            return f"Error: there is no tool named {call.name!r}; there are {', '.join(self.names[:NAMES_TOLD])}."
         try:
             return _clip(await self._outcome(tool, call, context), tool.options.output_limit_bytes)
         finally:
             context.stop()
 
-    def leave_behind(self, call: ToolCall, session: str, task: asyncio.Task[bytes]) -> None:
-        """Count a call that goes on though it was cancelled, until it ends."""
+    def leave_behind(
+        self, call: ToolCall, session: str, task: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any] | None = None
+    ) -> None:
+        """Count a call that goes on though it was cancelled, until it ends; ``coroutine`` is what its task runs."""
         self._stray.add(task)
         task.add_done_callback(self._stray.discard)
-        self._say(Event.TOOL_LEAKED, tool=call.name, session=session, leaked=self.leaked, stack=_stack(task))
+        stack = _stack(coroutine or task.get_coro())
+        self._say(Event.TOOL_LEAKED, tool=call.name, session=session, leaked=self.leaked, stack=stack)
 
     def close(self) -> None:
         """End the threads that wait for work."""
         self._threads.close()
 
     async def _outcome(self, tool: Tool, call: ToolCall, context: ToolContext) -> str:
-        limit = asyncio.timeout(tool.options.timeout_s)
         try:
-            async with limit:
-                return _text(await tool.run(call.arguments, context))
+            return _text(await self._bounded(tool, call, context))
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
             return self._failed(call, context, "the call was cancelled by the tool itself")
         except ToolError as error:
             return self._failed(call, context, str(error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary: it is for the model to read
-            if limit.expired():
-                return self._failed(
-                    call, context, f"no result after {tool.options.timeout_s:g} s; the call was given up"
-                )
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the boundary: it is for the model to read
             return self._failed(call, context, f"{type(error).__name__}: {error}")
+
+    async def _bounded(self, tool: Tool, call: ToolCall, context: ToolContext) -> object:
+        """Run a call within its time, in a task of its own. Raises ToolError.
+
+        One that goes on though it was cancelled is left behind, for this call has to end.
+        """
+        coroutine, limit_s = _held(tool.run(call.arguments, context)), tool.options.timeout_s
+        task = asyncio.ensure_future(coroutine)
+        task.add_done_callback(_looked_at)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=limit_s)
+            if done:
+                return task.result()
+            raise ToolError(f"no result after {limit_s:g} s; the call was given up")
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
+            if not task.done():
+                self.leave_behind(call, context.session, task, coroutine)
 
     def _failed(self, call: ToolCall, context: ToolContext, problem: str) -> str:
         self._say(
@@ -144,6 +170,8 @@ class Toolbox:
     def _put(self, tool: Tool) -> None:
         if tool.spec.name in self._own:
             raise SettingsError("GATEHOUSE_TOOLS", f"two tools are named {tool.spec.name!r}")
+        if not NAME.fullmatch(tool.spec.name):
+            raise SettingsError("GATEHOUSE_TOOLS", f"{tool.spec.name!r}: a tool's name is 1 to 64 of A-Z a-z 0-9 _ -")
         self._own[tool.spec.name] = tool
 
     def _load(self, module: ModuleType) -> None:
@@ -157,6 +185,8 @@ class Toolbox:
         options = declared_options(function) or ToolOptions(function.__name__)
         where = f"{function.__module__}.{function.__qualname__}"
         try:
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise TypeError("it yields, and a tool returns its result")
             parameters = Parameters(function)
         except (TypeError, NameError, ValueError) as error:
             raise SettingsError("GATEHOUSE_TOOLS", f"{where} cannot be a tool: {error}") from error
@@ -169,7 +199,9 @@ class Toolbox:
 
         async def run_sync(arguments: str, context: ToolContext) -> object:
             call = functools.partial(function, **parameters.read(arguments, context))
-            return await self._threads.run(call, tool=name, session=context.session)
+            result = await self._threads.run(call, tool=name, session=context.session)
+            # an async function behind a plain decorator
+            return await result if inspect.isawaitable(result) else result
 
         return run_async if inspect.iscoroutinefunction(function) else run_sync
 
@@ -182,8 +214,27 @@ def _imported(name: str) -> ModuleType:
         raise SettingsError("GATEHOUSE_TOOLS", f"{name}: {type(error).__name__}: {error}") from error
 
 
-def _stack(task: asyncio.Task[bytes]) -> str:
-    return "".join(str(frame) + "\n" for frame in task.get_stack())
+async def _held(running: Coroutine[Any, Any, object]) -> object:
+    """Run a tool, and keep what would end the worker: a task passes it on to the loop."""
+    try:
+        return await running
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise ToolError(f"{type(error).__name__}: {error}") from None
+
+
+def _looked_at(task: asyncio.Future[object]) -> None:
+    """Take the error of a call that nobody waits for any more, which asyncio would complain about."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _stack(waits: Any) -> str:
+    """Return where a coroutine is, from what it awaits to what that awaits; Task.get_stack tells the first alone."""
+    frames: list[tuple[FrameType, int]] = []
+    while (frame := getattr(waits, "cr_frame", None) or getattr(waits, "gi_frame", None)) and len(frames) < FRAMES_TOLD:
+        frames.append((frame, frame.f_lineno))
+        waits = getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None)
+    return "".join(traceback.StackSummary.extract(frames).format())
 
 
 def _text(value: object) -> str:

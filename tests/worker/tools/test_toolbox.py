@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import textwrap
@@ -17,7 +18,7 @@ from shared.events import Event, Field
 from tests.worker.waiting import until
 from worker.agent.models.port import ToolCall
 from worker.agent.todo import TodoStore
-from worker.tools import ToolContext
+from worker.tools import ToolContext, toolbox
 from worker.tools.toolbox import Toolbox
 
 TOOLS = '''
@@ -66,6 +67,34 @@ async def leaves_async() -> str:
 @tool
 async def cancels() -> str:
     raise asyncio.CancelledError
+
+@tool
+def interrupts() -> str:
+    raise KeyboardInterrupt("by a library")
+
+@tool
+async def groups() -> str:
+    raise BaseExceptionGroup("several", [SystemExit(1)])
+
+@tool(timeout_s=0.05)
+async def stubborn() -> str:
+    while not STOP.is_set():
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            pass
+    return "at last"
+
+def plain_decorator(function):
+    def wrapped(number: int) -> str:
+        return function(number)
+    return wrapped
+
+@tool(name="wrapped")
+@plain_decorator
+async def behind_a_decorator(number: int) -> str:
+    await asyncio.sleep(0)
+    return f"number {number}"
 
 @tool
 def nothing() -> None:
@@ -148,6 +177,8 @@ async def test_options_are_kept(call: Caller) -> None:
         ("fails", "{}", "LookupError: no such thing"),
         ("leaves", "{}", "SystemExit: 3"),
         ("leaves_async", "{}", "SystemExit: 3"),
+        ("interrupts", "{}", "KeyboardInterrupt: by a library"),
+        ("groups", "{}", "BaseExceptionGroup: several"),
         ("cancels", "{}", "cancelled by the tool itself"),
         ("slow_async", "{}", "no result after 0.05 s"),
         ("slow", "{}", "no result after 0.05 s"),
@@ -168,11 +199,37 @@ async def test_a_stopped_sync_tool_can_notice(call: Caller) -> None:
     await until(stop.is_set)
 
 
+async def test_an_async_tool_that_will_not_be_cancelled_ends_its_call_in_time_and_is_counted(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolbox, "CANCEL_GRACE_S", 0.05)
+    assert await call("stubborn") == "Error: no result after 0.05 s; the call was given up"
+    leaked = call.toolbox.leaked
+    sys.modules["tools_under_test"].STOP.set()
+    assert leaked == 1
+    event, fields = call.events[0]
+    assert (event, fields["tool"]) == (Event.TOOL_LEAKED, "stubborn")
+    assert "tools_under_test.py" in str(fields["stack"])
+    assert "in stubborn" in str(fields["stack"])
+    await until(lambda: call.toolbox.leaked == 0)
+
+
+async def test_an_interrupted_call_with_a_timeout_is_cancelled_within(call: Caller) -> None:
+    tasks = asyncio.all_tasks()
+    running = asyncio.create_task(call("slow_async"))
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert asyncio.all_tasks() <= tasks
+
+
 async def test_results_are_text_of_bounded_size(call: Caller) -> None:
     assert await call("long") == "äääää\n[cut: 10 of 20 bytes are shown]"
     assert await call("nothing") == "Done."
     assert (await call("surrogate")).encode() == b"?"
     assert "object" in await call("strange")
+    assert await call("wrapped", '{"number": 5}') == "number 5"
 
 
 async def test_the_built_in_tools_work(call: Caller) -> None:
@@ -192,6 +249,10 @@ async def test_the_built_in_tools_work(call: Caller) -> None:
         ("from worker.tools import tool\n@tool\ndef f(*a): pass", "bad_tools.f cannot be a tool"),
         ("from worker.tools import tool\n@tool\ndef f(a: 'Nope'): pass", "name 'Nope' is not defined"),
         ("from worker.tools import tool\n@tool\ndef todo(): pass", "two tools are named 'todo'"),
+        ("from worker.tools import tool\n@tool\ndef größe(): pass", "'größe': a tool's name is 1 to 64 of"),
+        ("from worker.tools import tool\n@tool(name='a b')\ndef f(): pass", "'a b': a tool's name is 1 to 64 of"),
+        ("from worker.tools import tool\n@tool\ndef f(): yield 1", "bad_tools.f cannot be a tool: it yields"),
+        ("from worker.tools import tool\n@tool(timeout_s=0)\ndef f(): pass", "above zero"),
     ],
 )
 def test_a_module_that_cannot_be_used_is_refused_by_name(
