@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -220,14 +219,13 @@ def test_a_dead_letter_is_shown_and_tried_again_on_the_page(
             "OPENAI_BASE_URL": provider.openai_url,
             "GATEHOUSE_WORKERS": "1",
             "GATEHOUSE_MAX_ATTEMPTS": "1",
+            "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
         }
         with GatewayProcess(tmp_path, settings) as gateway:
             page = context.new_page()
             page.goto(gateway.url)
             expect(page.locator("#live")).to_have_text("live")
-            say(page, "[[sleep 3]] poison")
-            provider.wait_until(lambda now: now.running == 1)
-            os.kill(gateway.worker_pids()[0], signal.SIGKILL)
+            say(page, "[[tool die {} times=1]] poison")
             expect(page.locator("#dead li")).to_contain_text("poison")
             expect(page.locator(".message.assistant.failed")).to_have_count(1)
             page.get_by_role("button", name="Retry").click()
