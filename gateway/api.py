@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,11 @@ from gateway.answers import Refused, json_answer
 from gateway.completions import STATELESS
 from gateway.live import Live
 from gateway.tracing import trace_message
+from shared.budgets import Account, Budgets, Spend
 from shared.session_files import session_log_path
 from shared.session_segments import has_log, log_pieces, remove_log
 from shared.store.port import Store
+from shared.usage import usage_entry
 from worker.pool import Pool, PoolSnapshot
 
 SESSIONS = "/v1/sessions/"
@@ -31,11 +34,12 @@ ACTIONS = frozenset({"log", "interrupt"})
 class Api:
     """Answers for the store and the pool; ``log_dir`` is where the session logs lie."""
 
-    def __init__(self, store: Store, pool: Pool, live: Live, log_dir: Path) -> None:
+    def __init__(self, store: Store, pool: Pool, live: Live, log_dir: Path, budgets: Budgets) -> None:
         self._store = store
         self._pool = pool
         self._live = live
         self._log_dir = log_dir
+        self._budgets = budgets
 
     def routes(self) -> list[Route]:
         """Return the routes; whoever mounts them guards them."""
@@ -43,6 +47,7 @@ class Api:
             Route("/v1/sessions", self.list_sessions),
             Route(SESSIONS + "{rest:path}", self.session, methods=["GET", "POST", "DELETE"]),
             Route("/v1/messages/{id}", self.message),
+            Route("/v1/budgets", self.budgets),
             Route("/v1/workers", self.workers),
             Route("/v1/workers/{n:int}/kill", self.kill_worker, methods=["POST"]),
             Route("/v1/dead", self.list_dead),
@@ -83,6 +88,7 @@ class Api:
         shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
         shown["todos"] = msgspec.Raw(todo or conversation.todo or b"[]")
         shown["turn"] = self._pool.running_turn(key)
+        shown["usage"] = usage_entry(await self._store.spending.usage(key))
         return json_answer(shown)
 
     async def _log(self, key: str) -> Response:
@@ -105,7 +111,13 @@ class Api:
 
     async def message(self, request: Request) -> Response:
         """Answer where one message is."""
-        return json_answer(await trace_message(self._store, self._pool.running_turn, request.path_params["id"]))
+        found = await trace_message(self._store, self._pool.running_turn, request.path_params["id"])
+        return json_answer(msgspec.structs.asdict(found) | {"usage": usage_entry(found.usage)})
+
+    async def budgets(self, _: Request) -> Response:
+        """Answer every budget with who has spent most of it."""
+        accounts = await self._store.spending.accounts(self._budgets)
+        return json_answer({"budgets": [account_entry(account, time.time()) for account in accounts]})
 
     async def workers(self, _: Request) -> Response:
         """Answer the worker table."""
@@ -165,6 +177,20 @@ def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:
         for row in snapshot.workers
     ]
     return {"workers": rows, "spares": snapshot.spares, "restarts": snapshot.restarts}
+
+
+def account_entry(account: Account, now: float) -> dict[str, object]:
+    """Return one budget as ``GET /v1/budgets`` shows it; amounts are in its unit."""
+    budget = account.budget
+    return {
+        "budget": budget.scope,
+        "unit": budget.unit,
+        "window": budget.window,
+        "limit": budget.shown(Spend(budget.limit, budget.limit)),
+        "free_at": budget.window.ends(now),
+        "held": budget.shown(account.held),
+        "spent": [{"by": owner, "amount": budget.shown(spend)} for owner, spend in account.spenders],
+    }
 
 
 def last_wanted(request: Request) -> int | None:

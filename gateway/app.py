@@ -147,8 +147,8 @@ class Gateway:
     def _routes(self) -> list[BaseRoute]:
         pool_metrics = PoolCollector(self.events, self.pool.snapshot)
         self.meter.registry.register(pool_metrics)
-        health = Health(self.store, self.meter, pool_metrics, self.not_ready)
-        api = Api(self.store, self.pool, self.live, self._settings.data_dir / "logs")
+        health = Health(self.store, self._settings.budgets, self.meter, pool_metrics, self.not_ready)
+        api = Api(self.store, self.pool, self.live, self._settings.data_dir / "logs", self._settings.budgets)
         console = Console(self.live, self.pool)
         guarded = [
             Route("/v1/chat/completions", self.completions.create, methods=["POST"]),
@@ -218,6 +218,7 @@ class Gateway:
         while True:
             with suppress(StoreError):
                 await self.store.inbox.expire(KEEP_DONE_S)
+                await self.store.spending.expire(KEEP_DONE_S)
             await asyncio.sleep(EXPIRE_EVERY_S)
 
     async def _remove_left_over_calls(self) -> None:
@@ -258,7 +259,4 @@ def host_id() -> str:
 
 def model_names(settings: Settings) -> tuple[str, ...]:
     """Return the models of the chain as clients may name them."""
-    names = (
-        "offline" if model.provider == "offline" else f"{model.provider}:{model.model}" for model in settings.models
-    )
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(model.name for model in settings.models))

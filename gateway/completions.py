@@ -262,6 +262,8 @@ def failure(call: Call, failed: Ended | Dead | Stopped) -> tuple[int, dict[str, 
     match failed:
         case Ended(status=TurnStatus.TIMED_OUT):
             return 504, error_body(504, failed.text or "the turn timed out", kind="timeout", code="timed_out")
+        case Ended(status=TurnStatus.OVER_BUDGET):
+            return 429, error_body(429, failed.text, kind="insufficient_quota", code="over_budget")
         case Ended():
             return 502, error_body(502, failed.text or "the turn failed", kind="turn_failed", code="failed")
         case Dead():

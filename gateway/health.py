@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from gateway.answers import json_answer
 from gateway.metrics import CONTENT_TYPE, Meter, PoolCollector, exposition
+from shared.budgets import Budgets
 from shared.errors import StoreError, StoreUnavailable
 from shared.store.port import Store
 
@@ -21,8 +22,11 @@ CHECK_FRESH_S = 1.0
 class Health:
     """Answers probes; ``refusing`` returns why the gateway does not take work now, empty if it does."""
 
-    def __init__(self, store: Store, meter: Meter, pool_metrics: PoolCollector, refusing: Callable[[], str]) -> None:
+    def __init__(
+        self, store: Store, budgets: Budgets, meter: Meter, pool_metrics: PoolCollector, refusing: Callable[[], str]
+    ) -> None:
         self._store = store
+        self._budgets = budgets
         self._meter = meter
         self._pool_metrics = pool_metrics
         self._refusing = refusing
@@ -44,6 +48,8 @@ class Health:
         """Answer every metric in Prometheus' text format."""
         with suppress(StoreUnavailable):  # the last known count stands; gatehouse_events_total tells of the store
             self._pool_metrics.waiting = await self._store.inbox.waiting()
+            if self._budgets:
+                self._pool_metrics.accounts = await self._store.spending.accounts(self._budgets, limit=1)
         return Response(exposition(self._meter.registry), media_type=CONTENT_TYPE)
 
     async def _problem_of_the_store(self) -> str:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shared.budgets import Account, Spend
 from shared.events import Event, Events, Field
 from shared.messages import Dead, Ended, Outcome
+from shared.usage import NANOS, Usage
 from worker.pool import PoolSnapshot, WorkerRow, WorkerState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,8 +43,19 @@ class Meter:
             buckets=REPLY_BUCKETS_S,
             registry=self.registry,
         )
-        self._tokens = Counter("gatehouse_tokens", "Tokens spent", ["type"], registry=self.registry)
-        self._calls = Counter("gatehouse_calls", "Model and tool calls made", ["type"], registry=self.registry)
+        self._tokens = Counter(
+            "gatehouse_tokens",
+            "Tokens used; those read from a prompt cache and written into it are among the input",
+            ["provider", "model", "type"],
+            registry=self.registry,
+        )
+        self._cost = Counter(
+            "gatehouse_cost", "Money spent, of models that have a price", ["provider", "model"], registry=self.registry
+        )
+        self._model_calls = Counter(
+            "gatehouse_model_calls", "Model calls that used tokens", ["provider", "model"], registry=self.registry
+        )
+        self._tool_calls = Counter("gatehouse_tool_calls", "Tool calls made", registry=self.registry)
         self.loop_lag = Histogram(
             "gatehouse_loop_lag_seconds",
             "How late the gateway's event loop runs a timer",
@@ -55,12 +68,20 @@ class Meter:
         match outcome:
             case Ended(status=status, usage=usage):
                 self._messages.labels(platform_of(session), status.value).inc()
-                for kind in ("input", "output", "cached"):
-                    self._tokens.labels(kind).inc(getattr(usage, f"{kind}_tokens"))
-                for kind in ("model", "tool"):
-                    self._calls.labels(kind).inc(getattr(usage, f"{kind}_calls"))
-            case Dead():
+                self._used(usage)
+            case Dead(usage=usage):
                 self._messages.labels(platform_of(session), "dead").inc()
+                self._used(usage)
+
+    def _used(self, usage: Usage) -> None:
+        self._tool_calls.inc(usage.tool_calls)
+        for name, share in usage.models.items():
+            provider, _, model = name.partition(":")
+            labels = (provider, model or provider)
+            self._model_calls.labels(*labels).inc(share.model_calls)
+            self._cost.labels(*labels).inc(share.cost_nanos / NANOS)
+            for kind, count in token_kinds(share).items():
+                self._tokens.labels(*labels, kind).inc(count)
 
     def reply_sent(self, fields: Mapping[str, Field]) -> None:
         """Observe the time a reply took: a ``reply_sent`` event names its platform and message."""
@@ -84,12 +105,13 @@ class WatchedEvents(Events):
 
 
 class PoolCollector(Collector):
-    """Reads the pool and the event counts at scrape time; ``waiting`` is set before each scrape."""
+    """Reads the pool and the event counts at scrape time; ``waiting`` and ``accounts`` are set before each scrape."""
 
     def __init__(self, events: Events, snapshot: Callable[[], PoolSnapshot]) -> None:
         self._events = events
         self._snapshot = snapshot
         self.waiting = 0
+        self.accounts: list[Account] = []
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family anew."""
@@ -99,6 +121,7 @@ class PoolCollector(Collector):
         yield CounterMetricFamily("gatehouse_worker_restarts", "Workers replaced", snapshot.restarts)
         yield GaugeMetricFamily("gatehouse_spares", "Warm spare workers", snapshot.spares)
         yield from worker_families(snapshot)
+        yield from budget_families(self.accounts)
         events = CounterMetricFamily("gatehouse_events", "Events by name", labels=["event"])
         for event in Event:
             events.add_metric([event.value], self._events.counts[event])
@@ -120,6 +143,24 @@ def worker_families(snapshot: PoolSnapshot) -> Iterator[Metric]:
         misses.add_metric(name, row.cache_misses)
         size.add_metric(name, row.cache_size)
     yield from (up, rss, hits, misses, size)
+
+
+def budget_families(accounts: Sequence[Account]) -> Iterator[Metric]:
+    """Yield how each budget stands: its limit, and what was spent of it by whoever spent most."""
+    limit = GaugeMetricFamily("gatehouse_budget_limit", "A budget, in its unit", labels=["budget", "unit"])
+    most = GaugeMetricFamily(
+        "gatehouse_budget_most_spent", "What the one that spent most spent of it", labels=["budget", "unit"]
+    )
+    held = GaugeMetricFamily("gatehouse_budget_held", "What running turns hold", labels=["unit"])
+    for account in accounts:
+        budget = account.budget
+        names = [budget.scope.value, budget.unit]
+        limit.add_metric(names, budget.shown(Spend(budget.limit, budget.limit)))
+        most.add_metric(names, max((budget.shown(spend) for _, spend in account.spenders), default=0.0))
+    if accounts:
+        held.add_metric(["tokens"], accounts[0].held.tokens)
+        held.add_metric(["money"], accounts[0].held.nanos / NANOS)
+    yield from (limit, most, held)
 
 
 def rows_by_number(snapshot: PoolSnapshot) -> list[WorkerRow]:
@@ -151,6 +192,16 @@ class LoopLag:
     def _probe(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         self._histogram.observe(max(0.0, loop.time() - due))
         self.start()
+
+
+def token_kinds(usage: Usage) -> dict[str, int]:
+    """Return a usage's tokens by the types that OpenTelemetry's GenAI conventions give them."""
+    return {
+        "input": usage.input_tokens,
+        "output": usage.output_tokens,
+        "cache_read.input": usage.cached_tokens,
+        "cache_creation.input": usage.written_tokens,
+    }
 
 
 def platform_of(session: str) -> str:

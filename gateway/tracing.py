@@ -48,7 +48,9 @@ def spent(found: MessageTrace) -> str:
     """Return what a message's turn used, in words."""
     usage = found.usage
     calls = f"{usage.model_calls} model calls, {usage.tool_calls} tool calls"
-    return f"{calls}, {usage.input_tokens} tokens in, {usage.output_tokens} out"
+    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    cost = f", ${usage.cost:.4f}" if usage.cost else ""
+    return f"{calls}, {usage.input_tokens} tokens in{cached}, {usage.output_tokens} out{cost}"
 
 
 def call_line(call: CallTrace) -> str:

@@ -22,7 +22,8 @@ GatehouseError
 ├── ToolError              the turn: becomes the tool's result, for the model to read
 └── TurnEnded
     ├── TurnInterrupted    the turn: settled as interrupted
-    └── TurnParked         the turn: its steps are kept and another worker goes on
+    ├── TurnParked         the turn: its steps are kept and another worker goes on
+    └── TurnOverBudget     the turn: settled as over budget, the sender is told
 
 A model call that outlives its timeout raises the builtin ``TimeoutError``; the turn tells the sender.
 """
@@ -145,3 +146,11 @@ class TurnInterrupted(TurnEnded):
 
 class TurnParked(TurnEnded):
     """Raised inside a turn at a step boundary when its worker drains."""
+
+
+class TurnOverBudget(TurnEnded):
+    """Raised inside a turn at a step boundary when a budget is used up; ``text`` is for its sender."""
+
+    def __init__(self, problem: str, text: str) -> None:
+        super().__init__(problem)
+        self.text = text

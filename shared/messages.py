@@ -11,6 +11,9 @@ import enum
 
 import msgspec
 
+from shared.budgets import Allowance
+from shared.usage import Usage as Usage
+
 
 class MessageState(enum.StrEnum):
     """Where a message is."""
@@ -27,6 +30,7 @@ class TurnStatus(enum.StrEnum):
     INTERRUPTED = "interrupted"  #: the sender stopped it
     TIMED_OUT = "timed_out"  #: turn timeout, or no model answered in time
     FAILED = "failed"  #: the model refused, or the turn raised
+    OVER_BUDGET = "over_budget"  #: a budget is used up
 
 
 class ReplyStatus(enum.StrEnum):
@@ -42,25 +46,6 @@ class ReplyState(enum.StrEnum):
     PENDING = "pending"  #: to be sent, at its due time
     SENT = "sent"  #: the platform took it
     FAILED = "failed"  #: the platform refused it for good
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens and calls spent, all counts."""
-
-    model_calls: int = 0
-    tool_calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.model_calls + other.model_calls,
-            self.tool_calls + other.tool_calls,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.cached_tokens + other.cached_tokens,
-        )
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -172,7 +157,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     ``version`` is the epoch of the session's last settle (0 for a new one) and names the conversation a worker
     may have cached; ``steps`` are the checkpoints an earlier attempt left, oldest first; ``open_step`` is the journal
-    of the step it was in the middle of.
+    of the step it was in the middle of; ``allowance`` is what the turn may spend, None where nothing bounds it.
     """
 
     ref: ClaimRef
@@ -181,6 +166,7 @@ class Claim(msgspec.Struct, frozen=True):
     messages: tuple[Pending, ...]
     steps: tuple[Step, ...] = ()
     open_step: OpenStep | None = None
+    allowance: Allowance | None = None
 
 
 class Conversation(msgspec.Struct, frozen=True):

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import msgspec
 
+from shared.budgets import Budgets, read_budgets
 from shared.env_file import read_env_file
 from shared.errors import SettingsError
+from shared.prices import FREE, Price, read_prices
 from shared.settings_reader import Reader
 
 DEFAULT_SYSTEM_PROMPT = (
@@ -34,7 +36,8 @@ KNOWN_NAMES = frozenset(
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY TODO_CACHE_SIZE TODO_CACHE_TTL "
-        "LOG_FLUSH_INTERVAL INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW"
+        "LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG "
+        "FETCH_ALLOW API_KEYS ALLOW"
     ).split()
 )
 
@@ -46,12 +49,18 @@ TELEGRAM_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
 class ModelSetting(msgspec.Struct, frozen=True):
-    """One model of the chain, with the key and url its SDK needs."""
+    """One model of the chain, with the key and url its SDK needs; without a price nobody knows what it costs."""
 
     provider: str
     model: str
     api_key: str
     base_url: str
+    price: Price | None = None
+
+    @property
+    def name(self) -> str:
+        """The model as ``GATEHOUSE_MODEL`` spells it."""
+        return self.model if self.provider == "offline" else f"{self.provider}:{self.model}"
 
 
 class SlackSettings(msgspec.Struct, frozen=True):
@@ -99,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True):
     todo_cache_size: int
     todo_cache_ttl_s: float
     log_flush_interval_s: float
+    budgets: Budgets
     inbox_limit: int
     data_dir: Path
     database_url: str
@@ -173,10 +183,11 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
     reader = Reader(values)
     refuse_unknown_names(values)
     api_keys = reader.words("GATEHOUSE_API_KEYS")
+    models = read_models(reader)
     return Settings(
         host=read_host(reader, api_keys),
         port=reader.integer("PORT", 8000, 0, 65535),
-        models=read_models(reader),
+        models=models,
         system_prompt=reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT),
         workers=reader.integer("GATEHOUSE_WORKERS", os.cpu_count() or 1, 0, 1024),
         turns_per_worker=reader.integer("GATEHOUSE_TURNS_PER_WORKER", 32, 1, 4096),
@@ -193,6 +204,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         todo_cache_size=reader.integer("GATEHOUSE_TODO_CACHE_SIZE", 10_000, 1, 10_000_000),
         todo_cache_ttl_s=reader.seconds("GATEHOUSE_TODO_CACHE_TTL", 3600),
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
+        budgets=read_budgets(reader, [(model.name, model.price) for model in models]),
         inbox_limit=reader.integer("GATEHOUSE_INBOX_LIMIT", 10_000, 1, 100_000_000),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         database_url=read_database_url(reader),
@@ -226,19 +238,20 @@ def read_host(reader: Reader, api_keys: tuple[str, ...]) -> str:
 
 def read_models(reader: Reader) -> tuple[ModelSetting, ...]:
     models = []
+    prices = read_prices(reader)
     for word in reader.words("GATEHOUSE_MODEL") or ("offline",):
         provider, _, model = word.partition(":")
         match provider:
             case "offline":
-                models.append(ModelSetting("offline", "offline", "", ""))
+                models.append(ModelSetting("offline", "offline", "", "", FREE))
             case "anthropic" | "openai" if model:
-                models.append(read_model(reader, provider, model))
+                models.append(read_model(reader, provider, model, prices.get(word)))
             case _:
                 raise SettingsError("GATEHOUSE_MODEL", f"{word!r} is none of anthropic:MODEL, openai:MODEL and offline")
     return tuple(models)
 
 
-def read_model(reader: Reader, provider: str, model: str) -> ModelSetting:
+def read_model(reader: Reader, provider: str, model: str, price: Price | None) -> ModelSetting:
     prefix = provider.upper()
     api_key = reader.text(f"{prefix}_API_KEY", "")
     base_url = reader.url(f"{prefix}_BASE_URL", "")
@@ -246,7 +259,7 @@ def read_model(reader: Reader, provider: str, model: str) -> ModelSetting:
         raise SettingsError(
             f"{prefix}_API_KEY", f"is not set, and GATEHOUSE_MODEL names {provider}:{model}; set it, or use offline"
         )
-    return ModelSetting(provider, model, api_key or "none", base_url)
+    return ModelSetting(provider, model, api_key or "none", base_url, price)
 
 
 def read_database_url(reader: Reader) -> str:

@@ -22,6 +22,7 @@ import msgspec
 
 from shared.errors import ChannelClosed, ChannelError, FrameTooLarge
 from worker.frames import (
+    Allowed,
     Configure,
     Delta,
     Drain,
@@ -32,6 +33,7 @@ from worker.frames import (
     Interrupt,
     McpServer,
     ModelSpec,
+    NeedAllowance,
     NeedHistory,
     Ready,
     Report,
@@ -49,6 +51,7 @@ from worker.frames import (
 from worker.shared_page import SharedPage
 
 __all__ = [
+    "Allowed",
     "Channel",
     "Configure",
     "Delta",
@@ -60,6 +63,7 @@ __all__ = [
     "Interrupt",
     "McpServer",
     "ModelSpec",
+    "NeedAllowance",
     "NeedHistory",
     "Ready",
     "Report",

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.budgets import Allowance, Spend
 from shared.journal import StepOpening
 from shared.messages import OpenStep, Outcome, Step
+from shared.prices import Price
 from shared.redaction import SHORTEST, password_in, secrets_in
 
 
@@ -19,6 +21,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
     model: str
     api_key: str = ""
     base_url: str = ""
+    price: Price | None = None
 
 
 class McpServer(msgspec.Struct, frozen=True):
@@ -76,7 +79,8 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
 
     ``turn`` numbers it for this pool's life (what the heartbeat names); ``version`` names the conversation
     the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed, then
-    ``open_step``, which an earlier attempt did not finish; ``deadline_s`` seconds are left.
+    ``open_step``, which an earlier attempt did not finish; ``deadline_s`` seconds are left; ``allowance`` is what
+    it may use of the budgets.
     """
 
     turn: int
@@ -91,6 +95,14 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     stream: bool = False
     traceparent: str = ""
     open_step: OpenStep | None = None
+    allowance: Allowance | None = None
+
+
+class Allowed(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: what this turn may use from now on."""
+
+    turn: int
+    allowance: Allowance
 
 
 class History(msgspec.Struct, frozen=True, tag=True):
@@ -137,6 +149,14 @@ class NeedHistory(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: this turn's conversation is not in the cache."""
 
     turn: int
+
+
+class NeedAllowance(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: this turn has used so much of its allowance, and wants so much in all for its next step."""
+
+    turn: int
+    used: Spend
+    wanted: Spend
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True):
@@ -215,7 +235,18 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool, last: every turn is parked or done and the logs are written."""
 
 
-ToWorker = Configure | RunTurn | History | IntentKept | Interrupt | Drain | Forget
+ToWorker = Configure | RunTurn | Allowed | History | IntentKept | Interrupt | Drain | Forget
 ToPool = (
-    Ready | NeedHistory | StepOpened | StepDone | ToolStarted | ToolEnded | Delta | TurnDone | Report | Said | Drained
+    Ready
+    | NeedHistory
+    | NeedAllowance
+    | StepOpened
+    | StepDone
+    | ToolStarted
+    | ToolEnded
+    | Delta
+    | TurnDone
+    | Report
+    | Said
+    | Drained
 )

@@ -22,7 +22,7 @@ def library_config(
     """Return a worker's configuration. Raises SettingsError."""
     settings = load_agent_settings(given_settings(model, provider, api_key, base_url))
     return WorkerConfig(
-        models=tuple(ModelSpec(m.provider, m.model, m.api_key, m.base_url) for m in settings.models),
+        models=tuple(ModelSpec(m.provider, m.model, m.api_key, m.base_url, m.price) for m in settings.models),
         system_prompt=settings.system_prompt if system_prompt is None else system_prompt,
         tool_modules=settings.tool_modules if tools is None else tuple(tools),
         fetch_allow=settings.fetch_allow,

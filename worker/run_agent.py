@@ -140,7 +140,6 @@ class AIAgent:
                 history=transcript,
                 system=system_message or system or self._config.system_prompt,
                 deadline_s=self._config.turn_timeout_s,
-                api_timeout_s=self._config.api_timeout_s,
                 step_limit=self.max_iterations,
             )
             todo, before = self._todo, self._todo.writes

@@ -121,6 +121,7 @@ async function openSession(key) {
   $("session-name").textContent = key.startsWith(OWN) ? key.slice(OWN.length) : key;
   showSending();
   showHistory([]);
+  $("session-used").textContent = "";
   forgetTodos();
   await loadSession();
   showSessions();
@@ -134,7 +135,13 @@ async function loadSession() {
   if (page.current !== key) return;
   showTodos(session.todos);
   $("session-state").textContent = session.turn ? "working" : "";
+  $("session-used").textContent = usedText(session.usage);
   if (!page.asking && !page.failed) showHistory(session.messages);
+}
+
+function usedText({ input_tokens: read, output_tokens: written, cost }) {
+  const money = cost ? `, $${cost.toFixed(cost < 0.1 ? 4 : 2)}` : "";
+  return read + written ? `${(read + written).toLocaleString()} tokens${money}` : "";
 }
 
 function showSessions() {

@@ -1,9 +1,9 @@
-"""The port to everything durable: four objects, each the one owner of its tables.
+"""The port to everything durable: five objects, each the one owner of its tables.
 
 ``inbox`` accepts messages and keeps them; ``claims`` leases sessions, fences every write of a turn and settles
-it; ``outbox`` holds replies until the platform took them; ``sessions`` reads what survives. Every method is one
-transaction, returns only once it is committed, and raises StoreUnavailable when it could not commit: then nothing
-of it was written. Times are unix seconds of the store's own clock.
+it; ``outbox`` holds replies until the platform took them; ``sessions`` reads what survives, ``spending`` what was used.
+Every method is one transaction, returns only once it is committed, and raises StoreUnavailable when it could not
+commit: then nothing of it was written. Times are unix seconds of the store's own clock.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from shared.budgets import Account, Allowance, Budgets, Spend
 from shared.journal import JournalEntry
 from shared.messages import (
     Arrival,
@@ -27,6 +28,7 @@ from shared.messages import (
     Step,
     Summary,
 )
+from shared.usage import Usage
 
 
 class Inbox(Protocol):
@@ -66,12 +68,25 @@ class Inbox(Protocol):
 class Claims(Protocol):
     """Leases on sessions. Every write carries the claim's epoch; a stale one raises StaleClaim and writes nothing."""
 
-    async def claim(self, host: str, limit: int, lease_s: float, *, suspects: bool = False) -> list[Claim]:
+    async def claim(
+        self, host: str, limit: int, lease_s: float, *, suspects: bool = False, budgets: Budgets | None = None
+    ) -> list[Claim]:
         """Lease up to ``limit`` ready sessions, each with its first waiting message.
 
         Platforms take turns, so that a flood of one starves no other; of each the longest waiting come first.
         With ``suspects`` only sessions whose first message is a suspect are leased, without it only the others.
         Sessions whose lease has ended are ready again: their message counts one more lost execution.
+
+        With ``budgets`` each claim holds a part of them, named by its allowance; one whose budget is spent is leased
+        with an allowance of nothing, to be refused. A session that has to wait for what others hold is not leased. A
+        hold ends with its claim, however that ends.
+        """
+
+    async def hold(self, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
+        """Hold more for a running turn: ``wanted`` in all, of which it has ``used`` a part.
+
+        Returns what it may use in all: not more than it has used where a budget is spent, or where others hold what is
+        left, which its refusal tells; then it may ask again.
         """
 
     async def next_ready_in_s(self) -> float | None:
@@ -97,7 +112,10 @@ class Claims(Protocol):
         """
 
     async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
-        """End the claim in one transaction: history, todo, summary, inbox state, outbox rows; the rest goes."""
+        """End the claim in one transaction: history, todo, summary, inbox state, outbox rows; the rest goes.
+
+        What the turn used is charged, in all its attempts together once, and what it held is free.
+        """
 
 
 class Outbox(Protocol):
@@ -147,7 +165,9 @@ class Sessions(Protocol):
     async def rewrite(self, key: str, conversation: Conversation) -> int:
         """Replace the history and todo of a session that is not claimed, if its version is still the one given.
 
-        A conversation without a list empties the one the session has: none that its history shows comes back.
+        A conversation without a list empties the one the session has: none that its history shows comes back. One
+        without messages is begun anew, and so is its own budget.
+
         Returns the new version. Raises NotFound, and StaleClaim when the session is claimed or has moved on.
         """
 
@@ -167,8 +187,21 @@ class Sessions(Protocol):
         """Return (sender, code) of every pairing that waits."""
 
 
+class Spending(Protocol):
+    """What was used, by whom; claims write it."""
+
+    async def usage(self, session: str) -> Usage:
+        """Return what a session has used in its life, as far as its turns are settled; nothing for a new session."""
+
+    async def accounts(self, budgets: Budgets, limit: int = 20) -> list[Account]:
+        """Return every budget with who has spent most of it in its window that is now, and what is held."""
+
+    async def expire(self, keep_s: float) -> int:
+        """Forget what was spent in hours longer ago than this; what sessions used in their life stays. Count rows."""
+
+
 class Store(Protocol):
-    """One engine: its four objects and its life."""
+    """One engine: its five objects and its life."""
 
     @property
     def inbox(self) -> Inbox: ...
@@ -181,6 +214,9 @@ class Store(Protocol):
 
     @property
     def sessions(self) -> Sessions: ...
+
+    @property
+    def spending(self) -> Spending: ...
 
     async def open(self) -> None:
         """Open and migrate forward. Raises StoreUnusable."""

@@ -42,7 +42,10 @@ def test_a_session_shows_its_messages_and_its_todo_list(web: httpx2.Client) -> N
     assert set(row) == {"key", "platform", "version", "updated_at", "running", "waiting"}
     assert (row["platform"], row["running"], row["waiting"]) == ("api", False, 0)
     session = web.get(path_of("shown")).json()
-    assert set(session) == {*row, "messages", "todos", "turn"}
+    assert set(session) == {*row, "messages", "todos", "turn", "usage"}
+    assert session["usage"]["input_tokens"] > session["usage"]["output_tokens"] > 0
+    assert session["usage"]["cost"] == 0  # the offline model is free
+    assert session["usage"]["models"].keys() == {"offline"}
     assert session["messages"][0] == {"role": "user", "content": "add buy milk"}
     assert [(todo["content"], todo["status"]) for todo in session["todos"]] == [("buy milk", "pending")]
     assert session["turn"] is None
@@ -178,7 +181,10 @@ def test_the_metrics_tell_of_turns_workers_cache_and_loop(web: httpx2.Client) ->
         'gatehouse_todo_cache_hits_total{worker="0"}',
         'gatehouse_todo_cache_misses_total{worker="0"}',
         'gatehouse_todo_cache_size{worker="0"}',
-        'gatehouse_tokens_total{type="input"}',
+        'gatehouse_tokens_total{model="offline",provider="offline",type="input"}',
+        'gatehouse_tokens_total{model="offline",provider="offline",type="cache_read.input"}',
+        'gatehouse_cost_total{model="offline",provider="offline"}',
+        'gatehouse_model_calls_total{model="offline",provider="offline"}',
         'gatehouse_events_total{event="message_accepted"}',
         "gatehouse_loop_lag_seconds_bucket",
     ):

@@ -32,6 +32,7 @@ from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.voice import Voice, VoiceHandler
 from worker.channel import (
+    Allowed,
     Configure,
     Drain,
     Drained,
@@ -108,6 +109,9 @@ class Child:
             case History():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_history(frame)
+            case Allowed():
+                if frame.turn in self._turns:
+                    self._turns[frame.turn].take_allowance(frame.allowance)
             case IntentKept():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_intent_kept(frame.call_id)

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from shared.budgets import Allowance, Spend
 from shared.errors import FrameTooLarge
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Ended, Outcome, Parked, Step, TurnStatus
@@ -21,6 +22,7 @@ from worker.agent.voice import Voice
 from worker.channel import (
     Delta,
     History,
+    NeedAllowance,
     NeedHistory,
     RunTurn,
     StepDone,
@@ -70,6 +72,7 @@ class RunningTurn(Progress):
         self._steps_sent = len(frame.steps)
         self._interrupted = False
         self._parked = False
+        self._allowance: asyncio.Future[Allowance] | None = None
         self._unkept: dict[str, asyncio.Future[None]] = {}
         self._unsent: list[str] = []
         self._delta_step = 0
@@ -104,6 +107,11 @@ class RunningTurn(Progress):
         """Take the conversation that this turn asked for."""
         if not self._history.done():
             self._history.set_result(history)
+
+    def take_allowance(self, allowance: Allowance) -> None:
+        """Take what this turn may use of the budgets, which it asked for."""
+        if self._allowance is not None and not self._allowance.done():
+            self._allowance.set_result(allowance)
 
     def take_intent_kept(self, call_id: str) -> None:
         """Let a tool call begin that had to wait until its intent was committed."""
@@ -160,7 +168,7 @@ class RunningTurn(Progress):
             open_step=frame.open_step,
             system=config.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),
-            api_timeout_s=config.api_timeout_s,
+            allowance=frame.allowance,
         )
 
     def text(self, step: int, text: str) -> None:
@@ -172,6 +180,12 @@ class RunningTurn(Progress):
         if self._delta_timer is None:
             due = max(self._loop.time(), self._delta_sent_at + DELTA_INTERVAL_S)
             self._delta_timer = self._loop.call_at(due, self._flush_text)
+
+    async def more(self, used: Spend, wanted: Spend) -> Allowance:
+        """Ask the host to hold more of the budgets."""
+        self._allowance = self._loop.create_future()
+        self._voice.send(NeedAllowance(self._frame.turn, used, wanted))
+        return await self._allowance
 
     def step_opened(self, opening: StepOpening) -> None:
         """Send what the model asked for: a later attempt makes these calls, and does not ask again."""

@@ -15,14 +15,17 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shared.budgets import Allowance, Spend
 from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Ended, OpenStep, Parked, Step, TurnStatus, Usage
 from worker.agent import transcript
 from worker.agent.context import estimate_tokens, repair, window
+from worker.agent.models.bill import billed
 from worker.agent.models.failures import EmptyAnswer
 from worker.agent.models.port import Model, ModelReply, ModelRequest, ToolCall
 from worker.agent.open_calls import OpenCalls
+from worker.agent.purse import Purse
 from worker.agent.sound import readable_call, sound_calls, sound_text
 from worker.agent.todo import TodoStore
 from worker.agent.turn_end import StepLimitReached, how_it_ended
@@ -44,9 +47,10 @@ class TurnRequest(msgspec.Struct, frozen=True):
 
     ``history`` is the conversation before it (transcript messages, oldest first); ``texts`` are the sender's new
     words, one user message each; ``steps`` are finished ones of an earlier attempt, not to be run again (their
-    messages include the user's), ``open_step`` is the one it left open; ``deadline_s`` bounds the turn,
-    ``api_timeout_s`` one model call; ``window_tokens`` is how much of the transcript a model is shown; ``repaired``
-    says that every tool call of the history is known to have its result.
+    messages include the user's), ``open_step`` is the one it left open; ``deadline_s`` bounds the turn
+    and all tries of its model calls; ``window_tokens`` is how much of the transcript a model is shown; ``repaired``
+    says that every tool call of the history is known to have its result; ``allowance`` is what may be used of the
+    budgets, None where nothing bounds it.
     """
 
     session: str
@@ -57,10 +61,10 @@ class TurnRequest(msgspec.Struct, frozen=True):
     open_step: OpenStep | None = None
     system: str = ""
     deadline_s: float = 900.0
-    api_timeout_s: float = 300.0
     window_tokens: int = WINDOW_TOKENS
     step_limit: int = STEP_LIMIT
     repaired: bool = False
+    allowance: Allowance | None = None
 
 
 class Progress:
@@ -68,6 +72,10 @@ class Progress:
 
     def text(self, step: int, text: str) -> None:
         """The model wrote this much more text in step ``step``."""
+
+    async def more(self, used: Spend, wanted: Spend) -> Allowance | None:  # noqa: ARG002
+        """The turn has used so much, and wants so much in all; return what it may use, None where nothing bounds it."""
+        return None
 
     def step_opened(self, opening: StepOpening) -> None:
         """The model asked for tool calls; none of them has begun."""
@@ -117,6 +125,7 @@ class Turn:
         whole = [*request.history, *self.messages]
         self.shown = window(whole if request.repaired else repair(whole), request.window_tokens)
         self._shown_tokens = sum(map(estimate_tokens, self.shown))
+        self._purse = Purse(request.allowance, self._progress.more)
         self._number = request.steps[-1].number + 1 if request.steps else 1
         self._step_messages: list[bytes] = asked
         self._step_usage = opened.usage if opened else Usage()
@@ -124,6 +133,7 @@ class Turn:
         self._partial: list[str] = []
         self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
         self._task: asyncio.Task[object] | None = None
+        self._ends_at = 0.0
         self._interrupted = False
         self._parked = False
         for message in opened.messages if opened else ():
@@ -137,7 +147,8 @@ class Turn:
         cancelling the task that runs it raises CancelledError.
         """
         self._task = task = asyncio.current_task()
-        limit = asyncio.timeout(self._request.deadline_s)
+        self._ends_at = asyncio.get_running_loop().time() + self._request.deadline_s
+        limit = asyncio.timeout_at(self._ends_at)
         try:
             async with limit:
                 return await self._steps()
@@ -168,6 +179,7 @@ class Turn:
             self._stop_at_boundary()
             calls = self._open.asked
             if not calls:
+                await self._purse.open(self.usage, self._shown_tokens, self._request.system, self._toolbox.specs())
                 reply = await self._query()
                 if not reply.tool_calls:
                     return self._end(TurnStatus.REPLIED, _answer(reply))
@@ -203,7 +215,13 @@ class Turn:
     async def _call_model(self) -> ModelReply:
         self._partial.clear()
         request = ModelRequest(self._request.system, self.shown, self._toolbox.specs(), self._request.session)
-        return await self._model.reply(request, self._heard, timeout=self._request.api_timeout_s)
+        # a second more than there is: the turn's own limit ends the call, and tells why
+        left_s = 1.0 + self._ends_at - asyncio.get_running_loop().time()
+        try:
+            return await self._model.reply(request, self._heard, timeout=left_s)
+        except BaseException as error:
+            self._spend(billed(error))
+            raise
 
     def _heard(self, text: str) -> None:
         self._partial.append(text)

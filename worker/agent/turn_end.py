@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import traceback
 
-from shared.errors import ContextTooLong, GatehouseError, ModelRejected, ModelUnavailable, TurnInterrupted
+from shared.errors import (
+    ContextTooLong,
+    GatehouseError,
+    ModelRejected,
+    ModelUnavailable,
+    TurnInterrupted,
+    TurnOverBudget,
+)
 from shared.messages import TurnStatus
 from worker.agent.models.failures import EmptyAnswer
 
@@ -40,6 +47,8 @@ def how_it_ended(error: BaseException, *, deadline_passed: bool = False) -> tupl
     match error:
         case TurnInterrupted():
             return TurnStatus.INTERRUPTED, STOPPED, ""
+        case TurnOverBudget():
+            return TurnStatus.OVER_BUDGET, error.text, str(error)
         case TimeoutError() if deadline_passed:
             return TurnStatus.TIMED_OUT, TURN_TOO_LONG, "turn timeout"
         case TimeoutError():

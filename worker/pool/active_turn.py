@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from shared.budgets import Spend
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Ended, Step, TurnStatus
 from worker.channel import RunTurn
@@ -81,6 +82,7 @@ class ActiveTurn:
             stream=True,
             traceparent=self.claim.messages[0].traceparent,
             open_step=self.claim.open_step,
+            allowance=self.claim.allowance,
         )
 
     def open(self, opening: StepOpening) -> None:
@@ -116,6 +118,14 @@ class ActiveTurn:
             usage=sum((step.usage for step in self.steps), last.usage),
             worker=worker,
         )
+
+    def over_budget(self) -> Ended | None:
+        """Return the outcome of a turn for which nothing is left of a budget, None if it may run."""
+        allowance = self.claim.allowance
+        if allowance is None or allowance.refusal is None or allowance.covers(Spend()):
+            return None
+        text, error = allowance.refusal.text(time.time()), allowance.refusal.error
+        return self.whole(Ended(TurnStatus.OVER_BUDGET, text, (), error=error), "")
 
     def too_large(self, error: str, worker: str) -> Ended:
         """Return the outcome of a turn that cannot be given to a worker."""

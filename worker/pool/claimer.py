@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from shared.budgets import Budgets
 from shared.errors import StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import Claim, ClaimRef
@@ -31,8 +32,9 @@ class Claimer:
     """Owns the claim loop and the renewals of one host.
 
     ``room`` tells how many more turns fit, ``suspect_room`` how many more suspects; ``on_claim`` gets each
-    claim; ``held`` lists the claims to keep; ``on_lost`` is told of each that is not this host's any more. ``clock``
-    is the store's, in unix seconds: it may jump where the monotonic one does not, and leases end by it.
+    claim; ``held`` lists the claims to keep; ``on_lost`` is told of each that is not this host's any more; each turn
+    holds a part of ``budgets``. ``clock`` is the store's, in unix seconds: it may jump where the monotonic one does
+    not, and leases end by it.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Claimer:
         on_claim: Callable[[Claim], None],
         held: Callable[[], list[ClaimRef]],
         on_lost: Callable[[ClaimRef], None],
+        budgets: Budgets | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -58,6 +61,7 @@ class Claimer:
         self._on_claim = on_claim
         self._held = held
         self._on_lost = on_lost
+        self._budgets = budgets
         self._clock = clock
         self._wake = asyncio.Event()
         self._suspects_after_mono = 0.0
@@ -124,7 +128,8 @@ class Claimer:
 
     async def _take(self, count: int, *, suspects: bool = False) -> int:
         # once asked for, a claim must reach the turn it is for: a cancelled look would leave it to its lease
-        asked = asyncio.ensure_future(self._store.claims.claim(self._host, count, LEASE_S, suspects=suspects))
+        look = self._store.claims.claim(self._host, count, LEASE_S, suspects=suspects, budgets=self._budgets)
+        asked = asyncio.ensure_future(look)
         try:
             claims = await asyncio.shield(asked)
         except asyncio.CancelledError:

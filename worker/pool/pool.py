@@ -12,20 +12,21 @@ import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from shared.budgets import Spend
 from shared.errors import FrameTooLarge
 from shared.events import Event, Events, Field
 from shared.messages import Claim, Dead, Ended, Outcome, Parked, Retry, TurnStatus
 from shared.settings import Settings
 from shared.store.port import Store
 from worker.channel import (
-    Delta,
+    Allowed,
+    Drained,
     Interrupt,
+    NeedAllowance,
     NeedHistory,
+    Ready,
+    Report,
     Said,
-    StepDone,
-    StepOpened,
-    ToolEnded,
-    ToolStarted,
     ToPool,
     ToWorker,
     TurnDone,
@@ -43,7 +44,7 @@ from worker.pool.store_watch import StoreWatch
 from worker.pool.supervisor import Supervisor
 from worker.pool.table import worker_table
 from worker.pool.turns import Turns
-from worker.pool.verdict import INTERRUPTED_TEXT, Cause, Death, given_up_text, judge
+from worker.pool.verdict import INTERRUPTED_TEXT, Cause, Death, given_up_text, judge, used
 from worker.pool.watchman import Limits, Watchman
 from worker.pool.worker_config import worker_config
 
@@ -69,7 +70,9 @@ class Pool:
         self._log_audit = LogAudit(store, events, worker_config(settings))
         self._quarantine = Quarantine(self._supervisor, first=settings.workers)
         self._renewal = Renewal(self._supervisor, events, self._replace)
-        self._turns = Turns(store, events, watch, listener, on_left=self._left, on_settled=self._settled)
+        self._turns = Turns(
+            store, events, watch, listener, settings.budgets, on_left=self._left, on_settled=self._settled
+        )
         self._claimer = Claimer(
             store,
             events,
@@ -80,6 +83,7 @@ class Pool:
             on_claim=self._begin,
             held=lambda: self._turns.held,
             on_lost=self._turns.lose,
+            budgets=settings.budgets,
         )
         self._watchman = Watchman(
             Limits.of(settings),
@@ -202,7 +206,9 @@ class Pool:
         match frame:
             case Said(event=name, fields=fields):
                 self._say(worker, name, fields)
-            case NeedHistory() | StepOpened() | StepDone() | ToolStarted() | ToolEnded() | Delta() | TurnDone():
+            case Ready() | Report() | Drained():
+                pass
+            case _:
                 turn = self._turns.get(frame.turn)
                 if isinstance(frame, TurnDone):
                     worker.turns_done += 1
@@ -210,8 +216,6 @@ class Pool:
                 # frames of a turn that was lost, or that runs elsewhere by now, are stale
                 if turn is not None and turn.worker is worker:
                     self._turn_said(turn, worker, frame)
-            case _:
-                pass
 
     def worker_writable(self, worker: WorkerProcess) -> None:
         """Give a worker that reads again new turns (called by the supervisor)."""
@@ -234,7 +238,10 @@ class Pool:
         attempts = turn.attempts
         if attempts >= self._settings.max_attempts:
             # a host died under it as often as it may, so it never came to a verdict
-            self._turns.end(turn, Dead(attempts, "its host died under it", given_up_text(attempts)))
+            spent = used(turn.ran().steps)
+            self._turns.end(turn, Dead(attempts, "its host died under it", given_up_text(attempts), usage=spent))
+        elif (refused := turn.over_budget()) is not None:
+            self._turns.end(turn, refused)
         elif not claim.messages[0].suspect:
             self._run_all(self._dispatcher.add(turn.number, turn.session))
         elif worker := self._quarantine.admit(turn):
@@ -276,6 +283,8 @@ class Pool:
         match frame:
             case NeedHistory():
                 self._spawn(self._send_history(turn, worker))
+            case NeedAllowance(used=used, wanted=wanted):
+                self._spawn(self._send_allowance(turn, worker, used, wanted))
             case TurnDone(outcome=outcome):
                 self._turns.done(turn, worker.name, outcome)
             case _:
@@ -292,6 +301,11 @@ class Pool:
                 history = await self._turns.history(turn, len(history.messages) // 2)
             else:
                 return
+
+    async def _send_allowance(self, turn: ActiveTurn, worker: WorkerProcess, used: Spend, wanted: Spend) -> None:
+        allowance = await self._turns.allowance(turn, used, wanted)
+        if allowance is not None and turn.worker is worker:
+            worker.send(Allowed(turn.number, allowance))
 
     def _left(self, turn: ActiveTurn) -> None:
         self._run_all(self._dispatcher.finish(turn.number))

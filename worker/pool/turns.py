@@ -9,13 +9,16 @@ It knows no worker's process and no slot; the pool relates turns to those.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 
-from shared.errors import StoreUnavailable
-from shared.events import Event, Events
+from shared.budgets import Allowance, Budgets, Spend
+from shared.errors import StaleClaim, StoreUnavailable
+from shared.events import Event, Events, Field
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, Retry, Step
 from shared.store.port import Store
+from shared.usage import Usage
 from worker.channel import (
     Delta,
     History,
@@ -35,6 +38,9 @@ from worker.pool.store_watch import StoreWatch
 
 #: messages of a session a worker is given when it holds none of them
 HISTORY_LIMIT = 2000
+#: how long a turn waits between two steps for what others hold of a budget, and how often it asks, in seconds
+PATIENCE_S = 30.0
+ASK_AGAIN_S = 1.0
 
 
 class Turns:
@@ -50,6 +56,7 @@ class Turns:
         events: Events,
         watch: StoreWatch,
         listener: TurnListener,
+        budgets: Budgets,
         *,
         on_left: Callable[[ActiveTurn], None],
         on_settled: Callable[[Outcome], None],
@@ -58,6 +65,7 @@ class Turns:
         self._events = events
         self._watch = watch
         self._listener = listener
+        self._budgets = budgets
         self._on_left = on_left
         self._on_settled = on_settled
         self._settler = Settler(store, events, watch, self._settled)
@@ -187,6 +195,25 @@ class Turns:
             return History(turn.number, found.version, found.messages, found.todo)
         return None
 
+    async def allowance(self, turn: ActiveTurn, used: Spend, wanted: Spend) -> Allowance | None:
+        """Hold more of the budgets for a turn, once others have left it some; None once it is not active any more."""
+        patient_until = time.monotonic() + PATIENCE_S
+        while self._active.get(turn.number) is turn:
+            try:
+                found = await self._store.claims.hold(turn.ref, used, wanted, self._budgets)
+            except StoreUnavailable as error:
+                self._watch.failed(error)
+                await asyncio.sleep(self._watch.pause_s)
+                continue
+            except StaleClaim:
+                self.lose(turn.ref)
+                return None
+            held = found.refusal is not None and found.refusal.held and not found.covers(used)
+            if not held or time.monotonic() > patient_until:
+                return found
+            await asyncio.sleep(ASK_AGAIN_S)
+        return None
+
     async def empty(self) -> None:
         """Return once no turn is active."""
         await self._none_active.wait()
@@ -229,11 +256,23 @@ class Turns:
     def _emit(self, turn: ActiveTurn, outcome: Outcome) -> None:
         names = {"session": turn.session, "message": turn.message_id}
         match outcome:
-            case Ended(status=status, error=error, worker=worker):
-                self._events.emit(Event.TURN_ENDED, **names, status=status.value, worker=worker, error=error)
+            case Ended(status=status, error=error, worker=worker, usage=usage):
+                ended = {"status": status.value, "worker": worker, "error": error}
+                self._events.emit(Event.TURN_ENDED, **names, **ended, **usage_fields(usage))
             case Parked():
                 self._events.emit(Event.TURN_PARKED, **names)
             case Retry(attempts=attempts, suspect=suspect, error=error):
                 self._events.emit(Event.TURN_RETRIED, **names, attempts=attempts, suspect=suspect, error=error)
             case Dead(attempts=attempts, error=error):
                 self._events.emit(Event.MESSAGE_DEAD, **names, attempts=attempts, error=error)
+
+
+def usage_fields(usage: Usage) -> dict[str, Field]:
+    """Return what a turn used, under the names that OpenTelemetry's GenAI conventions give it."""
+    return {
+        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+        "gen_ai.usage.cache_creation.input_tokens": usage.written_tokens,
+        "cost": usage.cost,
+    }

@@ -118,7 +118,7 @@ def cut_short(ran: RanTurn, status: TurnStatus, text: str, death: Death, worker:
         text,
         messages=tuple(message for step in ran.steps for message in step.messages),
         todo=latest_todo(ran.steps),
-        usage=sum((step.usage for step in ran.steps), Usage()),
+        usage=used(ran.steps),
         worker=worker,
         error=death.error,
     )
@@ -129,12 +129,16 @@ def latest_todo(steps: Sequence[Step]) -> bytes | None:
     return next((step.todo for step in reversed(steps) if step.todo is not None), None)
 
 
+def used(steps: Sequence[Step]) -> Usage:
+    """Return what the steps used."""
+    return sum((step.usage for step in steps), Usage())
+
+
 def strike(ran: RanTurn, max_attempts: int, death: Death, worker: str) -> Outcome:
     """Use an attempt, and those that were lost before: the turn runs again alone after a while, or is given up."""
     attempts = ran.attempts + ran.lost + 1
     if attempts >= max_attempts:
-        usage = sum((step.usage for step in ran.steps), Usage())
-        return Dead(attempts, death.error, given_up_text(attempts), death.stacks, usage, worker)
+        return Dead(attempts, death.error, given_up_text(attempts), death.stacks, used(ran.steps), worker)
     return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=True, error=death.error)
 
 

@@ -10,7 +10,9 @@ from worker.pool.mcp_config import read_mcp_servers
 def worker_config(settings: Settings) -> WorkerConfig:
     """Return the configuration of a worker: no platform secret is in it. Raises SettingsError."""
     return WorkerConfig(
-        models=tuple(ModelSpec(one.provider, one.model, one.api_key, one.base_url) for one in settings.models),
+        models=tuple(
+            ModelSpec(one.provider, one.model, one.api_key, one.base_url, one.price) for one in settings.models
+        ),
         system_prompt=settings.system_prompt,
         tool_modules=settings.tool_modules,
         mcp_servers=read_mcp_servers(settings.mcp_config) if settings.mcp_config else (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shared.budgets import Allowance, Budgets, Spend
 from shared.journal import JournalEntry
 from shared.messages import (
     Claim,
@@ -20,8 +21,11 @@ from shared.messages import (
     TurnStatus,
 )
 from shared.store.sqlite.ledger import Ledger
-from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, sessions, summaries
+from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, sessions, spending, summaries
 from shared.store.sqlite.writer import Writer
+
+#: how long a session waits for what others hold of its budget, in seconds, before it is looked at again
+HELD_S = 1.0
 
 
 class SqliteClaims:
@@ -30,9 +34,15 @@ class SqliteClaims:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    async def claim(self, host: str, limit: int, lease_s: float, *, suspects: bool = False) -> list[Claim]:
+    async def claim(
+        self, host: str, limit: int, lease_s: float, *, suspects: bool = False, budgets: Budgets | None = None
+    ) -> list[Claim]:
         """Lease up to ``limit`` ready sessions, platforms in turns, each with its first waiting message."""
-        return await self._writer.run(_claim, host, limit, lease_s, suspects=suspects)
+        return await self._writer.run(_claim, host, limit, lease_s, suspects=suspects, budgets=budgets)
+
+    async def hold(self, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
+        """Hold more of the budgets for a running turn. Raises StaleClaim."""
+        return await self._writer.run(_hold, ref, used, wanted, budgets)
 
     async def next_ready_in_s(self) -> float | None:
         """Return the seconds until a session can be claimed: 0 if now, None if none waits."""
@@ -59,7 +69,9 @@ class SqliteClaims:
         await self._writer.run(_settle, ref, outcome)
 
 
-def _claim(ledger: Ledger, host: str, limit: int, lease_s: float, *, suspects: bool) -> list[Claim]:
+def _claim(
+    ledger: Ledger, host: str, limit: int, lease_s: float, *, suspects: bool, budgets: Budgets | None
+) -> list[Claim]:
     sessions.wake(ledger)
     _lose(ledger, sessions.lapsed(ledger))
     rows = sessions.ready(ledger, limit, suspects=suspects)
@@ -68,17 +80,29 @@ def _claim(ledger: Ledger, host: str, limit: int, lease_s: float, *, suspects: b
     first_epoch = ledger.next_epoch(len(rows)) - len(rows) + 1
     claims = []
     for epoch, (session, platform, version, head) in enumerate(rows, first_epoch):
-        ref = ClaimRef(session, epoch)
+        ref, allowance = ClaimRef(session, epoch), None
+        if budgets:
+            sender = inbox.sender(ledger, session, head)
+            allowance = spending.hold(ledger, session, sender, budgets, Spend(), budgets.first_hold)
+            if allowance.refusal and allowance.refusal.held and not allowance.covers(Spend()):
+                sessions.delay(ledger, session, HELD_S, suspect=suspects)
+                continue
         sessions.lease(ledger, ref, host, lease_s)
         message = inbox.take(ledger, session, head)
         steps, open_step = checkpoints.read(ledger, session), journal.read(ledger, session)
-        claims.append(Claim(ref, platform, version, (message,), steps, open_step))
+        claims.append(Claim(ref, platform, version, (message,), steps, open_step, allowance))
     return claims
 
 
+def _hold(ledger: Ledger, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
+    sender = inbox.sender(ledger, ref.session, sessions.fence(ledger, ref))
+    return spending.hold(ledger, ref.session, sender, budgets, used, wanted)
+
+
 def _lose(ledger: Ledger, claimed: list[tuple[str, int]]) -> None:
-    """Make sessions ready again whose host is gone."""
+    """Make sessions ready again whose host is gone; what their turns held is free."""
     for session, head in claimed:
+        spending.release(ledger, session)
         suspect = inbox.lose(ledger, session, head)
         sessions.release(ledger, session, suspect=suspect)
 
@@ -113,8 +137,10 @@ def _settle(ledger: Ledger, ref: ClaimRef, outcome: Outcome) -> None:
         case Ended():
             _end(ledger, ref, head, outcome)
         case Parked():
+            spending.release(ledger, ref.session)
             sessions.release(ledger, ref.session)
         case Retry():
+            spending.release(ledger, ref.session)
             inbox.retry(ledger, ref.session, head, outcome)
             sessions.delay(ledger, ref.session, outcome.delay_s, suspect=outcome.suspect)
         case Dead():
@@ -131,7 +157,8 @@ def _end(ledger: Ledger, ref: ClaimRef, head: int, ended: Ended) -> None:
     if ended.messages or ended.todo is not None:
         sessions.set_version(ledger, ref.session, ref.epoch)
     answered = inbox.finish(ledger, ref.session, head, ended)
-    failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED}
+    spending.settle(ledger, ref.session, answered.sender, ended.usage)
+    failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED, TurnStatus.OVER_BUDGET}
     _answer(ledger, ref.session, head, answered, ended.text, ReplyStatus.FAILED if failed else ReplyStatus.REPLIED)
     _go_on(ledger, ref.session)
 
@@ -139,6 +166,7 @@ def _end(ledger: Ledger, ref: ClaimRef, head: int, ended: Ended) -> None:
 def _bury(ledger: Ledger, ref: ClaimRef, head: int, dead: Dead) -> None:
     summaries.remove_unsettled(ledger, ref.session)
     answered = inbox.bury(ledger, ref.session, head, dead)
+    spending.settle(ledger, ref.session, answered.sender, dead.usage)
     _answer(ledger, ref.session, head, answered, dead.text, ReplyStatus.FAILED)
     _go_on(ledger, ref.session)
 

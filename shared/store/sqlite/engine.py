@@ -17,6 +17,7 @@ from shared.store.sqlite.ledger import Ledger
 from shared.store.sqlite.outbox import SqliteOutbox
 from shared.store.sqlite.schema import migrate
 from shared.store.sqlite.sessions import SqliteSessions
+from shared.store.sqlite.spending import SqliteSpending
 from shared.store.sqlite.tables import inbox, outbox
 from shared.store.sqlite.writer import Writer
 
@@ -49,6 +50,7 @@ class SqliteStore:
         self.claims = SqliteClaims(self.writer)
         self.outbox = SqliteOutbox(self.writer)
         self.sessions = SqliteSessions(self.writer)
+        self.spending = SqliteSpending(self.writer)
 
     async def open(self) -> None:
         """Open and migrate forward. Raises StoreUnusable."""

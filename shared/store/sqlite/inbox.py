@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 
 from shared.errors import InboxFull
-from shared.messages import Arrival, DeadLetter, MessageState, MessageTrace, Receipt, Reply, Step, Usage
+from shared.messages import Arrival, DeadLetter, MessageState, MessageTrace, Receipt, Reply
 from shared.store.sqlite.ledger import Ledger
-from shared.store.sqlite.tables import checkpoints, dedupe, history, inbox, journal, outbox, sessions
+from shared.store.sqlite.tables import checkpoints, dedupe, history, inbox, journal, outbox, sessions, spending
 from shared.store.sqlite.writer import Writer
 
 #: what a refused sender is told to wait, in seconds
@@ -117,16 +116,11 @@ def _trace(ledger: Ledger, message_id: str) -> MessageTrace:
         claimed_at=claimed_at,
         settled_at=settled_at,
         running=running,
-        usage=_usage_so_far(ledger, session, steps) if current else inbox.usage(usage),
+        usage=spending.used_so_far(ledger, session) if current else inbox.usage(usage),
         replies=outbox.trace(ledger, session, seq),
         steps=len(steps),
         calls=journal.trace(ledger, session) if current else (),
     )
-
-
-def _usage_so_far(ledger: Ledger, session: str, steps: Sequence[Step]) -> Usage:
-    opened = journal.read(ledger, session)
-    return sum((step.usage for step in steps), opened.usage if opened else Usage())
 
 
 def _retry_dead(ledger: Ledger, message_id: str) -> None:

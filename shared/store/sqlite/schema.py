@@ -1,7 +1,7 @@
 """The schema and its way forward: one script a version, told apart by ``PRAGMA user_version``.
 
 Every primary key begins with the session key, so the same tables shard by session on an engine that shards; only
-``pairings`` (by sender), ``sequences`` and ``probe`` belong to no session.
+``pairings`` (by sender), ``spending`` (by session, by user and in all), ``sequences`` and ``probe`` belong to none.
 """
 
 from __future__ import annotations
@@ -191,8 +191,43 @@ CREATE TRIGGER summaries_follow AFTER DELETE ON history BEGIN
 END;
 """
 
+VERSION_5 = """
+-- What each session has used in its life, as JSON, and what its conversation has spent since it was begun.
+CREATE TABLE usage (
+  session_key TEXT NOT NULL PRIMARY KEY,
+  usage BLOB NOT NULL,
+  tokens INTEGER NOT NULL,
+  nanos INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_most ON usage (tokens);
+
+-- What the turn of a claimed session holds of the budgets, and what of its use was charged by an earlier attempt.
+CREATE TABLE holds (
+  session_key TEXT NOT NULL PRIMARY KEY,
+  user TEXT NOT NULL,
+  tokens INTEGER NOT NULL,
+  nanos INTEGER NOT NULL,
+  charged BLOB
+) STRICT, WITHOUT ROWID;
+CREATE INDEX holds_user ON holds (user);
+
+-- What was spent in a clock hour or day that began then (unix seconds), by each session, each user, and all (the
+-- owner '').
+CREATE TABLE spending (
+  owner TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  span TEXT NOT NULL,
+  began INTEGER NOT NULL,
+  tokens INTEGER NOT NULL,
+  nanos INTEGER NOT NULL,
+  PRIMARY KEY (owner, scope, span, began)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX spending_most ON spending (scope, span, began, tokens);
+CREATE INDEX spending_began ON spending (began);
+"""
+
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4)
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from shared.messages import Context, Conversation, SessionSummary
 from shared.store.sqlite.ledger import Ledger, Row
-from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, pairings, sessions, summaries
+from shared.store.sqlite.tables import (
+    checkpoints,
+    history,
+    inbox,
+    journal,
+    outbox,
+    pairings,
+    sessions,
+    spending,
+    summaries,
+)
 from shared.store.sqlite.writer import Writer
 
 #: the todo list of a session that had one and has none any more
@@ -92,6 +102,8 @@ def _rewrite(ledger: Ledger, key: str, conversation: Conversation) -> int:
     summaries.remove(ledger, key)
     history.remove(ledger, key)
     history.append(ledger, key, conversation.messages)
+    if not conversation.messages:
+        spending.begin_anew(ledger, key)
     if had_list or conversation.todo is not None:
         history.write_todo(ledger, key, conversation.todo or NO_ITEMS)
     return version
@@ -99,6 +111,7 @@ def _rewrite(ledger: Ledger, key: str, conversation: Conversation) -> int:
 
 def _delete(ledger: Ledger, key: str) -> None:
     sessions.remove(ledger, key)
+    spending.remove_all(ledger, key)
     inbox.remove_all(ledger, key)
     summaries.remove(ledger, key)
     history.remove(ledger, key)

@@ -21,8 +21,9 @@ from shared.store.sqlite.ledger import Ledger
 from shared.store.sqlite.schema import MIGRATIONS
 from tests.shared.store.bench import Bench, ended, sqlite
 
-#: statements that walk a whole table or index, and may: at the start, or because they list all there is
-WALKS = {("inbox", "COUNT_WAITING"), ("pairings", "WAITING")}
+#: statements that walk a whole table or index, and may: at the start, because they list all there is, or because the
+#: table has a row for each running turn alone
+WALKS = {("inbox", "COUNT_WAITING"), ("pairings", "WAITING"), ("spending", "HELD")}
 
 
 def statements() -> list[tuple[str, str, str]]:

@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from shared.budgets import Budget, Budgets, Scope, Window
 from shared.errors import InboxFull, StaleClaim
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, Dead, Ended, JournaledCall, OpenStep, Outcome, Parked, Retry, Step, TurnStatus
+from shared.usage import NOTHING, Usage
 from tests.shared.store.bench import ENGINES, Bench, ended
 
 T = TypeVar("T")
@@ -25,6 +27,8 @@ T = TypeVar("T")
 LIMIT = 8
 SESSIONS = ("a:b:1", "a:b:2", "a:b:3")
 CALLS = ("call_1", "call_2")
+BUDGETS = Budgets((Budget(Scope.USER, 60, False, Window.DAY), Budget(Scope.HOUR, 90, False, Window.HOUR)))
+STEP_USAGE, LAST_USAGE = Usage(1, 1, 5, 1), Usage(1, 0, 7, 2)
 KEYS = ("k1", "k2", "k3", "k4", "k5", "k6")
 OUTCOMES: tuple[Outcome, ...] = (
     ended("hello"),
@@ -56,6 +60,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.answers: dict[str, list[str]] = {session: [] for session in SESSIONS}
         self.steps: dict[str, tuple[Step, ...]] = dict.fromkeys(SESSIONS, ())
         self.open_steps: dict[str, OpenStep] = {}
+        self.used: dict[str, Usage] = dict.fromkeys(SESSIONS, NOTHING)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -94,9 +99,10 @@ class StoreMachine(RuleBasedStateMachine):
             self.outdated.discard((session, key))
             self.queues[session].append(arrival.id)
 
-    @rule(host=st.sampled_from(("h1", "h2")), limit=st.integers(1, 3), suspects=st.booleans())
-    def claim(self, host: str, limit: int, suspects: bool) -> None:
-        for claim in self.run(self.bench.store.claims.claim(host, limit, 30, suspects=suspects)):
+    @rule(host=st.sampled_from(("h1", "h2")), limit=st.integers(1, 3), suspects=st.booleans(), bounded=st.booleans())
+    def claim(self, host: str, limit: int, suspects: bool, bounded: bool = False) -> None:
+        budgets = BUDGETS if bounded else None
+        for claim in self.run(self.bench.store.claims.claim(host, limit, 30, suspects=suspects, budgets=budgets)):
             session, (message,) = claim.ref.session, claim.messages
             assert message.id == self.queues[session][0]
             assert message.suspect == suspects
@@ -113,8 +119,11 @@ class StoreMachine(RuleBasedStateMachine):
         claim = self.claims[number % len(self.claims)]
         session = claim.ref.session
         owner = self.owners.get(session) == claim
+        whole = sum((step.usage for step in self.steps[session]), LAST_USAGE)
         if isinstance(outcome, Ended):
-            outcome = ended(outcome.text, status=outcome.status, messages=(claim.messages[0].id.encode(),))
+            outcome = ended(outcome.text, status=outcome.status, messages=(claim.messages[0].id.encode(),), usage=whole)
+        if isinstance(outcome, Dead):
+            outcome = msgspec.structs.replace(outcome, usage=whole)
         try:
             self.run(self.bench.store.claims.settle(claim.ref, outcome))
         except StaleClaim:
@@ -129,6 +138,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.queues[session].pop(0)
             self.answers[session].append(outcome.text)
             self._forget_turn(session)
+            self.used[session] += outcome.usage
+            assert self.run(self.bench.store.spending.usage(session)) == self.used[session]
         if isinstance(outcome, Ended):
             self.history[session] += outcome.messages
 
@@ -185,7 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 99))
     def finish_step(self, number: int) -> None:
         def step(claim: Claim) -> Step:
-            return Step(len(self.steps[claim.ref.session]) + 1, (b"{}",))
+            return Step(len(self.steps[claim.ref.session]) + 1, (b"{}",), usage=STEP_USAGE)
 
         checkpoint = self.bench.store.claims.checkpoint
         if session := self._as_owner(number, lambda claim: checkpoint(claim.ref, [step(claim)])):
@@ -236,6 +247,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.queues[session], self.history[session], self.answers[session] = [], [], []
         self.owners.pop(session, None)
         self._forget_turn(session)
+        self.used[session] = NOTHING
 
     def _forget_lost_owners(self) -> None:
         """An owner whose lease ended is none any more once the session was given to nobody."""
@@ -249,6 +261,11 @@ class StoreMachine(RuleBasedStateMachine):
         for session, messages in self.history.items():
             assert list(self.run(self.bench.store.sessions.conversation(session)).messages) == messages
         self._forget_lost_owners()
+
+    @invariant()
+    def no_more_is_held_than_there_is(self) -> None:
+        for account in self.run(self.bench.store.spending.accounts(BUDGETS)):
+            assert account.held.tokens <= (account.budget.limit if self.owners else 0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -12,7 +12,8 @@ import msgspec
 from msgspec.json import encode
 
 from shared.errors import ContextTooLong, ModelRejected
-from shared.messages import Usage
+from shared.usage import NOTHING, Usage
+from worker.agent.models.bill import bill, estimate
 from worker.agent.models.blocks import BlockConverter
 from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
 from worker.agent.models.line import Line
@@ -93,15 +94,17 @@ _EVENTS = msgspec.json.Decoder(_Event)
 
 
 class AnthropicAnswer:
-    """Collects the events of one message."""
+    """Collects the events of one message; ``sent_bytes`` is the size of what it answers."""
 
-    def __init__(self, where: Endpoint, on_text: Callable[[str], None] | None) -> None:
+    def __init__(self, where: Endpoint, on_text: Callable[[str], None] | None, sent_bytes: int = 0) -> None:
         self.finished = False
+        self._sent_bytes = sent_bytes
         self._where = where
         self._on_text = on_text
         self._texts: list[str] = []
         self._tool_uses: dict[int, _ToolUse] = {}
         self._usage = _Usage()
+        self._told = False
         self._finish = ""
 
     def take(self, event: bytes) -> None:
@@ -116,6 +119,7 @@ class AnthropicAnswer:
                 self._take_usage(read.message.usage)
             case "message_delta":
                 self._take_usage(read.usage)
+                self._told = read.usage is not None
                 if read.delta is not None and read.delta.stop_reason:
                     self._finish = read.delta.stop_reason
                     self.finished = True
@@ -137,9 +141,30 @@ class AnthropicAnswer:
                     raise ContextTooLong(f"{self._where.name} has no room left to answer")
             raise EmptyAnswer(f"{self._where.name} gave an empty answer ({self._finish or 'no stop reason'})")
         calls = tuple(use.whole() for _, use in sorted(self._tool_uses.items()))
-        return ModelReply(
-            text, calls, self._spent(), self._where.provider, self._where.model, self._finish or "end_turn"
+        usage = self.usage()
+        return ModelReply(text, calls, usage, self._where.provider, self._where.model, self._finish or "end_turn")
+
+    def usage(self) -> Usage:
+        """Return what the call has used so far, an estimate where that is not told: of the answer, until its end.
+
+        Anthropic's ``input_tokens`` leave out what the cache gave and took; ours hold it, as other providers' do.
+        """
+        told = self._usage
+        if told.input_tokens is None and not self._texts and not self._tool_uses:
+            return NOTHING
+        cached, written = told.cache_read_input_tokens or 0, told.cache_creation_input_tokens or 0
+        guess = estimate(self._sent_bytes, self._received_characters())
+        if told.input_tokens is not None:
+            guess = msgspec.structs.replace(guess, input_tokens=told.input_tokens + cached + written)
+        output = max(told.output_tokens or 0, 0 if self._told else guess.output_tokens)
+        whole = self._told and told.input_tokens is not None
+        return msgspec.structs.replace(
+            guess, output_tokens=output, cached_tokens=cached, written_tokens=written, estimated_calls=int(not whole)
         )
+
+    def _received_characters(self) -> int:
+        arguments = (piece for use in self._tool_uses.values() for piece in use.arguments)
+        return sum(map(len, self._texts)) + sum(map(len, arguments))
 
     def _take_delta(self, index: int, delta: _Delta) -> None:
         if delta.type == "text_delta" and delta.text:
@@ -165,17 +190,6 @@ class AnthropicAnswer:
             if count is not None:
                 setattr(self._usage, name, count)
 
-    def _spent(self) -> Usage:
-        """Return the usage; input counts what the cache gave and took too, as the other providers count it."""
-        usage = self._usage
-        cached = usage.cache_read_input_tokens or 0
-        return Usage(
-            model_calls=1,
-            input_tokens=(usage.input_tokens or 0) + (usage.cache_creation_input_tokens or 0) + cached,
-            output_tokens=usage.output_tokens or 0,
-            cached_tokens=cached,
-        )
-
 
 class AnthropicModel:
     """One model of the Messages API, its prompt cache used for the tools, the system prompt and the transcript."""
@@ -183,6 +197,7 @@ class AnthropicModel:
     def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None = None) -> None:
         self._where = Endpoint("anthropic", spec.model, spec.api_key)
         self.name = self._where.name
+        self.price = spec.price
         self._converter = BlockConverter()
         transport: dict[str, Any] = {} if ssl_context is None else {"verify": ssl_context}
         client = anthropic.AsyncAnthropic(
@@ -203,9 +218,14 @@ class AnthropicModel:
         stall_s: float = 60.0,
     ) -> ModelReply:
         """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
-        answer = AnthropicAnswer(self._where, on_text)
-        await self._line.run(self.body(request), answer, timeout=timeout, stall_s=stall_s)
-        return answer.reply()
+        body = self.body(request)
+        answer = AnthropicAnswer(self._where, on_text, len(body))
+        try:
+            await self._line.run(body, answer, timeout=timeout, stall_s=stall_s)
+            return answer.reply()
+        except BaseException as error:
+            bill(error, answer.usage())
+            raise
 
     async def close(self) -> None:
         """Close every connection."""

@@ -12,6 +12,9 @@ import msgspec
 
 from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
 from shared.events import Event
+from shared.prices import Price
+from shared.usage import NOTHING, Usage
+from worker.agent.models.bill import bill, billed
 from worker.agent.models.breaker import Breaker, BreakerPolicy
 from worker.agent.models.failures import EmptyAnswer, Stalled
 from worker.agent.models.port import ModelReply, ModelRequest
@@ -20,9 +23,10 @@ Failure = ModelUnavailable | ModelRejected | TimeoutError
 
 
 class Link(Protocol):
-    """One model of the chain."""
+    """One model of the chain; without a ``price`` what its calls cost is not known."""
 
     name: str
+    price: Price | None
 
     async def call(
         self,
@@ -36,7 +40,7 @@ class Link(Protocol):
 
         ``timeout`` seconds bound the whole call, ``stall_s`` every silence in it; cancelling the call closes its
         connection. Raises TimeoutError, ModelUnavailable (Stalled and EmptyAnswer are two), ModelRejected,
-        ContextTooLong.
+        ContextTooLong; what a failed or cancelled call used is on the error's bill.
         """
 
     async def close(self) -> None:
@@ -66,12 +70,28 @@ class _Member(msgspec.Struct):
     breaker: Breaker
 
 
+class _Used:
+    """What the tries of one call have used so far, answered or not."""
+
+    def __init__(self) -> None:
+        self.usage = NOTHING
+
+    def add(self, link: Link, usage: Usage) -> None:
+        """Add a try, priced, under the name of its model."""
+        if usage == NOTHING:
+            return
+        priced = {"cost_nanos": link.price.of(usage)} if link.price else {"unpriced_calls": usage.model_calls}
+        own = msgspec.structs.replace(usage, **priced)
+        self.usage += msgspec.structs.replace(own, models={link.name: own})
+
+
 class _Call(msgspec.Struct, frozen=True):
     """One call of the chain; ``ends_at`` is on the monotonic clock."""
 
     request: ModelRequest
     on_text: Callable[[str], None] | None
     ends_at: float
+    used: _Used
 
     def left_s(self) -> float:
         return self.ends_at - time.monotonic()
@@ -106,11 +126,24 @@ class Chain:
         """Get an answer from the first model that gives one, all tries within ``timeout`` seconds.
 
         A try that fails midway may have called ``on_text`` already, and the next one calls it from the start of its own
-        text: what counts is the reply's text. Every failed try is said as MODEL_FAILED. Raises TimeoutError when time
-        is out or the last model stayed silent, ContextTooLong at once, ModelRejected if every model refused, else
-        ModelUnavailable.
+        text: what counts is the reply's text; its usage is that of all tries. Every failed try is said as MODEL_FAILED.
+        Raises TimeoutError when time is out or the last model stayed silent, ContextTooLong at once, ModelRejected if
+        every model refused, else ModelUnavailable; what was used is on the error's bill.
         """
-        call = _Call(request, on_text, time.monotonic() + timeout)
+        call = _Call(request, on_text, time.monotonic() + timeout, _Used())
+        try:
+            reply = await self._answer(call, timeout)
+        except BaseException as error:
+            bill(error, call.used.usage)
+            raise
+        return msgspec.structs.replace(reply, usage=call.used.usage)
+
+    async def close(self) -> None:
+        """Close every connection of every model."""
+        for member in self._members:
+            await member.link.close()
+
+    async def _answer(self, call: _Call, timeout: float) -> ModelReply:
         failures: list[Failure] = []
         members = sorted(self._members, key=lambda member: member.breaker.is_open)
         for position, member in enumerate(members):
@@ -122,11 +155,6 @@ class Chain:
             if call.left_s() <= 0:
                 raise TimeoutError(f"no model answered in {timeout:g} s: {_words(failures)}") from None
         raise verdict(failures) from None
-
-    async def close(self) -> None:
-        """Close every connection of every model."""
-        for member in self._members:
-            await member.link.close()
 
     async def _persist(self, member: _Member, call: _Call, *, last: bool) -> ModelReply:
         """Try one model until it answers, refuses, or is not worth another try; raise its last failure then."""
@@ -151,7 +179,7 @@ class Chain:
         stall_s = self._stall_timeout_s if full else min(self._policy.short_stall_s, self._stall_timeout_s)
         limit_s = max(0.0, min(call.left_s(), self._call_timeout_s))
         try:
-            reply = await member.link.call(call.request, call.on_text, timeout=limit_s, stall_s=stall_s)
+            reply = await self._once(member.link, call, limit_s, stall_s)
         except (EmptyAnswer, ModelRejected, ContextTooLong):
             member.breaker.succeeded()
             raise
@@ -165,6 +193,15 @@ class Chain:
                 member.breaker.left()
             raise
         member.breaker.succeeded()
+        return reply
+
+    async def _once(self, link: Link, call: _Call, limit_s: float, stall_s: float) -> ModelReply:
+        try:
+            reply = await link.call(call.request, call.on_text, timeout=limit_s, stall_s=stall_s)
+        except BaseException as error:
+            call.used.add(link, billed(error))
+            raise
+        call.used.add(link, reply.usage)
         return reply
 
     def _delay_s(self, failure: Failure, attempt: int, left_s: float, *, last: bool, full: bool) -> float | None:

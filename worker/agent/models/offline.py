@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from shared.messages import Usage
+from shared.prices import FREE, Price
+from shared.usage import Usage
 from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
 from worker.agent.models.wishes import Wish, apply, numbered, read_wish
 from worker.agent.todo import TOOL_NAMES, TodoItem
@@ -64,6 +65,7 @@ class OfflineModel:
     """Answers at once."""
 
     name = "offline"
+    price: Price | None = FREE
 
     async def call(
         self,

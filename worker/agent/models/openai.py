@@ -13,7 +13,8 @@ import openai
 from msgspec.json import encode
 
 from shared.errors import ModelRejected
-from shared.messages import Usage
+from shared.usage import NOTHING, Usage
+from worker.agent.models.bill import bill, estimate
 from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
 from worker.agent.models.line import Line
 from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
@@ -53,6 +54,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _Cached | None = None
+    prompt_cache_hit_tokens: int | None = None  # DeepSeek's name for the cached ones
 
 
 class _Chunk(msgspec.Struct):
@@ -78,16 +80,18 @@ _CHUNKS = msgspec.json.Decoder(_Chunk)
 
 
 class OpenAIAnswer:
-    """Collects the chunks of one chat completion."""
+    """Collects the chunks of one chat completion; ``sent_bytes`` is the size of what it answers."""
 
-    def __init__(self, where: Endpoint, on_text: Callable[[str], None] | None) -> None:
+    def __init__(self, where: Endpoint, on_text: Callable[[str], None] | None, sent_bytes: int = 0) -> None:
         self.finished = False
+        self._sent_bytes = sent_bytes
         self._where = where
         self._on_text = on_text
         self._texts: list[str] = []
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
-        self._usage = _Usage()
+        self._usage: _Usage | None = None
+        self._began = False
         self._finish = ""
 
     def take(self, event: bytes) -> None:
@@ -97,6 +101,7 @@ class OpenAIAnswer:
             return
         chunk = _CHUNKS.decode(event)
         if chunk.choices:
+            self._began = True
             self._take_choice(chunk.choices[0])
         if chunk.usage is not None:
             self._usage = chunk.usage
@@ -110,15 +115,26 @@ class OpenAIAnswer:
             if self._finish == "content_filter":
                 raise ModelRejected(f"{self._where.name} withheld its answer (content_filter)")
             raise EmptyAnswer(f"{self._where.name} gave an empty answer ({self._finish or 'no finish reason'})")
-        cached = self._usage.prompt_tokens_details
-        usage = Usage(
-            model_calls=1,
-            input_tokens=self._usage.prompt_tokens or 0,
-            output_tokens=self._usage.completion_tokens or 0,
-            cached_tokens=(cached.cached_tokens or 0) if cached else 0,
-        )
-        calls = tuple(call.whole() for call in self._calls)
+        calls, usage = tuple(call.whole() for call in self._calls), self.usage()
         return ModelReply(text, calls, usage, self._where.provider, self._where.model, self._finish or "stop")
+
+    def usage(self) -> Usage:
+        """Return what the call has used so far: as told with the last chunk, an estimate until then or without it."""
+        told = self._usage
+        if told is None:
+            return estimate(self._sent_bytes, self._received_characters()) if self._began else NOTHING
+        details = told.prompt_tokens_details
+        cached = (details.cached_tokens if details else None) or told.prompt_cache_hit_tokens
+        return Usage(
+            model_calls=1,
+            input_tokens=told.prompt_tokens or 0,
+            output_tokens=told.completion_tokens or 0,
+            cached_tokens=min(cached or 0, told.prompt_tokens or 0),
+        )
+
+    def _received_characters(self) -> int:
+        arguments = (piece for call in self._calls for piece in call.arguments)
+        return sum(map(len, self._texts)) + sum(map(len, arguments))
 
     def _take_choice(self, choice: _Choice) -> None:
         delta = choice.delta or choice.message
@@ -165,6 +181,7 @@ class OpenAIModel:
     def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None = None) -> None:
         self._where = Endpoint("openai", spec.model, spec.api_key)
         self.name = self._where.name
+        self.price = spec.price
         # OpenAI's reasoning models refuse max_tokens; most compatible servers know nothing else.
         self._limit = (
             "max_tokens" if spec.base_url and "api.openai.com" not in spec.base_url else "max_completion_tokens"
@@ -187,9 +204,14 @@ class OpenAIModel:
         stall_s: float = 60.0,
     ) -> ModelReply:
         """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
-        answer = OpenAIAnswer(self._where, on_text)
-        await self._line.run(self.body(request), answer, timeout=timeout, stall_s=stall_s)
-        return answer.reply()
+        body = self.body(request)
+        answer = OpenAIAnswer(self._where, on_text, len(body))
+        try:
+            await self._line.run(body, answer, timeout=timeout, stall_s=stall_s)
+            return answer.reply()
+        except BaseException as error:
+            bill(error, answer.usage())
+            raise
 
     async def close(self) -> None:
         """Close every connection."""

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import NotFound
-from shared.messages import Arrival, Dead, DeadLetter, Ended, Pending, Retry, Usage
+from shared.messages import Arrival, Dead, DeadLetter, Ended, Pending, Retry
 from shared.store.sqlite.ledger import Ledger, Row
+from shared.usage import Usage
 
 #: executions lost with their host before a message is a suspect itself
 LOST_LIMIT = 3
@@ -29,6 +30,8 @@ WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
 """
 # Find the last message of a session.
 LATEST = "SELECT id FROM inbox WHERE session_key = ? ORDER BY seq DESC LIMIT 1"
+# Tell who sent a message.
+SENDER = "SELECT platform || ':' || user FROM inbox WHERE session_key = ? AND seq = ?"
 # Hand a message to a turn.
 TAKE = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
@@ -44,13 +47,13 @@ RETRY = "UPDATE inbox SET attempts = ?, lost = ?, suspect = ?, error = ? WHERE s
 # Record that a turn came to an end.
 FINISH = """
 UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ? WHERE session_key = ? AND seq = ?
-RETURNING id, platform, reply
+RETURNING id, platform, reply, platform || ':' || user
 """
 # Make a message a dead letter.
 BURY = """
 UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?
 WHERE session_key = ? AND seq = ?
-RETURNING id, platform, reply
+RETURNING id, platform, reply, platform || ':' || user
 """
 # Make a dead letter wait again.
 REVIVE = """
@@ -83,11 +86,12 @@ REMOVE_ALL = "DELETE FROM inbox WHERE session_key = ?"
 
 
 class Answered(NamedTuple):
-    """What a reply needs of the message it answers: its id, its platform and the address for the answer."""
+    """What is needed of a message that is answered: id, platform, the address for the answer, and whose it was."""
 
     message_id: str
     platform: str
     address: bytes
+    sender: str
 
 
 class Mark(NamedTuple):
@@ -127,6 +131,11 @@ def latest(ledger: Ledger, session: str) -> str:
     if row is None:
         raise NotFound(f"there is no message in session {session}")
     return str(row[0])
+
+
+def sender(ledger: Ledger, session: str, seq: int) -> str:
+    """Return who sent a message, as ``platform:user``."""
+    return str(ledger.only(SENDER, (session, seq))[0])
 
 
 def take(ledger: Ledger, session: str, seq: int) -> Pending:
