@@ -12,14 +12,12 @@ import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from shared.budgets import Spend
 from shared.errors import FrameTooLarge
 from shared.events import Event, Events, Field
 from shared.messages import Claim, Dead, Ended, Outcome, Parked, Retry, TurnStatus
 from shared.settings import Settings
 from shared.store.port import Store
 from worker.channel import (
-    Allowed,
     Drained,
     Interrupt,
     NeedAllowance,
@@ -282,30 +280,13 @@ class Pool:
     def _turn_said(self, turn: ActiveTurn, worker: WorkerProcess, frame: ToPool) -> None:
         match frame:
             case NeedHistory():
-                self._spawn(self._send_history(turn, worker))
-            case NeedAllowance(used=used, wanted=wanted):
-                self._spawn(self._send_allowance(turn, worker, used, wanted))
+                self._spawn(self._turns.send_history(turn, worker))
+            case NeedAllowance():
+                self._spawn(self._turns.send_allowance(turn, worker, frame))
             case TurnDone(outcome=outcome):
                 self._turns.done(turn, worker.name, outcome)
             case _:
                 self._turns.said(turn, frame)
-
-    async def _send_history(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
-        """Send a turn its conversation, as much of its end as a frame holds, once the channel is not full."""
-        history = await self._turns.history(turn)
-        await worker.until_writable()
-        while history is not None and turn.worker is worker:
-            try:
-                worker.send(history)
-            except FrameTooLarge:
-                history = await self._turns.history(turn, len(history.messages) // 2)
-            else:
-                return
-
-    async def _send_allowance(self, turn: ActiveTurn, worker: WorkerProcess, used: Spend, wanted: Spend) -> None:
-        allowance = await self._turns.allowance(turn, used, wanted)
-        if allowance is not None and turn.worker is worker:
-            worker.send(Allowed(turn.number, allowance))
 
     def _left(self, turn: ActiveTurn) -> None:
         self._run_all(self._dispatcher.finish(turn.number))

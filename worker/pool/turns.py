@@ -12,18 +12,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 
-from shared.budgets import Allowance, Budgets, Spend
-from shared.errors import StaleClaim, StoreUnavailable
+from shared.budgets import Allowance, Budgets
+from shared.errors import FrameTooLarge, StaleClaim, StoreUnavailable
 from shared.events import Event, Events, Field
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, Retry, Step
 from shared.store.port import Store
 from shared.usage import Usage
 from worker.channel import (
+    Allowed,
     Delta,
     History,
     IntentKept,
     Interrupt,
+    NeedAllowance,
     StepDone,
     StepOpened,
     ToolEnded,
@@ -183,8 +185,31 @@ class Turns:
             turn.worker.send(Interrupt(turn.number))
         self._leave(turn)
 
-    async def history(self, turn: ActiveTurn, limit: int = HISTORY_LIMIT) -> History | None:
-        """Read a turn's conversation for its worker; None once the turn is not active any more."""
+    async def send_history(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
+        """Send a turn its conversation, as much of its end as a frame holds, once the channel is not full."""
+        history = await self._history(turn)
+        await worker.until_writable()
+        while history is not None and turn.worker is worker:
+            try:
+                worker.send(history)
+            except FrameTooLarge:
+                history = await self._history(turn, len(history.messages) // 2)
+            else:
+                return
+
+    async def send_allowance(self, turn: ActiveTurn, worker: WorkerProcess, need: NeedAllowance) -> None:
+        """Send a turn what it may use of the budgets, once others have left it some."""
+        patient_until = time.monotonic() + PATIENCE_S
+        while (found := await self._hold(turn, need)) is not None:
+            held = found.refusal is not None and found.refusal.held and not found.covers(need.used)
+            if not held or time.monotonic() > patient_until:
+                if turn.worker is worker:
+                    worker.send(Allowed(turn.number, found))
+                return
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _history(self, turn: ActiveTurn, limit: int = HISTORY_LIMIT) -> History | None:
+        """Read a turn's conversation; None once the turn is not active any more."""
         while self._active.get(turn.number) is turn:
             try:
                 found = await self._store.sessions.conversation(turn.session, limit)
@@ -195,23 +220,16 @@ class Turns:
             return History(turn.number, found.version, found.messages, found.todo)
         return None
 
-    async def allowance(self, turn: ActiveTurn, used: Spend, wanted: Spend) -> Allowance | None:
-        """Hold more of the budgets for a turn, once others have left it some; None once it is not active any more."""
-        patient_until = time.monotonic() + PATIENCE_S
+    async def _hold(self, turn: ActiveTurn, need: NeedAllowance) -> Allowance | None:
+        """Hold more of the budgets; None once the turn is not active any more."""
         while self._active.get(turn.number) is turn:
             try:
-                found = await self._store.claims.hold(turn.ref, used, wanted, self._budgets)
+                return await self._store.claims.hold(turn.ref, need.used, need.wanted, self._budgets)
             except StoreUnavailable as error:
                 self._watch.failed(error)
                 await asyncio.sleep(self._watch.pause_s)
-                continue
             except StaleClaim:
                 self.lose(turn.ref)
-                return None
-            held = found.refusal is not None and found.refusal.held and not found.covers(used)
-            if not held or time.monotonic() > patient_until:
-                return found
-            await asyncio.sleep(ASK_AGAIN_S)
         return None
 
     async def empty(self) -> None:
