@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from shared.errors import InboxFull
 from shared.messages import Arrival, DeadLetter, MessageState, MessageTrace, Receipt, Reply
 from shared.store.sqlite.ledger import Ledger
