@@ -144,6 +144,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     log_flush_interval_s: float
     data_dir: Path
     tool_modules: tuple[str, ...]
+    mcp_config: Path | None
     fetch_allow: tuple[str, ...]
 
 
@@ -167,6 +168,7 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
+        mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers"),
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
     )
 

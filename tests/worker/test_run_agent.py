@@ -18,6 +18,7 @@ import pytest
 from loadtests.provider import RunningProvider, running_provider
 from shared.errors import SettingsError
 from shared.session_files import logged_messages, session_log_path
+from tests.worker.tools.mcp.serving import BARE
 from worker.run_agent import AIAgent
 
 ROOT = Path(__file__).parent.parent.parent
@@ -422,6 +423,36 @@ def test_agents_leave_nothing_behind(provider: RunningProvider, end: str) -> Non
         gc.collect()
     until(lambda: provider.open_connections == 0)
     until(lambda: things_left() == before)
+
+
+def test_the_servers_and_the_hosts_of_the_settings_are_its_tools_too(
+    provider: RunningProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "mcp.json"
+    server = {"command": sys.executable, "args": ["-S", BARE]}
+    config.write_text(json.dumps({"mcpServers": {"t": server}}))
+    monkeypatch.setenv("GATEHOUSE_MCP_CONFIG", str(config))
+    monkeypatch.setenv("GATEHOUSE_FETCH_ALLOW", "example.com")
+    hanging = threading.Event()
+
+    def on_tool(name: str, _text: str) -> None:
+        if name == "t__hang":
+            hanging.set()
+
+    with AIAgent(
+        "openai:test-model", "tooled", api_key="k", base_url=provider.openai_url, tool_progress_callback=on_tool
+    ) as agent:
+        agent.chat('[[tool t__who]] [[tool fetch {"url": "http://example.org/"}]]')
+        who, refused = [message["content"] for message in agent.messages if message["role"] == "tool"]
+        assert {"fetch", "t__hang"} <= {tool["name"] for tool in agent.session_document()["tools"]}
+        hung = threading.Thread(target=agent.chat, args=("[[tool t__hang]]",))
+        hung.start()
+        assert hanging.wait(10)
+        agent.interrupt()
+        hung.join(10)
+        assert agent.messages[-1]["content"] == "Stopped."
+    assert refused == "Error: example.org:80 may not be fetched; these hosts may: example.com"
+    until(lambda: not Path(f"/proc/{json.loads(who)['pid']}").exists())
 
 
 def test_a_closed_agent_can_be_used_again() -> None:

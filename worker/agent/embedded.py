@@ -17,6 +17,7 @@ from worker.agent.todo import TodoStore
 from worker.agent.turn import Progress, Turn, TurnRequest
 from worker.agent.turn_report import TurnReport
 from worker.channel import ModelSpec, WorkerConfig
+from worker.tools.mcp import McpServers
 from worker.tools.toolbox import Toolbox
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class EmbeddedWorker:
         self._turns: set[Turn] = set()
         self._calls: set[asyncio.Task[Any]] = set()
         self._toolbox: Toolbox | None = None
+        self._mcp: McpServers | None = None
         self._loop = OwnLoop("agent")
         try:
             self._toolbox = self._loop.run(self._load_tools())
@@ -86,7 +88,10 @@ class EmbeddedWorker:
         self._loop.close(self._close())
 
     async def _load_tools(self) -> Toolbox:
-        return Toolbox(self._config.tool_modules, self._say, fetch_allow=self._config.fetch_allow)
+        toolbox = Toolbox(self._config.tool_modules, self._say, fetch_allow=self._config.fetch_allow)
+        self._mcp = McpServers(self._config.mcp_servers, toolbox, self._say)
+        await self._mcp.start()
+        return toolbox
 
     async def _run_turn(self, request: TurnRequest, todo: TodoStore, progress: Progress) -> TurnReport:
         heard = _Heard(self._model(self._config.models))
@@ -133,6 +138,8 @@ class EmbeddedWorker:
             task.cancel()
 
     async def _close(self) -> None:
+        if self._mcp is not None:
+            await self._mcp.close()
         for model in self._models.values():
             await model.close()
         if self._toolbox is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.settings import Settings
 from worker.channel import ModelSpec, WorkerConfig
-from worker.pool.mcp_config import read_mcp_servers
+from worker.mcp_config import read_mcp_servers
 
 
 def worker_config(settings: Settings) -> WorkerConfig:

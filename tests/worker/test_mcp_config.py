@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import SettingsError
 from worker.channel import McpServer
-from worker.pool.mcp_config import read_mcp_servers
+from worker.mcp_config import read_mcp_servers
 
 
 def written(path: Path, servers: dict[str, Any]) -> Path:
