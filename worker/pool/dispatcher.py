@@ -81,11 +81,15 @@ class Dispatcher:
         self._loads[slot] = Load(capacity)
         return self._pump()
 
-    def remove_slot(self, slot: int) -> None:
-        """Forget a slot whose worker is gone, with what ran in it and which sessions stayed with it."""
+    def remove_slot(self, slot: int) -> list[Assignment]:
+        """Forget a slot whose worker is gone, with what ran in it and which sessions stayed with it.
+
+        Return where those run now that waited for it.
+        """
         if load := self._loads.pop(slot, None):
             for session in load.sessions:
                 del self._slot_of[session]
+        return self._pump()
 
     def pause(self, slot: int) -> None:
         """Give a slot nothing new; what runs there goes on."""

@@ -224,7 +224,7 @@ class Pool:
     def worker_ended(self, worker: WorkerProcess, death: Death) -> None:
         """Decide what becomes of the turns that ran in a worker that is gone (called by the supervisor)."""
         if worker.n is not None and self._supervisor.slots.get(worker.n) is worker:
-            self._dispatcher.remove_slot(worker.n)
+            self._run_all(self._dispatcher.remove_slot(worker.n))
         turns = self._turns.of_worker(worker)
         self._log_audit.suspect(turn.session for turn in turns)
         verdicts = judge(death, [turn.ran() for turn in turns], self._settings.max_attempts, worker.name)
@@ -308,7 +308,7 @@ class Pool:
     def _replace(self, worker: WorkerProcess, reason: str) -> bool:
         """Replace a worker behind a spare; until one is ready it goes on, and this returns False."""
         if worker.n is not None and self._supervisor.slots.get(worker.n) is worker and self._supervisor.spares:
-            self._dispatcher.remove_slot(worker.n)
+            self._run_all(self._dispatcher.remove_slot(worker.n))
             self._events.emit(Event.WORKER_RECYCLED, n=worker.n, pid=worker.pid, reason=reason)
         return self._supervisor.replace(worker)
 

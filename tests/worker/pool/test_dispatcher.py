@@ -69,7 +69,7 @@ class Dispatching(RuleBasedStateMachine):
         self.slots.discard(slot)
         self.paused.discard(slot)
         self.running = {turn: n for turn, n in self.running.items() if n != slot}
-        self.dispatcher.remove_slot(slot)
+        self.take(self.dispatcher.remove_slot(slot))
 
     @rule(slot=st.integers(0, SLOTS - 1))
     def channel_fills(self, slot: int) -> None:
@@ -152,6 +152,15 @@ def test_a_session_waits_for_its_full_slot_and_moves_only_when_it_has_waited_lon
     assert dispatcher.add(3, "s") == []
     assert dispatcher.relieve() == []
     assert placed(dispatcher.relieve()) == [(3, 1)]
+
+
+def test_what_waits_for_a_worker_that_is_gone_runs_elsewhere_at_once() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add_slot(0, 1)
+    (assignment,) = dispatcher.add(1, "s")
+    dispatcher.refuse(assignment)
+    assert dispatcher.add_slot(1, 1) == []
+    assert placed(dispatcher.remove_slot(0)) == [(1, 1)]
 
 
 def test_a_backlog_as_long_as_the_capacity_ends_claiming() -> None:
