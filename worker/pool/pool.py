@@ -63,7 +63,8 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = asyncio.Event()
         watch = StoreWatch(events)
-        self._dispatcher = Dispatcher()
+        # to stay with a worker is of use as long as it can hold the conversation
+        self._dispatcher = Dispatcher(sticky_limit=max(1, settings.workers) * settings.todo_cache_size)
         self._supervisor = Supervisor(settings.workers, settings.spares, worker_config(settings), events, self)
         self._log_audit = LogAudit(store, events, worker_config(settings))
         self._quarantine = Quarantine(self._supervisor, first=settings.workers)
