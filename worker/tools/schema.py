@@ -68,7 +68,10 @@ def _described(hint: Any) -> Any:
 
 
 def _schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    (_, definitions) = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    try:
+        _, definitions = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    except TypeError as error:  # its last line names the type, the others are about msgspec
+        raise TypeError(f"{str(error).splitlines()[-1]} as a parameter") from None
     own: dict[str, Any] = definitions.pop("Arguments")
     own.pop("title", None)
     if definitions:
