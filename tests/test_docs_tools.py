@@ -33,7 +33,7 @@ class Shop(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(f"{self.headers['idempotency-key']}: {order.decode()}".encode())
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
         """Say nothing."""
 
 
