@@ -18,7 +18,7 @@ from gateway.api import worker_table
 from gateway.live import Live
 from worker.pool import Pool
 
-SCRIPTS = ("console", "board", "dom", "reveal", "stream")
+SCRIPTS = ("console", "board", "dom", "markdown", "reveal", "stream")
 STATIC = Path(__file__).parent / "static"
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),

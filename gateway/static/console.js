@@ -2,6 +2,7 @@
 
 import { forgetTodos, showDead, showPairings, showTodos, showWorkers } from "./board.js";
 import { $, element } from "./dom.js";
+import { markdown } from "./markdown.js";
 import { Reveal } from "./reveal.js";
 import { askJson, events, Refused, saveKey, savedKey } from "./stream.js";
 
@@ -22,7 +23,8 @@ function newName() {
 
 function bubble(role, text) {
   $("welcome").hidden = true;
-  const made = element("div", `message ${role}`, text);
+  const made = element("div", `message ${role}`, role === "user" ? text : undefined);
+  if (role === "assistant") made.append(markdown(text));
   $("messages").append(made);
   scrollDown();
   return made;
@@ -97,7 +99,7 @@ function textOf(chunk) {
 function fail(reply, problem) {
   page.failed = true;
   reply.classList.add("failed");
-  reply.append(document.createTextNode(`${reply.textContent ? "\n" : ""}${problem.message}`));
+  reply.append(element("p", "", problem.message));
   if (problem instanceof Refused && problem.status === 401) askForKey("That key does not open this gateway.");
 }
 
