@@ -65,7 +65,7 @@ class Api:
     async def session(self, request: Request) -> Response:
         """Answer what concerns one session: itself, its log, an interrupt, its end."""
         key, action = session_and_action(request)
-        show = partial(self._show, last=last_wanted(request))
+        show = partial(self._show, last=last_wanted(request), earlier=request.query_params.get("earlier") == "1")
         doors: dict[tuple[str, str], Callable[[str], Awaitable[Response]]] = {
             ("GET", ""): show,
             ("HEAD", ""): show,
@@ -80,7 +80,8 @@ class Api:
             raise HTTPException(405, headers={"Allow": allowed})
         return await door(key)
 
-    async def _show(self, key: str, last: int | None) -> Response:
+    async def _show(self, key: str, last: int | None, *, earlier: bool) -> Response:
+        """Answer one session; with ``earlier`` also what was said before its present conversation."""
         summary = await self._store.sessions.summary(key)
         todo = self._pool.todo(key)
         conversation = await self._store.sessions.conversation(key, last)
@@ -89,6 +90,8 @@ class Api:
         shown["todos"] = msgspec.Raw(todo or conversation.todo or b"[]")
         shown["turn"] = self._pool.running_turn(key)
         shown["usage"] = usage_entry(await self._store.spending.usage(key))
+        if earlier:
+            shown["earlier"] = [msgspec.Raw(message) for message in await self._store.sessions.earlier(key)]
         return json_answer(shown)
 
     async def _log(self, key: str) -> Response:

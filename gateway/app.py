@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from gateway.acceptance import Acceptance
 from gateway.access import Access
 from gateway.answers import exception_handlers
 from gateway.api import Api
@@ -60,6 +61,7 @@ class Gateway:
         self.events = WatchedEvents(
             {
                 Event.REPLY_SENT: self._on_reply_sent,
+                Event.MESSAGE_REJECTED: self.meter.rejected,
                 Event.STRANGER: lambda _: self.live.tell("pairing"),
                 Event.MESSAGE_ACCEPTED: lambda _: self.live.tell("accepted"),
                 Event.WORKER_READY: lambda _: self._say_ready_soon(),
@@ -77,8 +79,10 @@ class Gateway:
         self.delivery = Delivery(
             self.store, self.platforms, self.events, self.host, local={"api": self._record_as_sent}
         )
+        self.commands = Commands(self.store, self.pool)
+        self.acceptance = Acceptance(self.store, self.pool.wishes, self.live, self.events, settings.when_busy)
         self.completions = Completions(
-            self.store, self.pool, self.live, self.events, model_names(settings), self.refusing
+            self.store, self.pool, self.live, self.acceptance, self.commands, model_names(settings), self.refusing
         )
         self._lag = LoopLag(self.meter.loop_lag)
         self.app = Starlette(routes=self._routes(), exception_handlers=exception_handlers(self.events))
@@ -159,12 +163,13 @@ class Gateway:
         ]
         webhooks = webhook_routes(
             self.platforms,
-            self.store,
+            self.acceptance,
             self.access,
             self.events,
-            Commands(self.store, self.pool.running_turn),
+            self.commands,
             QueueNotice(self.store, slots(self._settings), lambda: self.pool.snapshot().running),
             self._on_accepted,
+            self._settings.gather_s,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
         page = page_routes(key_needed=bool(self._settings.api_keys))

@@ -1,94 +1,169 @@
-"""Chat commands: messages that the gateway answers itself, at once and without a turn.
+"""Chat commands: messages that the gateway answers itself, without a model call.
 
-The answer goes through the outbox under the event's own dedupe keys, so a redelivery is answered once. A text that is
-not exactly a command of the table goes to the agent.
+    /help /status /trace /todo     questions: answered at once, from what the store and the pool know
+    /new /stop /undo /retry        orders: accepted like a message, carried out by the store in the session's order
+
+A question's answer goes through the outbox under the event's own dedupe keys, so a redelivery is answered once; an
+order is deduplicated like any message. A text that is not exactly a command of the table goes to the agent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
 from gateway.platforms.port import Adapter, Inbound
-from gateway.tracing import RunningTurn, trace_lines, trace_message
+from gateway.todo_text import todo_text
+from gateway.tracing import trace_lines, trace_message
+from shared.command import Command, CommandKind
 from shared.errors import NotFound
 from shared.ids import new_message_id
 from shared.messages import Reply, ReplyStatus
 from shared.store.port import Store
+from worker.pool import TurnRow
 
 #: a text longer than this is no command, characters
 MOST_CHARACTERS = 200
 
+#: what chat platforms send when somebody opens a conversation with a bot; it is answered like /help
+GREETING = "/start"
+
+STOPPED = "Stopped."
+TAKEN_BACK = "This message was taken back before I began with it."
+
+ORDERS = {
+    "/new": Command(
+        CommandKind.NEW,
+        done="A new conversation begins. The old one is kept, and the todo list stays as it is.",
+        nothing="This conversation is new already.",
+        stopped=STOPPED,
+        withdrawn=TAKEN_BACK,
+    ),
+    "/stop": Command(
+        CommandKind.STOP, done="I stop what I was doing.", nothing="Nothing is running here.", stopped=STOPPED
+    ),
+    "/retry": Command(
+        CommandKind.RETRY,
+        done="",
+        nothing="There is no message here that I could run again.",
+        waits="Your last message has not begun yet; it still waits.",
+        stopped=STOPPED,
+    ),
+    "/undo": Command(
+        CommandKind.UNDO,
+        done="Your last message and what came of it are taken back.",
+        nothing="There is nothing to take back.",
+        stopped=STOPPED,
+        withdrawn=TAKEN_BACK,
+    ),
+}
+
 Words = Sequence[str]
 
 
-class Command(msgspec.Struct, frozen=True):
-    """One command: what it does in words, how many words may follow it, and what answers it."""
+class PoolView(Protocol):
+    """What is asked of the pool."""
+
+    def running_turn(self, session: str) -> TurnRow | None:
+        """Return the session's running turn."""
+
+    def todo(self, session: str) -> bytes | None:
+        """Return the todo list as a running turn has left it so far, None where the store's holds."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """One question: what it tells in words, how many words may follow it, and what answers it."""
 
     what: str
     most_words: int
     answer: Callable[[str, Words], Awaitable[str]]
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A question that somebody asked, with the words that followed it."""
+
+    question: Question
+    words: Words
+
+
 class Commands:
     """The table of chat commands."""
 
-    def __init__(self, store: Store, running_turn: RunningTurn) -> None:
+    def __init__(self, store: Store, pool: PoolView) -> None:
         self._store = store
-        self._running_turn = running_turn
-        self._table = {
-            "/help": Command("what I can do", 0, self._help),
-            "/status": Command("what this conversation is doing", 0, self._status),
-            "/trace": Command("where your last message is, or the one with this id", 1, self._trace),
+        self._pool = pool
+        self._questions = {
+            "/todo": Question("show the todo list, also while I work", 0, self._todo),
+            "/status": Question("what this conversation is doing", 0, self._status),
+            "/trace": Question("where your last message is, or the one with this id", 1, self._trace),
+            "/help": Question("what I can do", 0, self._help),
+            GREETING: Question("", 1, self._help),
+        }
+        self._orders = {
+            "/new": "begin a new conversation; the todo list stays",
+            "/stop": "end what I am doing now",
+            "/retry": "run your last message again",
+            "/undo": "take back your last message, my answer and its change of the todo list",
         }
 
-    def find(self, text: str) -> tuple[Command, Words] | None:
-        """Return the command that a text is, with the words that follow it; None if it is none."""
+    def find(self, text: str) -> Asked | Command | None:
+        """Return the command that a text is: a question, or an order for the store; None if it is none."""
         words = text.split() if len(text) <= MOST_CHARACTERS else []
-        command = self._table.get(words[0].lower()) if words else None
-        if command is None or len(words) - 1 > command.most_words:
-            return None
-        return command, words[1:]
+        name = words[0].lower() if words else ""
+        if name in ORDERS and len(words) == 1:
+            return ORDERS[name]
+        question = self._questions.get(name)
+        return Asked(question, words[1:]) if question and len(words) - 1 <= question.most_words else None
 
-    async def answer(self, platform: Adapter, inbound: Inbound) -> bool:
-        """Put the answer to a command on its way, once; False if the message is none. Raises StoreUnavailable."""
-        found = self.find(inbound.text)
-        if found is None:
-            return False
-        command, words = found
+    async def tell(self, session: str, asked: Asked) -> str:
+        """Return the answer to a question. Raises StoreUnavailable."""
+        return await asked.question.answer(session, asked.words)
+
+    async def answer(self, platform: Adapter, inbound: Inbound, asked: Asked) -> None:
+        """Put the answer to a question on its way, once. Raises StoreUnavailable."""
         reply = Reply(
             session=inbound.session,
             message_id=new_message_id(),
             part=0,
             platform=platform.name,
-            text=await command.answer(inbound.session, words),
+            text=await self.tell(inbound.session, asked),
             address=inbound.reply,
             status=ReplyStatus.REPLIED,
         )
         await self._store.inbox.announce(reply, inbound.dedupe, platform.dedupe_ttl_s)
-        return True
 
     async def _help(self, _session: str, _words: Words) -> str:
-        return "\n".join(f"{name}: {command.what}" for name, command in self._table.items())
+        known = self._orders | {name: question.what for name, question in self._questions.items() if question.what}
+        return "\n".join(f"{name}: {what}" for name, what in known.items())
+
+    async def _todo(self, session: str, _words: Words) -> str:
+        running = self._pool.todo(session)  # before the store: what is settled in between is found there
+        return todo_text(running or (await self._store.sessions.conversation(session, 0)).todo)
 
     async def _status(self, session: str, _words: Words) -> str:
         try:
             summary = await self._store.sessions.summary(session)
         except NotFound:
             return "Nothing has been said here yet."
-        row = self._running_turn(session)
+        row = self._pool.running_turn(session)
         if row is None:
             doing = "waiting for a worker" if summary.waiting else "idle"
         else:
             doing = f"working, step {row.step}" + (f", tool {row.tool}" if row.tool else "")
-        behind = max(0, summary.waiting - 1)
-        return f"Status: {doing}; {behind} more messages wait." if behind else f"Status: {doing}."
+        match max(0, summary.waiting - 1):
+            case 0:
+                return f"Status: {doing}."
+            case 1:
+                return f"Status: {doing}; 1 more message waits."
+            case behind:
+                return f"Status: {doing}; {behind} more messages wait."
 
     async def _trace(self, session: str, words: Words) -> str:
         try:
             message_id = words[0] if words else await self._store.inbox.latest(session)
-            found = await trace_message(self._store, self._running_turn, message_id)
+            found = await trace_message(self._store, self._pool.running_turn, message_id)
         except NotFound:
             found = None
         if found is None or found.session != session:

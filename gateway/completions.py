@@ -18,15 +18,19 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway.acceptance import Acceptance
 from gateway.answers import Refused, error_body, json_answer, read_body
 from gateway.chat_request import ANY_MODEL, ChatRequest, parse_chat_request
+from gateway.commands import Asked, Commands
 from gateway.live import Follower, Live, Started, Stopped, Text
 from gateway.step_text import StepText
+from shared.command import Command
 from shared.errors import StoreError
-from shared.events import Event, Events, Field
+from shared.events import Field
 from shared.ids import new_message_id
-from shared.messages import Arrival, Dead, Ended, TurnStatus, Usage, session_key
+from shared.messages import Arrival, Dead, Ended, MessageState, TurnStatus, Usage, session_key
 from shared.store.port import Store
+from shared.when_busy import WhenBusy
 from worker.pool import Pool
 
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
@@ -44,6 +48,7 @@ class Call(msgspec.Struct, frozen=True):
     request: ChatRequest
     follower: Follower
     created: int
+    kept: bool = True  #: whether the message is in the inbox, where it can be traced
 
     @property
     def stateless(self) -> bool:
@@ -53,7 +58,8 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def headers(self) -> dict[str, str]:
         """What every answer to the call carries."""
-        return {"X-Gatehouse-Message": self.id, "X-Gatehouse-Session-Key": self.session}
+        named = {"X-Gatehouse-Message": self.id} if self.kept else {}
+        return named | {"X-Gatehouse-Session-Key": self.session}
 
 
 class Completions:
@@ -64,14 +70,16 @@ class Completions:
         store: Store,
         pool: Pool,
         live: Live,
-        events: Events,
+        acceptance: Acceptance,
+        commands: Commands,
         models: tuple[str, ...],
         refusing: Callable[[], str],
     ) -> None:
         self._store = store
         self._pool = pool
         self._live = live
-        self._events = events
+        self._acceptance = acceptance
+        self._commands = commands
         self._models = models
         self._refusing = refusing
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -88,9 +96,14 @@ class Completions:
         """Answer ``POST /v1/chat/completions``."""
         if reason := self._refusing():
             raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
-        name = session_name(request)
+        name, when_busy = session_name(request), when_busy_wanted(request)
         body = await read_in_time(request)
-        call = await self._accept(parse_chat_request(body, self._models, in_session=name is not None), name)
+        chat = parse_chat_request(body, self._models, in_session=name is not None)
+        command = self._commands.find(chat.text) if name is not None else None
+        if isinstance(command, Asked):
+            call = await self._tell(chat, session_of(name, ""), command)
+        else:
+            call = await self._accept(chat, name, command, when_busy)
         if call.request.stream:
             return ChatStream(stream(call), call.headers, lambda: self._finish(call))
         try:
@@ -102,9 +115,17 @@ class Completions:
         """Wait for what ended calls left to clean."""
         await asyncio.gather(*self._cleaning, return_exceptions=True)
 
-    async def _accept(self, chat: ChatRequest, name: str | None) -> Call:
+    async def _tell(self, chat: ChatRequest, session: str, asked: Asked) -> Call:
+        """Answer a question that is a chat command."""
+        follower = Follower()
+        follower.put(Ended(TurnStatus.REPLIED, await self._commands.tell(session, asked), ()))
+        return Call(new_message_id(), session, chat, follower, int(time.time()), kept=False)
+
+    async def _accept(
+        self, chat: ChatRequest, name: str | None, command: Command | None, when_busy: WhenBusy | None
+    ) -> Call:
         message_id = new_message_id()
-        session = STATELESS + message_id if name is None else session_key("api", "default", name)
+        session = session_of(name, message_id)
         call = Call(message_id, session, chat, self._live.follow(message_id), int(time.time()))
         arrival = Arrival(
             id=message_id,
@@ -117,16 +138,17 @@ class Completions:
             dedupe_ttl_s=0,
             at=time.time(),
             history=chat.history,
+            command=command,
         )
         try:
-            receipt = await self._store.inbox.accept(arrival)
+            receipt = await self._acceptance.accept(arrival, when_busy)
+            if receipt.state is MessageState.REJECTED:
+                raise Refused(409, receipt.answer, code="busy", headers=call.headers | {"x-should-retry": "false"})
         except BaseException:
             self._live.unfollow(message_id)
             raise
-        self._pool.wake()
-        self._events.emit(
-            Event.MESSAGE_ACCEPTED, message=message_id, session=session, platform="api", ahead=receipt.ahead
-        )
+        finally:
+            self._pool.wake()
         return call
 
     def reply_sent(self, fields: Mapping[str, Field]) -> None:
@@ -182,6 +204,22 @@ def session_name(request: Request) -> str | None:
             param="X-Gatehouse-Session",
         )
     return name
+
+
+def session_of(name: str | None, message_id: str) -> str:
+    """Return the key of a session of this name, or of one that ends with the call."""
+    return STATELESS + message_id if name is None else session_key("api", "default", name)
+
+
+def when_busy_wanted(request: Request) -> WhenBusy | None:
+    """Return the mode the header asks for, None without one. Raises Refused."""
+    mode = request.headers.get("x-gatehouse-when-busy")
+    if mode is None:
+        return None
+    with suppress(ValueError):
+        return WhenBusy(mode.strip().lower())
+    known = ", ".join(WhenBusy)
+    raise Refused(400, f"X-Gatehouse-When-Busy has to be one of {known}", param="X-Gatehouse-When-Busy")
 
 
 async def read_in_time(request: Request) -> bytes:

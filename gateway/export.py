@@ -28,31 +28,33 @@ Opened = Callable[[Settings], Awaitable[Store]]
 
 
 class SessionRecord(msgspec.Struct, frozen=True):
-    """A session as the store has it; ``updated_at`` is in unix seconds."""
+    """A session as the store has it; ``updated_at`` is in unix seconds, ``earlier`` was said before the last /new."""
 
     key: str
     platform: str
     updated_at: float
     messages: tuple[msgspec.Raw, ...]
     todos: list[dict[str, Any]]
+    earlier: tuple[msgspec.Raw, ...] = ()
 
 
 async def read_session(settings: Settings, session: str, ask: Ask, opened: Opened) -> SessionRecord | None:
     """Return a session, None if there is none."""
-    answer = await ask(settings, "GET", f"/v1/sessions/{quote(session, safe='')}")
+    answer = await ask(settings, "GET", f"/v1/sessions/{quote(session, safe='')}?earlier=1")
     if answer is not None:
         return msgspec.json.decode(answer, type=SessionRecord)
     store = await opened(settings)
     try:
         row = await store.sessions.summary(session)
         known = await store.sessions.conversation(session)
+        earlier = tuple(msgspec.Raw(message) for message in await store.sessions.earlier(session))
     except NotFound:
         return None
     finally:
         await store.close()
     todos: list[dict[str, Any]] = msgspec.json.decode(known.todo) if known.todo else []
     messages = tuple(msgspec.Raw(message) for message in known.messages)
-    return SessionRecord(row.key, row.platform, row.updated_at, messages, todos)
+    return SessionRecord(row.key, row.platform, row.updated_at, messages, todos, earlier)
 
 
 def document(settings: Settings, record: SessionRecord) -> bytes:
@@ -69,6 +71,7 @@ def document(settings: Settings, record: SessionRecord) -> bytes:
         "tools": _tools(settings),
         "message_count": len(record.messages),
         "messages": record.messages,
+        "earlier_messages": record.earlier,
         "todos": record.todos,
     }
     hidden = Redaction([*settings.secrets(), password_in(model.base_url)])

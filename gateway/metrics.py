@@ -83,6 +83,10 @@ class Meter:
             for kind, count in token_kinds(share).items():
                 self._tokens.labels(*labels, kind).inc(count)
 
+    def rejected(self, fields: Mapping[str, Field]) -> None:
+        """Count a message that was turned away: a ``message_rejected`` event names its platform."""
+        self._messages.labels(str(fields.get("platform", "")), "rejected").inc()
+
     def reply_sent(self, fields: Mapping[str, Field]) -> None:
         """Observe the time a reply took: a ``reply_sent`` event names its platform and message."""
         accepted_at = accepted_at_s(str(fields.get("message", "")))

@@ -40,6 +40,8 @@ def trace_lines(found: MessageTrace) -> list[str]:
     elif found.claimed_at is not None:
         lines.append(f"so far    {found.steps} steps, {spent(found)}")
         lines += [call_line(call) for call in found.calls]
+    if found.joined:
+        lines.append(f"joined    the turn of {found.joined}")
     lines += [reply_line(reply) for reply in found.replies]
     return [*lines, f"error     {found.error}"] if found.error else lines
 

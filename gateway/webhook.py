@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.acceptance import Acceptance
 from gateway.access import Access, Admission
 from gateway.answers import Refused, error_answer, json_answer, too_large
-from gateway.commands import Commands
+from gateway.commands import Asked, Commands
 from gateway.platforms.port import Ack, Adapter, Inbound, Parsed, Req
 from gateway.queue_notice import QueueNotice
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
 from shared.ids import new_message_id
-from shared.messages import Arrival
-from shared.store.port import Store
+from shared.messages import Arrival, MessageState
 
 MOST_BYTES = 1_048_576
 
@@ -52,16 +51,19 @@ NOT_ADMITTED = {
 
 def webhook_routes(
     platforms: Mapping[str, Adapter],
-    store: Store,
+    acceptance: Acceptance,
     access: Access,
     events: Events,
     commands: Commands,
     queue_notice: QueueNotice,
     on_accepted: Callable[[], None],
-    clock: Callable[[], float] = time.time,
+    quiet_s: float = 0.0,
 ) -> list[Route]:
-    """Return the route of all webhooks; ``on_accepted`` is called after each commit of a new message or reply."""
-    door = WebhookDoor(platforms, store, access, events, commands, queue_notice, on_accepted, clock)
+    """Return the route of all webhooks; ``on_accepted`` is called after each commit of a new message or reply.
+
+    ``quiet_s`` seconds have to pass after a message before its turn begins; see ``Arrival``.
+    """
+    door = WebhookDoor(platforms, acceptance, access, events, commands, queue_notice, on_accepted, quiet_s)
     return [Route("/webhooks/{platform}", door.receive, methods=["POST"])]
 
 
@@ -71,22 +73,22 @@ class WebhookDoor:
     def __init__(
         self,
         platforms: Mapping[str, Adapter],
-        store: Store,
+        acceptance: Acceptance,
         access: Access,
         events: Events,
         commands: Commands,
         queue_notice: QueueNotice,
         on_accepted: Callable[[], None],
-        clock: Callable[[], float],
+        quiet_s: float,
     ) -> None:
         self._platforms = platforms
-        self._store = store
+        self._acceptance = acceptance
         self._access = access
         self._events = events
         self._commands = commands
         self._queue_notice = queue_notice
         self._on_accepted = on_accepted
-        self._clock = clock
+        self._quiet_s = quiet_s
 
     async def receive(self, request: Request) -> Response:
         """Answer one webhook."""
@@ -132,7 +134,7 @@ class WebhookDoor:
             raise Refused(
                 408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}
             ) from None
-        return Req(request.method, request.headers, raw, self._clock())
+        return Req(request.method, request.headers, raw, self._acceptance.clock())
 
     def _addressed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
         addressed = [inbound for inbound in parsed.inbound if inbound.addressed]
@@ -142,11 +144,13 @@ class WebhookDoor:
         return addressed
 
     async def _accept(self, platform: Adapter, inbound: Inbound, traceparent: str) -> str:
-        """Accept one message and return its id, empty where its sender may not talk or it is a chat command."""
+        """Accept one message and return its id, empty where its sender may not talk or it only asks a question."""
         admission = await self._access.admit(platform, inbound)
         if admission is not Admission.ALLOWED:
             return self._turn_away(platform, inbound, admission)
-        if await self._commands.answer(platform, inbound):
+        command = self._commands.find(inbound.text)
+        if isinstance(command, Asked):
+            await self._commands.answer(platform, inbound, command)
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
             self._on_accepted()
             return ""
@@ -159,16 +163,15 @@ class WebhookDoor:
             reply=inbound.reply,
             dedupe=inbound.dedupe,
             dedupe_ttl_s=platform.dedupe_ttl_s,
-            at=self._clock(),
+            at=self._acceptance.clock(),
             traceparent=traceparent,
+            quiet_s=0.0 if command else self._quiet_s,
+            command=command,
         )
-        receipt = await self._store.inbox.accept(arrival)
-        event = Event.MESSAGE_DUPLICATE if receipt.duplicate else Event.MESSAGE_ACCEPTED
-        self._events.emit(
-            event, message=receipt.message_id, session=inbound.session, platform=platform.name, ahead=receipt.ahead
-        )
+        receipt = await self._acceptance.accept(arrival)
         if not receipt.duplicate:
-            await self._queue_notice.tell(platform, inbound, receipt)
+            if receipt.state is MessageState.WAITING:
+                await self._queue_notice.tell(platform, inbound, receipt)
             self._on_accepted()
         return receipt.message_id
 

@@ -13,11 +13,15 @@ from shared.messages import Usage
 
 
 class StepOpening(msgspec.Struct, frozen=True, tag=True):
-    """The model asked for tool calls; ``messages`` open the step, the assistant's with its calls is the last."""
+    """The model asked for tool calls; ``messages`` open the step, the assistant's with its calls is the last.
+
+    ``joined`` are the ids of the messages whose words joined the turn in this step.
+    """
 
     step: int
     messages: tuple[bytes, ...]
     usage: Usage = Usage()
+    joined: tuple[str, ...] = ()
 
 
 class CallIntent(msgspec.Struct, frozen=True, tag=True):

@@ -12,7 +12,9 @@ import enum
 import msgspec
 
 from shared.budgets import Allowance
+from shared.command import Command
 from shared.usage import Usage as Usage
+from shared.when_busy import WhenBusy
 
 
 class MessageState(enum.StrEnum):
@@ -21,6 +23,8 @@ class MessageState(enum.StrEnum):
     WAITING = "waiting"  #: accepted, in the inbox; its session may be claimed or not
     DONE = "done"  #: settled; its reply is in the outbox or has been sent
     DEAD = "dead"  #: used up its attempts; kept until it is retried or purged
+    REJECTED = "rejected"  #: its session was busy; its sender was told, and no turn ran
+    WITHDRAWN = "withdrawn"  #: taken back by a chat command, before its turn began or with its answer
 
 
 class TurnStatus(enum.StrEnum):
@@ -54,6 +58,10 @@ class Arrival(msgspec.Struct, frozen=True):
     ``id`` is a message id; ``session`` a session key; ``reply`` the platform's own JSON address for the
     answer, opaque to all but that platform; any of ``dedupe`` seen within ``dedupe_ttl_s`` seconds makes
     it a duplicate; ``history`` seeds a session that does not exist yet; ``at`` is unix seconds.
+
+    ``when_busy`` says what it does while its session is busy; ``busy_text`` then tells the sender it turns away, or the
+    one whose turn it ends. ``quiet_s`` seconds without another message of its sender have to pass before its turn
+    begins; what comes in them joins it. A ``command`` runs no turn of its own.
     """
 
     id: str
@@ -67,21 +75,42 @@ class Arrival(msgspec.Struct, frozen=True):
     at: float
     history: tuple[bytes, ...] = ()
     traceparent: str = ""
+    when_busy: WhenBusy = WhenBusy.ENQUEUE
+    busy_text: str = ""
+    quiet_s: float = 0.0
+    command: Command | None = None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A message that came to its end without a turn, and what its sender is told."""
+
+    message_id: str
+    text: str
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What became of an arrival: its message id (the first one's for a duplicate) and how many wait before it."""
+    """What became of an arrival: its message id (the first one's for a duplicate) and how many wait before it.
+
+    ``answer`` is what its sender is told where it is not ``state`` waiting any more; ``stops`` is the message whose
+    running turn is to be ended now, ``joins`` says that it may join that turn; ``withdrawn`` were taken back by it.
+    """
 
     message_id: str
     duplicate: bool
     ahead: int = 0
+    state: MessageState = MessageState.WAITING
+    answer: str = ""
+    stops: str = ""
+    joins: bool = False
+    withdrawn: tuple[Told, ...] = ()
 
 
 class Pending(msgspec.Struct, frozen=True):
     """One waiting message inside a claim.
 
     ``seq`` orders a session's messages; ``attempts`` counts the past executions that ended by its own fault, ``lost``
-    those that ended with their worker or host and nobody proven guilty.
+    those that ended with their worker or host and nobody proven guilty. With a ``stop`` its turn is to be ended at
+    once: its sender is told this.
     """
 
     id: str
@@ -93,15 +122,27 @@ class Pending(msgspec.Struct, frozen=True):
     suspect: bool = False
     traceparent: str = ""
     lost: int = 0
+    stop: str = ""
+
+
+class Words(msgspec.Struct, frozen=True):
+    """What a message says that joins another's turn: its id and its text."""
+
+    id: str
+    text: str
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One finished step of a turn: the transcript messages it added and the todo list if it changed (JSON array)."""
+    """One finished step of a turn: the transcript messages it added and the todo list if it changed (JSON array).
+
+    ``joined`` are the ids of the messages whose words joined the turn in this step.
+    """
 
     number: int
     messages: tuple[bytes, ...]
     todo: bytes | None = None
     usage: Usage = Usage()
+    joined: tuple[str, ...] = ()
 
 
 class JournaledCall(msgspec.Struct, frozen=True):
@@ -124,6 +165,7 @@ class OpenStep(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     calls: tuple[JournaledCall, ...] = ()
     todo: bytes | None = None
+    joined: tuple[str, ...] = ()
 
     @property
     def results(self) -> tuple[bytes, ...]:
@@ -153,7 +195,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A session's pending messages, leased to one host.
+    """A session's pending messages, leased to one host: the first one's turn, and those that join it.
 
     ``version`` is the epoch of the session's last settle (0 for a new one) and names the conversation a worker
     may have cached; ``steps`` are the checkpoints an earlier attempt left, oldest first; ``open_step`` is the journal
@@ -194,7 +236,8 @@ class Context(msgspec.Struct, frozen=True):
 class Ended(msgspec.Struct, frozen=True, tag=True):
     """Outcome: the turn came to an end; ``text`` goes to the sender, ``messages`` join the history.
 
-    ``summary`` is the last one it made of its context, None for none.
+    ``summary`` is the last one it made of its context, None for none; ``joined`` are the ids of the messages whose
+    words it took in: others that were to join it wait again.
     """
 
     status: TurnStatus
@@ -205,6 +248,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     worker: str = ""
     error: str = ""
     summary: Summary | None = None
+    joined: tuple[str, ...] = ()
 
 
 class Parked(msgspec.Struct, frozen=True, tag=True):
@@ -297,7 +341,8 @@ class MessageTrace(msgspec.Struct, frozen=True):
     """Where one message is: every stage with its time in unix seconds, None until it happened.
 
     ``usage`` is what its turn has spent so far; ``steps`` counts its finished steps while it has not ended, ``calls``
-    are the tool calls of the one it is in.
+    are the tool calls of the one it is in. ``joined`` is the id of the message whose turn it joined and whose reply
+    answers it, empty if it has its own.
     """
 
     id: str
@@ -317,6 +362,7 @@ class MessageTrace(msgspec.Struct, frozen=True):
     replies: tuple[ReplyTrace, ...]
     steps: int = 0
     calls: tuple[CallTrace, ...] = ()
+    joined: str = ""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

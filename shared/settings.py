@@ -18,6 +18,7 @@ from shared.env_file import read_env_file
 from shared.errors import SettingsError
 from shared.prices import FREE, Price, read_prices
 from shared.settings_reader import Reader
+from shared.when_busy import BusyRules, WhenBusy
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are a helpful assistant in a chat. Answer briefly and plainly. "
@@ -35,15 +36,16 @@ KNOWN_NAMES = frozenset(
     "GATEHOUSE_" + name
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
-        "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY TODO_CACHE_SIZE TODO_CACHE_TTL "
+        "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER TODO_CACHE_SIZE TODO_CACHE_TTL "
         "LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG "
         "FETCH_ALLOW API_KEYS ALLOW"
     ).split()
 )
 
-
 #: what a sender in GATEHOUSE_ALLOW may begin with
 PLATFORMS = ("standard", "slack", "telegram")
+#: what a session's key may begin with
+SESSION_PLATFORMS = (*PLATFORMS, "api")
 #: what Telegram takes as the secret of a webhook
 TELEGRAM_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
@@ -104,7 +106,8 @@ class Settings(msgspec.Struct, frozen=True):
     worker_memory_mib: int
     worker_turns: int
     max_attempts: int
-    when_busy: str
+    when_busy: BusyRules
+    gather_s: float
     todo_cache_size: int
     todo_cache_ttl_s: float
     log_flush_interval_s: float
@@ -202,7 +205,8 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         worker_memory_mib=reader.integer("GATEHOUSE_WORKER_MEMORY", 1024, 64, 1_048_576),
         worker_turns=reader.integer("GATEHOUSE_WORKER_TURNS", 5000, 1, 1_000_000_000),
         max_attempts=reader.integer("GATEHOUSE_MAX_ATTEMPTS", 3, 1, 100),
-        when_busy=reader.choice("GATEHOUSE_WHEN_BUSY", "enqueue", ("enqueue", "interrupt", "steer", "reject")),
+        when_busy=read_when_busy(reader),
+        gather_s=reader.seconds("GATEHOUSE_GATHER", 0, least=0),
         todo_cache_size=reader.integer("GATEHOUSE_TODO_CACHE_SIZE", 10_000, 1, 10_000_000),
         todo_cache_ttl_s=reader.seconds("GATEHOUSE_TODO_CACHE_TTL", 3600),
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
@@ -262,6 +266,24 @@ def read_model(reader: Reader, provider: str, model: str, price: Price | None) -
             f"{prefix}_API_KEY", f"is not set, and GATEHOUSE_MODEL names {provider}:{model}; set it, or use offline"
         )
     return ModelSetting(provider, model, api_key or "none", base_url, price)
+
+
+def read_when_busy(reader: Reader) -> BusyRules:
+    """Read ``mode, platform=mode, session key=mode``: a word alone is everybody's, the others narrow it."""
+    name = "GATEHOUSE_WHEN_BUSY"
+    default, narrowed = WhenBusy.ENQUEUE, {}
+    for word in reader.words(name):
+        whose, _, mode = (part.strip() for part in word.rpartition("="))
+        if mode not in set(WhenBusy):
+            raise SettingsError(name, f"{mode!r} is none of {', '.join(WhenBusy)}")
+        if whose.partition(":")[0] not in {"", *SESSION_PLATFORMS}:
+            known = ", ".join(SESSION_PLATFORMS)
+            raise SettingsError(name, f"{whose!r} is neither a platform ({known}) nor a session's key")
+        if whose:
+            narrowed[whose] = WhenBusy(mode)
+        else:
+            default = WhenBusy(mode)
+    return BusyRules(default, narrowed)
 
 
 def read_database_url(reader: Reader) -> str:

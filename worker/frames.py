@@ -9,7 +9,7 @@ import msgspec
 
 from shared.budgets import Allowance, Spend
 from shared.journal import StepOpening
-from shared.messages import OpenStep, Outcome, Step
+from shared.messages import OpenStep, Outcome, Step, Words
 from shared.prices import Price
 from shared.redaction import SHORTEST, password_in, secrets_in
 
@@ -79,8 +79,8 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
 
     ``turn`` numbers it for this pool's life (what the heartbeat names); ``version`` names the conversation
     the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed, then
-    ``open_step``, which an earlier attempt did not finish; ``deadline_s`` seconds are left; ``allowance`` is what
-    it may use of the budgets.
+    ``open_step``, which an earlier attempt did not finish; then ``words`` join; ``deadline_s`` seconds are left;
+    ``allowance`` is what it may use of the budgets.
     """
 
     turn: int
@@ -95,6 +95,7 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     stream: bool = False
     traceparent: str = ""
     open_step: OpenStep | None = None
+    words: tuple[Words, ...] = ()
     allowance: Allowance | None = None
 
 
@@ -119,6 +120,13 @@ class IntentKept(msgspec.Struct, frozen=True, tag=True):
 
     turn: int
     call_id: str
+
+
+class Steer(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: these words join the turn at its next step."""
+
+    turn: int
+    words: tuple[Words, ...]
 
 
 class Interrupt(msgspec.Struct, frozen=True, tag=True):
@@ -235,7 +243,7 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool, last: every turn is parked or done and the logs are written."""
 
 
-ToWorker = Configure | RunTurn | Allowed | History | IntentKept | Interrupt | Drain | Forget
+ToWorker = Configure | RunTurn | Allowed | History | IntentKept | Steer | Interrupt | Drain | Forget
 ToPool = (
     Ready
     | NeedHistory

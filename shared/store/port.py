@@ -22,11 +22,13 @@ from shared.messages import (
     DeadLetter,
     MessageTrace,
     Outcome,
+    Pending,
     Receipt,
     Reply,
     SessionSummary,
     Step,
     Summary,
+    Told,
 )
 from shared.usage import Usage
 
@@ -37,7 +39,9 @@ class Inbox(Protocol):
     async def accept(self, arrival: Arrival) -> Receipt:
         """Write one arrival unless any of its dedupe keys is known; many calls share one commit.
 
-        A duplicate gets the first one's message id. Raises InboxFull past the limit, for new messages only.
+        A duplicate gets the first one's message id. Raises InboxFull past the limit, for new messages only, and never
+        for a command that stops. A chat command is carried out in its place in the session's order, in one transaction
+        with its answer: at once where the session rests, else with the settle of what is before it.
         """
 
     async def announce(self, reply: Reply, dedupe: tuple[str, ...], dedupe_ttl_s: float) -> bool:
@@ -50,7 +54,7 @@ class Inbox(Protocol):
         """Return every stage of one message. Raises NotFound."""
 
     async def latest(self, session: str) -> str:
-        """Return the id of a session's last message. Raises NotFound."""
+        """Return the id of a session's last message that is no chat command. Raises NotFound."""
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, newest first."""
@@ -71,7 +75,7 @@ class Claims(Protocol):
     async def claim(
         self, host: str, limit: int, lease_s: float, *, suspects: bool = False, budgets: Budgets | None = None
     ) -> list[Claim]:
-        """Lease up to ``limit`` ready sessions, each with its first waiting message.
+        """Lease up to ``limit`` ready sessions, each with its first waiting message and those that join its turn.
 
         Platforms take turns, so that a flood of one starves no other; of each the longest waiting come first.
         With ``suspects`` only sessions whose first message is a suspect are leased, without it only the others.
@@ -111,10 +115,17 @@ class Claims(Protocol):
         belongs to a step that is not open is dropped.
         """
 
-    async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
+    async def join(self, ref: ClaimRef) -> tuple[Pending, ...]:
+        """Let the messages that wait to join the claim's turn do so, and return them; a later claim carries them too.
+
+        They are settled with the turn if the outcome names them as ``joined``; else they wait again.
+        """
+
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[Told, ...]:
         """End the claim in one transaction: history, todo, summary, inbox state, outbox rows; the rest goes.
 
-        What the turn used is charged, in all its attempts together once, and what it held is free.
+        What the turn used is charged, in all its attempts together once, and what it held is free. Chat commands that
+        waited for it are carried out with it, and returned.
         """
 
 
@@ -153,7 +164,13 @@ class Sessions(Protocol):
         """Return one session's row. Raises NotFound."""
 
     async def conversation(self, key: str, last: int | None = None) -> Conversation:
-        """Return a session's history, at most its ``last`` messages, and its todo list; empty for a new session."""
+        """Return a session's present conversation, at most its ``last`` messages, and its todo list.
+
+        Both are empty for a session that does not exist.
+        """
+
+    async def earlier(self, key: str) -> tuple[bytes, ...]:
+        """Return what was said in a session before its present conversation, oldest first."""
 
     async def context(self, key: str, last: int, limit_bytes: int) -> Context:
         """Return what a turn has to know: the latest summary, and what is behind it, at most ``last`` messages.

@@ -13,9 +13,11 @@ import httpx2
 import uvicorn
 from starlette.applications import Starlette
 
+from gateway.acceptance import Acceptance
 from gateway.access import Access
 from gateway.answers import exception_handlers
 from gateway.commands import Commands
+from gateway.live import Live
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.webhook import webhook_routes
@@ -41,11 +43,33 @@ ENVIRONMENT = {
 }
 
 
+class Wishes:
+    """What the edge asks of turns; none runs here, so it is only noted."""
+
+    def __init__(self) -> None:
+        self.stopped: list[str] = []
+        self.steered: list[str] = []
+        self.todos: dict[str, bytes] = {}
+
+    def stop(self, session: str, message_id: str) -> None:
+        self.stopped.append(message_id)
+
+    def steer(self, session: str) -> None:
+        self.steered.append(session)
+
+    def running_turn(self, session: str) -> None:
+        return None
+
+    def todo(self, session: str) -> bytes | None:
+        return self.todos.get(session)
+
+
 class Edge:
     """What a test may touch of a running edge."""
 
-    def __init__(self, url: str, client: httpx2.AsyncClient, store: Store, events: Events) -> None:
+    def __init__(self, url: str, client: httpx2.AsyncClient, store: Store, events: Events, wishes: Wishes) -> None:
         self.url = url
+        self.wishes = wishes
         self.client = client
         self.store = store
         self.events = events
@@ -101,18 +125,20 @@ async def running_edge(
     events = Events()
     async with open_test_store(data_dir, inbox_limit) as store:
         woken: list[Edge] = []
+        wishes = Wishes()
         routes = webhook_routes(
             enabled_platforms(settings),
-            store,
+            Acceptance(store, wishes, Live(lambda _session, _outcome: None), events, settings.when_busy),
             Access(settings, store),
             events,
-            Commands(store, lambda _: None),
+            Commands(store, wishes),
             QueueNotice(store, slots, lambda: 0),
             lambda: count_wake(woken[0]),
+            settings.gather_s,
         )
         app = Starlette(routes=routes, exception_handlers=exception_handlers(events))
         async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:
-            woken.append(Edge(url, client, store, events))
+            woken.append(Edge(url, client, store, events, wishes))
             yield woken[0]
 
 

@@ -64,7 +64,8 @@ async def test_a_redelivered_command_is_answered_once(edge: Edge) -> None:
     for _ in range(3):
         assert (await edge.post(standard("/help", "wh_1"))).status_code == 200
     (reply,) = await sent(edge)
-    assert [line.split(":")[0] for line in reply.text.splitlines()] == ["/help", "/status", "/trace"]
+    names = ["/new", "/stop", "/retry", "/undo", "/todo", "/status", "/trace", "/help"]
+    assert [line.split(":")[0] for line in reply.text.splitlines()] == names
 
 
 async def test_only_a_message_of_the_same_conversation_is_traced(edge: Edge) -> None:
@@ -92,7 +93,7 @@ async def test_status_tells_what_the_conversation_does(edge: Edge) -> None:
     await edge.post(standard("/status", "wh_4"))
     assert [reply.text for reply in await sent(edge)] == [
         "Nothing has been said here yet.",
-        "Status: waiting for a worker; 1 more messages wait.",
+        "Status: waiting for a worker; 1 more message waits.",
     ]
 
 

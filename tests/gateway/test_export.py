@@ -13,7 +13,7 @@ from tests.e2e.command_line import port_of, run_command
 
 KEYS = [
     *("session_id", "model", "base_url", "platform", "session_start", "last_updated", "system_prompt", "tools"),
-    *("message_count", "messages", "todos"),
+    *("message_count", "messages", "earlier_messages", "todos"),
 ]
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwx"
 

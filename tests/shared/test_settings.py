@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from shared.errors import SettingsError
 from shared.settings import KNOWN_NAMES, load_settings, parse_settings, scrub_environment
+from shared.when_busy import BusyRules
 
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -23,7 +24,7 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert (settings.workers, settings.turns_per_worker, settings.spares) == (os.cpu_count(), 32, 1)
     assert (settings.api_timeout_s, settings.stall_timeout_s) == (300, 60)
     assert (settings.turn_timeout_s, settings.kill_grace_s, settings.heartbeat_timeout_s) == (900, 5, 5)
-    assert (settings.worker_memory_mib, settings.max_attempts, settings.when_busy) == (1024, 3, "enqueue")
+    assert (settings.worker_memory_mib, settings.max_attempts, settings.when_busy) == (1024, 3, BusyRules())
     assert (settings.todo_cache_size, settings.todo_cache_ttl_s, settings.log_flush_interval_s) == (10_000, 3600, 0.5)
     assert (settings.inbox_limit, settings.data_dir) == (10_000, Path("data"))
     assert (settings.slack, settings.telegram, settings.standard) == (None, None, None)

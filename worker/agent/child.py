@@ -43,6 +43,7 @@ from worker.channel import (
     Ready,
     Report,
     RunTurn,
+    Steer,
     ToWorker,
     TurnDone,
     WorkerConfig,
@@ -115,6 +116,9 @@ class Child:
             case IntentKept():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_intent_kept(frame.call_id)
+            case Steer():
+                if frame.turn in self._turns:
+                    self._turns[frame.turn].steer(frame.words)
             case Interrupt():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].interrupt()

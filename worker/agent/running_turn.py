@@ -10,7 +10,7 @@ import msgspec
 from shared.budgets import Allowance, Spend
 from shared.errors import FrameTooLarge
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Ended, Outcome, Parked, Step, TurnStatus
+from shared.messages import Ended, Outcome, Parked, Step, TurnStatus, Words
 from worker.agent import transcript
 from worker.agent.models.port import Model, ToolCall
 from worker.agent.session_cache import CachedSession, SessionCache
@@ -73,6 +73,7 @@ class RunningTurn(Progress):
         self._interrupted = False
         self._parked = False
         self._allowance: asyncio.Future[Allowance] | None = None
+        self._early_words = frame.words
         self._unkept: dict[str, asyncio.Future[None]] = {}
         self._unsent: list[str] = []
         self._delta_step = 0
@@ -96,6 +97,13 @@ class RunningTurn(Progress):
         self._interrupted = True
         if self._turn is not None:
             self._turn.interrupt()
+
+    def steer(self, words: tuple[Words, ...]) -> None:
+        """Let these words join the turn at its next step."""
+        if self._turn is not None:
+            self._turn.steer(words)
+        else:
+            self._early_words += words
 
     def park(self) -> None:
         """End the turn as parked at its next step boundary."""
@@ -166,6 +174,7 @@ class RunningTurn(Progress):
             repaired=known.repaired,
             steps=frame.steps,
             open_step=frame.open_step,
+            words=self._early_words,
             system=config.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),
             allowance=frame.allowance,

@@ -18,7 +18,7 @@ import msgspec
 from shared.budgets import Allowance, Spend
 from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Ended, OpenStep, Parked, Step, TurnStatus, Usage
+from shared.messages import Ended, OpenStep, Parked, Step, TurnStatus, Usage, Words
 from worker.agent import transcript
 from worker.agent.context import estimate_tokens, repair, window
 from worker.agent.models.bill import billed
@@ -47,10 +47,10 @@ class TurnRequest(msgspec.Struct, frozen=True):
 
     ``history`` is the conversation before it (transcript messages, oldest first); ``texts`` are the sender's new
     words, one user message each; ``steps`` are finished ones of an earlier attempt, not to be run again (their
-    messages include the user's), ``open_step`` is the one it left open; ``deadline_s`` bounds the turn
-    and all tries of its model calls; ``window_tokens`` is how much of the transcript a model is shown; ``repaired``
-    says that every tool call of the history is known to have its result; ``allowance`` is what may be used of the
-    budgets, None where nothing bounds it.
+    messages include the user's), ``open_step`` is the one it left open; then ``words`` join; ``deadline_s`` bounds the
+    turn and all tries of its model calls; ``window_tokens`` is how much of the transcript a model is shown;
+    ``repaired`` says that every tool call of the history is known to have its result; ``allowance`` is what may be
+    used of the budgets, None where nothing bounds it.
     """
 
     session: str
@@ -59,6 +59,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     history: Sequence[bytes] = ()
     steps: tuple[Step, ...] = ()
     open_step: OpenStep | None = None
+    words: tuple[Words, ...] = ()
     system: str = ""
     deadline_s: float = 900.0
     window_tokens: int = WINDOW_TOKENS
@@ -130,6 +131,8 @@ class Turn:
         self._step_messages: list[bytes] = asked
         self._step_usage = opened.usage if opened else Usage()
         self._open = OpenCalls(opened)
+        self._words = list(request.words)
+        self._joined = opened.joined if opened else ()
         self._partial: list[str] = []
         self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
         self._task: asyncio.Task[object] | None = None
@@ -170,6 +173,10 @@ class Turn:
         if self._task is not None:
             self._task.cancel()
 
+    def steer(self, words: Sequence[Words]) -> None:
+        """Let these words join the turn at its next step; if it comes to its end first, they do not."""
+        self._words += words
+
     def park(self) -> None:
         """End the turn as Parked at its next step boundary, unless it comes to its end first."""
         self._parked = True
@@ -179,6 +186,7 @@ class Turn:
             self._stop_at_boundary()
             calls = self._open.asked
             if not calls:
+                self._join()
                 await self._purse.open(self.usage, self._shown_tokens, self._request.system, self._toolbox.specs())
                 reply = await self._query()
                 if not reply.tool_calls:
@@ -194,6 +202,13 @@ class Turn:
         if self._parked:
             raise TurnParked
 
+    def _join(self) -> None:
+        """Take in the words that came since the last step; the step tells whose they are."""
+        for words in self._words:
+            self._add(transcript.user(sound_text(words.text)))
+        self._joined += tuple(words.id for words in self._words)
+        self._words.clear()
+
     async def _query(self) -> ModelReply:
         """Call the model; what it asks for joins the transcript, its last word does in ``_end``."""
         reply = await self._ask()
@@ -202,7 +217,9 @@ class Turn:
         calls = sound_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}", self.shown)
         if calls:
             self._add(transcript.assistant(sound_text(reply.text), [readable_call(call) for call in calls]))
-            self._progress.step_opened(StepOpening(self._number, tuple(self._step_messages), self._step_usage))
+            self._progress.step_opened(
+                StepOpening(self._number, tuple(self._step_messages), self._step_usage, self._joined)
+            )
         return msgspec.structs.replace(reply, tool_calls=calls)
 
     async def _ask(self) -> ModelReply:
@@ -281,11 +298,12 @@ class Turn:
         return list(running.values())
 
     def _finish_step(self) -> None:
-        step = Step(self._number, tuple(self._step_messages), self._todo.take_change(), self._step_usage)
+        step = Step(self._number, tuple(self._step_messages), self._todo.take_change(), self._step_usage, self._joined)
         self._number += 1
         self._open = OpenCalls()
         self._step_messages.clear()
         self._step_usage = Usage()
+        self._joined = ()
         self._cut(self._request.window_tokens)
         self._progress.step_done(step)
 
@@ -294,7 +312,7 @@ class Turn:
         begun = sound_text("".join(self._partial)).strip()
         self._add(transcript.assistant(f"{begun}\n\n{text}" if begun else text))
         todo = self._todo.take_change()
-        return Ended(status, text, tuple(self._step_messages), todo, self._step_usage, error=error)
+        return Ended(status, text, tuple(self._step_messages), todo, self._step_usage, error=error, joined=self._joined)
 
     def _cut(self, budget_tokens: int) -> None:
         if self._shown_tokens > budget_tokens:

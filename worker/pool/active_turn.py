@@ -9,7 +9,7 @@ import msgspec
 
 from shared.budgets import Spend
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Claim, ClaimRef, Ended, Step, TurnStatus
+from shared.messages import Claim, ClaimRef, Ended, Pending, Step, TurnStatus, Words
 from worker.channel import RunTurn
 from worker.pool.process import WorkerProcess
 from worker.pool.snapshot import TurnRow
@@ -45,7 +45,9 @@ class ActiveTurn:
     def __post_init__(self) -> None:
         self.steps = list(self.claim.steps)
         left = self.claim.open_step
-        self.open_step = Step(left.number, left.messages + left.results, left.todo, left.usage) if left else None
+        self.open_step = (
+            Step(left.number, left.messages + left.results, left.todo, left.usage, left.joined) if left else None
+        )
         self.todo = left.todo if left and left.todo is not None else latest_todo(self.steps)
 
     @property
@@ -59,6 +61,11 @@ class ActiveTurn:
     @property
     def message_id(self) -> str:
         return self.claim.messages[0].id
+
+    @property
+    def begun(self) -> tuple[Step, ...]:
+        """The finished steps, then what is known of the one it is in."""
+        return (*self.steps, self.open_step) if self.open_step else tuple(self.steps)
 
     @property
     def attempts(self) -> int:
@@ -75,7 +82,7 @@ class ActiveTurn:
             epoch=self.ref.epoch,
             version=self.claim.version,
             message_id=self.message_id,
-            texts=tuple(message.text for message in self.claim.messages),
+            texts=(self.claim.messages[0].text,),
             steps=tuple(self.steps),
             deadline_s=deadline_s,
             attempt=self.attempts,
@@ -83,11 +90,21 @@ class ActiveTurn:
             traceparent=self.claim.messages[0].traceparent,
             open_step=self.claim.open_step,
             allowance=self.claim.allowance,
+            words=self._words_to_join(),
         )
+
+    def take_joined(self, messages: tuple[Pending, ...]) -> None:
+        """Note that these messages joined its claim."""
+        self.claim = msgspec.structs.replace(self.claim, messages=self.claim.messages + messages)
+
+    def _words_to_join(self) -> tuple[Words, ...]:
+        """Return the words that joined the claim and that no step has taken in."""
+        taken = {message_id for step in self.begun for message_id in step.joined}
+        return tuple(Words(one.id, one.text) for one in self.claim.messages[1:] if one.id not in taken)
 
     def open(self, opening: StepOpening) -> None:
         """Note that a step has begun."""
-        self.open_step = Step(opening.step, opening.messages, None, opening.usage)
+        self.open_step = Step(opening.step, opening.messages, None, opening.usage, opening.joined)
 
     def start_call(self, intent: CallIntent) -> None:
         """Note that a tool call begins."""
@@ -117,6 +134,7 @@ class ActiveTurn:
             todo=last.todo if last.todo is not None else latest_todo(self.steps),
             usage=sum((step.usage for step in self.steps), last.usage),
             worker=worker,
+            joined=tuple(message_id for step in self.steps for message_id in step.joined) + last.joined,
         )
 
     def over_budget(self) -> Ended | None:
@@ -127,6 +145,12 @@ class ActiveTurn:
         text, error = allowance.refusal.text(time.time()), allowance.refusal.error
         return self.whole(Ended(TurnStatus.OVER_BUDGET, text, (), error=error), "")
 
+    def stopped(self, text: str) -> Ended:
+        """Return the outcome of a turn that is to end before any worker has it."""
+        left = self.open_step or Step(0, ())
+        last = Ended(TurnStatus.INTERRUPTED, text, left.messages, left.todo, left.usage, joined=left.joined)
+        return self.whole(last, "")
+
     def too_large(self, error: str, worker: str) -> Ended:
         """Return the outcome of a turn that cannot be given to a worker."""
         return self.whole(Ended(TurnStatus.FAILED, TOO_LARGE_TEXT, (), error=error), worker)
@@ -134,12 +158,11 @@ class ActiveTurn:
     def ran(self) -> RanTurn:
         """Return what the verdict on its worker's death has to know."""
         interrupted = self.interrupted_mono is not None
-        begun = (self.open_step,) if self.open_step else ()
         message = self.claim.messages[0]
         return RanTurn(
             self.number,
             self.attempts,
-            (*self.steps, *begun),
+            self.begun,
             interrupted=interrupted,
             overdue=self.overdue,
             calling=bool(self.calls),

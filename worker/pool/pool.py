@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from shared.errors import FrameTooLarge
 from shared.events import Event, Events, Field
-from shared.messages import Claim, Dead, Ended, Outcome, Parked, Retry, TurnStatus
+from shared.messages import Claim, Dead, Outcome, Parked, Retry
 from shared.settings import Settings
 from shared.store.port import Store
 from worker.channel import (
@@ -37,12 +36,13 @@ from worker.pool.log_audit import LogAudit
 from worker.pool.process import WorkerProcess
 from worker.pool.quarantine import Quarantine
 from worker.pool.renewal import Renewal
+from worker.pool.sender_wishes import SenderWishes
 from worker.pool.snapshot import PoolSnapshot, TurnRow
 from worker.pool.store_watch import StoreWatch
 from worker.pool.supervisor import Supervisor
 from worker.pool.table import worker_table
 from worker.pool.turns import Turns
-from worker.pool.verdict import INTERRUPTED_TEXT, Cause, Death, given_up_text, judge, used
+from worker.pool.verdict import Cause, Death, given_up_text, judge, used
 from worker.pool.watchman import Limits, Watchman
 from worker.pool.worker_config import worker_config
 
@@ -53,7 +53,10 @@ FLUSH_S = 3.0
 
 
 class Pool:
-    """Runs the turns of one host; ``listener`` is told what they do, ``host`` names this process in the claims."""
+    """Runs the turns of one host; ``listener`` is told what they do, ``host`` names this process in the claims.
+
+    ``wishes`` is where senders ask turns to end, or to take in later words.
+    """
 
     def __init__(self, settings: Settings, store: Store, events: Events, listener: TurnListener, host: str) -> None:
         self._settings = settings
@@ -72,6 +75,7 @@ class Pool:
         self._turns = Turns(
             store, events, watch, listener, settings.budgets, on_left=self._left, on_settled=self._settled
         )
+        self.wishes = SenderWishes(self._turns, events, self._spawn)
         self._claimer = Claimer(
             store,
             events,
@@ -156,16 +160,9 @@ class Pool:
     async def interrupt(self, session: str) -> bool:
         """End the session's running turn now; False if none runs."""
         turn = self._turns.of_session(session)
-        if turn is None:
-            return False
-        if turn.interrupted_mono is None:
-            turn.interrupted_mono = time.monotonic()
-            self._events.emit(Event.TURN_INTERRUPTED, session=session, message=turn.message_id)
-            if turn.worker is not None:
-                turn.worker.send(Interrupt(turn.number))
-            else:
-                self._turns.end(turn, turn.whole(Ended(TurnStatus.INTERRUPTED, INTERRUPTED_TEXT, ()), ""))
-        return True
+        if turn is not None:
+            self.wishes.interrupt(turn)
+        return turn is not None
 
     async def kill_worker(self, n: int) -> bool:
         """SIGKILL the worker in a slot, as a fault would; False if there is none."""
@@ -234,6 +231,8 @@ class Pool:
 
     def _begin(self, claim: Claim) -> None:
         turn = self._turns.begin(claim)
+        if not self.wishes.turn_begins(turn):
+            return
         attempts = turn.attempts
         if attempts >= self._settings.max_attempts:
             # a host died under it as often as it may, so it never came to a verdict

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
 from shared.journal import JournalEntry
-from shared.messages import ClaimRef, Dead, Ended, Outcome, Step, Summary
+from shared.messages import ClaimRef, Dead, Ended, Outcome, Step, Summary, Told
 from shared.store.port import Store
 from worker.pool.store_watch import StoreWatch
 
-#: told of a claim that ended: committed with this outcome, or None if it was stale
-OnSettled = Callable[[ClaimRef, Outcome | None], None]
+#: told of a claim that ended: committed with this outcome, or None if it was stale; and of commands that waited for it
+OnSettled = Callable[[ClaimRef, Outcome | None, tuple[Told, ...]], None]
 #: told that an entry of the journal is committed
 OnKept = Callable[[], None]
 
@@ -30,6 +30,7 @@ class Due:
     summary: Summary | None = None
     journal: list[tuple[JournalEntry, OnKept | None]] = field(default_factory=list)
     outcome: Outcome | None = None
+    told: tuple[Told, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -106,12 +107,12 @@ class Settler:
             except StaleClaim as error:
                 self._events.emit(Event.CLAIM_LOST, session=ref.session, error=str(error))
                 del self._due[ref]
-                self._on_settled(ref, None)
+                self._on_settled(ref, None, ())
                 return
             self._watch.worked()
             if ended is not None:
                 del self._due[ref]
-                self._on_settled(ref, ended)
+                self._on_settled(ref, ended, due.told)
                 return
         del self._due[ref]
 
@@ -127,7 +128,7 @@ class Settler:
             await self._write_journal(ref, due.journal)
             return None
         if due.outcome is not None:
-            await self._store.claims.settle(ref, due.outcome)
+            due.told = await self._store.claims.settle(ref, due.outcome)
         return due.outcome
 
     async def _write_journal(self, ref: ClaimRef, journal: list[tuple[JournalEntry, OnKept | None]]) -> None:

@@ -12,11 +12,25 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from shared.budgets import Allowance, Budgets
 from shared.errors import FrameTooLarge, StaleClaim, StoreUnavailable
 from shared.events import Event, Events, Field
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, Retry, Step
+from shared.messages import (
+    Claim,
+    ClaimRef,
+    Dead,
+    Ended,
+    Outcome,
+    Parked,
+    Pending,
+    Retry,
+    Step,
+    Told,
+    TurnStatus,
+)
 from shared.store.port import Store
 from shared.usage import Usage
 from worker.channel import (
@@ -185,6 +199,23 @@ class Turns:
             turn.worker.send(Interrupt(turn.number))
         self._leave(turn)
 
+    def is_ending(self, message_id: str) -> bool:
+        """Tell whether a message's turn has ended and waits for its commit."""
+        return any(turn.message_id == message_id for turn in self._ending.values())
+
+    async def join(self, turn: ActiveTurn) -> tuple[Pending, ...]:
+        """Let the messages that wait to join a turn do so, and return them; those of a turn that ended wait on."""
+        try:
+            joined = await self._store.claims.join(turn.ref)
+        except (StaleClaim, StoreUnavailable):
+            return ()
+        if self._active.get(turn.number) is not turn:
+            return ()
+        turn.take_joined(joined)
+        for message in joined:
+            self._events.emit(Event.MESSAGE_JOINED, session=turn.session, message=message.id, turn=turn.message_id)
+        return joined
+
     async def send_history(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
         """Send a turn its conversation, as much of its end as a frame holds, once the channel is not full."""
         history = await self._history(turn)
@@ -261,7 +292,7 @@ class Turns:
             self._none_active.set()
         self._on_left(turn)
 
-    def _settled(self, ref: ClaimRef, outcome: Outcome | None) -> None:
+    def _settled(self, ref: ClaimRef, outcome: Outcome | None, told: tuple[Told, ...]) -> None:
         turn = self._ending.pop(ref, None)
         if turn is None:
             # a checkpoint was stale while the turn still ran
@@ -269,7 +300,18 @@ class Turns:
         elif outcome is not None:
             self._emit(turn, outcome)
             self._listener.settled(turn.message_id, turn.session, outcome)
+            self._tell_others(turn.session, outcome, told)
             self._on_settled(outcome)
+
+    def _tell_others(self, session: str, outcome: Outcome, told: tuple[Told, ...]) -> None:
+        """Tell of the messages that were settled with a turn: those that joined it, and commands that waited for it."""
+        if isinstance(outcome, Ended):
+            # what the turn spent is counted once
+            shared = msgspec.structs.replace(outcome, usage=Usage(), messages=())
+            for message_id in outcome.joined:
+                self._listener.settled(message_id, session, shared)
+        for one in told:
+            self._listener.settled(one.message_id, session, Ended(TurnStatus.REPLIED, one.text, ()))
 
     def _emit(self, turn: ActiveTurn, outcome: Outcome) -> None:
         names = {"session": turn.session, "message": turn.message_id}

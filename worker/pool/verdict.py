@@ -121,6 +121,7 @@ def cut_short(ran: RanTurn, status: TurnStatus, text: str, death: Death, worker:
         usage=used(ran.steps),
         worker=worker,
         error=death.error,
+        joined=tuple(message_id for step in ran.steps for message_id in step.joined),
     )
 
 

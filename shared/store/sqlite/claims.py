@@ -13,19 +13,34 @@ from shared.messages import (
     Ended,
     Outcome,
     Parked,
+    Pending,
     Reply,
     ReplyStatus,
     Retry,
     Step,
     Summary,
+    Told,
     TurnStatus,
 )
 from shared.store.sqlite.ledger import Ledger
-from shared.store.sqlite.tables import checkpoints, history, inbox, journal, outbox, sessions, spending, summaries
+from shared.store.sqlite.obedience import go_on
+from shared.store.sqlite.tables import (
+    busy,
+    checkpoints,
+    history,
+    inbox,
+    journal,
+    outbox,
+    sessions,
+    spending,
+    summaries,
+)
 from shared.store.sqlite.writer import Writer
 
 #: how long a session waits for what others hold of its budget, in seconds, before it is looked at again
 HELD_S = 1.0
+#: the list of a session that never had one
+NO_TODO = b"[]"
 
 
 class SqliteClaims:
@@ -37,7 +52,7 @@ class SqliteClaims:
     async def claim(
         self, host: str, limit: int, lease_s: float, *, suspects: bool = False, budgets: Budgets | None = None
     ) -> list[Claim]:
-        """Lease up to ``limit`` ready sessions, platforms in turns, each with its first waiting message."""
+        """Lease up to ``limit`` ready sessions, platforms in turns, each with its next turn's messages."""
         return await self._writer.run(_claim, host, limit, lease_s, suspects=suspects, budgets=budgets)
 
     async def hold(self, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
@@ -64,9 +79,13 @@ class SqliteClaims:
         """Append to the side-effect journal of the claim's open step. Raises StaleClaim."""
         await self._writer.run(_journal, ref, tuple(entries))
 
-    async def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
-        """End the claim. Raises StaleClaim."""
-        await self._writer.run(_settle, ref, outcome)
+    async def join(self, ref: ClaimRef) -> tuple[Pending, ...]:
+        """Let the messages that wait for it join the claim, and return them. Raises StaleClaim."""
+        return await self._writer.run(_join, ref)
+
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[Told, ...]:
+        """End the claim; return the chat commands that waited for that. Raises StaleClaim."""
+        return await self._writer.run(_settle, ref, outcome)
 
 
 def _claim(
@@ -88,9 +107,9 @@ def _claim(
                 sessions.delay(ledger, session, HELD_S, suspect=suspects)
                 continue
         sessions.lease(ledger, ref, host, lease_s)
-        message = inbox.take(ledger, session, head)
+        messages = (inbox.take(ledger, session, head), *busy.join(ledger, session, head))
         steps, open_step = checkpoints.read(ledger, session), journal.read(ledger, session)
-        claims.append(Claim(ref, platform, version, (message,), steps, open_step, allowance))
+        claims.append(Claim(ref, platform, version, messages, steps, open_step, allowance))
     return claims
 
 
@@ -130,12 +149,16 @@ def _journal(ledger: Ledger, ref: ClaimRef, entries: Sequence[JournalEntry]) -> 
     journal.add(ledger, ref.session, entries)
 
 
-def _settle(ledger: Ledger, ref: ClaimRef, outcome: Outcome) -> None:
+def _join(ledger: Ledger, ref: ClaimRef) -> tuple[Pending, ...]:
+    return busy.join(ledger, ref.session, sessions.fence(ledger, ref), anew=True)
+
+
+def _settle(ledger: Ledger, ref: ClaimRef, outcome: Outcome) -> tuple[Told, ...]:
     """Do all that may become of a claim."""
     head = sessions.fence(ledger, ref)
     match outcome:
         case Ended():
-            _end(ledger, ref, head, outcome)
+            return _end(ledger, ref, head, outcome)
         case Parked():
             spending.release(ledger, ref.session)
             sessions.release(ledger, ref.session)
@@ -144,31 +167,36 @@ def _settle(ledger: Ledger, ref: ClaimRef, outcome: Outcome) -> None:
             inbox.retry(ledger, ref.session, head, outcome)
             sessions.delay(ledger, ref.session, outcome.delay_s, suspect=outcome.suspect)
         case Dead():
-            _bury(ledger, ref, head, outcome)
+            return _bury(ledger, ref, head, outcome)
+    return ()
 
 
-def _end(ledger: Ledger, ref: ClaimRef, head: int, ended: Ended) -> None:
+def _end(ledger: Ledger, ref: ClaimRef, head: int, ended: Ended) -> tuple[Told, ...]:
     if ended.summary is not None:
         summaries.add(ledger, ref.session, ended.summary)
     if ended.messages:
-        history.append(ledger, ref.session, ended.messages)
+        history.append(ledger, ref.session, ended.messages, head)
     if ended.todo is not None:
+        busy.keep_todo(ledger, ref.session, head, history.read_todo(ledger, ref.session) or NO_TODO)
         history.write_todo(ledger, ref.session, ended.todo)
     if ended.messages or ended.todo is not None:
         sessions.set_version(ledger, ref.session, ref.epoch)
     answered = inbox.finish(ledger, ref.session, head, ended)
+    busy.settle_joined(ledger, ref.session, head, ended)
     spending.settle(ledger, ref.session, answered.sender, ended.usage)
     failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED, TurnStatus.OVER_BUDGET}
-    _answer(ledger, ref.session, head, answered, ended.text, ReplyStatus.FAILED if failed else ReplyStatus.REPLIED)
-    _go_on(ledger, ref.session)
+    text = answered.stop if answered.stop and ended.status is TurnStatus.INTERRUPTED else ended.text
+    _answer(ledger, ref.session, head, answered, text, ReplyStatus.FAILED if failed else ReplyStatus.REPLIED)
+    return _go_on(ledger, ref.session)
 
 
-def _bury(ledger: Ledger, ref: ClaimRef, head: int, dead: Dead) -> None:
+def _bury(ledger: Ledger, ref: ClaimRef, head: int, dead: Dead) -> tuple[Told, ...]:
     summaries.remove_unsettled(ledger, ref.session)
     answered = inbox.bury(ledger, ref.session, head, dead)
     spending.settle(ledger, ref.session, answered.sender, dead.usage)
+    busy.let_go(ledger, ref.session, head)
     _answer(ledger, ref.session, head, answered, dead.text, ReplyStatus.FAILED)
-    _go_on(ledger, ref.session)
+    return _go_on(ledger, ref.session)
 
 
 def _answer(ledger: Ledger, session: str, seq: int, answered: inbox.Answered, text: str, status: ReplyStatus) -> None:
@@ -179,12 +207,8 @@ def _answer(ledger: Ledger, session: str, seq: int, answered: inbox.Answered, te
         )
 
 
-def _go_on(ledger: Ledger, session: str) -> None:
-    """Drop the settled turn's steps and journal; make the session ready for its next message, if one waits."""
+def _go_on(ledger: Ledger, session: str) -> tuple[Told, ...]:
+    """Drop the settled turn's steps and journal; carry out and make ready what comes next."""
     checkpoints.remove(ledger, session)
     journal.remove(ledger, session)
-    if waiting := inbox.first_waiting(ledger, session):
-        seq, suspect = waiting
-        sessions.make_ready(ledger, session, seq, suspect=suspect)
-    else:
-        sessions.rest(ledger, session)
+    return go_on(ledger, session)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from shared.command import CommandKind
 from shared.errors import InboxFull
 from shared.messages import Arrival, DeadLetter, MessageState, MessageTrace, Receipt, Reply
 from shared.store.sqlite.ledger import Ledger
-from shared.store.sqlite.tables import checkpoints, dedupe, history, inbox, journal, outbox, sessions, spending
+from shared.store.sqlite.obedience import go_on, receive_command
+from shared.store.sqlite.reception import receive
+from shared.store.sqlite.tables import checkpoints, dedupe, inbox, journal, outbox, sessions, spending
 from shared.store.sqlite.writer import Writer
 
 #: what a refused sender is told to wait, in seconds
 RETRY_AFTER_S = 5
 #: rows removed in one transaction at most, so that accepts need not wait for long
 EXPIRE_LIMIT = 500
+
+#: the states of messages that nothing more is done with; a dead letter is the operator's
+CLOSED = (MessageState.DONE, MessageState.REJECTED, MessageState.WITHDRAWN)
 
 
 class SqliteInbox:
@@ -64,10 +70,11 @@ class SqliteInbox:
             removed += count
         while count := await self._writer.run(_expire_unasked, keep_done_s):
             removed += count
-        mark: inbox.Mark | None = inbox.Mark()
-        while mark is not None:
-            count, mark = await self._writer.run(_expire_done, keep_done_s, mark)
-            removed += count
+        for state in CLOSED:
+            mark: inbox.Mark | None = inbox.Mark()
+            while mark is not None:
+                count, mark = await self._writer.run(_expire_closed, state, keep_done_s, mark)
+                removed += count
         return removed
 
 
@@ -75,15 +82,15 @@ def _accept(ledger: Ledger, arrival: Arrival, limit: int) -> Receipt:
     if arrival.dedupe and (known := dedupe.find(ledger, arrival.session, arrival.dedupe)):
         return Receipt(known, duplicate=True)
     ahead = ledger.waiting
-    if ahead >= limit:
+    command = arrival.command
+    # a stop waits for nothing, and is needed most where much does
+    if ahead >= limit and (command is None or command.kind is not CommandKind.STOP):
         raise InboxFull(ahead, RETRY_AFTER_S)
     dedupe.remember(ledger, arrival.session, arrival.dedupe, arrival.id, arrival.dedupe_ttl_s)
-    seq = sessions.arrive(ledger, arrival.session, arrival.platform)
-    if seq == 1 and arrival.history:
-        history.append(ledger, arrival.session, arrival.history)
-        sessions.set_version(ledger, arrival.session, ledger.next_epoch())
-    inbox.add(ledger, seq, arrival)
-    return Receipt(arrival.id, duplicate=False, ahead=ahead)
+    arrived = sessions.arrive(ledger, arrival.session, arrival.platform)
+    if command is not None:
+        return receive_command(ledger, arrival, command, arrived)
+    return receive(ledger, arrival, arrived, ahead)
 
 
 def _announce(ledger: Ledger, reply: Reply, keys: tuple[str, ...], ttl_s: float) -> bool:
@@ -95,11 +102,12 @@ def _announce(ledger: Ledger, reply: Reply, keys: tuple[str, ...], ttl_s: float)
 
 
 def _trace(ledger: Ledger, message_id: str) -> MessageTrace:
-    session, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage = (
+    session, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage, joined = (
         inbox.trace(ledger, message_id)
     )
-    running = sessions.claimed_for(ledger, session) == seq
-    current = running or (state == MessageState.WAITING and sessions.head(ledger, session) == seq)
+    turn = joined or seq
+    running = sessions.claimed_for(ledger, session) == turn
+    current = running or (state == MessageState.WAITING and sessions.head(ledger, session) == turn)
     steps = checkpoints.read(ledger, session) if current else ()
     return MessageTrace(
         id=message_id,
@@ -119,13 +127,14 @@ def _trace(ledger: Ledger, message_id: str) -> MessageTrace:
         replies=outbox.trace(ledger, session, seq),
         steps=len(steps),
         calls=journal.trace(ledger, session) if current else (),
+        joined=inbox.id_of(ledger, session, joined) if joined else "",
     )
 
 
 def _retry_dead(ledger: Ledger, message_id: str) -> None:
-    session, seq = inbox.revive(ledger, message_id)
+    session, _ = inbox.revive(ledger, message_id)
     if sessions.is_idle(ledger, session):
-        sessions.make_ready(ledger, session, seq, suspect=False)
+        go_on(ledger, session)
 
 
 def _purge_dead(ledger: Ledger, message_id: str) -> None:
@@ -137,9 +146,11 @@ def _expire_unasked(ledger: Ledger, keep_done_s: float) -> int:
     return outbox.expire_unasked(ledger, ledger.now() - keep_done_s, EXPIRE_LIMIT)
 
 
-def _expire_done(ledger: Ledger, keep_done_s: float, after: inbox.Mark) -> tuple[int, inbox.Mark | None]:
+def _expire_closed(
+    ledger: Ledger, state: MessageState, keep_done_s: float, after: inbox.Mark
+) -> tuple[int, inbox.Mark | None]:
     """Remove some old messages; return how many, and the mark to go on from, None at the end."""
-    marks = inbox.done_before(ledger, ledger.now() - keep_done_s, after, EXPIRE_LIMIT)
+    marks = inbox.settled_before(ledger, state, ledger.now() - keep_done_s, after, EXPIRE_LIMIT)
     old = [mark for mark in marks if not outbox.any_unsent_of(ledger, mark.session, mark.seq)]
     for mark in old:
         inbox.remove(ledger, mark.session, mark.seq)

@@ -226,8 +226,30 @@ CREATE INDEX spending_most ON spending (scope, span, began, tokens);
 CREATE INDEX spending_began ON spending (began);
 """
 
+VERSION_6 = """
+-- What may become of a message beside a turn of its own. ``joins``: it belongs to the turn of the one before it;
+-- ``joined`` is the seq of the message whose turn it joined, 0 for none; ``stop``: its turn is to be ended, and its
+-- sender told this; ``quiet_until``: more of the same thought may come until then; ``command``: it is a chat command
+-- that waits or was carried out. ``todo_before`` is the todo list as it was before its turn changed it.
+ALTER TABLE inbox ADD COLUMN joins INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE inbox ADD COLUMN joined INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE inbox ADD COLUMN stop TEXT NOT NULL DEFAULT '';
+ALTER TABLE inbox ADD COLUMN quiet_until REAL NOT NULL DEFAULT 0;
+ALTER TABLE inbox ADD COLUMN command BLOB;
+ALTER TABLE inbox ADD COLUMN todo_before BLOB;
+CREATE INDEX inbox_joined ON inbox (session_key, joined, seq) WHERE joined > 0;
+
+-- Which message's turn wrote a message of the transcript, 0 if none did or nobody knows.
+ALTER TABLE history ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+
+-- Where the present conversation of a session begins: its first position, and the seq of the command that began it.
+-- What is before it is kept.
+ALTER TABLE sessions ADD COLUMN began_position INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN began_seq INTEGER NOT NULL DEFAULT 0;
+"""
+
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5)
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

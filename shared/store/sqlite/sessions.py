@@ -43,6 +43,10 @@ class SqliteSessions:
         """Return what a turn has to know of a session: the latest summary, and the newest messages behind it."""
         return await self._writer.run(_context, key, last, limit_bytes)
 
+    async def earlier(self, key: str) -> tuple[bytes, ...]:
+        """Return what was said in a session before its present conversation, oldest first."""
+        return await self._writer.run(_earlier, key)
+
     async def rewrite(self, key: str, conversation: Conversation) -> int:
         """Replace the history and todo of a session that is not claimed. Raises NotFound, StaleClaim."""
         return await self._writer.run(_rewrite, key, conversation)
@@ -86,21 +90,30 @@ def _summarise(ledger: Ledger, row: Row) -> SessionSummary:
 
 
 def _conversation(ledger: Ledger, key: str, last: int | None) -> Conversation:
-    messages = history.read(ledger, key, last)
+    begin, _ = sessions.began(ledger, key)
+    messages = history.read(ledger, key, begin, last)
     return Conversation(sessions.version(ledger, key), messages, history.read_todo(ledger, key))
 
 
 def _context(ledger: Ledger, key: str, last: int, limit_bytes: int) -> Context:
-    summary = summaries.read(ledger, key)
-    first, messages = history.read_end(ledger, key, summary.covers if summary else 0, last, limit_bytes)
+    begin, _ = sessions.began(ledger, key)
+    summary = summaries.read(ledger, key, begin)
+    first, messages = history.read_end(ledger, key, summary.covers if summary else begin, last, limit_bytes)
     return Context(sessions.version(ledger, key), first, messages, history.read_todo(ledger, key), summary)
+
+
+def _earlier(ledger: Ledger, key: str) -> tuple[bytes, ...]:
+    begin, _ = sessions.began(ledger, key)
+    return history.read_before(ledger, key, begin)
 
 
 def _rewrite(ledger: Ledger, key: str, conversation: Conversation) -> int:
     version = sessions.move_on(ledger, key, conversation.version)
     had_list = history.read_todo(ledger, key) is not None
+    begin, _ = sessions.began(ledger, key)
     summaries.remove(ledger, key)
-    history.remove(ledger, key)
+    history.cut_from(ledger, key, begin)
+    history.remove_todo(ledger, key)
     history.append(ledger, key, conversation.messages)
     if not conversation.messages:
         spending.begin_anew(ledger, key)

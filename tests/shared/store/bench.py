@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from shared.messages import Arrival, Claim, Dead, Ended, Reply, TurnStatus, Usage
+import msgspec
+
+from shared.command import Command, CommandKind
+from shared.messages import Arrival, Claim, Dead, Ended, Receipt, Reply, TurnStatus, Usage
 from shared.store import Store, open_store
 
 #: an engine's name and how to make an unopened store of it in a directory
@@ -59,11 +63,12 @@ class Bench:
         text: str = "hello",
         dedupe: str | tuple[str, ...] | None = None,
         history: tuple[bytes, ...] = (),
+        **more: Any,
     ) -> Arrival:
-        """Return a new message; without a key of its own it is no duplicate of any other."""
+        """Return a new message, ``more`` of its fields as given; without a key of its own it is no duplicate."""
         number = next(self._numbers)
         keys = f"key-{number}" if dedupe is None else dedupe
-        return Arrival(
+        arrival = Arrival(
             id=f"msg_{number:04}",
             session=session,
             platform=session.partition(":")[0],
@@ -75,10 +80,16 @@ class Bench:
             at=self.clock.now,
             history=history,
         )
+        return msgspec.structs.replace(arrival, **more)
 
     async def accept(self, session: str = "a:b:c", text: str = "hello") -> str:
         """Accept a new message and return its id."""
         return (await self.store.inbox.accept(self.arrival(session, text))).message_id
+
+    async def order(self, kind: CommandKind, session: str = "a:b:c") -> Receipt:
+        """Give a chat command, whose answers are single words."""
+        words = Command(kind, "done", "nothing", "waits", "stopped", "withdrawn")
+        return await self.store.inbox.accept(self.arrival(session, f"/{kind}", command=words))
 
     async def claim_one(self, host: str = "host", *, suspects: bool = False) -> Claim:
         """Claim the one session that is ready."""
@@ -125,6 +136,7 @@ def ended(
     usage: Usage = Usage(),  # noqa: B008 - frozen
     worker: str = "",
     error: str = "",
+    joined: tuple[str, ...] = (),
 ) -> Ended:
     """Return the outcome of a turn that came to an end."""
-    return Ended(status, text, messages, todo, usage, worker, error)
+    return Ended(status, text, messages, todo, usage, worker, error, joined=joined)

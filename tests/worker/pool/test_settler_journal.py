@@ -11,7 +11,7 @@ import pytest
 
 from shared.events import Event, Events
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Claim, ClaimRef, Outcome, Parked, Step
+from shared.messages import Claim, ClaimRef, Outcome, Parked, Step, Told
 from shared.store import Store
 from tests.shared.store.bench import Bench, ended, sqlite
 from tests.shared.store.faulty_disk import faulty_disk
@@ -45,7 +45,7 @@ class Writing:
         await self.settler.flush()
         return await self.bench.claim_one()
 
-    def _settled(self, ref: ClaimRef, outcome: Outcome | None) -> None:
+    def _settled(self, ref: ClaimRef, outcome: Outcome | None, _told: tuple[Told, ...]) -> None:
         self.settled.append((ref, outcome))
 
 

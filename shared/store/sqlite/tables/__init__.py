@@ -1,1 +1,1 @@
-"""The tables: one module a table, the only one that names it in SQL; plain functions over the ledger."""
+"""The tables: one module a table (two for the inbox), the only one that names it in SQL; functions over the ledger."""

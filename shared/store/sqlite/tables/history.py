@@ -9,13 +9,25 @@ from shared.store.sqlite.ledger import Ledger
 # Find where a session's transcript goes on.
 NEXT_POSITION = "SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?"
 # Add one message to a transcript.
-ADD = "INSERT INTO history (session_key, position, message) VALUES (?, ?, ?)"
+ADD = "INSERT INTO history (session_key, position, message, seq) VALUES (?, ?, ?, ?)"
 # Read the end of a transcript, last message first; a negative limit reads all of it.
-READ_BACK = "SELECT message FROM history WHERE session_key = ? ORDER BY position DESC LIMIT ?"
+READ_BACK = """
+SELECT message FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?
+"""
 # Read the end of a transcript from a position on, last message first.
 READ_END = """
 SELECT position, message FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?
 """
+# Read what is before a position, oldest first.
+READ_BEFORE = "SELECT message FROM history WHERE session_key = ? AND position < ? ORDER BY position"
+# Find which turn wrote the end of a transcript.
+LAST_SEQ = "SELECT seq FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT 1"
+# Find the last message that another turn wrote.
+LAST_OF_OTHERS = """
+SELECT position FROM history WHERE session_key = ? AND position >= ? AND seq <> ? ORDER BY position DESC LIMIT 1
+"""
+# Remove the end of a transcript.
+CUT = "DELETE FROM history WHERE session_key = ? AND position >= ?"
 # Remove a transcript.
 REMOVE = "DELETE FROM history WHERE session_key = ?"
 # Write a todo list.
@@ -26,15 +38,20 @@ READ_TODO = "SELECT todo FROM todos WHERE session_key = ?"
 REMOVE_TODO = "DELETE FROM todos WHERE session_key = ?"
 
 
-def append(ledger: Ledger, session: str, messages: Sequence[bytes]) -> None:
-    """Add messages to the end of a session's transcript."""
-    start = int(ledger.only(NEXT_POSITION, (session,))[0])
-    ledger.run_each(ADD, ((session, position, message) for position, message in enumerate(messages, start)))
+def append(ledger: Ledger, session: str, messages: Sequence[bytes], seq: int = 0) -> None:
+    """Add messages to the end of a session's transcript; the turn of message ``seq`` wrote them."""
+    start = next_position(ledger, session)
+    ledger.run_each(ADD, ((session, position, message, seq) for position, message in enumerate(messages, start)))
 
 
-def read(ledger: Ledger, session: str, last: int | None) -> tuple[bytes, ...]:
-    """Return a session's transcript, at most its ``last`` messages, oldest first."""
-    rows = ledger.all(READ_BACK, (session, -1 if last is None else max(last, 0)))
+def next_position(ledger: Ledger, session: str) -> int:
+    """Return the position behind the end of a session's transcript."""
+    return int(ledger.only(NEXT_POSITION, (session,))[0])
+
+
+def read(ledger: Ledger, session: str, begin: int, last: int | None) -> tuple[bytes, ...]:
+    """Return a session's transcript from a position on, at most its ``last`` messages, oldest first."""
+    rows = ledger.all(READ_BACK, (session, begin, -1 if last is None else max(last, 0)))
     return tuple(message for (message,) in reversed(rows))
 
 
@@ -56,6 +73,36 @@ def read_end(ledger: Ledger, session: str, start: int, last: int, limit_bytes: i
     return first, tuple(reversed(found))
 
 
+def read_before(ledger: Ledger, session: str, position: int) -> tuple[bytes, ...]:
+    """Return a session's transcript before a position, oldest first."""
+    return tuple(message for (message,) in ledger.all(READ_BEFORE, (session, position)))
+
+
+def last_seq(ledger: Ledger, session: str, begin: int) -> int:
+    """Return the number of the message whose turn wrote the end of a transcript, 0 if nobody knows."""
+    row = ledger.one(LAST_SEQ, (session, begin))
+    return int(row[0]) if row else 0
+
+
+def cut(ledger: Ledger, session: str, begin: int, seq: int) -> int:
+    """Remove what the turn of message ``seq`` wrote, if that is the end of the transcript; count the messages.
+
+    What is before the position ``begin`` stays.
+    """
+    other = ledger.one(LAST_OF_OTHERS, (session, begin, seq))
+    return cut_from(ledger, session, other[0] + 1 if other else begin)
+
+
+def cut_from(ledger: Ledger, session: str, position: int) -> int:
+    """Remove the end of a session's transcript from a position on; count the messages."""
+    return ledger.run(CUT, (session, position))
+
+
+def remove_todo(ledger: Ledger, session: str) -> None:
+    """Remove a session's todo list."""
+    ledger.run(REMOVE_TODO, (session,))
+
+
 def write_todo(ledger: Ledger, session: str, todo: bytes) -> None:
     """Write a session's todo list, as JSON."""
     ledger.run(WRITE_TODO, (session, todo))
@@ -70,4 +117,4 @@ def read_todo(ledger: Ledger, session: str) -> bytes | None:
 def remove(ledger: Ledger, session: str) -> None:
     """Remove a session's transcript and todo list."""
     ledger.run(REMOVE, (session,))
-    ledger.run(REMOVE_TODO, (session,))
+    remove_todo(ledger, session)

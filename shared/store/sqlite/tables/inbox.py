@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from shared.command import Command
 from shared.errors import NotFound
 from shared.messages import Arrival, Dead, DeadLetter, Ended, Pending, Retry
 from shared.store.sqlite.ledger import Ledger, Row
@@ -16,8 +17,8 @@ LOST_LIMIT = 3
 
 # Keep an accepted message.
 ADD = """
-INSERT INTO inbox (session_key, seq, id, platform, user, text, reply, at, traceparent)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO inbox (session_key, seq, id, platform, user, text, reply, at, traceparent, joins, quiet_until, command)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Count the waiting messages of all sessions.
 COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
@@ -25,17 +26,19 @@ COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 COUNT_WAITING_OF = "SELECT count(*) FROM inbox WHERE session_key = ? AND state = 'waiting'"
 # Find the first waiting message of a session.
 FIRST_WAITING = """
-SELECT seq, suspect FROM inbox INDEXED BY inbox_waiting
+SELECT seq, suspect, quiet_until, command FROM inbox INDEXED BY inbox_waiting
 WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
 """
-# Find the last message of a session.
-LATEST = "SELECT id FROM inbox WHERE session_key = ? ORDER BY seq DESC LIMIT 1"
+# Find the last message of a session that is no chat command.
+LATEST = "SELECT id FROM inbox WHERE session_key = ? AND command IS NULL ORDER BY seq DESC LIMIT 1"
+# Name a message.
+ID = "SELECT id FROM inbox WHERE session_key = ? AND seq = ?"
 # Tell who sent a message.
 SENDER = "SELECT platform || ':' || user FROM inbox WHERE session_key = ? AND seq = ?"
 # Hand a message to a turn.
 TAKE = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user, text, at, attempts, suspect, traceparent, lost
+RETURNING id, seq, user, text, at, attempts, suspect, traceparent, lost, stop
 """
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
 LOSE = """
@@ -47,7 +50,7 @@ RETRY = "UPDATE inbox SET attempts = ?, lost = ?, suspect = ?, error = ? WHERE s
 # Record that a turn came to an end.
 FINISH = """
 UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ? WHERE session_key = ? AND seq = ?
-RETURNING id, platform, reply, platform || ':' || user
+RETURNING id, platform, reply, platform || ':' || user, stop
 """
 # Make a message a dead letter.
 BURY = """
@@ -58,7 +61,7 @@ RETURNING id, platform, reply, platform || ':' || user
 # Make a dead letter wait again.
 REVIVE = """
 UPDATE inbox SET state = 'waiting', settled_at = NULL, attempts = 0, lost = 0, suspect = 0, error = '', stacks = '',
-  usage = NULL
+  usage = NULL, joins = 0, stop = '', quiet_until = 0
 WHERE id = ? AND state = 'dead' RETURNING session_key, seq
 """
 # Remove a dead letter.
@@ -70,13 +73,14 @@ WHERE state = 'dead' AND settled_at IS NOT NULL ORDER BY settled_at DESC LIMIT ?
 """
 # Read every stage of a message.
 TRACE = """
-SELECT session_key, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage
+SELECT session_key, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage,
+  joined
 FROM inbox WHERE id = ?
 """
-# Find messages that were done long ago, some at a time.
-DONE = """
+# Find messages of a state that were settled long ago, some at a time.
+SETTLED = """
 SELECT settled_at, session_key, seq FROM inbox
-WHERE state = 'done' AND settled_at <= ? AND (settled_at, session_key, seq) > (?, ?, ?)
+WHERE state = ? AND settled_at <= ? AND (settled_at, session_key, seq) > (?, ?, ?)
 ORDER BY settled_at, session_key, seq LIMIT ?
 """
 # Remove a message.
@@ -91,7 +95,17 @@ class Answered(NamedTuple):
     message_id: str
     platform: str
     address: bytes
-    sender: str
+    sender: str = ""
+    stop: str = ""
+
+
+class Next(NamedTuple):
+    """A waiting message whose turn has come: its number, what it is, and until when more of it may come."""
+
+    seq: int
+    suspect: bool
+    quiet_until: float
+    command: Command | None
 
 
 class Mark(NamedTuple):
@@ -102,10 +116,13 @@ class Mark(NamedTuple):
     seq: int = 0
 
 
-def add(ledger: Ledger, seq: int, arrival: Arrival) -> None:
-    """Keep an accepted message as number ``seq`` of its session."""
+def add(ledger: Ledger, seq: int, arrival: Arrival, *, joins: bool = False) -> None:
+    """Keep an accepted message as number ``seq`` of its session; with ``joins`` for the turn of the one before it."""
     a = arrival
-    ledger.run(ADD, (a.session, seq, a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent))
+    quiet_until = ledger.now() + a.quiet_s if a.quiet_s else 0.0
+    command = msgspec.msgpack.encode(a.command) if a.command else None
+    told = (a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent)
+    ledger.run(ADD, (a.session, seq, *told, joins, quiet_until, command))
     ledger.waiting += 1
 
 
@@ -119,14 +136,14 @@ def count_waiting_of(ledger: Ledger, session: str) -> int:
     return int(ledger.only(COUNT_WAITING_OF, (session,))[0])
 
 
-def first_waiting(ledger: Ledger, session: str) -> tuple[int, bool] | None:
-    """Return the number of a session's first waiting message, and whether it is a suspect."""
+def first_waiting(ledger: Ledger, session: str) -> Next | None:
+    """Return a session's first waiting message."""
     row = ledger.one(FIRST_WAITING, (session,))
-    return (row[0], bool(row[1])) if row else None
+    return Next(row[0], bool(row[1]), row[2], decode_command(row[3])) if row else None
 
 
 def latest(ledger: Ledger, session: str) -> str:
-    """Return the id of a session's last message. Raises NotFound."""
+    """Return the id of a session's last message that is no chat command. Raises NotFound."""
     row = ledger.one(LATEST, (session,))
     if row is None:
         raise NotFound(f"there is no message in session {session}")
@@ -138,11 +155,21 @@ def sender(ledger: Ledger, session: str, seq: int) -> str:
     return str(ledger.only(SENDER, (session, seq))[0])
 
 
+def id_of(ledger: Ledger, session: str, seq: int) -> str:
+    """Return the id of a message, empty if it is not kept any more."""
+    row = ledger.one(ID, (session, seq))
+    return str(row[0]) if row else ""
+
+
 def take(ledger: Ledger, session: str, seq: int) -> Pending:
     """Return a message for a turn."""
-    row = ledger.only(TAKE, (ledger.now(), session, seq))
-    message_id, seq, user, text, at, attempts, suspect, traceparent, lost = row
-    return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent, lost)
+    return pending(ledger.only(TAKE, (ledger.now(), session, seq)))
+
+
+def pending(row: Row) -> Pending:
+    """Return a message as TAKE gives it."""
+    message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop = row
+    return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent, lost, stop)
 
 
 def lose(ledger: Ledger, session: str, seq: int) -> bool:
@@ -202,9 +229,9 @@ def usage(body: bytes | None) -> Usage:
     return msgspec.json.decode(body, type=Usage) if body else Usage()
 
 
-def done_before(ledger: Ledger, settled_at: float, after: Mark, limit: int) -> list[Mark]:
-    """Return (settled at, session, number) of messages settled by then, oldest first, from behind a mark."""
-    return [Mark(*row) for row in ledger.all(DONE, (settled_at, *after, limit))]
+def settled_before(ledger: Ledger, state: str, settled_at: float, after: Mark, limit: int) -> list[Mark]:
+    """Return (settled at, session, number) of messages that came to a state by then, oldest first, behind a mark."""
+    return [Mark(*row) for row in ledger.all(SETTLED, (state, settled_at, *after, limit))]
 
 
 def remove(ledger: Ledger, session: str, seq: int) -> None:
@@ -216,6 +243,11 @@ def remove_all(ledger: Ledger, session: str) -> None:
     """Remove every message of a session."""
     ledger.waiting -= count_waiting_of(ledger, session)
     ledger.run(REMOVE_ALL, (session,))
+
+
+def decode_command(body: bytes | None) -> Command | None:
+    """Return a chat command as it was kept."""
+    return msgspec.msgpack.decode(body, type=Command) if body else None
 
 
 def _found(row: Row | None, message_id: str) -> Row:

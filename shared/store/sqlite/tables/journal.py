@@ -60,7 +60,7 @@ def read(ledger: Ledger, session: str) -> OpenStep | None:
         return None
     opening, todo = _DECODER.decode(row[0]), row[1]
     calls = tuple(JournaledCall(*call) for call in ledger.all(READ_CALLS, (session,)))
-    return OpenStep(opening.step, opening.messages, opening.usage, calls, todo)
+    return OpenStep(opening.step, opening.messages, opening.usage, calls, todo, opening.joined)
 
 
 def trace(ledger: Ledger, session: str) -> tuple[CallTrace, ...]:

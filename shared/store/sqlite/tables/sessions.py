@@ -1,8 +1,9 @@
 """The table of sessions: whose turn it is, who holds the lease, which epoch is the fence.
 
     idle ──message──▶ ready ──claim──▶ claimed ──settle──▶ idle, or ready again if more waits
-                        ▲                 ├── parked, or the lease ended ──▶ ready, in its old place
-                        └──── delayed ◀───┘ to be tried again later
+     │                  ▲                 ├── parked, or the lease ended ──▶ ready, in its old place
+     └──▶ gathering ────┴──── delayed ◀───┘ to be tried again later
+          more of the same thought may come
 
 A session's head is the message it is ready or claimed for; it changes only when that one is settled.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from typing import NamedTuple
 
 from shared.errors import NotFound, StaleClaim
 from shared.messages import ClaimRef
@@ -21,7 +23,7 @@ ARRIVE = """
 INSERT INTO sessions (session_key, platform, state, place, head, next_seq, updated_at)
 VALUES (?, ?, 'ready', ?, 1, 2, ?)
 ON CONFLICT (session_key) DO UPDATE SET next_seq = next_seq + 1
-RETURNING next_seq - 1, state
+RETURNING next_seq - 1, state, head
 """
 # Make a session ready for its next message.
 MAKE_READY = """
@@ -34,10 +36,19 @@ UPDATE sessions SET state = 'ready', suspect = coalesce(?, suspect), host = '', 
 """
 # Make a session ready for the same message, but only later.
 DELAY = "UPDATE sessions SET state = 'delayed', suspect = ?, host = '', until = ? WHERE session_key = ?"
+# Make a session ready for its next message once its sender has been quiet for a while.
+GATHER = """
+UPDATE sessions SET state = 'gathering', place = ?, head = ?, suspect = 0, host = '', until = ?, updated_at = ?
+WHERE session_key = ?
+"""
 # Let a session rest: nothing waits.
 REST = "UPDATE sessions SET state = 'idle', suspect = 0, host = '', until = NULL, updated_at = ? WHERE session_key = ?"
 # End the delays that are over.
 WAKE = "UPDATE sessions SET state = 'ready', until = NULL WHERE state = 'delayed' AND (until <= ? OR until > ?)"
+# End the gathering that is over.
+WAKE_GATHERING = """
+UPDATE sessions SET state = 'ready', until = NULL WHERE state = 'gathering' AND (until <= ? OR until > ?)
+"""
 # Find the claims whose lease has ended.
 LAPSED = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND (until <= ? OR until > ?)"
 # Find the claims of other hosts.
@@ -66,6 +77,10 @@ NEXT_UNTIL = "SELECT min(until) FROM sessions WHERE state = ? AND until IS NOT N
 SET_VERSION = "UPDATE sessions SET version = ? WHERE session_key = ?"
 # Name the conversation anew and fence off every earlier claim.
 MOVE_ON = "UPDATE sessions SET version = ?, epoch = ?, updated_at = ? WHERE session_key = ?"
+# Begin a new conversation.
+BEGIN_ANEW = "UPDATE sessions SET began_position = ?, began_seq = ? WHERE session_key = ?"
+# Read where the present conversation begins.
+BEGAN = "SELECT began_position, began_seq FROM sessions WHERE session_key = ?"
 # Read what tells whether a session may be rewritten.
 VERSION = "SELECT version, epoch, state FROM sessions WHERE session_key = ?"
 # Tell which message a session is claimed for.
@@ -84,12 +99,28 @@ SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessio
 """
 
 
-def arrive(ledger: Ledger, session: str, platform: str) -> int:
-    """Return the number of a new message in its session, 1 in a new one; an idle session becomes ready for it."""
-    seq, state = ledger.only(ARRIVE, (session, platform, ledger.next_place(), ledger.now()))
-    if state == "idle":
-        make_ready(ledger, session, seq, suspect=False)
-    return int(seq)
+class Arrived(NamedTuple):
+    """A new message's number in its session, 1 in a new one, the session's state before it, and its head then."""
+
+    seq: int
+    state: str
+    head: int
+
+    @property
+    def finds_busy(self) -> bool:
+        """Whether an earlier message of the session waits or runs."""
+        return self.state != "idle"
+
+    @property
+    def finds_running(self) -> bool:
+        """Whether an earlier message of the session runs."""
+        return self.state == "claimed"
+
+
+def arrive(ledger: Ledger, session: str, platform: str) -> Arrived:
+    """Give a new message its number; a new session is made ready for it."""
+    seq, state, head = ledger.only(ARRIVE, (session, platform, ledger.next_place(), ledger.now()))
+    return Arrived(seq, "idle" if seq == 1 else state, head)
 
 
 def is_idle(ledger: Ledger, session: str) -> bool:
@@ -100,6 +131,12 @@ def is_idle(ledger: Ledger, session: str) -> bool:
 def make_ready(ledger: Ledger, session: str, head: int, *, suspect: bool) -> None:
     """Make a session ready for another message, behind all that are ready now."""
     ledger.run(MAKE_READY, (ledger.next_place(), head, suspect, ledger.now(), session))
+
+
+def gather(ledger: Ledger, session: str, head: int, until: float) -> None:
+    """Make a session ready for another message at a time of the store's clock, if nothing of it comes before then."""
+    latest = ledger.now() + MAX_DELAY_S
+    ledger.run(GATHER, (ledger.next_place(), head, min(until, latest), ledger.now(), session))
 
 
 def release(ledger: Ledger, session: str, *, suspect: bool | None = None) -> None:
@@ -121,9 +158,10 @@ def rest(ledger: Ledger, session: str) -> None:
 
 
 def wake(ledger: Ledger) -> None:
-    """Make the sessions ready whose delay is over."""
+    """Make the sessions ready whose delay is over, or whose sender has been quiet."""
     now = ledger.now()
-    ledger.run(WAKE, (now, now + MAX_DELAY_S))
+    for wake_up in (WAKE, WAKE_GATHERING):
+        ledger.run(wake_up, (now, now + MAX_DELAY_S))
 
 
 def lapsed(ledger: Ledger) -> list[tuple[str, int]]:
@@ -184,7 +222,7 @@ def next_ready_in_s(ledger: Ledger) -> float | None:
     now = ledger.now()
     left = [
         max(0.0, until - now) if until <= now + limit_s else 0.0
-        for state, limit_s in (("delayed", MAX_DELAY_S), ("claimed", MAX_LEASE_S))
+        for state, limit_s in (("delayed", MAX_DELAY_S), ("gathering", MAX_DELAY_S), ("claimed", MAX_LEASE_S))
         if (until := ledger.only(NEXT_UNTIL, (state,))[0]) is not None
     ]
     return min(left, default=None)
@@ -193,6 +231,17 @@ def next_ready_in_s(ledger: Ledger) -> float | None:
 def set_version(ledger: Ledger, session: str, version: int) -> None:
     """Name a session's conversation anew."""
     ledger.run(SET_VERSION, (version, session))
+
+
+def begin_anew(ledger: Ledger, session: str, position: int, seq: int) -> None:
+    """Begin a new conversation with this position of the transcript; message ``seq`` asked for it."""
+    ledger.run(BEGIN_ANEW, (position, seq, session))
+
+
+def began(ledger: Ledger, session: str) -> tuple[int, int]:
+    """Return where the present conversation begins: its first position, and the number of the message it follows."""
+    row = ledger.one(BEGAN, (session,))
+    return (row[0], row[1]) if row else (0, 0)
 
 
 def move_on(ledger: Ledger, session: str, version: int) -> int:

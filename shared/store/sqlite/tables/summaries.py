@@ -16,8 +16,8 @@ ADD = """
 INSERT OR REPLACE INTO summaries (session_key, covers, settled, body)
 VALUES (?1, ?2, (SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?1), ?3)
 """
-# Read the one that covers most.
-READ = "SELECT body FROM summaries WHERE session_key = ? ORDER BY covers DESC LIMIT 1"
+# Read the one that covers most, if it covers anything behind a position.
+READ = "SELECT body FROM summaries WHERE session_key = ? AND covers > ? ORDER BY covers DESC LIMIT 1"
 # Remove those that were made since the last settle.
 REMOVE_UNSETTLED = """
 DELETE FROM summaries WHERE session_key = ?1
@@ -34,9 +34,9 @@ def add(ledger: Ledger, session: str, summary: Summary) -> None:
     ledger.run(ADD, (session, summary.covers, msgspec.msgpack.encode(summary)))
 
 
-def read(ledger: Ledger, session: str) -> Summary | None:
-    """Return the summary that covers most of a session's transcript."""
-    row = ledger.one(READ, (session,))
+def read(ledger: Ledger, session: str, begin: int) -> Summary | None:
+    """Return the summary that covers most of a session's transcript from a position on."""
+    row = ledger.one(READ, (session, begin))
     return _DECODER.decode(row[0]) if row else None
 
 

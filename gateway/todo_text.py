@@ -1,0 +1,26 @@
+"""A todo list in words, for chat."""
+
+from __future__ import annotations
+
+import msgspec
+
+MARKS = {"pending": "☐", "in_progress": "▶", "completed": "☑", "cancelled": "✗"}
+
+NONE = "The todo list is empty."
+
+
+class Item(msgspec.Struct, frozen=True):
+    """What is shown of one item."""
+
+    content: str = ""
+    status: str = "pending"
+
+
+def todo_text(todo: bytes | None) -> str:
+    """Return a todo list (JSON array, None if there is none) as text, an item a line."""
+    items = msgspec.json.decode(todo, type=list[Item]) if todo else []
+    if not items:
+        return NONE
+    done = sum(item.status == "completed" for item in items)
+    lines = [f"{MARKS.get(item.status, '☐')} {' '.join(item.content.split())}" for item in items]
+    return "\n".join([f"Todo, {done} of {len(items)} done:", *lines])

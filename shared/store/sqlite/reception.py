@@ -1,0 +1,74 @@
+"""How a new message is received: its session rests, or is busy and the message waits, joins, stops or is rejected."""
+
+from __future__ import annotations
+
+from shared.messages import Arrival, MessageState, Receipt, Reply, ReplyStatus
+from shared.store.sqlite.ledger import Ledger
+from shared.store.sqlite.tables import busy, history, inbox, outbox, sessions
+from shared.store.sqlite.tables.sessions import Arrived
+from shared.when_busy import WhenBusy
+
+#: quiet times that a message waits for more of the same thought, at most
+MOST_QUIET_TIMES = 10
+
+BUSY = "its session was busy"
+
+
+def receive(ledger: Ledger, arrival: Arrival, arrived: Arrived, ahead: int) -> Receipt:
+    """Keep a new message that is no chat command, and say what it does."""
+    if not arrived.finds_busy:
+        _begin(ledger, arrival, arrived)
+        return Receipt(arrival.id, duplicate=False, ahead=ahead)
+    running = arrived.head if arrived.finds_running else 0
+    if busy.is_fragment(ledger, arrival, arrived.seq, running):
+        inbox.add(ledger, arrived.seq, arrival, joins=True)
+        if arrived.state == "gathering":
+            _wait_on(ledger, arrival, arrived.head)
+        return Receipt(arrival.id, duplicate=False, ahead=ahead)
+    joins = arrival.when_busy is WhenBusy.STEER
+    inbox.add(ledger, arrived.seq, arrival, joins=joins)
+    if arrival.when_busy is WhenBusy.REJECT:
+        return _reject(ledger, arrival, arrived.seq)
+    stops = ""
+    if arrival.when_busy is WhenBusy.INTERRUPT and arrived.finds_running:
+        busy.stop(ledger, arrival.session, arrived.head, arrival.busy_text)
+        stops = inbox.id_of(ledger, arrival.session, arrived.head)
+    return Receipt(arrival.id, duplicate=False, ahead=ahead, stops=stops, joins=joins)
+
+
+def ready_in_time(ledger: Ledger, session: str, head: inbox.Next) -> None:
+    """Make a session ready for its next message, once the sender has been quiet if more of it may come."""
+    quiet_until = head.quiet_until
+    if quiet_until:
+        quiet_until = max([quiet_until, *(row.quiet_until for row in busy.followers(ledger, session, head.seq))])
+    if quiet_until > ledger.now():
+        sessions.gather(ledger, session, head.seq, quiet_until)
+    else:
+        sessions.make_ready(ledger, session, head.seq, suspect=head.suspect)
+
+
+def _begin(ledger: Ledger, arrival: Arrival, arrived: Arrived) -> None:
+    """Keep the message of a session that rests."""
+    session, seq = arrival.session, arrived.seq
+    if seq == 1 and arrival.history:
+        history.append(ledger, session, arrival.history)
+        sessions.set_version(ledger, session, ledger.next_epoch())
+    inbox.add(ledger, seq, arrival)
+    if arrival.quiet_s:
+        sessions.gather(ledger, session, seq, ledger.now() + arrival.quiet_s)
+    elif seq > 1:  # a new session is ready
+        sessions.make_ready(ledger, session, seq, suspect=False)
+
+
+def _wait_on(ledger: Ledger, arrival: Arrival, head: int) -> None:
+    """Wait a quiet time more for the rest of a thought, but not for ever."""
+    latest = busy.quiet_until(ledger, arrival.session, head) + (MOST_QUIET_TIMES - 1) * arrival.quiet_s
+    sessions.gather(ledger, arrival.session, head, min(ledger.now() + arrival.quiet_s, latest))
+
+
+def _reject(ledger: Ledger, arrival: Arrival, seq: int) -> Receipt:
+    session, text = arrival.session, arrival.busy_text
+    busy.close(ledger, session, seq, MessageState.REJECTED, BUSY)
+    reply = Reply(session, arrival.id, 0, arrival.platform, text, arrival.reply, ReplyStatus.FAILED)
+    outbox.add(ledger, seq, reply)
+    return Receipt(arrival.id, duplicate=False, state=MessageState.REJECTED, answer=text)

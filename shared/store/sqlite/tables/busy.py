@@ -1,0 +1,213 @@
+"""The table of accepted messages once more: what those of a busy session do beside waiting for a turn of their own.
+
+They join the turn of the one before them, are turned away, stop a turn, are taken back, or are chat commands.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import msgspec
+
+from shared.command import Command
+from shared.messages import Arrival, Ended, MessageState, Pending, Usage
+from shared.store.sqlite.ledger import Ledger
+from shared.store.sqlite.tables.inbox import Answered, pending
+
+#: messages that join one turn at once, at most; more of them follow with the next look
+MOST_FOLLOWERS = 100
+
+# Find the waiting messages behind one, in their order.
+BEHIND = """
+SELECT seq, joins, joined, quiet_until FROM inbox INDEXED BY inbox_waiting
+WHERE session_key = ? AND state = 'waiting' AND seq > ? ORDER BY seq LIMIT ?
+"""
+# Find the waiting messages behind one that are no chat commands.
+SAID_BEHIND = """
+SELECT seq, joined FROM inbox INDEXED BY inbox_waiting
+WHERE session_key = ? AND state = 'waiting' AND seq > ? AND command IS NULL ORDER BY seq
+"""
+# Find what a fragment would join: the message before it, if it is one that waits.
+BEFORE = """
+SELECT joined, quiet_until FROM inbox
+WHERE session_key = ? AND seq = ? AND user = ? AND state = 'waiting' AND command IS NULL
+"""
+# Read until when more of a message may come.
+QUIET_UNTIL = "SELECT quiet_until FROM inbox WHERE session_key = ? AND seq = ?"
+# Let a message join a turn.
+JOIN = """
+UPDATE inbox SET joined = ?, claimed_at = ? WHERE session_key = ? AND seq = ?
+RETURNING id, seq, user, text, at, attempts, suspect, traceparent, lost, stop
+"""
+# Find what has joined a turn.
+JOINED = """
+SELECT seq, id FROM inbox INDEXED BY inbox_joined
+WHERE session_key = ? AND joined = ? AND joined > 0 AND state = 'waiting'
+"""
+# Settle a message with the turn it joined.
+SETTLE_JOINED = """
+UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ? WHERE session_key = ? AND seq = ?
+"""
+# Let a message that joined a turn wait for another one.
+LET_GO = "UPDATE inbox SET joined = 0, claimed_at = NULL WHERE session_key = ? AND seq = ?"
+# Ask for the end of a message's turn; the first who asks is heard.
+STOP = "UPDATE inbox SET stop = ? WHERE session_key = ? AND seq = ? AND stop = ''"
+# Close a message that waits, without a turn of its own.
+CLOSE = """
+UPDATE inbox SET state = ?, settled_at = ?, error = ?, usage = ?
+WHERE session_key = ? AND seq = ? AND state = 'waiting' RETURNING id, platform, reply
+"""
+# Take back a message that was answered.
+TAKE_BACK = "UPDATE inbox SET state = 'withdrawn' WHERE session_key = ? AND seq = ? AND state = 'done'"
+# Take back what joined its turn.
+TAKE_BACK_JOINED = """
+UPDATE inbox SET state = 'withdrawn' WHERE session_key = ? AND joined = ? AND joined > 0 AND state = 'done'
+"""
+# Keep the todo list as it was before a message's turn.
+KEEP_TODO = "UPDATE inbox SET todo_before = ? WHERE session_key = ? AND seq = ?"
+# Read the todo list as it was before a message's turn changed it.
+TODO_BEFORE = "SELECT todo_before FROM inbox WHERE session_key = ? AND seq = ?"
+# Find the last message that came to its end, of those behind one and before another.
+LAST_ENDED = """
+SELECT seq, joined FROM inbox
+WHERE session_key = ? AND seq > ? AND seq < ? AND command IS NULL AND state IN ('done', 'dead')
+ORDER BY seq DESC LIMIT 1
+"""
+# Read a message's words.
+WORDS = "SELECT text FROM inbox WHERE session_key = ? AND seq = ?"
+# Read the words that joined its turn.
+JOINED_WORDS = """
+SELECT text FROM inbox INDEXED BY inbox_joined WHERE session_key = ? AND joined = ? AND joined > 0 ORDER BY seq
+"""
+# Keep a chat command with the message it is about.
+AIM = "UPDATE inbox SET command = ? WHERE session_key = ? AND seq = ?"
+# Make a chat command a message with these words.
+RUN_AGAIN = "UPDATE inbox SET text = ?, command = NULL WHERE session_key = ? AND seq = ?"
+
+CLOSED_USAGE = msgspec.json.encode(Usage())
+
+
+class Behind(NamedTuple):
+    """A message that waits behind another: whether it joins the turn of the one before it, which turn it joined."""
+
+    seq: int
+    joins: int
+    joined: int
+    quiet_until: float
+
+
+class Said(NamedTuple):
+    """A message that is no chat command, and the number of the one whose turn it joined, 0 for none."""
+
+    seq: int
+    joined: int
+
+    @property
+    def turn(self) -> int:
+        """The number of the message whose turn it belongs to."""
+        return self.joined or self.seq
+
+
+def followers(ledger: Ledger, session: str, head: int) -> list[Behind]:
+    """Return the messages that belong to the turn of another, joined already or not, in their order."""
+    rows = (Behind(*row) for row in ledger.all(BEHIND, (session, head, MOST_FOLLOWERS)))
+    return list(itertools.takewhile(lambda row: row.joined == head or (row.joins and not row.joined), rows))
+
+
+def join(ledger: Ledger, session: str, head: int, *, anew: bool = False) -> tuple[Pending, ...]:
+    """Let what belongs to the turn of message ``head`` join it, and return all that has, or what did ``anew``."""
+    rows = [row for row in followers(ledger, session, head) if not (anew and row.joined)]
+    now = ledger.now()
+    return tuple(pending(ledger.only(JOIN, (head, now, session, row.seq))) for row in rows)
+
+
+def settle_joined(ledger: Ledger, session: str, head: int, ended: Ended) -> None:
+    """Settle what joined a turn that ended and was taken in by it; the rest waits again."""
+    for seq, message_id in ledger.all(JOINED, (session, head)):
+        if message_id in ended.joined:
+            ledger.run(SETTLE_JOINED, (ledger.now(), ended.worker, ended.error, session, seq))
+            ledger.waiting -= 1
+        else:
+            ledger.run(LET_GO, (session, seq))
+
+
+def let_go(ledger: Ledger, session: str, head: int) -> None:
+    """Let everything that joined a turn wait for one of its own."""
+    for seq, _ in ledger.all(JOINED, (session, head)):
+        ledger.run(LET_GO, (session, seq))
+
+
+def is_fragment(ledger: Ledger, arrival: Arrival, seq: int, running: int) -> bool:
+    """Tell whether a new message goes on with the one before it, which has not begun and was sent just now.
+
+    ``running`` is the message whose turn runs, 0 for none.
+    """
+    row = ledger.one(BEFORE, (arrival.session, seq - 1, arrival.user))
+    if row is None or not arrival.quiet_s:
+        return False
+    joined, quiet_until = row
+    begun = running and running in {seq - 1, joined}
+    return not begun and bool(quiet_until > ledger.now())
+
+
+def quiet_until(ledger: Ledger, session: str, head: int) -> float:
+    """Return until when more of a message may come, 0 if nothing more is waited for."""
+    row = ledger.one(QUIET_UNTIL, (session, head))
+    return float(row[0]) if row else 0.0
+
+
+def stop(ledger: Ledger, session: str, seq: int, text: str) -> None:
+    """Ask for the end of a message's turn; its sender is told ``text``."""
+    ledger.run(STOP, (text, session, seq))
+
+
+def close(ledger: Ledger, session: str, seq: int, state: MessageState, error: str = "") -> Answered:
+    """Close a message that waits, without a turn of its own."""
+    row = ledger.only(CLOSE, (state.value, ledger.now(), error, CLOSED_USAGE, session, seq))
+    ledger.waiting -= 1
+    return Answered(*row)
+
+
+def said_behind(ledger: Ledger, session: str, seq: int) -> list[Said]:
+    """Return the waiting messages behind one that are no chat commands, in their order."""
+    return [Said(*row) for row in ledger.all(SAID_BEHIND, (session, seq))]
+
+
+def take_back(ledger: Ledger, session: str, seq: int) -> bool:
+    """Withdraw a message that was answered, with what joined its turn; False if it is not known to have been."""
+    ledger.run(TAKE_BACK_JOINED, (session, seq))
+    return ledger.run(TAKE_BACK, (session, seq)) > 0
+
+
+def keep_todo(ledger: Ledger, session: str, seq: int, todo: bytes) -> None:
+    """Keep the todo list as it was before a message's turn changed it."""
+    ledger.run(KEEP_TODO, (todo, session, seq))
+
+
+def todo_before(ledger: Ledger, session: str, seq: int) -> bytes | None:
+    """Return the todo list as it was before a message's turn, None if that left it as it was."""
+    row = ledger.one(TODO_BEFORE, (session, seq))
+    return row[0] if row else None
+
+
+def last_ended(ledger: Ledger, session: str, after: int, before: int) -> int:
+    """Return the number of the last message that came to its end between two others, 0 if there is none."""
+    row = ledger.one(LAST_ENDED, (session, after, before))
+    return Said(*row).turn if row else 0
+
+
+def words(ledger: Ledger, session: str, seq: int) -> str:
+    """Return a message's words and those that joined its turn, empty if they are not kept any more."""
+    rows = ledger.all(WORDS, (session, seq)) + ledger.all(JOINED_WORDS, (session, seq))
+    return "\n\n".join(text for (text,) in rows)
+
+
+def aim(ledger: Ledger, session: str, seq: int, command: Command) -> None:
+    """Keep a waiting chat command with the message it is about."""
+    ledger.run(AIM, (msgspec.msgpack.encode(command), session, seq))
+
+
+def run_again(ledger: Ledger, session: str, seq: int, text: str) -> None:
+    """Make a chat command a message with these words, to be answered like any other."""
+    ledger.run(RUN_AGAIN, (text, session, seq))

@@ -1,0 +1,28 @@
+"""What becomes of a message whose session is busy: the mode, and which sessions have which."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class WhenBusy(enum.StrEnum):
+    """What a new message does while an earlier one of its session waits or runs."""
+
+    ENQUEUE = "enqueue"  #: waits for its turn
+    INTERRUPT = "interrupt"  #: ends the running turn, then has its own
+    STEER = "steer"  #: joins the running turn at its next step
+    REJECT = "reject"  #: is turned away, and its sender told
+
+
+class BusyRules(msgspec.Struct, frozen=True):
+    """The mode of every session: ``narrowed`` by session key or platform, else ``default``."""
+
+    default: WhenBusy = WhenBusy.ENQUEUE
+    narrowed: dict[str, WhenBusy] = {}
+
+    def mode(self, session: str) -> WhenBusy:
+        """Return the mode of a session: its own, its platform's, or the default."""
+        own = self.narrowed.get(session)
+        return own or self.narrowed.get(session.partition(":")[0], self.default)

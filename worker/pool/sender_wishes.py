@@ -1,0 +1,85 @@
+"""What senders ask of turns that run: to end, or to take in words that came later.
+
+A wish may come before the claim it is about: the store commits both, and tells of them in any order. Then it is kept
+until the turn begins; what is lost with it here is in the store, and found with the next claim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from shared.errors import FrameTooLarge
+from shared.events import Event, Events
+from shared.messages import Words
+from worker.channel import Interrupt, Steer
+from worker.pool.active_turn import ActiveTurn
+from worker.pool.turns import Turns
+from worker.pool.verdict import INTERRUPTED_TEXT
+
+#: wishes kept for turns that have not begun here; past it they are dropped, for those turns are another host's
+EARLY_LIMIT = 10_000
+
+
+class SenderWishes:
+    """Owns the wishes of one host's senders; ``spawn`` runs what has to wait for the store."""
+
+    def __init__(self, turns: Turns, events: Events, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._turns = turns
+        self._events = events
+        self._spawn = spawn
+        self._early_stops: set[str] = set()
+        self._early_words: set[str] = set()
+
+    def stop(self, session: str, message_id: str) -> None:
+        """End a message's turn now, or when it begins."""
+        turn = self._turns.of_session(session)
+        if turn is not None and turn.message_id == message_id:
+            self.interrupt(turn)
+        elif not self._turns.is_ending(message_id):
+            keep(self._early_stops, message_id)
+
+    def steer(self, session: str) -> None:
+        """Let the words that wait to join the session's turn do so, now or when it begins."""
+        turn = self._turns.of_session(session)
+        if turn is not None:
+            self._spawn(self._join(turn))
+        else:
+            keep(self._early_words, session)
+
+    def interrupt(self, turn: ActiveTurn) -> None:
+        """End a turn now."""
+        if turn.interrupted_mono is not None:
+            return
+        turn.interrupted_mono = time.monotonic()
+        self._events.emit(Event.TURN_INTERRUPTED, session=turn.session, message=turn.message_id)
+        if turn.worker is not None:
+            turn.worker.send(Interrupt(turn.number))
+        else:
+            self._turns.end(turn, turn.stopped(INTERRUPTED_TEXT))
+
+    def turn_begins(self, turn: ActiveTurn) -> bool:
+        """Fulfil what was asked of a turn before its claim was here; False if that ended it."""
+        if turn.claim.messages[0].stop or turn.message_id in self._early_stops:
+            self._early_stops.discard(turn.message_id)
+            self.interrupt(turn)
+            return False
+        if turn.session in self._early_words:
+            self._early_words.discard(turn.session)
+            self._spawn(self._join(turn))
+        return True
+
+    async def _join(self, turn: ActiveTurn) -> None:
+        joined = await self._turns.join(turn)
+        if joined and turn.worker is not None:
+            words = tuple(Words(message.id, message.text) for message in joined)
+            # what is too large for a frame waits for a turn of its own
+            with contextlib.suppress(FrameTooLarge):
+                turn.worker.send(Steer(turn.number, words))
+
+
+def keep(wishes: set[str], wish: str) -> None:
+    if len(wishes) < EARLY_LIMIT:
+        wishes.add(wish)
