@@ -69,6 +69,12 @@ class Bot:
         assert provider is not None
         self.wait_until(lambda: provider.calls >= count, within_s, f"{count} model calls")
 
+    def wait_for_running_model_call(self, within_s: float = 30) -> None:
+        """Wait until the provider answers a call."""
+        provider = self._provider
+        assert provider is not None
+        self.wait_until(lambda: provider.running > 0, within_s, "a model call runs")
+
     def wait_until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
         """Wait until a condition holds."""
         self.gateway.wait_until(condition, within_s, what)

@@ -40,6 +40,7 @@ def tool_bot(tmp_path_factory: pytest.TempPathFactory, web: Web) -> Iterator[Bot
     settings = {
         "GATEHOUSE_MCP_CONFIG": str(config),
         "GATEHOUSE_FETCH_ALLOW": f"127.0.0.1:{web.port}",
+        "GATEHOUSE_TOOLS": "tests.e2e.careful_tools,tests.e2e.hostile_tools",
         "GATEHOUSE_WORKERS": "1",
         "GATEHOUSE_SPARES": "0",
     }
@@ -86,21 +87,37 @@ def test_a_page_of_a_listed_host_is_fetched_and_no_other(tool_bot: Bot, web: Web
     assert refused.startswith("Error: ")
 
 
-def test_an_interrupt_ends_a_call_of_a_server_and_the_next_turn_goes_on(tool_bot: Bot) -> None:
-    key = "standard:default:stopped"
-    assert tool_bot.say("stopped", "[[tool t__hang]]").status_code == 200
-    tool_bot.wait_until(
-        lambda: "t__hang" in str(tool_bot.gateway.get(f"/v1/sessions/{key}")["turn"]), 20, "the call is under way"
-    )
+INTERRUPTED = {
+    "before the first byte": ("[[stall]]", ""),
+    "amid the text": ("[[stall mid]] [[say a rather long answer, whose end never comes]]", ""),
+    "in an async tool": ('[[tool write_down_slowly {"path": "/dev/null", "seconds": 60}]]', "write_down_slowly"),
+    "in a call of an MCP server": ("[[tool t__who]] [[then]] [[tool t__who]] [[tool t__hang]]", "t__hang"),
+    "in a sync tool": ("[[tool sleep_in_a_thread]]", "sleep_in_a_thread"),
+}
+
+
+@pytest.mark.parametrize("phase", INTERRUPTED)
+def test_an_interrupt_ends_the_turn_and_the_provider_takes_the_next_one(tool_bot: Bot, phase: str) -> None:
+    text, running_tool = INTERRUPTED[phase]
+    session = phase.replace(" ", "-")
+    key = f"standard:default:{session}"
+    assert tool_bot.say(session, text).status_code == 200
+    if running_tool:
+        told = lambda: running_tool in str(tool_bot.gateway.get(f"/v1/sessions/{key}")["turn"])  # noqa: E731
+        tool_bot.wait_until(told, 20, "the tool runs")
+    else:
+        tool_bot.wait_for_running_model_call()
     assert httpx2.post(f"{tool_bot.gateway.url}/v1/sessions/{key}/interrupt").status_code == 200
-    tool_bot.wait_until(lambda: bool(tool_bot.replies("stopped")), 5, "the turn is stopped")
-    assert tool_bot.replies("stopped")[0].text == "Stopped."
-    messages = transcript(tool_bot, "stopped")
-    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
-    assert "interrupted" in messages[2]["content"]
-    tool_bot.say("stopped", "and now?")
-    tool_bot.wait_until(lambda: len(tool_bot.replies("stopped")) == 2, 20, "the next turn is answered")
-    assert tool_bot.replies("stopped")[1].status == "replied"
+    tool_bot.wait_until(lambda: bool(tool_bot.replies(session)), 10, "the turn is stopped")
+    assert tool_bot.replies(session)[0].text.endswith("Stopped.")
+    tool_bot.say(session, "and now?")
+    tool_bot.wait_until(lambda: len(tool_bot.replies(session)) == 2, 20, "the next turn is answered")
+    assert (tool_bot.replies(session)[1].status, tool_bot.replies(session)[1].text) == ("replied", "echo: and now?")
+    answered = [message for message in transcript(tool_bot, session) if message["role"] == "tool"]
+    assert not running_tool or "interrupted" in answered[-1]["content"]
+    if phase == "in a sync tool":  # its thread was left behind, so the worker is replaced
+        tool_bot.gateway.wait_for("worker_recycled")
+        tool_bot.wait_until(lambda: len(tool_bot.gateway.worker_pids()) == 1, 20, "the new worker is there")
 
 
 def test_a_server_that_dies_in_a_call_is_told_to_the_model_and_is_back_for_the_next(tool_bot: Bot) -> None:
