@@ -15,7 +15,6 @@ import httpx2
 import msgspec
 
 from gateway.export import take_out
-from gateway.server import CannotStart, serve
 from gateway.tool_check import check_tool_modules
 from gateway.tracing import moment, trace_lines
 from shared.errors import NotFound, SettingsError, StoreError
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     except SettingsError as error:
         complain(str(error))
         return 2
-    except (CannotStart, CommandFailed) as error:
+    except CommandFailed as error:
         complain(str(error))
         return 1
     return 0
@@ -75,13 +74,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def start(settings: Settings) -> int:
-    """Run the gateway until a signal ends it. Raises SettingsError."""
+    """Run the gateway until a signal ends it. Raises SettingsError and CommandFailed."""
+    from gateway.server import CannotStart, serve  # with all it needs it takes longer than most commands
+
     scrub_environment()
     check_tool_modules(settings.tool_modules)
     log = LogWriter(settings.secrets())
     log.start()
     try:
         serve(settings, log)
+    except CannotStart as error:
+        raise CommandFailed(str(error)) from None
     finally:
         log.stop()
     return 0
