@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,22 @@ def test_any_text_in_any_setting_is_accepted_or_refused_by_name(values: dict[str
     except SettingsError as error:
         refusal = error
     assert refusal is None or (refusal.setting in str(refusal) and len(str(refusal).splitlines()) == 1)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_setting_is_told_of_in_the_readme() -> None:
+    table = (ROOT / "README.md").read_text("utf-8")
+    assert [name for name in sorted(KNOWN_NAMES) if f"`{name}`" not in table] == []
+
+
+def test_every_line_of_the_example_is_a_setting_that_is_accepted() -> None:
+    text = (ROOT / ".env.example").read_text("utf-8")
+    example = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE))
+    assert {name for name in example if name.startswith("GATEHOUSE_")} <= KNOWN_NAMES
+    complete = {
+        name: value for name, value in example.items() if re.fullmatch(r"GATEHOUSE_(?!SYSTEM|MCP).*|PORT", name)
+    }
+    assert len(complete) > 8
+    assert parse_settings({**complete, "ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "k"}).port == 8000
