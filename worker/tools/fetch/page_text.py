@@ -32,6 +32,8 @@ NUMBER_CHARS = 12
 NAME = re.compile(r"/?[A-Za-z][^\s/>]{0,30}")
 ATTRIBUTE = re.compile(r"[\s/]*([^\s=>/]+)(?:\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s>]*))?")
 SPACES = re.compile(r"\s+")
+#: what stands before and behind text that is kept as it was laid out
+FENCE = "```\n"
 
 
 async def page_text(source: str, url: str) -> str:
@@ -145,8 +147,9 @@ class _Page:
             case "td" | "th":
                 self._put("| " if not self._out or self._out[-1].endswith("\n") else " | ")
             case "pre":
-                self._preformatted += 1
                 self._break(name)
+                self._preformatted += 1
+                self._put(FENCE)
             case _ if name in BLOCKS:
                 self._break(name)
 
@@ -157,8 +160,10 @@ class _Page:
             return
         if name == "a":
             self._end_link()
-        elif name == "pre":
-            self._preformatted = max(0, self._preformatted - 1)
+        elif name == "pre" and self._preformatted:
+            self._preformatted -= 1
+            self._end_line()
+            self._put(FENCE)
         if name in BLOCKS:
             self._break("")
 
@@ -185,7 +190,9 @@ class _Page:
         if self._dropped or not text:
             return
         text = _unescape(text)
-        if not self._preformatted:
+        if self._preformatted:
+            text = text.removeprefix("\n") if self._out[-1] == FENCE else text
+        else:
             text = SPACES.sub(" ", text)
             if text[0] == " " and self._out and self._out[-1][-1:] in {" ", "\n"}:
                 text = text[1:]

@@ -25,7 +25,8 @@ URL = "https://example.com/a/b"
         ("<ul>\n <li>a</li>\n <li>b</li>\n</ul>\nc", "- a\n- b\nc"),
         ("<table><tr><th>k<th>v</tr><tr><td>1</td><td>2</td></tr></table>", "| k | v\n| 1 | 2"),
         ("a <b>bold</b> word", "a bold word"),
-        ("<pre>if x:\n    y()\n</pre>", "if x:\n    y()"),
+        ("so:<pre>\nif x:\n    <b>y()</b>\n</pre>done", "so:\n\n```\nif x:\n    y()\n```\ndone"),
+        ("<pre></pre></pre>", "```\n```"),
         (
             '<a href="c">here</a>, <a href="/d">there</a>',
             "[here](https://example.com/a/c), [there](https://example.com/d)",
