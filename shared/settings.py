@@ -116,7 +116,7 @@ class Settings(msgspec.Struct, frozen=True):
     data_dir: Path
     database_url: str
     tool_modules: tuple[str, ...]
-    mcp_config: Path | None
+    mcp_config: bytes
     fetch_allow: tuple[str, ...]
     api_keys: tuple[str, ...]
     allow: tuple[str, ...]
@@ -147,7 +147,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     log_flush_interval_s: float
     data_dir: Path
     tool_modules: tuple[str, ...]
-    mcp_config: Path | None
+    mcp_config: bytes
     fetch_allow: tuple[str, ...]
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import ipaddress
 import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from shared.errors import SettingsError
 
 #: a host in the letters of the name system, every name below one, or every host; the port is optional
 HOST = re.compile(r"(?:\*|(?:\*\.)?([\w-]+(?:\.[\w-]+)*)|\[([0-9a-fA-F:.]+)\])(?::([0-9]{1,5}))?", re.ASCII)
+VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}", re.ASCII)
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -96,19 +99,41 @@ class Reader:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(name, f"cannot read {text[1:]!r}: {reason(error)}") from None
 
-    def json_file(self, name: str, key: str) -> Path | None:
-        """Return the path of a JSON file that holds an object under this key, None if unset."""
+    def json_file(self, name: str, key: str) -> bytes:
+        """Return the object that a JSON file holds under this key, as JSON; empty if unset.
+
+        ``${NAME}`` and ``${NAME:-default}`` in its texts stand for other values of the environment, so that the file
+        needs no secret in it.
+        """
         text = self.text(name, "")
         if not text:
-            return None
-        path = Path(text).expanduser()
+            return b""
         try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+            content = json.loads(Path(text).expanduser().read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
             raise SettingsError(name, f"cannot read {text!r}: {reason(error)}") from None
         if not isinstance(content, dict) or not isinstance(content.get(key), dict):
             raise SettingsError(name, f"{text!r} has no {key!r} object")
-        return path
+        return json.dumps(self._filled(name, content[key])).encode()
+
+    def _filled(self, name: str, value: Any) -> Any:
+        """Fill the variables in every text of a JSON value in."""
+        match value:
+            case str():
+                return VARIABLE.sub(functools.partial(self._variable, name), value)
+            case list():
+                return [self._filled(name, one) for one in value]
+            case dict():
+                return {key: self._filled(name, one) for key, one in value.items()}
+            case _:
+                return value
+
+    def _variable(self, name: str, found: re.Match[str]) -> str:
+        variable, default = found.groups()
+        value = self._values.get(variable) or default
+        if value is None:
+            raise SettingsError(name, f"names ${{{variable}}}, which is not set")
+        return value
 
     def both_or_neither(self, first: str, second: str) -> tuple[str, str] | None:
         """Return the values of two settings that only make sense together; None if neither is set."""
@@ -146,6 +171,6 @@ def _is_host(word: str) -> bool:
     return port is None or 0 < int(port) < 65536
 
 
-def reason(error: OSError | ValueError) -> str:
+def reason(error: OSError | ValueError | RecursionError) -> str:
     """Return why a file cannot be read, without its path, which is said already."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.settings import parse_settings
 from worker.agent.models.port import ToolCall
 from worker.agent.todo import TodoStore
 from worker.mcp_config import read_mcp_servers
@@ -87,9 +88,11 @@ async def test_the_model_is_told_what_the_page_says(toolbox: Toolbox) -> None:
 def test_the_config_is_one_that_is_read(tmp_path: Path) -> None:
     (text,) = blocks("json")
     (tmp_path / "mcp.json").write_text(text)
-    files, tracker = read_mcp_servers(tmp_path / "mcp.json")
+    values = {"GATEHOUSE_MCP_CONFIG": str(tmp_path / "mcp.json"), "TRACKER_TOKEN": "t-1"}
+    files, tracker = read_mcp_servers(parse_settings(values).mcp_config)
     assert (files.name, files.command, files.timeout_s) == ("files", "npx", 300)
     assert (tracker.url, tracker.timeout_s) == ("https://tracker.example/mcp", 30)
+    assert tracker.headers == {"Authorization": "Bearer t-1"}
 
 
 def test_the_figures_are_those_of_the_code() -> None:

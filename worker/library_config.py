@@ -26,7 +26,7 @@ def library_config(
         models=tuple(ModelSpec(m.provider, m.model, m.api_key, m.base_url, m.price) for m in settings.models),
         system_prompt=settings.system_prompt if system_prompt is None else system_prompt,
         tool_modules=settings.tool_modules if tools is None else tuple(tools),
-        mcp_servers=read_mcp_servers(settings.mcp_config) if settings.mcp_config else (),
+        mcp_servers=read_mcp_servers(settings.mcp_config),
         fetch_allow=settings.fetch_allow,
         api_timeout_s=settings.api_timeout_s,
         stall_timeout_s=settings.stall_timeout_s,

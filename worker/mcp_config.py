@@ -1,9 +1,8 @@
-"""The file of GATEHOUSE_MCP_CONFIG: the usual ``mcpServers`` object, read and checked before a worker starts."""
+"""What GATEHOUSE_MCP_CONFIG names: the usual ``mcpServers`` object, checked before a worker starts."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import msgspec
 
@@ -17,7 +16,7 @@ KINDS = {"": "", "stdio": "command", "http": "url", "streamable-http": "url", "s
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """One server as the file has it; keys that other programs keep there are passed over."""
+    """One server as people write it; keys that other programs keep there are passed over."""
 
     type: str = ""
     command: str = ""
@@ -30,17 +29,24 @@ class _Entry(msgspec.Struct, frozen=True):
     disabled: bool = False
 
 
-class _File(msgspec.Struct, frozen=True):
-    servers: dict[str, _Entry] = msgspec.field(name="mcpServers")
+def read_mcp_servers(config: bytes) -> tuple[McpServer, ...]:
+    """Return the servers that the object names and does not disable, none for nothing.
 
-
-def read_mcp_servers(path: Path) -> tuple[McpServer, ...]:
-    """Return the servers that the file names and does not disable. Raises SettingsError, which names what is wrong."""
+    Raises SettingsError, which names the server and what is wrong with it.
+    """
     try:
-        file = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, msgspec.DecodeError, UnicodeError) as error:
-        raise SettingsError(SETTING, f"{str(path)!r}: {error}") from None
-    return tuple(_server(name, entry) for name, entry in file.servers.items() if not entry.disabled)
+        entries = msgspec.json.decode(config or b"{}", type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:  # what Python's reader takes for JSON and is none, such as NaN
+        raise SettingsError(SETTING, f"is no JSON: {error}") from None
+    read = [(name, _entry(name, entry)) for name, entry in entries.items()]
+    return tuple(_server(name, entry) for name, entry in read if not entry.disabled)
+
+
+def _entry(name: str, entry: msgspec.Raw) -> _Entry:
+    try:
+        return msgspec.json.decode(entry, type=_Entry)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise SettingsError(SETTING, f"server {name!r}: {error}") from None
 
 
 def _server(name: str, entry: _Entry) -> McpServer:

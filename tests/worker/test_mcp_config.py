@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 
 from shared.errors import SettingsError
+from shared.settings import parse_settings
 from worker.channel import McpServer
 from worker.mcp_config import read_mcp_servers
 
 
-def written(path: Path, servers: dict[str, Any]) -> Path:
+def read(path: Path, servers: dict[str, Any], **environment: str) -> tuple[McpServer, ...]:
+    """Read a file with these servers as the gateway does."""
     file = path / "mcp.json"
     file.write_text(json.dumps({"mcpServers": servers, "other": 1}))
-    return file
+    return read_mcp_servers(parse_settings({"GATEHOUSE_MCP_CONFIG": str(file), **environment}).mcp_config)
 
 
 def test_servers_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
-    file = written(
+    servers = read(
         tmp_path,
         {
             "files": {"command": "npx", "args": ["-y", "server", "/data"], "env": {"KEY": "v"}, "alwaysAllow": []},
@@ -29,7 +31,7 @@ def test_servers_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
             "off": {"command": "off", "disabled": True},
         },
     )
-    assert read_mcp_servers(file) == (
+    assert servers == (
         McpServer("files", "npx", ("-y", "server", "/data"), {"KEY": "v"}),
         McpServer("far", url="https://example.com/mcp", headers={"Authorization": "Bearer x"}),
         McpServer("slow", "slow", cwd="/srv", timeout_s=3.5),
@@ -48,21 +50,45 @@ def test_servers_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
         ({"a": {"type": "http", "command": "x"}}, "server 'a': type 'http' needs a url"),
         ({"a": {"url": "ftp://y"}}, "server 'a': its url is no http or https url"),
         ({"a": {"command": "x", "timeout_s": 0}}, "server 'a': timeout_s is not between 0 and 86400 seconds"),
-        ({"a": {"command": ["x"]}}, "Expected `str`, got `array` - at `$.mcpServers[...].command`"),
-        ({"a": {"command": "x", "env": {"N": 5}}}, "Expected `str`, got `int` - at `$.mcpServers[...].env[...]`"),
-        ({"a": "npx server"}, "Expected `object`, got `str` - at `$.mcpServers[...]`"),
+        ({"a": {"command": ["x"]}}, "server 'a': Expected `str`, got `array` - at `$.command`"),
+        ({"a": {"command": "x", "env": {"N": 5}}}, "server 'a': Expected `str`, got `int` - at `$.env[...]`"),
+        ({"a": {"command": "x", "timeout_s": float("nan")}}, "is no JSON"),
+        ({"a": {"command": "\ud800"}}, "is no JSON"),
+        ({"a": "npx server"}, "server 'a': Expected `object`, got `str`"),
     ],
 )
 def test_a_mistake_is_named_in_one_line_without_values(tmp_path: Path, servers: dict[str, Any], problem: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        read_mcp_servers(written(tmp_path, servers))
+        read(tmp_path, servers)
     assert str(caught.value).startswith("GATEHOUSE_MCP_CONFIG: ")
     assert problem in str(caught.value)
 
 
-def test_a_file_that_is_gone_since_it_was_checked_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"GATEHOUSE_MCP_CONFIG: .*No such file"):
-        read_mcp_servers(tmp_path / "nowhere.json")
+def test_variables_are_filled_in_so_that_the_file_needs_no_secret(tmp_path: Path) -> None:
+    server = {
+        "command": "${HOME}/bin/server",
+        "args": ["--as", "${WHO:-nobody}", "$HOME ${not a name}"],
+        "env": {"TOKEN": "${TOKEN}", "MODE": "x-${MODE:-}-y"},
+    }
+    (read_server,) = read(tmp_path, {"a": server}, HOME="/home/ana", TOKEN='with "quotes"')
+    assert read_server == McpServer(
+        "a",
+        "/home/ana/bin/server",
+        ("--as", "nobody", "$HOME ${not a name}"),
+        {"TOKEN": 'with "quotes"', "MODE": "x--y"},
+    )
+    with pytest.raises(SettingsError, match=r"GATEHOUSE_MCP_CONFIG: names \$\{TOKEN\}, which is not set"):
+        read(tmp_path, {"a": server}, HOME="/home/ana")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"mcpServers": []}', "[" * 100_000, b"\xff"])
+def test_a_file_that_holds_no_servers_is_named(tmp_path: Path, text: str | bytes) -> None:
+    file = tmp_path / "mcp.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SettingsError, match=r"^GATEHOUSE_MCP_CONFIG: .*mcp\.json"):
+        parse_settings({"GATEHOUSE_MCP_CONFIG": str(file)})
+    with pytest.raises(SettingsError, match=r"^GATEHOUSE_MCP_CONFIG: .*nowhere"):
+        parse_settings({"GATEHOUSE_MCP_CONFIG": str(tmp_path / "nowhere")})
 
 
 def test_env_headers_and_the_secrets_in_a_url_are_secrets() -> None:

@@ -15,7 +15,7 @@ def worker_config(settings: Settings) -> WorkerConfig:
         ),
         system_prompt=settings.system_prompt,
         tool_modules=settings.tool_modules,
-        mcp_servers=read_mcp_servers(settings.mcp_config) if settings.mcp_config else (),
+        mcp_servers=read_mcp_servers(settings.mcp_config),
         fetch_allow=settings.fetch_allow,
         api_timeout_s=settings.api_timeout_s,
         stall_timeout_s=settings.stall_timeout_s,
