@@ -13,7 +13,9 @@ const GATHER_MS = 150;
 
 const keyed = (key) => `/v1/sessions/${encodeURIComponent(key)}`;
 
-const page = { current: "", sessions: [], asking: null, failed: false };
+const COMMANDS = new Set(["/new", "/stop", "/undo", "/todo", "/status", "/trace", "/help", "/start"]);
+
+const page = { current: "", sessions: [], asking: new Set(), asides: [], failed: false };
 
 function newName() {
   return `web-${Array.from(crypto.getRandomValues(new Uint8Array(3)), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
@@ -46,23 +48,31 @@ function showHistory(messages) {
     }
     for (const call of message.tool_calls ?? []) used.push(call.function.name);
   }
+  for (const [role, text] of page.asides) bubble(role, text);
   scrollDown();
+}
+
+// Chat commands and their answers are in no history: they stay on the page until something else is said.
+function isCommand(text) {
+  return COMMANDS.has(text.split(/\s/)[0].toLowerCase());
 }
 
 async function say(text) {
   const session = page.current;
+  const asking = new AbortController();
   page.failed = false;
+  if (!isCommand(text)) page.asides = [];
   bubble("user", text);
   const reply = bubble("assistant", "");
   reply.classList.add("waiting");
   const shown = new Reveal(reply, scrollDown);
-  page.asking = new AbortController();
+  page.asking.add(asking);
   showSending();
   try {
     const body = { model: "gatehouse", stream: true, messages: [{ role: "user", content: text }] };
     const options = {
       method: "POST",
-      signal: page.asking.signal,
+      signal: asking.signal,
       headers: { "Content-Type": "application/json", "X-Gatehouse-Session": encodeSession(session) },
       body: JSON.stringify(body),
     };
@@ -72,15 +82,14 @@ async function say(text) {
     }
     await shown.running;
     if (!reply.textContent) reply.textContent = "(no text)";
+    if (isCommand(text) && page.current === session) page.asides.push(["user", text], ["assistant", shown.shown]);
   } catch (problem) {
     await shown.running;
     if (problem.name !== "AbortError") fail(reply, problem);
   } finally {
     reply.classList.remove("waiting");
-    if (page.current === session) {
-      page.asking = null;
-      showSending();
-    }
+    page.asking.delete(asking);
+    showSending();
     refreshSoon();
   }
 }
@@ -105,18 +114,24 @@ function fail(reply, problem) {
 
 function showSending() {
   const own = page.current.startsWith(OWN);
-  $("send").textContent = page.asking ? "Stop" : "Send";
-  $("send").classList.toggle("stop", Boolean(page.asking));
+  $("send").textContent = stops() ? "Stop" : "Send";
+  $("send").classList.toggle("stop", stops());
   $("text").disabled = !own;
   $("send").disabled = !own;
-  $("text").placeholder = own ? "Message" : "This conversation is held on its own platform";
+  $("text").placeholder = own ? "Message, or /help" : "This conversation is held on its own platform";
+}
+
+// While a turn runs the button ends it, unless there is something to say.
+function stops() {
+  return page.asking.size > 0 && !$("text").value.trim();
 }
 
 // ---- sessions
 
 async function openSession(key) {
-  page.asking?.abort();
-  page.asking = null;
+  for (const asking of page.asking) asking.abort();
+  page.asking.clear();
+  page.asides = [];
   page.failed = false;
   page.current = key;
   if (key.startsWith(OWN)) localStorage.setItem(SESSION, key.slice(OWN.length));
@@ -138,7 +153,7 @@ async function loadSession() {
   showTodos(session.todos);
   $("session-state").textContent = session.turn ? "working" : "";
   $("session-used").textContent = usedText(session.usage);
-  if (!page.asking && !page.failed) showHistory(session.messages);
+  if (!page.asking.size && !page.failed) showHistory(session.messages);
 }
 
 function usedText({ input_tokens: read, output_tokens: written, cost }) {
@@ -263,7 +278,7 @@ $("key-dialog").addEventListener("cancel", (event) => event.preventDefault());
 
 $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (page.asking) {
+  if (stops()) {
     askJson(`${keyed(page.current)}/interrupt`, { method: "POST" }).catch(report);
     return;
   }
@@ -273,14 +288,16 @@ $("composer").addEventListener("submit", (event) => {
   say(text);
 });
 
+$("text").addEventListener("input", showSending);
+
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
-    if (!page.asking) $("composer").requestSubmit();
+    if (!stops()) $("composer").requestSubmit();
   }
 });
 
-for (const button of document.querySelectorAll(".try")) button.addEventListener("click", () => page.asking || say(button.textContent));
+for (const button of document.querySelectorAll(".try")) button.addEventListener("click", () => page.asking.size || say(button.textContent));
 
 $("new-session").addEventListener("click", () => openSession(OWN + newName()).catch(report));
 

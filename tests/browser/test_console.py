@@ -75,6 +75,16 @@ def test_a_reload_shows_the_same_conversation(page: Page) -> None:
     expect(page.locator("#todos li")).to_have_text(["call mum"])
 
 
+def test_a_command_is_answered_on_the_page_and_what_it_takes_back_is_gone(page: Page) -> None:
+    say(page, "add buy bread")
+    expect(page.locator("#todos li")).to_have_text(["buy bread"])
+    say(page, "/undo")
+    expect(page.locator("#todos li")).to_have_count(0)
+    expect(page.locator(".message")).to_have_text(["/undo", "Your last message and what came of it are taken back."])
+    say(page, "hello again")
+    expect(page.locator(".message.user")).to_have_text(["hello again"])
+
+
 def test_a_new_session_is_empty_and_the_old_one_is_a_click_away(page: Page) -> None:
     say(page, "add water the plants")
     expect(page.locator("#todos li")).to_have_count(1)
@@ -124,11 +134,15 @@ def test_the_list_changes_on_the_page_while_its_turn_still_runs(
             say(page, '[[tool todo {"todos": [{"id": "1", "content": "buy milk"}]}]] [[tool sleep_on_the_loop]]')
             expect(page.locator("#todos li")).to_have_text(["buy milk"])
             expect(page.locator("#session-state")).not_to_be_empty()
+            expect(page.get_by_role("button", name="Stop")).to_be_visible()
+            say(page, "/status")
+            expect(page.locator(".message.assistant").last).to_contain_text("Status: working")
             page.reload()  # what is loaded anew is the list of now as well, not that of the last settled turn
             expect(page.locator("#todos li")).to_have_text(["buy milk"])
             expect(page.locator("#session-state")).to_have_text("working")
-            session = f"api%3Adefault%3A{page.locator('#session-name').inner_text()}"
-            assert httpx2.post(f"{gateway.url}/v1/sessions/{session}/interrupt").json()["interrupted"]
+            say(page, "/todo")
+            expect(page.locator(".message.assistant").last).to_contain_text("☐ buy milk")
+            say(page, "/stop")
             expect(page.locator("#session-state")).to_be_empty()
             expect(page.locator("#todos li")).to_have_text(["buy milk"])
             page.close()
