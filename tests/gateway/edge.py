@@ -79,6 +79,15 @@ class Edge:
         """Post a signed webhook."""
         return await self.client.post(signed.path, content=signed.body, headers={**signed.headers, **(headers or {})})
 
+    async def sent(self) -> list[str]:
+        """Send every reply that is due and return their texts."""
+        texts = []
+        while due := await self.store.outbox.due("test", 10, 30):
+            for reply in due:
+                await self.store.outbox.delivered(reply, "sent")
+                texts.append(reply.text)
+        return texts
+
     async def claimed(self) -> list[Claim]:
         """Claim all that waits."""
         return await self.store.claims.claim("test", 1000, 60.0)
