@@ -78,7 +78,7 @@ def start(settings: Settings) -> int:
     from gateway.server import CannotStart, serve  # with all it needs it takes longer than most commands
 
     scrub_environment()
-    check_tool_modules(settings.tool_modules)
+    check_tool_modules(settings.tool_modules, fetch_allow=settings.fetch_allow)
     log = LogWriter(settings.secrets())
     log.start()
     try:

@@ -16,11 +16,13 @@ LOADED_WITHIN_S = 60.0
 SAID = f"gatehouse: {SETTING}: "
 
 
-def check_tool_modules(modules: Sequence[str], within_s: float = LOADED_WITHIN_S) -> None:
+def check_tool_modules(
+    modules: Sequence[str], within_s: float = LOADED_WITHIN_S, *, fetch_allow: Sequence[str] = ()
+) -> None:
     """Load the modules once, in a process of its own. Raises SettingsError with what went wrong."""
     if not modules:
         return
-    command = [sys.executable, "-m", "worker.tool_list", *modules]
+    command = [sys.executable, "-m", "worker.tool_list", *(f"--fetch={host}" for host in fetch_allow), *modules]
     try:
         ended = subprocess.run(  # noqa: S603 - the settings name the modules
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=within_s, check=False

@@ -46,6 +46,15 @@ def test_a_module_that_cannot_be_loaded_is_one_line_that_says_why(
     assert "\n" not in str(refused.value)
 
 
+def test_a_name_that_a_built_in_tool_has_is_refused_only_where_there_is_that_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = module(tmp_path, monkeypatch, GOOD.replace("roll", "fetch"))
+    check_tool_modules([name])
+    with pytest.raises(SettingsError, match="GATEHOUSE_TOOLS: two tools are named 'fetch'"):
+        check_tool_modules([name], fetch_allow=["example.com"])
+
+
 def test_a_module_that_never_loads_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = module(tmp_path, monkeypatch, "import time\ntime.sleep(3600)\n")
     with pytest.raises(SettingsError, match="takes more than"):

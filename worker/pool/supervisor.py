@@ -33,8 +33,9 @@ from worker.shared_page import SharedPage, anonymous_file
 
 #: what the fork server imports before it forks, what its workers use between them; the last one freezes what was made
 PRELOAD_FIRST = ("worker.deaf", "worker.channel", "worker.orphans")
-#: what workers with MCP servers use
+#: what workers with MCP servers use, and those that fetch pages
 MCP_PRELOAD = ("worker.tools.mcp.connection", "jsonschema.validators")
+FETCH_PRELOAD = ("worker.tools.fetch",)
 PRELOAD_LAST = "worker.agent.warm"
 #: how long a start may take until the worker is ready, in seconds
 START_TIMEOUT_S = 60.0
@@ -63,7 +64,8 @@ def _received_fd(passed: _Detachable) -> int:
 def preload_of(config: WorkerConfig) -> list[str]:
     """Return what a fork server imports for these workers: of the SDKs, seconds and tens of MiB each, what they use."""
     adapters = dict.fromkeys(f"worker.agent.models.{model.provider}" for model in config.models)
-    return [*PRELOAD_FIRST, *adapters, *(MCP_PRELOAD if config.mcp_servers else ()), PRELOAD_LAST]
+    tools = [*(MCP_PRELOAD if config.mcp_servers else ()), *(FETCH_PRELOAD if config.fetch_allow else ())]
+    return [*PRELOAD_FIRST, *adapters, *tools, PRELOAD_LAST]
 
 
 def spawn(entry: str, preload: list[str]) -> Spawned:

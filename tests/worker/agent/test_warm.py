@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
-from worker.channel import ModelSpec, WorkerConfig
+from worker.channel import McpServer, ModelSpec, WorkerConfig
 from worker.pool.supervisor import preload_of
 
 LOOK = """
@@ -61,3 +62,13 @@ def test_nothing_else_imports_it() -> None:
     look = "import sys, worker.agent.child, worker.channel; print('worker.agent.warm' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip() == "False"
+
+
+def test_what_tools_need_is_loaded_only_where_there_are_such_tools_and_starts_no_thread() -> None:
+    plain = WorkerConfig((ModelSpec("offline", "offline"),), "")
+    assert not [name for name in preload_of(plain) if name.startswith("worker.tools")]
+    tooled = msgspec.structs.replace(plain, mcp_servers=(McpServer("t", "program"),), fetch_allow=("*",))
+    names = preload_of(tooled)
+    assert {"worker.tools.mcp.connection", "worker.tools.fetch"} < set(names)
+    told = subprocess.run([sys.executable, "-c", LOOK, *names], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.splitlines()[0] == "1"
