@@ -63,6 +63,8 @@ class Event(enum.StrEnum):
     MCP_SERVER_READY = "mcp_server_ready"
     MCP_SERVER_LOST = "mcp_server_lost"
     MODEL_FAILED = "model_failed"
+    CONTEXT_COMPACTED = "context_compacted"
+    CONTEXT_CUT = "context_cut"
     SESSION_LOG_FAILED = "session_log_failed"
     SESSION_LOG_SALVAGED = "session_log_salvaged"
     SESSION_LOG_REPAIRED = "session_log_repaired"
@@ -91,6 +93,7 @@ LEVELS = {
     Event.TOOL_LEAKED: logging.WARNING,
     Event.MCP_SERVER_LOST: logging.WARNING,
     Event.MODEL_FAILED: logging.WARNING,
+    Event.CONTEXT_CUT: logging.WARNING,
     Event.SESSION_LOG_FAILED: logging.WARNING,
     Event.REPLY_POSTPONED: logging.WARNING,
     Event.REPLY_REFUSED: logging.ERROR,

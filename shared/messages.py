@@ -185,13 +185,14 @@ class Summary(msgspec.Struct, frozen=True):
 
     ``covers`` is the position of the first transcript message it does not stand for, counted from 0; ``text`` is what a
     model wrote, ``todo`` the todo list (JSON array) as it was then, ``asked`` what the user had asked in a turn
-    whose first steps it covers.
+    whose first steps it covers, ``opening`` the system messages that the transcript begins with, word for word.
     """
 
     covers: int
     text: str
     todo: bytes = b"[]"
     asked: str = ""
+    opening: tuple[bytes, ...] = ()
 
 
 class Claim(msgspec.Struct, frozen=True):

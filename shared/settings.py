@@ -36,9 +36,9 @@ KNOWN_NAMES = frozenset(
     "GATEHOUSE_" + name
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
-        "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER TODO_CACHE_SIZE TODO_CACHE_TTL "
-        "LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT DATA_DIR TOOLS MCP_CONFIG "
-        "FETCH_ALLOW API_KEYS ALLOW"
+        "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
+        "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT DATA_DIR TOOLS "
+        "MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW"
     ).split()
 )
 
@@ -108,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_attempts: int
     when_busy: BusyRules
     gather_s: float
+    context_tokens: int
     todo_cache_size: int
     todo_cache_ttl_s: float
     log_flush_interval_s: float
@@ -144,6 +145,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     api_timeout_s: float
     stall_timeout_s: float
     turn_timeout_s: float
+    context_tokens: int
     log_flush_interval_s: float
     data_dir: Path
     tool_modules: tuple[str, ...]
@@ -168,6 +170,7 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
         api_timeout_s=reader.seconds("GATEHOUSE_API_TIMEOUT", 300),
         stall_timeout_s=reader.seconds("GATEHOUSE_STALL_TIMEOUT", 60),
         turn_timeout_s=reader.seconds("GATEHOUSE_TURN_TIMEOUT", 900),
+        context_tokens=read_context_tokens(reader),
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
@@ -207,6 +210,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         max_attempts=reader.integer("GATEHOUSE_MAX_ATTEMPTS", 3, 1, 100),
         when_busy=read_when_busy(reader),
         gather_s=reader.seconds("GATEHOUSE_GATHER", 0, least=0),
+        context_tokens=read_context_tokens(reader),
         todo_cache_size=reader.integer("GATEHOUSE_TODO_CACHE_SIZE", 10_000, 1, 10_000_000),
         todo_cache_ttl_s=reader.seconds("GATEHOUSE_TODO_CACHE_TTL", 3600),
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
@@ -284,6 +288,10 @@ def read_when_busy(reader: Reader) -> BusyRules:
         else:
             default = WhenBusy(mode)
     return BusyRules(default, narrowed)
+
+
+def read_context_tokens(reader: Reader) -> int:
+    return reader.integer("GATEHOUSE_CONTEXT_TOKENS", 100_000, 1_000, 100_000_000)
 
 
 def read_database_url(reader: Reader) -> str:

@@ -23,6 +23,7 @@ import msgspec
 from shared.errors import ChannelClosed, ChannelError, FrameTooLarge
 from worker.frames import (
     Allowed,
+    Compacted,
     Configure,
     Delta,
     Drain,
@@ -35,6 +36,7 @@ from worker.frames import (
     ModelSpec,
     NeedAllowance,
     NeedHistory,
+    OfTurn,
     Ready,
     Report,
     RunTurn,
@@ -54,6 +56,7 @@ from worker.shared_page import SharedPage
 __all__ = [
     "Allowed",
     "Channel",
+    "Compacted",
     "Configure",
     "Delta",
     "Drain",
@@ -66,6 +69,7 @@ __all__ = [
     "ModelSpec",
     "NeedAllowance",
     "NeedHistory",
+    "OfTurn",
     "Ready",
     "Report",
     "RunTurn",

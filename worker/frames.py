@@ -9,7 +9,7 @@ import msgspec
 
 from shared.budgets import Allowance, Spend
 from shared.journal import StepOpening
-from shared.messages import OpenStep, Outcome, Step, Words
+from shared.messages import OpenStep, Outcome, Step, Summary, Words
 from shared.prices import Price
 from shared.redaction import SHORTEST, password_in, secrets_in
 
@@ -56,6 +56,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     api_timeout_s: float = 300.0
     stall_timeout_s: float = 60.0
     turn_timeout_s: float = 900.0
+    context_tokens: int = 100_000
     todo_cache_size: int = 10_000
     todo_cache_ttl_s: float = 3600.0
     log_dir: str = ""
@@ -107,12 +108,14 @@ class Allowed(msgspec.Struct, frozen=True, tag=True):
 
 
 class History(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: the conversation it asked for."""
+    """Pool to worker: the conversation it asked for, from position ``first`` on; the summary stands for the rest."""
 
     turn: int
     version: int
     messages: tuple[bytes, ...]
     todo: bytes | None
+    first: int = 0
+    summary: Summary | None = None
 
 
 class IntentKept(msgspec.Struct, frozen=True, tag=True):
@@ -172,6 +175,13 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
 
     turn: int
     step: Step
+
+
+class Compacted(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: the turn's window was full; the summary was made after the steps told so far."""
+
+    turn: int
+    summary: Summary
 
 
 class StepOpened(msgspec.Struct, frozen=True, tag=True):
@@ -244,17 +254,6 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
 
 
 ToWorker = Configure | RunTurn | Allowed | History | IntentKept | Steer | Interrupt | Drain | Forget
-ToPool = (
-    Ready
-    | NeedHistory
-    | NeedAllowance
-    | StepOpened
-    | StepDone
-    | ToolStarted
-    | ToolEnded
-    | Delta
-    | TurnDone
-    | Report
-    | Said
-    | Drained
-)
+#: what a worker tells of one turn
+OfTurn = NeedHistory | NeedAllowance | Compacted | StepOpened | StepDone | ToolStarted | ToolEnded | Delta | TurnDone
+ToPool = Ready | OfTurn | Report | Said | Drained

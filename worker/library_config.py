@@ -31,6 +31,7 @@ def library_config(
         api_timeout_s=settings.api_timeout_s,
         stall_timeout_s=settings.stall_timeout_s,
         turn_timeout_s=settings.turn_timeout_s,
+        context_tokens=settings.context_tokens,
         log_dir=str(settings.data_dir / "logs" if log_dir is None else log_dir),
         log_flush_interval_s=settings.log_flush_interval_s,
     )

@@ -20,7 +20,8 @@ from shared.messages import Usage
 from worker.agent import transcript
 from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
 from worker.agent.todo import TOOL_NAMES, TodoStore, hydrate
-from worker.agent.turn import Turn, TurnRequest
+from worker.agent.turn import Turn
+from worker.agent.turn_request import TurnRequest
 from worker.tools.context import ToolContext
 from worker.tools.toolbox import Toolbox
 
@@ -28,6 +29,8 @@ TURN_DEADLINE_S = 60.0
 #: messages before a turn that it is given; the recorded model does not read them
 HISTORY_MESSAGES = 100
 SHOWN_CHARACTERS = 2000
+#: tokens of a window: summaries are no part of a recording, so none is asked for
+UNBOUNDED = sys.maxsize
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -139,6 +142,7 @@ class Replay:
             texts=recorded.texts,
             history=history,
             deadline_s=TURN_DEADLINE_S,
+            window_tokens=UNBOUNDED,
         )
         toolbox = RecordedToolbox(recorded.results())
         # the turn is made after its model

@@ -27,9 +27,10 @@ from worker.agent.conversation_log import ConversationLog
 from worker.agent.embedded import EmbeddedWorker
 from worker.agent.imported import json_bytes, request_of, transcript_of
 from worker.agent.models.port import ModelReply
+from worker.agent.summary_memory import SummaryMemory
 from worker.agent.todo import SCAN_LIMIT, TodoStore, hydrate
-from worker.agent.turn import STEP_LIMIT, TurnRequest
 from worker.agent.turn_report import as_result
+from worker.agent.turn_request import STEP_LIMIT, TurnRequest
 from worker.channel import WorkerConfig
 from worker.library_config import library_config
 
@@ -99,6 +100,7 @@ class AIAgent:
         self._tool_progress = tool_progress_callback
         self._todo = TodoStore()
         self._todo_is_own = False
+        self._summaries = SummaryMemory()
         self._todo_store_hydrated = False
         self._todo_cache_key: tuple[int, int, int] | None = None
         self._todo_history: Sequence[Message] = ()
@@ -138,12 +140,16 @@ class AIAgent:
                 message_id=task_id or new_message_id(),
                 texts=(user_message,),
                 history=transcript,
+                summary=self._summaries.find(transcript),
                 system=system_message or system or self._config.system_prompt,
                 deadline_s=self._config.turn_timeout_s,
+                window_tokens=self._config.context_tokens,
                 step_limit=self.max_iterations,
             )
             todo, before = self._todo, self._todo.writes
             report = self._owned.worker().run_turn(request, todo, Callbacks(stream_callback, self._tool_progress))
+            if report.ended.summary is not None:
+                self._summaries.keep(report.ended.summary, [*transcript, *report.messages])
             self._todo_is_own = self._todo_is_own or todo.writes != before
             self.messages = [*history, *(msgspec.json.decode(message) for message in report.messages)]
             self._save_session_log()

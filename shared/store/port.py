@@ -172,11 +172,11 @@ class Sessions(Protocol):
     async def earlier(self, key: str) -> tuple[bytes, ...]:
         """Return what was said in a session before its present conversation, oldest first."""
 
-    async def context(self, key: str, last: int, limit_bytes: int) -> Context:
+    async def context(self, key: str, last: int, limit_bytes: int, least: int = 1) -> Context:
         """Return what a turn has to know: the latest summary, and what is behind it, at most ``last`` messages.
 
-        Of those the newest that fit into ``limit_bytes``, one at the least. A summary goes with the messages it was
-        made of, whoever removes them; the one before it holds again.
+        Of those the newest that fit into ``limit_bytes``, and ``least`` of them whatever their size. A summary goes
+        with the messages it was made of, whoever removes them; the one before it holds again.
         """
 
     async def rewrite(self, key: str, conversation: Conversation) -> int:

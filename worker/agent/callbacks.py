@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from worker.agent.models.port import ToolCall
-from worker.agent.turn import Progress
+from worker.agent.progress import Progress
 
 
 class Callbacks(Progress):

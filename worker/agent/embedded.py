@@ -13,9 +13,11 @@ from shared.messages import Ended
 from worker.agent.models import build_chain
 from worker.agent.models.port import Model, ModelReply, ModelRequest, ToolSpec
 from worker.agent.own_loop import OwnLoop
+from worker.agent.progress import Progress
 from worker.agent.todo import TodoStore
-from worker.agent.turn import Progress, Turn, TurnRequest
+from worker.agent.turn import Turn
 from worker.agent.turn_report import TurnReport
+from worker.agent.turn_request import TurnRequest
 from worker.channel import ModelSpec, WorkerConfig
 from worker.tools.mcp import McpServers
 from worker.tools.toolbox import Toolbox

@@ -9,17 +9,21 @@ import msgspec
 
 from shared.budgets import Allowance, Spend
 from shared.errors import FrameTooLarge
+from shared.events import Event
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Ended, Outcome, Parked, Step, TurnStatus, Words
+from shared.messages import Ended, Outcome, Parked, Step, Summary, TurnStatus, Words
 from worker.agent import transcript
 from worker.agent.models.port import Model, ToolCall
+from worker.agent.progress import Progress
 from worker.agent.session_cache import CachedSession, SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.todo import TodoStore
-from worker.agent.turn import Progress, Turn, TurnRequest
+from worker.agent.turn import Turn
 from worker.agent.turn_end import how_it_ended
+from worker.agent.turn_request import TurnRequest
 from worker.agent.voice import Voice
 from worker.channel import (
+    Compacted,
     Delta,
     History,
     NeedAllowance,
@@ -53,6 +57,8 @@ class _Known(msgspec.Struct, frozen=True):
     """The conversation before a turn; ``todo`` is the turn's own to change."""
 
     messages: tuple[bytes, ...]
+    first: int
+    summary: Summary | None
     todo: TodoStore
     repaired: bool
 
@@ -144,14 +150,16 @@ class RunningTurn(Progress):
             self._turn.park()
         outcome = await self._turn.run()
         if isinstance(outcome, Ended):
-            self._equipment.cache.put(
-                self._frame.session, self._frame.epoch, CachedSession(tuple(self._turn.shown), todo)
-            )
+            window = self._turn.window
+            cached = CachedSession(window.messages, todo, window.first, window.summary, repaired=window.repaired)
+            self._equipment.cache.put(self._frame.session, self._frame.epoch, cached)
         return outcome
 
     def _recall(self) -> _Known | None:
         cached = self._equipment.cache.get(self._frame.session, self._frame.version)
-        return None if cached is None else _Known(cached.messages, cached.todo, repaired=True)
+        if cached is None:
+            return None
+        return _Known(cached.messages, cached.first, cached.summary, cached.todo, cached.repaired)
 
     async def _ask_host(self) -> _Known | None:
         """Ask for the conversation; None if the session has moved on, so that this claim is stale."""
@@ -160,9 +168,7 @@ class RunningTurn(Progress):
             history = await self._history
         if history.version != self._frame.version:
             return None
-        own = history.todo is not None or not history.messages
-        todo = TodoStore.from_bytes(history.todo) if own else TodoStore.adopted(history.messages)
-        return _Known(history.messages, todo, repaired=False)
+        return _Known(history.messages, history.first, history.summary, _todo_of(history), repaired=False)
 
     def _request(self, known: _Known) -> TurnRequest:
         frame, config = self._frame, self._equipment.config
@@ -171,6 +177,8 @@ class RunningTurn(Progress):
             message_id=frame.message_id,
             texts=frame.texts,
             history=known.messages,
+            first=known.first,
+            summary=known.summary,
             repaired=known.repaired,
             steps=frame.steps,
             open_step=frame.open_step,
@@ -178,6 +186,7 @@ class RunningTurn(Progress):
             system=config.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),
             allowance=frame.allowance,
+            window_tokens=config.context_tokens,
         )
 
     def text(self, step: int, text: str) -> None:
@@ -228,7 +237,20 @@ class RunningTurn(Progress):
         self._steps_sent += 1
         self._log_messages(step.messages)
 
-    def _send(self, frame: StepOpened | ToolStarted | ToolEnded | StepDone) -> None:
+    def compacted(self, summary: Summary) -> None:
+        """Send the summary, so that nobody has to make it again, and log it."""
+        self._send(Compacted(self._frame.turn, summary))
+        names = {"session": self._frame.session, "message": self._frame.message_id}
+        self._voice.say(Event.CONTEXT_COMPACTED, **names, covers=summary.covers, characters=len(summary.text))
+        line = {"event": "context_compacted", "covers": summary.covers, "summary": summary.text}
+        self._equipment.log.put(self._frame.session, msgspec.json.encode(self._log_head() | line))
+
+    def compaction_failed(self, problem: str) -> None:
+        """Say that the older part of the conversation is left out, and why."""
+        names = {"session": self._frame.session, "message": self._frame.message_id}
+        self._voice.say(Event.CONTEXT_CUT, **names, problem=problem)
+
+    def _send(self, frame: Compacted | StepOpened | ToolStarted | ToolEnded | StepDone) -> None:
         """Send a frame of the step; one that is too large ends the turn."""
         try:
             self._voice.send(frame)
@@ -296,3 +318,14 @@ class RunningTurn(Progress):
             "message": frame.message_id,
             "turn": frame.turn,
         }
+
+
+def _todo_of(history: History) -> TodoStore:
+    """Return the todo store of a session: its own list, or where it never had one, what its history shows."""
+    if history.todo is not None or not (history.messages or history.summary):
+        return TodoStore.from_bytes(history.todo)
+    if history.summary is None:
+        return TodoStore.adopted(history.messages)
+    todo = TodoStore()
+    todo.restore(history.summary.todo)  # an attempt that was cut off has looked, and what it saw is covered by now
+    return todo

@@ -1,4 +1,4 @@
-"""The session cache of a worker: the conversation window and the hydrated todo store of each session it ran lately."""
+"""The session cache of a worker: the window with its summary, and the todo list, of each session it ran lately."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from cachetools import TTLCache
 
+from shared.messages import Summary
 from worker.agent.todo import TodoStore
 
 #: bytes all cached windows may take together
@@ -15,13 +16,33 @@ MEMORY_BYTES = 256 * 1024 * 1024
 
 
 class CachedSession:
-    """What is cached of a session; ``messages`` are transcript messages, oldest first. Immutable."""
+    """What is cached of a session: the messages of its window, as worker.agent.window has them, and its todo list.
 
-    __slots__ = ("_todo", "messages")
+    Immutable; see Window for what ``first``, ``summary`` and ``repaired`` mean.
+    """
 
-    def __init__(self, messages: Sequence[bytes], todo: TodoStore) -> None:
+    __slots__ = ("_todo", "first", "messages", "repaired", "summary")
+
+    def __init__(
+        self,
+        messages: Sequence[bytes],
+        todo: TodoStore,
+        first: int = 0,
+        summary: Summary | None = None,
+        *,
+        repaired: bool = True,
+    ) -> None:
         self.messages = tuple(messages)
+        self.first = first
+        self.summary = summary
+        self.repaired = repaired
         self._todo = todo.copy()
+
+    @property
+    def size_bytes(self) -> int:
+        """About the memory it takes."""
+        text = len(self.summary.text) + len(self.summary.todo) if self.summary else 0
+        return sum(map(len, self.messages)) + 64 * len(self.messages) + text
 
     @property
     def todo(self) -> TodoStore:
@@ -77,7 +98,7 @@ class SessionCache:
 
     def put(self, session: str, version: int, cached: CachedSession) -> None:
         """Keep the session as it is at this version; one that is larger than the whole cache is not kept."""
-        weight = max(self._share_bytes, sum(map(len, cached.messages)) + 64 * len(cached.messages))
+        weight = max(self._share_bytes, cached.size_bytes)
         if weight > self._entries.maxsize:
             self.forget(session)
             return

@@ -15,99 +15,43 @@ from collections.abc import Sequence
 
 import msgspec
 
-from shared.budgets import Allowance, Spend
 from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Ended, OpenStep, Parked, Step, TurnStatus, Usage, Words
+from shared.messages import Ended, Parked, Step, TurnStatus, Usage, Words
 from worker.agent import transcript
-from worker.agent.context import estimate_tokens, repair, window
+from worker.agent.compaction import Compaction
 from worker.agent.models.bill import billed
 from worker.agent.models.failures import EmptyAnswer
 from worker.agent.models.port import Model, ModelReply, ModelRequest, ToolCall
 from worker.agent.open_calls import OpenCalls
+from worker.agent.progress import Progress
 from worker.agent.purse import Purse
 from worker.agent.sound import readable_call, sound_calls, sound_text
 from worker.agent.todo import TodoStore
 from worker.agent.turn_end import StepLimitReached, how_it_ended
+from worker.agent.turn_request import TurnRequest
+from worker.agent.window import Window
 from worker.tools.context import ToolContext
 from worker.tools.toolbox import Toolbox
 
-STEP_LIMIT = 100
-WINDOW_TOKENS = 100_000
 #: tool calls of one turn that run at the same time: a thousand of them must not take every thread of the worker
 CALLS_AT_ONCE = 16
 #: seconds that cancelled tools get to clean up; one that goes on is left behind
 CANCEL_GRACE_S = 0.5
+#: calls of a model that finds its context too long, each with less of it
+CALLS_TO_FIT = 5
+#: how much of a turn's remaining time a summary may take
+SUMMARY_SHARE = 0.5
 INTERRUPTED = "Error: interrupted before this call gave a result; it may or may not have happened."
 CUT_NOTE = "\n\n[The answer was cut at the model's output limit.]"
-
-
-class TurnRequest(msgspec.Struct, frozen=True):
-    """What one turn is about.
-
-    ``history`` is the conversation before it (transcript messages, oldest first); ``texts`` are the sender's new
-    words, one user message each; ``steps`` are finished ones of an earlier attempt, not to be run again (their
-    messages include the user's), ``open_step`` is the one it left open; then ``words`` join; ``deadline_s`` bounds the
-    turn and all tries of its model calls; ``window_tokens`` is how much of the transcript a model is shown;
-    ``repaired`` says that every tool call of the history is known to have its result; ``allowance`` is what may be
-    used of the budgets, None where nothing bounds it.
-    """
-
-    session: str
-    message_id: str
-    texts: tuple[str, ...]
-    history: Sequence[bytes] = ()
-    steps: tuple[Step, ...] = ()
-    open_step: OpenStep | None = None
-    words: tuple[Words, ...] = ()
-    system: str = ""
-    deadline_s: float = 900.0
-    window_tokens: int = WINDOW_TOKENS
-    step_limit: int = STEP_LIMIT
-    repaired: bool = False
-    allowance: Allowance | None = None
-
-
-class Progress:
-    """What a turn tells as it goes, called on its loop; override what is of interest. None may block."""
-
-    def text(self, step: int, text: str) -> None:
-        """The model wrote this much more text in step ``step``."""
-
-    async def more(self, used: Spend, wanted: Spend) -> Allowance | None:  # noqa: ARG002
-        """The turn has used so much, and wants so much in all; return what it may use, None where nothing bounds it."""
-        return None
-
-    def step_opened(self, opening: StepOpening) -> None:
-        """The model asked for tool calls; none of them has begun."""
-
-    async def begin_call(self, call: ToolCall, intent: CallIntent, *, once: bool) -> None:  # noqa: ARG002
-        """A tool call is to begin, and does when this returns; with ``once`` it must never be made a second time."""
-        self.tool_started(call)
-
-    def end_call(self, call: ToolCall, result: CallResult) -> None:
-        """A tool call gave its result."""
-        self.tool_ended(call, result.message)
-
-    def tool_started(self, call: ToolCall) -> None:
-        """A tool call begins."""
-
-    def tool_said(self, call: ToolCall, text: str) -> None:
-        """A running tool tells how far it is."""
-
-    def tool_ended(self, call: ToolCall, message: bytes) -> None:
-        """A tool call gave this transcript message."""
-
-    def step_done(self, step: Step) -> None:
-        """A step that was not the last is finished: a later attempt may resume after it."""
 
 
 class Turn:
     """One run of the agent over one request; used once, on one loop.
 
     ``todo`` is changed in place. After the run ``messages`` holds the whole turn, resumed steps and the user's
-    message included, ready to follow ``request.history``; ``usage`` is summed over the steps run here; ``shown`` is
-    the window of the conversation, valid for a provider and fit to go on from.
+    message included, ready to follow ``request.history``; ``usage`` is summed over the steps run here; ``window`` is
+    what a model is shown, fit to go on from.
     """
 
     def __init__(
@@ -124,8 +68,16 @@ class Turn:
         self.messages = [message for step in request.steps for message in step.messages] + asked
         self.usage = Usage()
         whole = [*request.history, *self.messages]
-        self.shown = window(whole if request.repaired else repair(whole), request.window_tokens)
-        self._shown_tokens = sum(map(estimate_tokens, self.shown))
+        self.window = Window(whole, request.first, request.summary, repaired=request.repaired)
+        self._compaction = Compaction(
+            self.window,
+            model,
+            todo,
+            request.session,
+            spend=self._spend,
+            on_made=self._progress.compacted,
+            on_failed=self._progress.compaction_failed,
+        )
         self._purse = Purse(request.allowance, self._progress.more)
         self._number = request.steps[-1].number + 1 if request.steps else 1
         self._step_messages: list[bytes] = asked
@@ -186,8 +138,7 @@ class Turn:
             self._stop_at_boundary()
             calls = self._open.asked
             if not calls:
-                self._join()
-                await self._purse.open(self.usage, self._shown_tokens, self._request.system, self._toolbox.specs())
+                await self._prepare()
                 reply = await self._query()
                 if not reply.tool_calls:
                     return self._end(TurnStatus.REPLIED, _answer(reply))
@@ -202,6 +153,18 @@ class Turn:
         if self._parked:
             raise TurnParked
 
+    async def _prepare(self) -> None:
+        """Make room in a full window, take in what the sender said meanwhile, and see that the step may be paid for."""
+        if self.window.tokens > self._request.window_tokens:
+            await self._open_purse()
+            await self._make_room(self._request.window_tokens)
+            self._stop_at_boundary()
+        self._join()
+        await self._open_purse()
+
+    async def _open_purse(self) -> None:
+        await self._purse.open(self.usage, self.window.tokens, self._request.system, self._toolbox.specs())
+
     def _join(self) -> None:
         """Take in the words that came since the last step; the step tells whose they are."""
         for words in self._words:
@@ -214,7 +177,7 @@ class Turn:
         reply = await self._ask()
         self._partial.clear()
         self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
-        calls = sound_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}", self.shown)
+        calls = sound_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}", self.window.shown)
         if calls:
             self._add(transcript.assistant(sound_text(reply.text), [readable_call(call) for call in calls]))
             self._progress.step_opened(
@@ -223,15 +186,27 @@ class Turn:
         return msgspec.structs.replace(reply, tool_calls=calls)
 
     async def _ask(self) -> ModelReply:
-        try:
-            return await self._call_model()
-        except ContextTooLong:
-            self._cut(self._shown_tokens // 2)
-            return await self._call_model()
+        """Call the model; where it finds its context too long, with less of it: summarized once, then left out."""
+        for calls in range(1, CALLS_TO_FIT):
+            try:
+                return await self._call_model()
+            except ContextTooLong:
+                tokens, limit = self.window.tokens, self.window.tokens * 3 // 4
+                if calls == 1:
+                    await self._make_room(limit)
+                else:
+                    self._compaction.cut(limit, len(self._step_messages))
+                if self.window.tokens >= tokens:
+                    raise
+        return await self._call_model()
+
+    async def _make_room(self, limit_tokens: int) -> None:
+        left_s = self._ends_at - asyncio.get_running_loop().time()
+        await self._compaction.make_room(limit_tokens, len(self._step_messages), left_s * SUMMARY_SHARE)
 
     async def _call_model(self) -> ModelReply:
         self._partial.clear()
-        request = ModelRequest(self._request.system, self.shown, self._toolbox.specs(), self._request.session)
+        request = ModelRequest(self._request.system, self.window.shown, self._toolbox.specs(), self._request.session)
         # a second more than there is: the turn's own limit ends the call, and tells why
         left_s = 1.0 + self._ends_at - asyncio.get_running_loop().time()
         try:
@@ -304,7 +279,6 @@ class Turn:
         self._step_messages.clear()
         self._step_usage = Usage()
         self._joined = ()
-        self._cut(self._request.window_tokens)
         self._progress.step_done(step)
 
     def _end(self, status: TurnStatus, text: str, error: str = "") -> Ended:
@@ -312,17 +286,21 @@ class Turn:
         begun = sound_text("".join(self._partial)).strip()
         self._add(transcript.assistant(f"{begun}\n\n{text}" if begun else text))
         todo = self._todo.take_change()
-        return Ended(status, text, tuple(self._step_messages), todo, self._step_usage, error=error, joined=self._joined)
-
-    def _cut(self, budget_tokens: int) -> None:
-        if self._shown_tokens > budget_tokens:
-            self.shown = window(self.shown, budget_tokens)
-            self._shown_tokens = sum(map(estimate_tokens, self.shown))
+        return Ended(
+            status,
+            text,
+            tuple(self._step_messages),
+            todo,
+            self._step_usage,
+            error=error,
+            joined=self._joined,
+            summary=self._compaction.made,
+        )
 
     def _add(self, message: bytes) -> None:
-        self._shown_tokens += estimate_tokens(message)
-        for transcript_part in (self.messages, self._step_messages, self.shown):
-            transcript_part.append(message)
+        self.messages.append(message)
+        self._step_messages.append(message)
+        self.window.add(message)
 
     def _spend(self, usage: Usage) -> None:
         self.usage += usage

@@ -16,20 +16,10 @@ from shared.events import Event, Events, Field
 from shared.messages import Claim, Dead, Outcome, Parked, Retry
 from shared.settings import Settings
 from shared.store.port import Store
-from worker.channel import (
-    Drained,
-    Interrupt,
-    NeedAllowance,
-    NeedHistory,
-    Ready,
-    Report,
-    Said,
-    ToPool,
-    ToWorker,
-    TurnDone,
-)
+from worker.channel import Interrupt, NeedAllowance, NeedHistory, OfTurn, Said, ToPool, ToWorker, TurnDone
 from worker.pool.active_turn import ActiveTurn
 from worker.pool.claimer import Claimer
+from worker.pool.conversations import Conversations
 from worker.pool.dispatcher import Assignment, Dispatcher
 from worker.pool.listener import TurnListener
 from worker.pool.log_audit import LogAudit
@@ -73,9 +63,18 @@ class Pool:
         self._quarantine = Quarantine(self._supervisor, first=settings.workers)
         self._renewal = Renewal(self._supervisor, events, self._replace)
         self._turns = Turns(
-            store, events, watch, listener, settings.budgets, on_left=self._left, on_settled=self._settled
+            store,
+            events,
+            watch,
+            listener,
+            settings.budgets,
+            on_left=self._left,
+            on_settled=self._settled,
         )
         self.wishes = SenderWishes(self._turns, events, self._spawn)
+        self._conversations = Conversations(
+            store, watch, settings.context_tokens, lambda turn: self._turns.get(turn.number) is turn
+        )
         self._claimer = Claimer(
             store,
             events,
@@ -199,19 +198,16 @@ class Pool:
 
     def worker_said(self, worker: WorkerProcess, frame: ToPool) -> None:
         """Act on a frame (called by the supervisor)."""
-        match frame:
-            case Said(event=name, fields=fields):
-                self._say(worker, name, fields)
-            case Ready() | Report() | Drained():
-                pass
-            case _:
-                turn = self._turns.get(frame.turn)
-                if isinstance(frame, TurnDone):
-                    worker.turns_done += 1
-                    self._run_all(self._dispatcher.finish(frame.turn))
-                # frames of a turn that was lost, or that runs elsewhere by now, are stale
-                if turn is not None and turn.worker is worker:
-                    self._turn_said(turn, worker, frame)
+        if isinstance(frame, Said):
+            self._say(worker, frame.event, frame.fields)
+        elif isinstance(frame, OfTurn):
+            turn = self._turns.get(frame.turn)
+            if isinstance(frame, TurnDone):
+                worker.turns_done += 1
+                self._run_all(self._dispatcher.finish(frame.turn))
+            # frames of a turn that was lost, or that runs elsewhere by now, are stale
+            if turn is not None and turn.worker is worker:
+                self._turn_said(turn, worker, frame)
 
     def worker_writable(self, worker: WorkerProcess) -> None:
         """Give a worker that reads again new turns (called by the supervisor)."""
@@ -277,10 +273,10 @@ class Pool:
             self._turns.end(turn, turn.too_large(str(error), worker.name))
         return False
 
-    def _turn_said(self, turn: ActiveTurn, worker: WorkerProcess, frame: ToPool) -> None:
+    def _turn_said(self, turn: ActiveTurn, worker: WorkerProcess, frame: OfTurn) -> None:
         match frame:
             case NeedHistory():
-                self._spawn(self._turns.send_history(turn, worker))
+                self._spawn(self._conversations.send(turn, worker))
             case NeedAllowance():
                 self._spawn(self._turns.send_allowance(turn, worker, frame))
             case TurnDone(outcome=outcome):

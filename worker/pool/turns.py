@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from shared.budgets import Allowance, Budgets
-from shared.errors import FrameTooLarge, StaleClaim, StoreUnavailable
+from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events, Field
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import (
@@ -35,16 +35,16 @@ from shared.store.port import Store
 from shared.usage import Usage
 from worker.channel import (
     Allowed,
+    Compacted,
     Delta,
-    History,
     IntentKept,
     Interrupt,
     NeedAllowance,
+    OfTurn,
     StepDone,
     StepOpened,
     ToolEnded,
     ToolStarted,
-    ToPool,
 )
 from worker.pool.active_turn import ActiveTurn
 from worker.pool.listener import TurnListener
@@ -52,8 +52,6 @@ from worker.pool.process import WorkerProcess
 from worker.pool.settler import Settler
 from worker.pool.store_watch import StoreWatch
 
-#: messages of a session a worker is given when it holds none of them
-HISTORY_LIMIT = 2000
 #: how long a turn waits between two steps for what others hold of a budget, and how often it asks, in seconds
 PATIENCE_S = 30.0
 ASK_AGAIN_S = 1.0
@@ -132,13 +130,15 @@ class Turns:
         self._none_active.clear()
         return turn
 
-    def said(self, turn: ActiveTurn, frame: ToPool) -> None:
+    def said(self, turn: ActiveTurn, frame: OfTurn) -> None:
         """Take what a worker told of a turn that goes on."""
         match frame:
             case StepDone(step=step):
                 self.step_done(turn, step)
             case StepOpened(opening=opening):
                 self.step_opened(turn, opening)
+            case Compacted(summary=summary):
+                self._settler.summarize(turn.ref, summary)
             case ToolStarted():
                 intent = CallIntent(frame.step, frame.call_id, frame.name, frame.key)
                 kept = IntentKept(turn.number, frame.call_id)
@@ -216,18 +216,6 @@ class Turns:
             self._events.emit(Event.MESSAGE_JOINED, session=turn.session, message=message.id, turn=turn.message_id)
         return joined
 
-    async def send_history(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
-        """Send a turn its conversation, as much of its end as a frame holds, once the channel is not full."""
-        history = await self._history(turn)
-        await worker.until_writable()
-        while history is not None and turn.worker is worker:
-            try:
-                worker.send(history)
-            except FrameTooLarge:
-                history = await self._history(turn, len(history.messages) // 2)
-            else:
-                return
-
     async def send_allowance(self, turn: ActiveTurn, worker: WorkerProcess, need: NeedAllowance) -> None:
         """Send a turn what it may use of the budgets, once others have left it some."""
         patient_until = time.monotonic() + PATIENCE_S
@@ -238,18 +226,6 @@ class Turns:
                     worker.send(Allowed(turn.number, found))
                 return
             await asyncio.sleep(ASK_AGAIN_S)
-
-    async def _history(self, turn: ActiveTurn, limit: int = HISTORY_LIMIT) -> History | None:
-        """Read a turn's conversation; None once the turn is not active any more."""
-        while self._active.get(turn.number) is turn:
-            try:
-                found = await self._store.sessions.conversation(turn.session, limit)
-            except StoreUnavailable as error:
-                self._watch.failed(error)
-                await asyncio.sleep(self._watch.pause_s)
-                continue
-            return History(turn.number, found.version, found.messages, found.todo)
-        return None
 
     async def _hold(self, turn: ActiveTurn, need: NeedAllowance) -> Allowance | None:
         """Hold more of the budgets; None once the turn is not active any more."""

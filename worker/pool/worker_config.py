@@ -20,6 +20,7 @@ def worker_config(settings: Settings) -> WorkerConfig:
         api_timeout_s=settings.api_timeout_s,
         stall_timeout_s=settings.stall_timeout_s,
         turn_timeout_s=settings.turn_timeout_s,
+        context_tokens=settings.context_tokens,
         todo_cache_size=settings.todo_cache_size,
         todo_cache_ttl_s=settings.todo_cache_ttl_s,
         log_dir=str(settings.data_dir.resolve() / "logs"),

@@ -39,9 +39,9 @@ class SqliteSessions:
         """Return a session's history, at most its ``last`` messages, and its todo list; empty for a new session."""
         return await self._writer.run(_conversation, key, last)
 
-    async def context(self, key: str, last: int, limit_bytes: int) -> Context:
+    async def context(self, key: str, last: int, limit_bytes: int, least: int = 1) -> Context:
         """Return what a turn has to know of a session: the latest summary, and the newest messages behind it."""
-        return await self._writer.run(_context, key, last, limit_bytes)
+        return await self._writer.run(_context, key, last, limit_bytes, least)
 
     async def earlier(self, key: str) -> tuple[bytes, ...]:
         """Return what was said in a session before its present conversation, oldest first."""
@@ -95,10 +95,10 @@ def _conversation(ledger: Ledger, key: str, last: int | None) -> Conversation:
     return Conversation(sessions.version(ledger, key), messages, history.read_todo(ledger, key))
 
 
-def _context(ledger: Ledger, key: str, last: int, limit_bytes: int) -> Context:
+def _context(ledger: Ledger, key: str, last: int, limit_bytes: int, least: int) -> Context:
     begin, _ = sessions.began(ledger, key)
     summary = summaries.read(ledger, key, begin)
-    first, messages = history.read_end(ledger, key, summary.covers if summary else begin, last, limit_bytes)
+    first, messages = history.read_end(ledger, key, summary.covers if summary else begin, last, limit_bytes, least)
     return Context(sessions.version(ledger, key), first, messages, history.read_todo(ledger, key), summary)
 
 

@@ -36,6 +36,8 @@ class TestContext:
         for limit_bytes, first in ((1000, 0), (300, 0), (299, 1), (100, 2), (1, 2)):
             found = await store.sessions.context(SESSION, 100, limit_bytes)
             assert (found.first, found.messages, found.todo) == (first, messages[first:], b"[1]")
+        assert (await store.sessions.context(SESSION, 100, 1, least=2)).first == 1
+        assert (await store.sessions.context(SESSION, 1, 1, least=2)).first == 2
 
     async def test_with_a_summary_it_is_what_is_behind_it(self, bench: Bench, store: Store) -> None:
         claim = await with_history(bench, 10)

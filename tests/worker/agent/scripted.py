@@ -10,7 +10,7 @@ import msgspec
 
 from shared.messages import Step, Usage
 from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
-from worker.agent.turn import Progress
+from worker.agent.progress import Progress
 
 
 class Hang(msgspec.Struct, frozen=True):

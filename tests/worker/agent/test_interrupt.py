@@ -25,7 +25,8 @@ from worker.agent.models import build_chain
 from worker.agent.models.blocks import BlockConverter
 from worker.agent.models.port import Model
 from worker.agent.todo import TodoStore
-from worker.agent.turn import Turn, TurnRequest
+from worker.agent.turn import Turn
+from worker.agent.turn_request import TurnRequest
 from worker.channel import WorkerConfig
 from worker.tools import tool
 from worker.tools.mcp import McpServers

@@ -15,7 +15,8 @@ from shared.usage import Usage
 from tests.worker.agent.scripted import Recorded, ScriptedModel, asks, decoded, says, unanswered
 from worker.agent.models.port import ModelReply
 from worker.agent.todo import TodoStore
-from worker.agent.turn import Turn, TurnRequest
+from worker.agent.turn import Turn
+from worker.agent.turn_request import TurnRequest
 from worker.tools.toolbox import Toolbox
 
 REFUSAL = Refusal(Budget(Scope.USER, 5000, False, Window.DAY), 1.0)

@@ -17,7 +17,8 @@ from tests.worker.waiting import until
 from worker.agent import transcript
 from worker.agent.models.port import ModelReply, ToolCall
 from worker.agent.todo import TodoStore
-from worker.agent.turn import Turn, TurnRequest
+from worker.agent.turn import Turn
+from worker.agent.turn_request import TurnRequest
 from worker.tools import ToolContext, tool
 from worker.tools.toolbox import Toolbox
 
@@ -104,7 +105,7 @@ async def ended(turn: Turn) -> Ended:
     assert isinstance(outcome, Ended)
     assert outcome.status is TurnStatus.REPLIED
     assert unanswered(turn.messages) == []
-    assert unanswered(turn.shown) == []
+    assert unanswered(turn.window.shown) == []
     return outcome
 
 

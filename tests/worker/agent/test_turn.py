@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
+from shared.errors import ModelRejected, ModelUnavailable
 from shared.messages import Ended, Parked, TurnStatus
 from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, says, unanswered
 from tests.worker.waiting import until
 from worker.agent import transcript
 from worker.agent.models.port import ModelReply, ToolCall
 from worker.agent.todo import TodoStore
-from worker.agent.turn import CALLS_AT_ONCE, Turn, TurnRequest
+from worker.agent.turn import CALLS_AT_ONCE, Turn
+from worker.agent.turn_request import TurnRequest
 from worker.tools import ToolContext, tool
 from worker.tools.toolbox import Toolbox
 
@@ -108,7 +109,7 @@ async def ended(turn: Turn) -> Ended:
     outcome = await turn.run()
     assert isinstance(outcome, Ended)
     assert unanswered(turn.messages) == []
-    assert unanswered(turn.shown) == []
+    assert unanswered(turn.window.shown) == []
     return outcome
 
 
@@ -333,27 +334,6 @@ async def test_a_failure_is_told_in_words_that_hold_no_secret(
     assert outcome.error
     assert all(b"sk-secret" not in message for message in outcome.messages)
     assert decoded(outcome.messages)[-1] == {"role": "assistant", "content": outcome.text}
-
-
-async def test_a_context_that_is_too_long_is_cut_once(toolbox: Toolbox) -> None:
-    history = tuple(make(f"{number} " * 50) for number in range(20) for make in (transcript.user, transcript.assistant))
-    turn, model, _ = make_turn(toolbox, ContextTooLong("too long"), says("fits"), history=history)
-    assert (await ended(turn)).text == "fits"
-    first, second = (len(b"".join(request.messages)) for request in model.requests)
-    assert second <= first / 2
-    assert model.requests[1].messages[-1] == transcript.user("hello")
-    turn, model, _ = make_turn(toolbox, ContextTooLong("x"), ContextTooLong("x"), history=history)
-    assert "too long for the model" in (await ended(turn)).text
-
-
-async def test_the_window_is_cut_when_it_fills_and_the_turn_keeps_all(toolbox: Toolbox) -> None:
-    history = tuple(make("word " * 100) for _ in range(50) for make in (transcript.user, transcript.assistant))
-    turn, model, _ = make_turn(
-        toolbox, asks(("note", '{"word": "a"}')), says("done"), history=history, window_tokens=800
-    )
-    await ended(turn)
-    assert all(len(b"".join(request.messages)) < 4 * 900 for request in model.requests)
-    assert len(turn.messages) == 4
 
 
 async def test_the_step_limit_ends_a_model_that_never_comes_to_an_answer(toolbox: Toolbox) -> None:

@@ -17,6 +17,7 @@ from shared.prices import FREE, Price
 from shared.usage import Usage
 from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
 from worker.agent.models.wishes import Wish, apply, numbered, read_wish
+from worker.agent.summary_words import ASKED, HEAD, INSTRUCTION
 from worker.agent.todo import TOOL_NAMES, TodoItem
 
 GREETING = (
@@ -29,6 +30,9 @@ _GREETED = re.compile(
 _DELTA_CHARACTERS = 12
 _MOST_DELTAS = 200
 _BYTES_PER_TOKEN = 4
+#: how a summary is made: of the user's words, so many of the last ones, each so long
+_USER, _SAID = "User: ", "- "
+_MOST_SAID, _SAID_CHARACTERS = 20, 120
 
 
 class _Part(msgspec.Struct):
@@ -90,6 +94,8 @@ class OfflineModel:
 
 def answer(request: ModelRequest) -> tuple[str, tuple[ToolCall, ...]]:
     """Return the text to say, or the tool call to make first."""
+    if request.system == INSTRUCTION:
+        return _digest(_MESSAGES.decode(request.messages[-1]).text), ()
     seen = _look_back(request.messages)
     wish = read_wish(seen.said[-1]) if seen.said else None
     tool = next((spec.name for spec in request.tools if spec.name in TOOL_NAMES), None)
@@ -110,12 +116,26 @@ def _look_back(messages: Sequence[bytes]) -> _Seen:
     for message in reversed(messages):
         read = _MESSAGES.decode(message)
         if read.role == "user":
-            said.append(read.text)
+            said.append(_asked(read.text))
         elif said:
             break
         elif read.role == "tool":
             results.append(read.text)
     return _Seen(tuple(reversed(said)), tuple(reversed(results)))
+
+
+def _asked(text: str) -> str:
+    """Return what the user said; the head of a window tells it too, where the message itself is not shown any more."""
+    return text.rpartition(f"{ASKED}\n\n")[2] if text.startswith(HEAD) and ASKED in text else text
+
+
+def _digest(text: str) -> str:
+    """Return a summary of a conversation: the last things that the user said, those of an earlier summary first."""
+    paragraphs = text.split("\n\n")
+    earlier = [line for part in paragraphs for line in part.splitlines() if line.startswith(_SAID)]
+    words = [" ".join(part[len(_USER) :].split()) for part in paragraphs if part.startswith(_USER)]
+    said = [_SAID + word[:_SAID_CHARACTERS] for word in words]
+    return "\n".join(["The user said, among other things:", *[*earlier, *said][-_MOST_SAID:]])
 
 
 def _chat(said: str) -> str:

@@ -55,18 +55,20 @@ def read(ledger: Ledger, session: str, begin: int, last: int | None) -> tuple[by
     return tuple(message for (message,) in reversed(rows))
 
 
-def read_end(ledger: Ledger, session: str, start: int, last: int, limit_bytes: int) -> tuple[int, tuple[bytes, ...]]:
+def read_end(
+    ledger: Ledger, session: str, start: int, last: int, limit_bytes: int, least: int
+) -> tuple[int, tuple[bytes, ...]]:
     """Return the newest messages from ``start`` on, oldest first, behind the position of the first of them.
 
-    They are ``last`` at most, and as many as fit into ``limit_bytes``, one at the least; where there are none it is the
-    position of the next message to come.
+    They are ``last`` at most, and as many as fit into ``limit_bytes``, ``least`` at the least; where there are none it
+    is the position of the next message to come.
     """
     found: list[bytes] = []
     first, size = int(ledger.only(NEXT_POSITION, (session,))[0]), 0
     with ledger.rows(READ_END, (session, start, max(last, 0))) as rows:
         for position, message in rows:
             size += len(message)
-            if found and size > limit_bytes:
+            if len(found) >= least and size > limit_bytes:
                 break
             found.append(message)
             first = position

@@ -14,14 +14,14 @@ from shared.store.sqlite.ledger import Ledger
 # Keep a summary that was made when the transcript had so many settled messages.
 ADD = """
 INSERT OR REPLACE INTO summaries (session_key, covers, settled, body)
-VALUES (?1, ?2, (SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?1), ?3)
+VALUES (?, ?, (SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?), ?)
 """
 # Read the one that covers most, if it covers anything behind a position.
 READ = "SELECT body FROM summaries WHERE session_key = ? AND covers > ? ORDER BY covers DESC LIMIT 1"
 # Remove those that were made since the last settle.
 REMOVE_UNSETTLED = """
-DELETE FROM summaries WHERE session_key = ?1
-  AND settled >= (SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?1)
+DELETE FROM summaries WHERE session_key = ?
+  AND settled >= (SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?)
 """
 # Remove all of a session.
 REMOVE = "DELETE FROM summaries WHERE session_key = ?"
@@ -31,7 +31,7 @@ _DECODER = msgspec.msgpack.Decoder(Summary)
 
 def add(ledger: Ledger, session: str, summary: Summary) -> None:
     """Keep a summary that the session's running turn has made."""
-    ledger.run(ADD, (session, summary.covers, msgspec.msgpack.encode(summary)))
+    ledger.run(ADD, (session, summary.covers, session, msgspec.msgpack.encode(summary)))
 
 
 def read(ledger: Ledger, session: str, begin: int) -> Summary | None:
@@ -42,7 +42,7 @@ def read(ledger: Ledger, session: str, begin: int) -> Summary | None:
 
 def remove_unsettled(ledger: Ledger, session: str) -> None:
     """Remove what a turn has summarized that leaves nothing behind: its steps may be in it."""
-    ledger.run(REMOVE_UNSETTLED, (session,))
+    ledger.run(REMOVE_UNSETTLED, (session, session))
 
 
 def remove(ledger: Ledger, session: str) -> None:

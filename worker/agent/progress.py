@@ -1,0 +1,48 @@
+"""What a turn tells as it goes."""
+
+from __future__ import annotations
+
+from shared.budgets import Allowance, Spend
+from shared.journal import CallIntent, CallResult, StepOpening
+from shared.messages import Step, Summary
+from worker.agent.models.port import ToolCall
+
+
+class Progress:
+    """What a turn tells as it goes, called on its loop; override what is of interest. None may block."""
+
+    def text(self, step: int, text: str) -> None:
+        """The model wrote this much more text in step ``step``."""
+
+    async def more(self, used: Spend, wanted: Spend) -> Allowance | None:  # noqa: ARG002
+        """The turn has used so much, and wants so much in all; return what it may use, None where nothing bounds it."""
+        return None
+
+    def step_opened(self, opening: StepOpening) -> None:
+        """The model asked for tool calls; none of them has begun."""
+
+    async def begin_call(self, call: ToolCall, intent: CallIntent, *, once: bool) -> None:  # noqa: ARG002
+        """A tool call is to begin, and does when this returns; with ``once`` it must never be made a second time."""
+        self.tool_started(call)
+
+    def end_call(self, call: ToolCall, result: CallResult) -> None:
+        """A tool call gave its result."""
+        self.tool_ended(call, result.message)
+
+    def tool_started(self, call: ToolCall) -> None:
+        """A tool call begins."""
+
+    def tool_said(self, call: ToolCall, text: str) -> None:
+        """A running tool tells how far it is."""
+
+    def tool_ended(self, call: ToolCall, message: bytes) -> None:
+        """A tool call gave this transcript message."""
+
+    def step_done(self, step: Step) -> None:
+        """A step that was not the last is finished: a later attempt may resume after it."""
+
+    def compacted(self, summary: Summary) -> None:
+        """The window was full: from now on a model is shown this instead of its older part, which it was made of."""
+
+    def compaction_failed(self, problem: str) -> None:
+        """The window was full and its older part could not be summarized, so it is left out."""

@@ -1,0 +1,42 @@
+"""What a turn is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from shared.budgets import Allowance
+from shared.messages import OpenStep, Step, Summary, Words
+
+STEP_LIMIT = 100
+WINDOW_TOKENS = 100_000
+
+
+class TurnRequest(msgspec.Struct, frozen=True):
+    """What one turn is about.
+
+    ``history`` is the conversation before it (transcript messages, oldest first), from position ``first`` on;
+    ``summary`` stands for what is before it, or for some of it as well; ``texts`` are the sender's new words, one user
+    message each; ``steps`` are finished ones of an earlier attempt, not to be run again (their messages include the
+    user's), ``open_step`` is the one it left open; then ``words`` join; ``deadline_s`` bounds the turn and all tries of
+    its model calls; past ``window_tokens`` the older part of what a model is shown is summarized; ``repaired`` says
+    that every tool call of the history is known to have its result; ``allowance`` is what may be used of the budgets,
+    None where nothing bounds it.
+    """
+
+    session: str
+    message_id: str
+    texts: tuple[str, ...]
+    history: Sequence[bytes] = ()
+    first: int = 0
+    summary: Summary | None = None
+    steps: tuple[Step, ...] = ()
+    open_step: OpenStep | None = None
+    words: tuple[Words, ...] = ()
+    system: str = ""
+    deadline_s: float = 900.0
+    window_tokens: int = WINDOW_TOKENS
+    step_limit: int = STEP_LIMIT
+    repaired: bool = False
+    allowance: Allowance | None = None
