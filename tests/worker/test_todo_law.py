@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from shared.budgets import Budgets
 from shared.errors import ModelUnavailable
 from shared.events import Events
 from shared.messages import Arrival, Conversation, Dead, Ended, Outcome, Retry
@@ -35,9 +36,10 @@ from worker.agent.session_log import SessionLog
 from worker.agent.summary_words import INSTRUCTION
 from worker.agent.todo import SCAN_LIMIT
 from worker.agent.voice import Voice
-from worker.channel import Channel, NeedHistory, OfTurn, ToPool, ToWorker, TurnDone, WorkerConfig
+from worker.channel import Channel, History, NeedHistory, OfTurn, ToPool, ToWorker, TurnDone, WorkerConfig
 from worker.log_ring import HEADER_BYTES, LogRing
 from worker.pool.active_turn import ActiveTurn
+from worker.pool.conversations import Conversations
 from worker.pool.process import WorkerProcess
 from worker.pool.store_watch import StoreWatch
 from worker.pool.turns import Turns
@@ -148,6 +150,20 @@ class Wire:
         self.hear(self._decoder.decode(msgspec.msgpack.encode(frame)))
 
 
+class Parent:
+    """The pool's end: a worker that is given conversations."""
+
+    def __init__(self, take_history: Callable[[History], None]) -> None:
+        self._take_history = take_history
+
+    async def until_writable(self) -> None:
+        return None
+
+    def send(self, frame: ToWorker) -> None:
+        assert isinstance(frame, History), frame
+        self._take_history(msgspec.msgpack.decode(msgspec.msgpack.encode(frame), type=History))
+
+
 class Host:
     """One store with the pool's turns, and one worker after the other."""
 
@@ -157,6 +173,7 @@ class Host:
         self.toolbox = Toolbox()
         self.store: Store
         self.turns: Turns
+        self.conversations: Conversations
         self.cache: SessionCache
         self.turn: ActiveTurn
         self._numbers = 0
@@ -171,9 +188,12 @@ class Host:
             events,
             watch,
             Audience(),
-            context_tokens=WINDOW_TOKENS,
+            Budgets(),
             on_left=lambda _: None,
             on_settled=lambda _: None,
+        )
+        self.conversations = Conversations(
+            self.store, watch, WINDOW_TOKENS, lambda turn: self.turns.get(turn.number) is turn
         )
         self.replace_worker()
 
@@ -207,14 +227,15 @@ class Host:
             if left < 0:
                 killed.set()
             elif isinstance(frame, NeedHistory):
-                tasks.append(asyncio.ensure_future(self._give_history(turn, running)))
+                tasks.append(asyncio.ensure_future(self.conversations.send(turn, worker)))
             elif isinstance(frame, TurnDone):
                 outcomes.append(frame.outcome)
             elif isinstance(frame, OfTurn):
                 self.turns.said(turn, frame)
 
+        worker = cast("WorkerProcess", Parent(lambda history: running.take_history(history)))  # noqa: PLW0108 - made later
         voice = Voice(cast("Channel[ToWorker]", Wire(hear)))
-        running = RunningTurn(turn.begin(cast("WorkerProcess", None), 60.0), self._equipment(), voice)
+        running = RunningTurn(turn.begin(worker, 60.0), self._equipment(), voice)
         tasks += [asyncio.ensure_future(running.run()), asyncio.ensure_future(killed.wait())]
         await asyncio.wait(tasks[-2:], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -238,11 +259,6 @@ class Host:
         await self.store.close()
         await self.open()
         await self.store.claims.adopt("the next life")
-
-    async def _give_history(self, turn: ActiveTurn, running: RunningTurn) -> None:
-        history = await self.turns.history(turn)
-        if history is not None:
-            running.take_history(history)
 
     def _equipment(self) -> Equipment:
         ring = LogRing(memoryview(bytearray(HEADER_BYTES + 4096)))
@@ -297,9 +313,9 @@ class TodoLaw(RuleBasedStateMachine):
 
         self._do(run())
 
-    @rule(session=sessions, history=HISTORIES, items=st.none() | st.just([]) | ITEMS)
-    def rewrite(self, session: str, history: Shown, items: Items | None) -> None:
-        """Another history takes the place of the session's, with a list or without one."""
+    @rule(session=sessions, history=HISTORIES, items=st.none() | st.just([]) | ITEMS, steps=STEPS)
+    def rewrite(self, session: str, history: Shown, items: Items | None, steps: Steps) -> None:
+        """Another history takes the place of the session's, with a list or without one, and it talks on."""
 
         async def run() -> None:
             before = await self._host.store.sessions.conversation(session)
@@ -310,6 +326,8 @@ class TodoLaw(RuleBasedStateMachine):
 
         self._do(run())
         self._sheets[session].rewritten(items, history.items)
+        if steps:
+            self._do(self._talk(session, steps, [], "x"))
 
     @rule()
     def restart(self) -> None:
