@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -80,6 +81,27 @@ def test_a_worker_host_without_a_database_url_explains_itself_in_one_line(tmp_pa
     assert ended.returncode == 78
     (line,) = ended.stderr.splitlines()
     assert "DATABASE_URL" in line
+
+
+@pytest.mark.parametrize(("name", "module", "port"), [("web", "gateway", "5100"), ("worker", "worker", "5100")])
+def test_the_procfile_runs_the_python_of_its_own_virtual_environment(
+    tmp_path: Path, name: str, module: str, port: str
+) -> None:
+    """``.venv/bin/honcho start web`` works without activating anything first."""
+    shutil.copy(ROOT / "Procfile", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "ours: $PORT $*"\n')
+    python.chmod(0o700)
+    ended = subprocess.run(
+        [sys.executable, "-m", "honcho", "-d", str(tmp_path), "-e", "/dev/null", "start", "-p", port, name],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert f"ours: {port} -m {module}" in ended.stdout
 
 
 def test_honcho_starts_the_web_process_on_the_port_it_gives(tmp_path: Path) -> None:
