@@ -94,7 +94,8 @@ def test_the_procfile_runs_the_python_of_its_own_virtual_environment(
     python.write_text('#!/bin/sh\necho "ours: $PORT $*"\n')
     python.chmod(0o700)
     ended = subprocess.run(
-        [sys.executable, "-m", "honcho", "-d", str(tmp_path), "-e", "/dev/null", "start", "-p", port, name],
+        [sys.executable, "-m", "honcho", "-e", "/dev/null", "start", "-p", port, name],
+        cwd=tmp_path,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
