@@ -65,6 +65,7 @@ class Pool:
         self._turns = Turns(
             store, events, watch, listener, settings.budgets, on_left=self._left, on_settled=self._settled
         )
+        self.wishes = SenderWishes(self._turns, events, self._spawn)
         self._conversations = Conversations(
             store, watch, settings.context_tokens, lambda turn: self._turns.get(turn.number) is turn
         )
