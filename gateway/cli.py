@@ -19,10 +19,10 @@ from gateway.tool_check import check_tool_modules
 from gateway.tracing import moment, trace_lines
 from shared.errors import NotFound, SettingsError, StoreError
 from shared.events import LogWriter
-from shared.messages import DeadLetter, MessageTrace
 from shared.settings import Settings, load_settings, scrub_environment
 from shared.store import open_store
 from shared.store.port import Store
+from shared.traces import DeadLetter, MessageTrace
 from worker.pool.worker_config import worker_config
 
 ASK_TIMEOUT_S = 10.0

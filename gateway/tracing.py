@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from shared.messages import CallTrace, MessageTrace, ReplyTrace
 from shared.store.port import Store
+from shared.traces import CallTrace, MessageTrace, ReplyTrace
 from worker.pool import TurnRow
 
 #: returns a session's running turn, None if none runs here

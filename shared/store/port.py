@@ -19,17 +19,15 @@ from shared.messages import (
     ClaimRef,
     Context,
     Conversation,
-    DeadLetter,
-    MessageTrace,
     Outcome,
     Pending,
     Receipt,
     Reply,
-    SessionSummary,
     Step,
     Summary,
     Told,
 )
+from shared.traces import DeadLetter, MessageTrace, SessionSummary
 from shared.usage import Usage
 
 

@@ -23,9 +23,10 @@ from gateway.platforms.telegram import Telegram
 from loadtests.platform import Fault, RunningPlatform, running_platform
 from shared.events import Event, Events
 from shared.ids import new_message_id
-from shared.messages import Arrival, Ended, MessageTrace, Reply, ReplyState, TurnStatus
+from shared.messages import Arrival, Ended, Reply, ReplyState, TurnStatus
 from shared.settings import parse_settings
 from shared.store import Store
+from shared.traces import MessageTrace
 from tests.gateway.edge import open_test_store, serving
 
 ADDRESSES = {

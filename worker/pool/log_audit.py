@@ -13,10 +13,10 @@ from pathlib import Path
 
 from shared.errors import NotFound, StoreUnavailable
 from shared.events import Event, Events
-from shared.messages import SessionSummary
 from shared.redaction import Redaction
 from shared.session_files import session_log_path
 from shared.store.port import Store
+from shared.traces import SessionSummary
 from worker.channel import WorkerConfig
 from worker.log_repair import HISTORY_WINDOW, repair_log
 

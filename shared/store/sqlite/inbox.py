@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from shared.command import CommandKind
 from shared.errors import InboxFull
-from shared.messages import Arrival, DeadLetter, MessageState, MessageTrace, Receipt, Reply
+from shared.messages import Arrival, MessageState, Receipt, Reply
 from shared.store.sqlite.ledger import Ledger
 from shared.store.sqlite.obedience import go_on, receive_command
 from shared.store.sqlite.reception import receive
 from shared.store.sqlite.tables import checkpoints, dedupe, inbox, journal, outbox, sessions, spending
 from shared.store.sqlite.writer import Writer
+from shared.traces import DeadLetter, MessageTrace
 
 #: what a refused sender is told to wait, in seconds
 RETRY_AFTER_S = 5

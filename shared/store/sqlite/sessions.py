@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.messages import Context, Conversation, SessionSummary
+from shared.messages import Context, Conversation
 from shared.store.sqlite.ledger import Ledger, Row
 from shared.store.sqlite.tables import (
     checkpoints,
@@ -16,6 +16,7 @@ from shared.store.sqlite.tables import (
     summaries,
 )
 from shared.store.sqlite.writer import Writer
+from shared.traces import SessionSummary
 
 #: the todo list of a session that had one and has none any more
 NO_ITEMS = b"[]"

@@ -14,7 +14,8 @@ from shared.messages import Ended, OpenStep, Parked, Step, TurnStatus, Words
 from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, says, unanswered
 from worker.agent.models.port import ModelReply
 from worker.agent.todo import TodoStore
-from worker.agent.turn import Turn, TurnRequest
+from worker.agent.turn import Turn
+from worker.agent.turn_request import TurnRequest
 from worker.tools.toolbox import Toolbox
 
 READ = ("todo", "{}")

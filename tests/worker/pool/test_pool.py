@@ -14,9 +14,10 @@ import pytest
 
 from loadtests.provider import RunningProvider, running_provider
 from shared.events import Event, Events
-from shared.messages import Arrival, MessageState, MessageTrace, Outcome, Retry
+from shared.messages import Arrival, MessageState, Outcome, Retry
 from shared.settings import parse_settings
 from shared.store import Store, open_store
+from shared.traces import MessageTrace
 from tests.worker.pool.conditions import until
 from worker.pool import Pool, WorkerState
 

@@ -10,9 +10,9 @@ import pytest
 from loadtests.provider import RunningProvider, running_provider
 from shared.budgets import Budget, Budgets, Scope, Spend, Window
 from shared.events import Events
-from shared.messages import MessageTrace
 from shared.settings import parse_settings
 from shared.store import open_store
+from shared.traces import MessageTrace
 from tests.worker.pool.conditions import until
 from tests.worker.pool.test_pool import Audience, Plant
 from worker.pool import Pool

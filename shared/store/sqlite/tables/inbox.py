@@ -8,8 +8,9 @@ import msgspec
 
 from shared.command import Command
 from shared.errors import NotFound
-from shared.messages import Arrival, Dead, DeadLetter, Ended, Pending, Retry
+from shared.messages import Arrival, Dead, Ended, Pending, Retry
 from shared.store.sqlite.ledger import Ledger, Row
+from shared.traces import DeadLetter
 from shared.usage import Usage
 
 #: executions lost with their host before a message is a suspect itself

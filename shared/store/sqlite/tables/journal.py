@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from shared.journal import CallIntent, CallResult, JournalEntry, StepOpening
-from shared.messages import CallTrace, JournaledCall, OpenStep, Step
+from shared.messages import JournaledCall, OpenStep, Step
 from shared.store.sqlite.ledger import Ledger
+from shared.traces import CallTrace
 
 # Open a step.
 OPEN = "INSERT INTO open_steps (session_key, step, opening) VALUES (?, ?, ?)"

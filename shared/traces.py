@@ -1,0 +1,83 @@
+"""What is shown of sessions and messages: rows of lists, and every stage of one message."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.messages import MessageState, ReplyState
+from shared.usage import Usage
+
+
+class SessionSummary(msgspec.Struct, frozen=True):
+    """One row of the session list; ``running`` while claimed, ``waiting`` counts its waiting messages."""
+
+    key: str
+    platform: str
+    version: int
+    updated_at: float
+    running: bool
+    waiting: int
+
+
+class ReplyTrace(msgspec.Struct, frozen=True):
+    """One reply chunk's way out; times are unix seconds, None until it happened."""
+
+    part: int
+    state: ReplyState
+    attempts: int
+    sent_id: str | None
+    sent_at: float | None
+    error: str
+
+
+class CallTrace(msgspec.Struct, frozen=True):
+    """One tool call of the step that a turn is in; times are unix seconds, ``ended_at`` None while it runs."""
+
+    step: int
+    call_id: str
+    name: str
+    started_at: float
+    ended_at: float | None
+
+
+class MessageTrace(msgspec.Struct, frozen=True):
+    """Where one message is: every stage with its time in unix seconds, None until it happened.
+
+    ``usage`` is what its turn has spent so far; ``steps`` counts its finished steps while it has not ended, ``calls``
+    are the tool calls of the one it is in. ``joined`` is the id of the message whose turn it joined and whose reply
+    answers it, empty if it has its own.
+    """
+
+    id: str
+    session: str
+    platform: str
+    user: str
+    state: MessageState
+    attempts: int
+    suspect: bool
+    worker: str
+    error: str
+    accepted_at: float
+    claimed_at: float | None
+    settled_at: float | None
+    running: bool
+    usage: Usage
+    replies: tuple[ReplyTrace, ...]
+    steps: int = 0
+    calls: tuple[CallTrace, ...] = ()
+    joined: str = ""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that used up its attempts; ``stacks`` are those of the last kill."""
+
+    id: str
+    session: str
+    platform: str
+    user: str
+    text: str
+    attempts: int
+    error: str
+    stacks: str
+    accepted_at: float
+    dead_at: float
