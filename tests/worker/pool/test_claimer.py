@@ -82,7 +82,7 @@ async def test_leases_are_renewed_before_sessions_are_claimed_after_the_host_sto
     desk.claimer.start()
     await until(lambda: desk.claims, "it is claimed")
     for _ in range(5):
-        await bench.store.check()  # in turn with the round in which the claimer finds no more, and after which it sleeps
+        await bench.store.check()  # in turn with the round in which the claimer finds no more; then it sleeps
     bench.clock.now += 2 * LEASE_S
     await bench.accept("s:new")
     desk.claimer.wake()
