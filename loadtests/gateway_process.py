@@ -185,15 +185,21 @@ class GatewayProcess:
             process.stdout.close()
 
 
+def parent_of(pid: int) -> int:
+    """Return the process that this one is a child of (Linux: /proc); 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return 0
+
+
 def descendants(pid: int) -> list[int]:
     """Return every process below this one, deepest last (Linux: /proc)."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (OSError, ValueError):
-            continue
-        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        child = int(stat.parent.name)
+        if parent := parent_of(child):
+            parents.setdefault(parent, []).append(child)
     found: list[int] = []
     queue = [pid]
     while queue:

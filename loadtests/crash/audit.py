@@ -13,7 +13,7 @@ import msgspec
 
 from loadtests.crash.evidence import Evidence, TranscriptMessage
 from loadtests.crash.notes import Note
-from loadtests.crash.plan import Boundary, Kill, Saying, Side, Victim
+from loadtests.crash.plan import Boundary, Kill, Saying, Side
 
 #: what a webhook may be answered with; 503 says that nothing was accepted
 EXPECTED_STATUSES = {200, 503}
@@ -47,7 +47,7 @@ def audit(evidence: Evidence) -> Findings:
     messages = MessageAudit(evidence)
     fired = [note.killed for note in evidence.notes if note.killed]
     problems = [*messages.problems(), *calls.problems(), *sends.problems()]
-    if evidence.deaths > sum(kill.victim is not Victim.WORKER for kill in fired):
+    if evidence.deaths > sum(kill.victim.ends_gateway for kill in fired):
         problems.append("a gateway ended that nobody killed")
     return Findings(
         number=evidence.plan.number,
@@ -140,7 +140,7 @@ class CallAudit:
 
     def __init__(self, evidence: Evidence) -> None:
         # the frames of a killed worker have left it: its gateway knows them before they are committed
-        known = Side.BEFORE if evidence.plan.kill.victim is Victim.WORKER else Side.AFTER
+        known = Side.AFTER if evidence.plan.kill.victim.ends_gateway else Side.BEFORE
         finished: set[str] = set()
         effects: defaultdict[str, list[str]] = defaultdict(list)
         intended: set[str] = set()

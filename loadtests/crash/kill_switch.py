@@ -15,7 +15,7 @@ import msgspec
 
 from loadtests.crash.notes import Note, Notebook
 from loadtests.crash.plan import Boundary, Kill, Side, Victim
-from loadtests.gateway_process import descendants
+from loadtests.gateway_process import descendants, parent_of
 
 ARMED = "kill.json"
 
@@ -52,15 +52,21 @@ class KillSwitch:
             fire(self._path, self._notebook, armed, victims)
 
     def _victims(self, armed: Armed, session: str) -> list[int]:
-        if armed.kill.victim is Victim.WORKER:
-            worker = self._worker_of(session)
-            return [worker] if worker else []
-        return victims_above(armed)
+        if armed.kill.victim.ends_gateway:
+            return victims_above(armed)
+        worker = self._worker_of(session)
+        return victims_below(armed, worker) if worker else []
 
 
 def victims_above(armed: Armed) -> list[int]:
     """Return the gateway, and where everybody is to die, all processes below it."""
     return [armed.life] if armed.kill.victim is Victim.GATEWAY else [armed.life, *descendants(armed.life)]
+
+
+def victims_below(armed: Armed, worker: int) -> list[int]:
+    """Return a worker, or the fork server it came from."""
+    victim = worker if armed.kill.victim is Victim.WORKER else parent_of(worker)
+    return [victim] if victim else []
 
 
 def arm(path: Path, armed: Armed) -> None:

@@ -16,9 +16,9 @@ from msgspec import structs
 
 from loadtests.crash.audit import Findings, audit
 from loadtests.crash.evidence import Evidence, Heard, TranscriptMessage
-from loadtests.crash.kill_switch import ARMED, Armed, arm, disarm, fire, victims_above
+from loadtests.crash.kill_switch import ARMED, Armed, arm, disarm, fire, victims_above, victims_below
 from loadtests.crash.notes import NOTES, Notebook
-from loadtests.crash.plan import Boundary, Round, Victim
+from loadtests.crash.plan import Boundary, Round
 from loadtests.crash.traffic import Traffic
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import running_platform
@@ -112,10 +112,10 @@ class Lane:
         if plan.kill.boundary is not Boundary.RANDOM or seconds < plan.kill.after_s or not self._armed.exists():
             return
         armed = Armed(plan.number, self.gateway.pid, plan.kill)
-        if plan.kill.victim is not Victim.WORKER:
+        if plan.kill.victim.ends_gateway:
             fire(self._armed, self._notebook, armed, victims_above(armed))
         elif pids := self.gateway.worker_pids():
-            fire(self._armed, self._notebook, armed, [pids[plan.number % len(pids)]])
+            fire(self._armed, self._notebook, armed, victims_below(armed, pids[plan.number % len(pids)]))
 
     def _all_is_closed(self, plan: Round, traffic: Traffic) -> bool:
         """Tell whether every message has its reply, recorded as sent."""

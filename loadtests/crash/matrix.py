@@ -10,6 +10,7 @@ from loadtests.crash.plan import Boundary, Kill, Side, Victim
 COLUMNS: tuple[tuple[str, Callable[[Findings], int]], ...] = (
     ("gw", lambda found: found.fired and found.kill.victim is Victim.GATEWAY),
     ("wrk", lambda found: found.fired and found.kill.victim is Victim.WORKER),
+    ("fork", lambda found: found.fired and found.kill.victim is Victim.FORK_SERVER),
     ("both", lambda found: found.fired and found.kill.victim is Victim.BOTH),
     ("accepted", lambda found: found.accepted),
     ("answered", lambda found: found.answered),

@@ -37,7 +37,13 @@ class Victim(enum.StrEnum):
 
     GATEWAY = "gateway"  #: the gateway process alone; what it leaves behind has to notice
     WORKER = "worker"  #: one worker process
+    FORK_SERVER = "fork server"  #: the process that workers are forked from, and with it every worker
     BOTH = "both"  #: the gateway and every process below it
+
+    @property
+    def ends_gateway(self) -> bool:
+        """Whether the gateway process itself dies."""
+        return self in {Victim.GATEWAY, Victim.BOTH}
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -134,7 +140,7 @@ SHORT = {
     Boundary.CHECKPOINT: (Victim.BOTH, Victim.WORKER),
     Boundary.INTENT: (Victim.WORKER, Victim.GATEWAY),
     Boundary.EFFECT: (Victim.WORKER, Victim.BOTH),
-    Boundary.RESULT: (Victim.GATEWAY, Victim.WORKER),
+    Boundary.RESULT: (Victim.FORK_SERVER, Victim.WORKER),
     Boundary.SETTLE: (Victim.BOTH, Victim.GATEWAY),
     Boundary.SEND: (Victim.WORKER, Victim.GATEWAY),
     Boundary.DELIVERED: (Victim.BOTH, Victim.WORKER),

@@ -99,7 +99,8 @@ def test_a_tool_call_finished_by_a_commit_must_not_run_again() -> None:
 def test_what_a_living_gateway_knows_counts_as_finished_before_its_commit() -> None:
     asked = Note(1, Boundary.RESULT, Side.BEFORE, labels=("t0",))
     notes = [effect("t0"), asked, effect("t0"), effect("t1")]
-    assert judged(Victim.WORKER, notes=notes).finished_again == 1
+    for victim in (Victim.WORKER, Victim.FORK_SERVER):
+        assert judged(victim, notes=notes).finished_again == 1
 
 
 def test_a_call_to_be_made_once_must_not_run_twice_even_if_nobody_knows_of_it() -> None:
