@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,47 @@ def test_words_that_come_too_late_are_answered_on_their_own(busy_bot: Bot, provi
     before = len(busy_bot.replies("steer"))
     say(busy_bot, "steer", "and this?")
     assert texts(busy_bot, "steer", before + 2)[before:] == ["the answer", "echo: and this?"]
+
+
+def call(bot: Bot, text: str, mode: str = "enqueue", session: str = "api") -> httpx2.Response:
+    """Say something in a session of the API and wait for the answer."""
+    body = {"model": "gatehouse", "messages": [{"role": "user", "content": text}]}
+    headers = {"X-Gatehouse-Session": session, "X-Gatehouse-When-Busy": mode}
+    return httpx2.post(bot.gateway.url + "/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+
+def answered(response: httpx2.Response) -> str:
+    assert response.status_code == 200, response.text
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "told", "first"),
+    [("enqueue", "echo: hi", "one"), ("interrupt", "echo: hi", "Stopped."), ("steer", "echo: hi", "echo: hi")],
+)
+def test_a_call_chooses_its_mode_and_every_call_is_answered(
+    busy_bot: Bot, provider: RunningProvider, tmp_path: Path, mode: str, told: str, first: str
+) -> None:
+    with ThreadPoolExecutor(1) as other:
+        calls = provider.calls
+        text = slow_call(tmp_path / "slow", 1) + " [[say one]]"
+        waiting = other.submit(call, busy_bot, text, session=f"api-{mode}")
+        busy_bot.wait_for_model_calls(calls + 1)
+        busy_bot.wait_until((tmp_path / "slow").exists, 30, "the tool runs")
+        assert answered(call(busy_bot, "hi", mode, f"api-{mode}")) == told
+        assert answered(waiting.result()) == first
+
+
+def test_a_rejected_call_is_a_conflict(busy_bot: Bot, provider: RunningProvider) -> None:
+    with ThreadPoolExecutor(1) as other:
+        calls = provider.calls
+        waiting = other.submit(call, busy_bot, "[[sleep 1]] [[say one]]")
+        busy_bot.wait_for_model_calls(calls + 1)
+        rejected = call(busy_bot, "two", "reject")
+        assert (rejected.status_code, rejected.json()["error"]["code"]) == (409, "busy")
+        assert trace(busy_bot, rejected.headers["x-gatehouse-message"])["state"] == "rejected"
+        assert answered(call(busy_bot, "/status")) == "Status: working, step 1."
+        assert answered(waiting.result()) == "one"
 
 
 def trace_text(bot: Bot, session: str, message: str) -> str:

@@ -19,8 +19,8 @@ from worker.pool.active_turn import ActiveTurn
 from worker.pool.turns import Turns
 from worker.pool.verdict import INTERRUPTED_TEXT
 
-#: wishes kept for turns that have not begun here; past it they are dropped, for those turns are another host's
-EARLY_LIMIT = 10_000
+#: wishes kept for turns that have not begun here; past it the oldest are dropped: those turns are over, or elsewhere
+EARLY_LIMIT = 1000
 
 
 class SenderWishes:
@@ -30,8 +30,8 @@ class SenderWishes:
         self._turns = turns
         self._events = events
         self._spawn = spawn
-        self._early_stops: set[str] = set()
-        self._early_words: set[str] = set()
+        self._early_stops: dict[str, None] = {}
+        self._early_words: dict[str, None] = {}
 
     def stop(self, session: str, message_id: str) -> None:
         """End a message's turn now, or when it begins."""
@@ -63,11 +63,11 @@ class SenderWishes:
     def turn_begins(self, turn: ActiveTurn) -> bool:
         """Fulfil what was asked of a turn before its claim was here; False if that ended it."""
         if turn.claim.messages[0].stop or turn.message_id in self._early_stops:
-            self._early_stops.discard(turn.message_id)
+            self._early_stops.pop(turn.message_id, None)
             self.interrupt(turn)
             return False
         if turn.session in self._early_words:
-            self._early_words.discard(turn.session)
+            del self._early_words[turn.session]
             self._spawn(self._join(turn))
         return True
 
@@ -80,6 +80,7 @@ class SenderWishes:
                 turn.worker.send(Steer(turn.number, words))
 
 
-def keep(wishes: set[str], wish: str) -> None:
-    if len(wishes) < EARLY_LIMIT:
-        wishes.add(wish)
+def keep(wishes: dict[str, None], wish: str) -> None:
+    wishes[wish] = None
+    if len(wishes) > EARLY_LIMIT:
+        del wishes[next(iter(wishes))]

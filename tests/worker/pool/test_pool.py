@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from shared.messages import Arrival, MessageState, Outcome, Retry
 from shared.settings import parse_settings
 from shared.store import Store, open_store
 from shared.traces import MessageTrace
+from shared.when_busy import WhenBusy
 from tests.worker.pool.conditions import until
 from worker.pool import Pool, WorkerState
 
@@ -61,13 +63,13 @@ class Plant:
         self.events = events
         self._count = 0
 
-    async def say(self, session: str, text: str) -> str:
-        """Accept a message and wake the pool; return its id."""
+    async def say(self, session: str, text: str, **more: Any) -> str:
+        """Accept a message, ``more`` of its fields as given, and wake the pool; return its id."""
         self._count += 1
         message = f"msg_{self._count:032}"
         key = f"standard:a:{session}"
         arrival = Arrival(message, key, "standard", "ann", text, b"{}", (message,), 60.0, 1.0)
-        await self.store.inbox.accept(arrival)
+        await self.store.inbox.accept(msgspec.structs.replace(arrival, **more))
         self.pool.wake()
         return message
 
@@ -363,3 +365,30 @@ async def test_a_worker_over_its_memory_is_replaced_between_turns_and_not_before
     assert made.pool.snapshot().workers[0].state is WorkerState.READY
     assert "again" in await made.reply(await made.say("s", "again"))
     assert made.pool.snapshot().restarts == 0
+
+
+async def test_pieces_of_one_thought_make_one_turn(plant: MakePlant, provider: RunningProvider) -> None:
+    made = await plant()
+    calls = provider.calls
+    pieces = [await made.say("s", text, quiet_s=0.5) for text in ("buy", "milk", "[[say bought]]")]
+    await made.done(*pieces)
+    assert provider.calls == calls + 1
+    said = [message["content"] for message in provider.requests[-1].json()["messages"] if message["role"] == "user"]
+    assert said == ["buy", "milk", "[[say bought]]"]
+    assert [(await made.trace(piece)).joined for piece in pieces] == ["", pieces[0], pieces[0]]
+    assert {(await made.trace(piece)).state for piece in pieces} == {MessageState.DONE}
+
+
+async def test_what_is_asked_of_a_turn_before_its_claim_is_here_is_not_forgotten(
+    plant: MakePlant, provider: RunningProvider
+) -> None:
+    made = await plant()
+    calls = provider.calls
+    made.pool.wishes.stop("standard:a:s", f"msg_{1:032}")
+    await made.done(await made.say("s", "[[stall]]"))
+    assert provider.calls == calls
+    made.pool.wishes.steer("standard:a:s")
+    first = await made.say("s", "[[tool note {}]] [[then]] [[say one]]")
+    second = await made.say("s", "[[say both]]", when_busy=WhenBusy.STEER)
+    await made.done(first, second)
+    assert (await made.trace(second)).state is MessageState.DONE

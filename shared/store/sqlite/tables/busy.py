@@ -143,8 +143,8 @@ def is_fragment(ledger: Ledger, arrival: Arrival, seq: int, running: int) -> boo
 
     ``running`` is the message whose turn runs, 0 for none.
     """
-    row = ledger.one(BEFORE, (arrival.session, seq - 1, arrival.user))
-    if row is None or not arrival.quiet_s:
+    row = ledger.one(BEFORE, (arrival.session, seq - 1, arrival.user)) if arrival.quiet_s else None
+    if row is None:
         return False
     joined, quiet_until = row
     begun = running and running in {seq - 1, joined}
