@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import CoroutineType
 
+import httpx2
 import pytest
 
 from loadtests.provider import RunningProvider, running_provider
@@ -44,10 +46,16 @@ def provider() -> Iterator[RunningProvider]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def tls() -> ssl.SSLContext:
+    """Make the context that every client here shares, as a worker's do: making one takes longer than a test."""
+    return httpx2.create_ssl_context()
+
+
 @pytest.fixture(params=["anthropic", "openai"])
-async def link(request: pytest.FixtureRequest, provider: RunningProvider) -> AsyncIterator[Link]:
+async def link(request: pytest.FixtureRequest, provider: RunningProvider, tls: ssl.SSLContext) -> AsyncIterator[Link]:
     """Give a link of each SDK; when its test ends no call, connection or task of it may be left."""
-    link = open_link(spec_for(request.param, provider))
+    link = open_link(spec_for(request.param, provider), tls)
     yield link
     try:
         await provider.until(lambda p: p.running == 0)

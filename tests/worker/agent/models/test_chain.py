@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -25,8 +26,9 @@ QUICK = ChainPolicy(first_delay_s=0.01, longest_delay_s=0.05, longest_wait_s=1.0
 class Bench:
     """Builds chains over the scripted provider and keeps what they say."""
 
-    def __init__(self, provider: RunningProvider) -> None:
+    def __init__(self, provider: RunningProvider, tls: ssl.SSLContext) -> None:
         self.provider = provider
+        self.tls = tls
         self.said: list[dict[str, Any]] = []
         self.chains: list[Chain] = []
         self.spoke = asyncio.Event()
@@ -34,7 +36,7 @@ class Bench:
     def chain(self, *models: str, policy: ChainPolicy = QUICK, **limits: float) -> Chain:
         urls = {"anthropic": self.provider.url, "openai": self.provider.openai_url}
         specs = [ModelSpec(name.partition(":")[0], name.partition(":")[2]) for name in models]
-        links = [open_link(ModelSpec(spec.provider, spec.model, "k", urls[spec.provider])) for spec in specs]
+        links = [open_link(ModelSpec(spec.provider, spec.model, "k", urls[spec.provider]), self.tls) for spec in specs]
         self.chains.append(Chain(links, self._say, policy=policy, **limits))
         return self.chains[-1]
 
@@ -49,8 +51,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(provider: RunningProvider) -> AsyncIterator[Bench]:
-    bench = Bench(provider)
+async def bench(provider: RunningProvider, tls: ssl.SSLContext) -> AsyncIterator[Bench]:
+    bench = Bench(provider, tls)
     yield bench
     provider.set_script(Script())
     assert own_tasks() == []

@@ -1,0 +1,208 @@
+"""Whole turns of the real SDKs against a provider over HTTP that fails in every way: each ends in a clear reply."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from loadtests.provider import RunningProvider, Script
+from shared.messages import Ended, TurnStatus
+from tests.worker.agent.models.conftest import own_tasks, spec_for
+from tests.worker.agent.scripted import Recorded, unanswered
+from worker.agent import turn_end
+from worker.agent.models import open_link
+from worker.agent.models.chain import Chain, ChainPolicy
+from worker.agent.todo import TodoStore
+from worker.agent.turn import Turn, TurnRequest
+from worker.tools.toolbox import Toolbox
+
+QUICK = ChainPolicy(first_delay_s=0.01, longest_delay_s=0.05, longest_wait_s=1.0, short_stall_s=0.2)
+STALL_S = 0.3
+CALL_S = 0.8
+#: no turn here may take longer, loaded machine or not
+LIMIT_S = 15.0
+DONE = TurnStatus.REPLIED
+FAILED = TurnStatus.FAILED
+TIMED_OUT = TurnStatus.TIMED_OUT
+
+#: what the model does, how the turn ends, and what the sender reads
+FAULTS = [
+    ("[[stall]] word", TIMED_OUT, turn_end.MODEL_SILENT),
+    ("[[stall mid]] word", TIMED_OUT, turn_end.MODEL_SILENT),
+    ("[[sleep 30]]", TIMED_OUT, turn_end.MODEL_SILENT),
+    ("[[dribble 0.02]] word", TIMED_OUT, turn_end.MODEL_SILENT),
+    ("[[ping 0.02]] word", TIMED_OUT, turn_end.MODEL_SILENT),
+    ("[[reset]]", FAILED, turn_end.MODEL_AWAY),
+    ("[[reset mid]] word", FAILED, turn_end.MODEL_AWAY),
+    ("[[malformed]] word", FAILED, turn_end.MODEL_AWAY),
+    ("[[status 429]]", FAILED, turn_end.MODEL_AWAY),
+    ("[[status 529]]", FAILED, turn_end.MODEL_AWAY),
+    ("[[status 429 retry-after=600]]", FAILED, turn_end.MODEL_AWAY),
+    ("[[status 529 retry-after=600]]", FAILED, turn_end.MODEL_AWAY),
+    ("[[status 401]]", FAILED, turn_end.MODEL_REFUSED),
+    ("[[context]]", FAILED, turn_end.CONVERSATION_TOO_LONG),
+    ("[[empty]]", FAILED, turn_end.NOTHING_SAID),
+    ("[[reset times=1]] word", DONE, "echo: word"),
+    ("[[reset mid times=1]] word", DONE, "echo: word"),
+    ("[[malformed times=1]] word", DONE, "echo: word"),
+    ("[[empty times=1]] word", DONE, "echo: word"),
+    ("[[status 429 times=2]] word", DONE, "echo: word"),
+    ("[[status 529 retry-after=0.1 times=1]] word", DONE, "echo: word"),
+    ("[[context times=1]] word", DONE, "echo: word"),
+    ('[[tool todo {"todos": ]]', DONE, "result of todo: Error"),
+    ("[[tools 1000 todo {}]] [[then]] [[say a thousand]]", DONE, "a thousand"),
+]
+
+
+class Bench:
+    """One provider's chain and the tools, and the turns run with them."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.toolbox = Toolbox([])
+        self.progress = Recorded()
+
+    def turn(self, text: str, **fields: Any) -> Turn:
+        request = TurnRequest("s", "msg_1", (text,), deadline_s=LIMIT_S, **fields)
+        return Turn(request, self.chain, self.toolbox, TodoStore(), self.progress)
+
+    async def run(self, text: str, **fields: Any) -> tuple[Ended, Turn]:
+        turn = self.turn(text, **fields)
+        outcome = await turn.run()
+        assert isinstance(outcome, Ended)
+        return outcome, turn
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+async def bench(request: pytest.FixtureRequest, provider: RunningProvider, tls: ssl.SSLContext) -> AsyncIterator[Bench]:
+    """Give a bench of each SDK; when its test ends no call, connection or task of it may be left."""
+    # a model of its own, so that the provider counts `times=1` for each of the two
+    link = open_link(msgspec.structs.replace(spec_for(request.param, provider), model=request.param), tls)
+    chain = Chain([link], lambda *_, **__: None, call_timeout_s=CALL_S, stall_timeout_s=STALL_S, policy=QUICK)
+    made = Bench(chain)
+    yield made
+    made.toolbox.close()
+    await provider.until(lambda p: p.running == 0)
+    assert own_tasks() == []
+    await chain.close()
+    await provider.until(lambda p: p.open_connections == 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_unclosed() -> Iterator[None]:
+    yield
+    gc.collect()  # what was not closed warns here, and warnings are errors
+
+
+@pytest.fixture(autouse=True)
+def fresh_script(provider: RunningProvider) -> Iterator[None]:
+    yield
+    provider.set_script(Script())
+
+
+@pytest.mark.parametrize(("text", "status", "said"), FAULTS, ids=[text for text, _, _ in FAULTS])
+async def test_every_fault_ends_in_a_clear_reply(bench: Bench, text: str, status: TurnStatus, said: str) -> None:
+    began = time.monotonic()
+    outcome, turn = await bench.run(text)
+    assert time.monotonic() - began < LIMIT_S
+    assert outcome.status is status
+    assert said in outcome.text
+    assert outcome.text.strip() == outcome.text != ""
+    assert bool(outcome.error) == (status is not DONE)
+    assert unanswered(turn.messages) == []
+
+
+async def test_what_the_model_began_to_say_stays_in_the_transcript(bench: Bench) -> None:
+    outcome, turn = await bench.run("[[stall mid]] a word that is said")
+    assert outcome.status is TIMED_OUT
+    assert b"echo: a word" in turn.messages[-1]
+    assert turn_end.MODEL_SILENT.encode() in turn.messages[-1]
+
+
+async def test_a_turn_that_follows_a_fault_is_answered(bench: Bench) -> None:
+    for text in ("[[stall mid]] word", "[[reset]]", "[[reset mid]] word", "[[malformed]] word"):
+        await bench.run(text)
+    outcome, _ = await bench.run("are you there?")
+    assert outcome.text == "echo: are you there?"
+
+
+@pytest.mark.parametrize("moment", ["[[sleep 30]]", "[[stall]] word", "[[stall mid]] word", "[[dribble 0.02]] word"])
+async def test_an_interrupt_ends_the_call_and_closes_its_connection(
+    bench: Bench, provider: RunningProvider, moment: str
+) -> None:
+    turn = bench.turn(moment)
+    running = asyncio.create_task(turn.run())
+    await provider.until(lambda p: p.running == 1)
+    began = time.monotonic()
+    turn.interrupt()
+    outcome = await running
+    assert time.monotonic() - began < 1
+    assert isinstance(outcome, Ended)
+    assert outcome.status is TurnStatus.INTERRUPTED
+    assert unanswered(turn.messages) == []
+    await provider.until(lambda p: p.open_connections == 0)
+
+
+async def test_a_turns_own_limit_ends_it_and_says_so(bench: Bench) -> None:
+    request = TurnRequest("s", "msg_1", ("[[sleep 30]]",), deadline_s=0.2)
+    outcome = await Turn(request, bench.chain, bench.toolbox, TodoStore()).run()
+    assert isinstance(outcome, Ended)
+    assert (outcome.status, outcome.text) == (TIMED_OUT, turn_end.TURN_TOO_LONG)
+
+
+async def test_an_answer_that_never_ends_leaves_the_next_model_its_turn(provider: RunningProvider) -> None:
+    provider.set_script(Script(models={"bad": "[[dribble 0.02]]"}))
+    bad = open_link(msgspec.structs.replace(spec_for("anthropic", provider), model="bad"))
+    good = open_link(spec_for("openai", provider))
+    chain = Chain([bad, good], lambda *_, **__: None, call_timeout_s=CALL_S, stall_timeout_s=5, policy=QUICK)
+    toolbox = Toolbox([])
+    turn = Turn(TurnRequest("s", "msg_1", ("word",), deadline_s=LIMIT_S), chain, toolbox, TodoStore())
+    outcome = await turn.run()
+    toolbox.close()
+    await chain.close()
+    assert isinstance(outcome, Ended)
+    assert outcome.text == "echo: word"
+    assert turn.usage.models.keys() == {"anthropic:bad", "openai:scripted"}
+    assert turn.usage.models["anthropic:bad"].estimated_calls == 1
+    await provider.until(lambda p: p.open_connections == 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "estimated"),
+    [
+        ("word", 1, 0),
+        ("[[empty]]", 2, 0),
+        ("[[reset mid times=1]] counted", 2, 1),
+        ("[[malformed times=1]] counted", 2, 1),
+        ("[[status 529 times=1]] counted", 1, 0),
+        ("[[stall mid]] word", 2, 2),
+        ("[[status 401]]", 0, 0),
+    ],
+)
+async def test_what_a_failed_try_used_is_counted(bench: Bench, text: str, calls: int, estimated: int) -> None:
+    outcome, turn = await bench.run(text)
+    assert turn.usage.estimated_calls == estimated
+    share = turn.usage.models[bench.chain.name] if calls else None
+    assert (share.model_calls if share else 0) == calls
+    assert outcome.usage.input_tokens == turn.usage.input_tokens
+    assert (turn.usage.input_tokens > 100) == bool(calls)
+
+
+async def test_what_an_interrupted_call_used_is_counted(bench: Bench, provider: RunningProvider) -> None:
+    turn = bench.turn("[[dribble 0.02]] a few words")
+    running = asyncio.create_task(turn.run())
+    async with asyncio.timeout(5):
+        while not bench.progress.texts:  # noqa: ASYNC110 - the turn's own loop
+            await asyncio.sleep(0.005)
+    turn.interrupt()
+    outcome = await running
+    assert isinstance(outcome, Ended)
+    assert outcome.usage.estimated_calls == 1
+    assert outcome.usage.input_tokens > 100
