@@ -35,6 +35,7 @@ class Answer(msgspec.Struct, frozen=True):
     text: str
     calls: tuple[Call, ...]
     input_tokens: int
+    cached_tokens: int = 0
 
     @property
     def output_tokens(self) -> int:
@@ -65,6 +66,7 @@ def compose(number: int, asked: Asked, segment: Segment, directives: tuple[Direc
         itertools.repeat(Call(d.call.name, d.call.arguments), d.call.count) for d in directives if d.call is not None
     )
     found = tuple(calls)
+    cached = 0
     text = "" if found else default_text(asked, segment)
     for directive in directives:
         match directive.name:
@@ -75,9 +77,11 @@ def compose(number: int, asked: Asked, segment: Segment, directives: tuple[Direc
                 text = (FILLER * (length // len(FILLER) + 1))[:length]
             case "empty":
                 text, found = "", ()
+            case "cached":
+                cached = min(int(directive.words), asked.input_tokens)
             case _:
                 pass
-    return Answer(f"{number:08d}", asked.model, text, found, asked.input_tokens)
+    return Answer(f"{number:08d}", asked.model, text, found, asked.input_tokens, cached)
 
 
 def default_text(asked: Asked, segment: Segment) -> str:

@@ -57,10 +57,10 @@ def opening(answer: Answer) -> dict[str, Any]:
 
 def usage(answer: Answer, output_tokens: int) -> dict[str, Any]:
     return {
-        "input_tokens": answer.input_tokens,
+        "input_tokens": answer.input_tokens - answer.cached_tokens,
         "output_tokens": output_tokens,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
+        "cache_read_input_tokens": answer.cached_tokens,
     }
 
 

@@ -12,7 +12,7 @@ import re
 import msgspec
 
 DIRECTIVES = frozenset(
-    "sleep tool tools dribble slow ping stall status context reset malformed empty say long then".split()
+    "sleep tool tools dribble slow ping stall status context reset malformed empty cached say long then".split()
 )
 _OPEN = re.compile(r"\[\[(" + "|".join(sorted(DIRECTIVES, key=len, reverse=True)) + r")\b[ \t]*")
 _OPTION = re.compile(r"\s(times|retry-after)=([\w.:-]+)$")

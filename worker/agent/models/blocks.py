@@ -130,7 +130,12 @@ def _input(arguments: str) -> bytes:
 
 
 def _messages(pieces: Iterable[Piece]) -> bytes:
-    """Return the messages array: neighbours of one role merged, a user first, the last block marked."""
+    """Return the messages array: neighbours of one role merged, a user first, two ends marked.
+
+    They are the end, which the next call reads from the cache, and the end of the user's side before it, which was the
+    end of the call before: a provider looks for what it kept a few blocks behind a mark only, and a step with many tool
+    calls has more.
+    """
     grouped: list[tuple[str, list[bytes]]] = []
     for piece in pieces:
         role, blocks = piece.role, piece.blocks
@@ -143,7 +148,9 @@ def _messages(pieces: Iterable[Piece]) -> bytes:
         grouped[-1][1].append(blocks)
     if not grouped or grouped[0][0] != "user":
         grouped.insert(0, ("user", [_BEGAN_EARLIER]))
-    grouped[-1][1][-1] = marked(grouped[-1][1][-1])
+    before = [side for role, side in grouped[:-1] if role == "user"]
+    for side in (*before[-1:], grouped[-1][1]):
+        side[-1] = marked(side[-1])
     return _array([b'{"role":"' + role.encode() + b'","content":' + _array(blocks) + b"}" for role, blocks in grouped])
 
 

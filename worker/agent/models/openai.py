@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import ssl
@@ -182,10 +183,9 @@ class OpenAIModel:
         self._where = Endpoint("openai", spec.model, spec.api_key)
         self.name = self._where.name
         self.price = spec.price
+        self._is_openai = not spec.base_url or "api.openai.com" in spec.base_url
         # OpenAI's reasoning models refuse max_tokens; most compatible servers know nothing else.
-        self._limit = (
-            "max_tokens" if spec.base_url and "api.openai.com" not in spec.base_url else "max_completion_tokens"
-        )
+        self._limit = "max_completion_tokens" if self._is_openai else "max_tokens"
         transport: dict[str, Any] = {} if ssl_context is None else {"verify": ssl_context}
         client = openai.AsyncOpenAI(
             api_key=spec.api_key,
@@ -228,6 +228,9 @@ class OpenAIModel:
             "stream_options": {"include_usage": True},
             self._limit: request.max_tokens,
         }
+        if self._is_openai and request.session:
+            # calls with one key go where the conversation is in the prompt cache; the session's own name stays here
+            settings["prompt_cache_key"] = hashlib.blake2b(request.session.encode(), digest_size=16).hexdigest()
         if request.tools:
             settings["tools"] = [{"type": "function", "function": spec} for spec in request.tools]
         return encode(settings)[:-1] + b',"messages":[' + b",".join(messages) + b"]}"

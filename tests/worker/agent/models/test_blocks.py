@@ -54,7 +54,7 @@ def test_a_turn_with_tools() -> None:
             "role": "user",
             "content": [
                 {"type": "tool_result", "tool_use_id": "call_1", "content": "4"},
-                {"type": "tool_result", "tool_use_id": "call_2"},
+                {"type": "tool_result", "tool_use_id": "call_2"} | MARK,
             ],
         },
         {"role": "assistant", "content": [text("A four.")]},
@@ -62,11 +62,18 @@ def test_a_turn_with_tools() -> None:
     ]
 
 
-def test_the_mark_of_the_cache_moves_to_the_last_tool_result() -> None:
-    call = ToolCall("c", "now", "{}")
-    _, turns = converted([transcript.user("now?"), transcript.assistant("", [call]), transcript.tool(call, "noon")])
-    assert turns[-1]["content"] == [{"type": "tool_result", "tool_use_id": "c", "content": "noon"} | MARK]
-    assert "cache_control" not in str(turns[:-1])
+def test_the_ends_of_this_call_and_of_the_one_before_are_marked_for_the_cache() -> None:
+    calls = [ToolCall(f"c{number}", "now", "{}") for number in range(100)]
+    messages = [transcript.user("now?")]
+    _, first = converted(messages)
+    messages += [transcript.assistant("", calls), *(transcript.tool(call, "noon") for call in calls)]
+    _, second = converted(messages)
+    assert second[: len(first)] == first  # what the first call left in the cache is found behind a mark
+    assert second[-1]["content"][-1] == {"type": "tool_result", "tool_use_id": "c99", "content": "noon"} | MARK
+    messages += [transcript.assistant("Noon."), transcript.user("thanks")]
+    _, third = converted(messages)
+    assert third[1 : len(second)] == second[1:]
+    assert [str(turn).count("cache_control") for turn in third] == [0, 0, 1, 0, 1]
 
 
 def test_arguments_that_are_no_object_are_sent_as_one() -> None:
@@ -132,7 +139,8 @@ def test_any_transcript_alternates_and_holds_no_blank_text(said: list[tuple[str,
     assert all(turn["content"] for turn in turns)
     texts = [block["text"] for turn in turns for block in turn["content"] if block["type"] == "text"]
     assert all(words.strip(" \n\r\t") for words in texts)
-    assert str([blocks, turns]).count("cache_control") == bool(blocks) + 1
+    marks = bool(blocks) + 1 + ("user" in roles[:-1])
+    assert str([blocks, turns]).count("cache_control") == marks
 
 
 def test_messages_converted_before_are_not_converted_again() -> None:

@@ -13,6 +13,7 @@ import pytest
 from loadtests.provider import RunningProvider, Script
 from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
 from shared.events import Event
+from shared.prices import Price
 from tests.worker.agent.models.conftest import asking, own_tasks
 from worker.agent.models import build_chain, open_link
 from worker.agent.models.breaker import BreakerPolicy
@@ -212,6 +213,23 @@ async def test_cancelling_a_chain_that_waits_to_retry_ends_it_at_once(bench: Ben
     with pytest.raises(asyncio.CancelledError):
         await call
     assert time.monotonic() - began < 0.5
+
+
+async def test_what_was_used_is_priced_by_the_model_that_used_it(bench: Bench) -> None:
+    bench.provider.set_script(Script(models={"bad": "[[empty]]"}))
+    price = Price(input_nanos=10**12, output_nanos=10**12, cached_nanos=0)
+    links = [
+        open_link(ModelSpec("anthropic", "bad", "k", bench.provider.url, price), bench.tls),
+        open_link(ModelSpec("openai", "good", "k", bench.provider.openai_url), bench.tls),
+    ]
+    bench.chains.append(Chain(links, bench._say, policy=QUICK))
+    usage = (await bench.chains[0].reply(asking("[[cached 10]] hello"))).usage
+    bad, good = usage.models["anthropic:bad"], usage.models["openai:good"]
+    assert (bad.model_calls, bad.unpriced_calls) == (2, 0)
+    assert bad.cost_nanos == (bad.tokens - bad.cached_tokens) * 10**6
+    assert (good.model_calls, good.unpriced_calls, good.cost_nanos) == (1, 1, 0)
+    assert usage.cost is None
+    assert (usage.model_calls, usage.tokens) == (3, bad.tokens + good.tokens)
 
 
 async def test_a_workers_config_becomes_a_chain(provider: RunningProvider) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from worker.agent import transcript
 from worker.agent.models import open_link
 from worker.agent.models.chain import Link
 from worker.agent.models.failures import EmptyAnswer, Stalled
+from worker.agent.models.openai import OpenAIModel
 from worker.agent.models.port import ModelRequest
 from worker.channel import ModelSpec
 
@@ -36,6 +38,14 @@ async def test_usage_is_counted(link: Link) -> None:
     assert usage.model_calls == 1
     assert usage.input_tokens > 50
     assert usage.output_tokens > 50
+
+
+async def test_cached_tokens_mean_the_same_of_both_providers(link: Link) -> None:
+    usage = (await link.call(asking("[[cached 40]] hello " * 10))).usage
+    assert usage.cached_tokens == 40
+    assert usage.input_tokens > 40  # the cached ones are among them
+    whole = (await link.call(asking("[[cached 1000000]] hello"))).usage
+    assert whole.cached_tokens == whole.input_tokens
 
 
 async def test_tool_calls_come_with_their_arguments_as_written(link: Link) -> None:
@@ -163,6 +173,20 @@ async def test_a_server_that_is_not_there(provider_name: str, unused_url: Callab
 async def test_thirty_two_calls_at_once_do_not_mix(link: Link) -> None:
     replies = await asyncio.gather(*(link.call(asking(f"I am {number}")) for number in range(32)))
     assert [reply.text for reply in replies] == [f"echo: I am {number}" for number in range(32)]
+
+
+def test_openai_itself_is_told_which_conversation_it_is_and_no_other_server(provider: RunningProvider) -> None:
+    def body(url: str, session: str) -> dict[str, Any]:
+        link = open_link(ModelSpec("openai", "m", KEY, url))
+        assert isinstance(link, OpenAIModel)
+        return dict(msgspec.json.decode(link.body(msgspec.structs.replace(asking("hi"), session=session))))
+
+    one, other = body("", "slack:T1:C1"), body("https://api.openai.com/v1", "slack:T1:C2")
+    assert one["prompt_cache_key"] != other["prompt_cache_key"]
+    assert one["prompt_cache_key"] == body("", "slack:T1:C1")["prompt_cache_key"]
+    assert "T1" not in one["prompt_cache_key"]
+    assert "prompt_cache_key" not in body(provider.openai_url, "slack:T1:C1")
+    assert ("max_completion_tokens" in one, "max_tokens" in body(provider.openai_url, "s")) == (True, True)
 
 
 async def test_the_key_travels_as_the_sdk_sends_it(link: Link, provider: RunningProvider) -> None:
