@@ -20,7 +20,8 @@ from worker.agent import turn_end
 from worker.agent.models import open_link
 from worker.agent.models.chain import Chain, ChainPolicy
 from worker.agent.todo import TodoStore
-from worker.agent.turn import Turn, TurnRequest
+from worker.agent.turn import Turn
+from worker.agent.turn_request import TurnRequest
 from worker.tools.toolbox import Toolbox
 
 QUICK = ChainPolicy(first_delay_s=0.01, longest_delay_s=0.05, longest_wait_s=1.0, short_stall_s=0.2)
