@@ -19,6 +19,7 @@ from loadtests.provider import RunningProvider, running_provider
 from shared.errors import SettingsError
 from shared.session_files import logged_messages, session_log_path
 from tests.worker.tools.mcp.serving import BARE
+from worker.agent.summary_words import HEAD, INSTRUCTION
 from worker.run_agent import AIAgent
 
 ROOT = Path(__file__).parent.parent.parent
@@ -152,6 +153,42 @@ def test_the_conversation_goes_on_where_it_ended_or_where_it_is_given(
     assert [message["role"] for message in result["messages"]] == ["system", "user", "user", "assistant"]
     assert provider.requests[-1].json()["messages"][0]["content"] == "old rules"
     assert given == [given[0], {"role": "user", "content": [{"type": "text", "text": "q"}]}]
+
+
+def test_a_conversation_that_outgrows_the_window_is_summarized_once_and_kept_whole(
+    monkeypatch: pytest.MonkeyPatch, provider: RunningProvider
+) -> None:
+    monkeypatch.setenv("GATEHOUSE_CONTEXT_TOKENS", "1000")
+
+    def summaries() -> int:
+        return sum(request.json()["messages"][0]["content"] == INSTRUCTION for request in provider.requests)
+
+    with AIAgent("openai:test-model", base_url=provider.openai_url, session_id="long") as agent:
+        agent.chat("first " + "x" * 1700)
+        result = agent.run_conversation("second " + "y" * 700)
+        assert (summaries(), result["api_calls"], len(agent.messages)) == (1, 2, 4)
+        assert agent.chat("third") == "echo: third"
+        assert summaries() == 1
+        asked = provider.requests[-1].json()["messages"]
+        assert asked[1]["content"].startswith(HEAD)
+        given = agent.messages
+        agent.run_conversation("fourth", conversation_history=given)
+        assert summaries() == 1  # the same history, given: the summary holds
+        changed = [{"role": "user", "content": "another beginning"}, *given[1:]]
+        agent.run_conversation("fifth", conversation_history=changed)
+        assert summaries() == 2
+
+
+def test_a_list_that_the_agent_emptied_does_not_come_back_with_a_history(agent: AIAgent) -> None:
+    agent.chat('[[tool todo {"todos": []}]]')
+    asked = {"id": "c", "type": "function", "function": {"name": "todo", "arguments": "{}"}}
+    old: list[dict[str, Any]] = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "tool_calls": [asked]},
+        {"role": "tool", "tool_call_id": "c", "content": '{"todos": [{"id": "1", "content": "old"}]}'},
+    ]
+    agent.run_conversation("and now", conversation_history=old)
+    assert agent.todos == []
 
 
 def test_a_model_that_refuses_is_reported_not_raised(agent: AIAgent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shared.command import CommandKind
 from shared.errors import StaleClaim
 from shared.messages import Claim, Context, Conversation, Dead, Parked, Retry, Step, Summary
 from shared.store import Store
@@ -117,3 +118,56 @@ class TestSummaries:
         await store.claims.checkpoint(claim.ref, (), summary(2))
         await store.sessions.delete(SESSION)
         assert await store.sessions.context(SESSION, 100, PLENTY) == Context(0, 0, ())
+
+
+async def turn(bench: Bench, number: int, *, covers: int | None = None) -> None:
+    """Answer a message with two messages of the transcript, after a summary if it covers any."""
+    claim = await bench.accept_and_claim()
+    if covers is not None:
+        await bench.store.claims.checkpoint(claim.ref, (), summary(covers))
+    messages = (b"%d" % (2 * number), b"%d" % (2 * number + 1))
+    await bench.store.claims.settle(claim.ref, ended("hello", messages=messages))
+
+
+async def shown(store: Store) -> tuple[Summary | None, int, tuple[bytes, ...]]:
+    found = await store.sessions.context(SESSION, 100, PLENTY)
+    return found.summary, found.first, found.messages
+
+
+class TestCommands:
+    async def test_undo_takes_a_summary_along_that_was_made_in_what_is_undone(self, bench: Bench, store: Store) -> None:
+        await turn(bench, 0)
+        await turn(bench, 1, covers=1)
+        await turn(bench, 2)
+        await turn(bench, 3, covers=4)
+        assert (await shown(store))[0] == summary(4)
+        await bench.order(CommandKind.UNDO)
+        assert await shown(store) == (summary(1), 1, (b"1", b"2", b"3", b"4", b"5"))
+        await bench.order(CommandKind.UNDO)
+        assert await shown(store) == (summary(1), 1, (b"1", b"2", b"3"))
+        await bench.order(CommandKind.UNDO)
+        assert await shown(store) == (None, 0, (b"0", b"1"))
+
+    async def test_a_position_that_is_written_anew_has_no_summary_of_what_was_there(
+        self, bench: Bench, store: Store
+    ) -> None:
+        await turn(bench, 0)
+        claim = await bench.accept_and_claim()
+        await store.claims.checkpoint(claim.ref, [Step(1, (b"2", b"3", b"4"))], summary(4))
+        await store.claims.settle(claim.ref, ended("hello", messages=(b"2", b"3", b"4", b"5")))
+        await bench.order(CommandKind.RETRY)
+        claim = await bench.claim_one()
+        assert await shown(store) == (None, 0, (b"0", b"1"))
+        await store.claims.settle(claim.ref, ended("hello", messages=(b"6", b"7", b"8", b"9")))
+        assert await shown(store) == (None, 0, (b"0", b"1", b"6", b"7", b"8", b"9"))
+
+    async def test_a_new_conversation_is_not_shown_a_summary_of_the_old_one(self, bench: Bench, store: Store) -> None:
+        await turn(bench, 0)
+        await turn(bench, 1, covers=2)
+        await bench.order(CommandKind.NEW)
+        assert await shown(store) == (None, 4, ())
+        await turn(bench, 2)
+        await turn(bench, 3, covers=6)
+        assert await shown(store) == (summary(6), 6, (b"6", b"7"))
+        await bench.order(CommandKind.UNDO)
+        assert await shown(store) == (None, 4, (b"4", b"5"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+from shared.messages import Summary
 from worker.agent.session_cache import CachedSession, SessionCache
 from worker.agent.todo import TodoStore
 
@@ -93,3 +94,24 @@ def test_long_conversations_are_bounded_by_their_bytes() -> None:
     cache.put("s49", 2, session_of(b"x" * 2_000_000))
     assert cache.size == 8
     assert cache.get("s49", 2) is None
+
+
+def test_a_summary_counts_among_the_bytes_and_is_found_with_its_window() -> None:
+    cache = SessionCache(10, 60, memory_bytes=100_000)
+    cached = CachedSession((b"later",), TodoStore(), 7, Summary(7, "s" * 50_000), repaired=False)
+    assert cached.size_bytes > 50_000
+    cache.put("a", 1, cached)
+    found = cache.get("a", 1)
+    assert found is not None
+    assert (found.first, found.messages, found.repaired) == (7, (b"later",), False)
+    assert found.summary == Summary(7, "s" * 50_000)
+    cache.put("b", 1, cached)
+    assert cache.size == 1
+
+
+def test_no_list_is_not_an_empty_one() -> None:
+    none, emptied = CachedSession((), TodoStore()), CachedSession((), TodoStore.from_bytes(b"[]"))
+    for cached, change in ((none, b"[]"), (emptied, None)):
+        todo = cached.todo
+        todo.call({"todos": []})
+        assert todo.take_change() == change

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.messages import Summary
 from worker.agent import transcript
+from worker.agent.compaction import summary_request
 from worker.agent.models.offline import OfflineModel
 from worker.agent.models.port import ModelReply, ModelRequest, ToolSpec
 from worker.agent.todo import TodoStore
+from worker.agent.window import Window
 
 TODO = ToolSpec("todo", "Read or write the list.", {"type": "object"})
 
@@ -156,3 +159,27 @@ def test_a_worker_without_sdks_needs_none() -> None:
         "sys.exit('anthropic' in sys.modules or 'openai' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+
+
+async def test_it_summarizes_what_was_said_and_folds_an_earlier_summary_in() -> None:
+    model, summary = OfflineModel(), None
+    for first in (0, 15):
+        said = [transcript.user(f"message {number} " + "x" * 300) for number in range(first, first + 15)]
+        window = Window([*said, transcript.user("now")], first, summary)
+        reply = await model.call(summary_request(window, 15, 100_000, "a:b:c"))
+        summary = Summary(first + 15, reply.text)
+    lines = summary.text.splitlines() if summary else []
+    assert lines[0] == "The user said, among other things:"
+    assert [line.split()[2] for line in lines[1:]] == [str(number) for number in range(10, 30)]
+    assert all(len(line) < 130 for line in lines)
+
+
+async def test_the_head_of_a_window_is_not_what_the_user_said() -> None:
+    model, todo = OfflineModel(), TodoStore()
+    window = Window([transcript.user("add tea")], 9, Summary(9, "They like tea."))
+    reply = await model.call(ModelRequest("", window.shown, (TODO,)))
+    (call,) = reply.tool_calls
+    step = [transcript.assistant("", [call]), transcript.tool(call, todo.call({}))]
+    cut = Window(step, 10, Summary(10, "They like tea.", asked="add tea"))
+    reply = await model.call(ModelRequest("", cut.shown, (TODO,)))
+    assert "tea" in reply.tool_calls[0].arguments
