@@ -174,7 +174,7 @@ def test_a_conversation_that_outgrows_the_window_is_summarized_once_and_kept_who
         given = agent.messages
         agent.run_conversation("fourth", conversation_history=given)
         assert summaries() == 1  # the same history, given: the summary holds
-        changed = [{"role": "user", "content": "another beginning"}, *given[1:]]
+        changed = [{"role": "user", "content": "another " + "x" * 1700}, *given[1:]]
         agent.run_conversation("fifth", conversation_history=changed)
         assert summaries() == 2
 
