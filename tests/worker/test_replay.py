@@ -55,6 +55,15 @@ TOOLS = (
     gives("c", "roll", "2"),
     says("4 and 2"),
 )
+STEERED = (
+    user("roll"),
+    says(None, ("e", "roll", {"sides": 6})),
+    gives("e", "roll", "4"),
+    user("and once more"),
+    says(None, ("f", "roll", {"sides": 6})),
+    gives("f", "roll", "2"),
+    says("4 and 2"),
+)
 TODO = (
     user("add milk"),
     says(None, ("d", "todo", {"todos": [MILK]})),
@@ -66,6 +75,11 @@ TODO = (
 async def test_recorded_model_and_tool_outputs_give_the_same_turns() -> None:
     replay, told = await replayed(user("hi"), user("and"), says("hello"), *TOOLS, *TODO, todos=[MILK])
     assert (replay.turns, replay.differences, told) == (3, 0, "")
+
+
+async def test_words_that_joined_a_turn_are_replayed_where_they_came() -> None:
+    replay, told = await replayed(*STEERED)
+    assert (replay.differences, told) == (0, "")
 
 
 async def test_a_recording_that_ends_in_the_middle_of_a_turn_is_replayed_so_far() -> None:

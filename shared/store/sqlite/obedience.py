@@ -62,8 +62,7 @@ def _obey_now(ledger: Ledger, arrival: Arrival, command: Command, seq: int) -> R
 
 def _take_last(ledger: Ledger, arrival: Arrival, arrived: Arrived, command: Command) -> Receipt:
     """Take back the last message of a busy session: now if it waits, with its turn if that is the one that runs."""
-    behind = busy.said_behind(ledger, arrival.session, arrived.head)
-    last = behind[-1] if behind else busy.Said(arrived.head, 0)
+    last = busy.last_said(ledger, arrival.session, arrived.head)
     if last.turn == arrived.head:
         return _wait(ledger, arrival, arrived, msgspec.structs.replace(command, target=arrived.head))
     if command.kind is CommandKind.RETRY:

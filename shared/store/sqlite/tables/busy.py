@@ -33,6 +33,11 @@ BEFORE = """
 SELECT joined, quiet_until FROM inbox
 WHERE session_key = ? AND seq = ? AND user = ? AND state = 'waiting' AND command IS NULL
 """
+# Find the last of them.
+LAST_SAID_BEHIND = """
+SELECT seq, joined FROM inbox INDEXED BY inbox_waiting
+WHERE session_key = ? AND state = 'waiting' AND seq > ? AND command IS NULL ORDER BY seq DESC LIMIT 1
+"""
 # Read until when more of a message may come.
 QUIET_UNTIL = "SELECT quiet_until FROM inbox WHERE session_key = ? AND seq = ?"
 # Let a message join a turn.
@@ -111,8 +116,9 @@ class Said(NamedTuple):
 
 def followers(ledger: Ledger, session: str, head: int) -> list[Behind]:
     """Return the messages that belong to the turn of another, joined already or not, in their order."""
-    rows = (Behind(*row) for row in ledger.all(BEHIND, (session, head, MOST_FOLLOWERS)))
-    return list(itertools.takewhile(lambda row: row.joined == head or (row.joins and not row.joined), rows))
+    with ledger.rows(BEHIND, (session, head, MOST_FOLLOWERS)) as rows:
+        behind = (Behind(*row) for row in rows)
+        return list(itertools.takewhile(lambda row: row.joined == head or (row.joins and not row.joined), behind))
 
 
 def join(ledger: Ledger, session: str, head: int, *, anew: bool = False) -> tuple[Pending, ...]:
@@ -172,6 +178,12 @@ def close(ledger: Ledger, session: str, seq: int, state: MessageState, error: st
 def said_behind(ledger: Ledger, session: str, seq: int) -> list[Said]:
     """Return the waiting messages behind one that are no chat commands, in their order."""
     return [Said(*row) for row in ledger.all(SAID_BEHIND, (session, seq))]
+
+
+def last_said(ledger: Ledger, session: str, head: int) -> Said:
+    """Return the last waiting message that is no chat command: ``head`` itself if none is behind it."""
+    row = ledger.one(LAST_SAID_BEHIND, (session, head))
+    return Said(*row) if row else Said(head, 0)
 
 
 def take_back(ledger: Ledger, session: str, seq: int) -> bool:
