@@ -16,7 +16,8 @@ from loadtests.provider import RunningProvider, Script
 from shared.messages import Ended, TurnStatus
 from tests.worker.agent.models.conftest import own_tasks, spec_for
 from tests.worker.agent.scripted import Recorded, unanswered
-from worker.agent import turn_end
+from worker.agent import transcript, turn_end
+from worker.agent.context import estimate_tokens
 from worker.agent.models import open_link
 from worker.agent.models.chain import Chain, ChainPolicy
 from worker.agent.todo import TodoStore
@@ -56,7 +57,6 @@ FAULTS = [
     ("[[empty times=1]] word", DONE, "echo: word"),
     ("[[status 429 times=2]] word", DONE, "echo: word"),
     ("[[status 529 retry-after=0.1 times=1]] word", DONE, "echo: word"),
-    ("[[context times=1]] word", DONE, "echo: word"),
     ('[[tool todo {"todos": ]]', DONE, "result of todo: Error"),
     ("[[tools 1000 todo {}]] [[then]] [[say a thousand]]", DONE, "a thousand"),
 ]
@@ -118,6 +118,13 @@ async def test_every_fault_ends_in_a_clear_reply(bench: Bench, text: str, status
     assert outcome.text.strip() == outcome.text != ""
     assert bool(outcome.error) == (status is not DONE)
     assert unanswered(turn.messages) == []
+
+
+async def test_a_conversation_that_is_too_long_is_shortened_and_answered(bench: Bench) -> None:
+    said = [transcript.user("tell me more " * 50), transcript.assistant("and more " * 50)]
+    outcome, turn = await bench.run("[[context times=1]] does it fit now?", history=said * 40)
+    assert outcome.text == "echo: does it fit now?"
+    assert turn.window.tokens < sum(map(estimate_tokens, said * 40))
 
 
 async def test_what_the_model_began_to_say_stays_in_the_transcript(bench: Bench) -> None:
