@@ -21,9 +21,12 @@ from tests.worker.agent.models.conftest import spec_for
 from tests.worker.agent.scripted import Recorded, ScriptedModel, asks, decoded, says
 from tests.worker.tools.mcp.serving import bare
 from tests.worker.waiting import until
+from worker.agent import transcript
+from worker.agent.context import repair
 from worker.agent.models import build_chain
 from worker.agent.models.blocks import BlockConverter
 from worker.agent.models.port import Model
+from worker.agent.summary_words import INSTRUCTION
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
@@ -114,6 +117,18 @@ def tools_run(count: int) -> Reached:
     return lambda _provider, progress: len(progress.started) == count
 
 
+def summary_waits(provider: RunningProvider, _progress: Recorded) -> bool:
+    return provider.running == 1 and INSTRUCTION[:60].encode() in provider.requests[-1].body
+
+
+#: what fills a small window, and makes whoever summarizes it wait
+LONG = tuple(
+    say(f"[[stall]] {number} " + "word " * 50)
+    for number in range(10)
+    for say in (transcript.user, transcript.assistant)
+)
+SMALL_WINDOW_TOKENS = 600
+
 NOTE, HANG, NAP, FAR = ("[[tool " + name + " {}]]" for name in ("note", "hang", "nap", "t__hang"))
 PHASES: dict[str, tuple[str, Reached]] = {
     "before the first byte": ("[[stall]]", model_waits),
@@ -123,6 +138,7 @@ PHASES: dict[str, tuple[str, Reached]] = {
     "in an async tool": (NAP, tools_run(1)),
     "in a call of an MCP server": (FAR, tools_run(1)),
     "in tools of every kind": (f"{NOTE} {HANG} {NAP} {FAR} [[tool nap {{]] [[tool nobody {{}}]] {NOTE}", tools_run(7)),
+    "in compaction": ("go on", summary_waits),
     "in a later step's model call": (f"{NOTE} {NOTE} [[then]] [[stall]]", model_waits),
     "in a later step's tool": (f"{NOTE} [[then]] {NOTE} {NAP}", tools_run(3)),
 }
@@ -135,7 +151,10 @@ async def test_an_interrupt_ends_the_turn_at_once_and_the_conversation_goes_on(
 ) -> None:
     text, reached = PHASES[phase]
     progress, tasks = Recorded(), asyncio.all_tasks()
-    turn = Turn(TurnRequest("a:b:c", "msg_1", (text,)), models[wire], toolbox, TodoStore(), progress)
+    history = LONG if phase == "in compaction" else ()
+    small = {"window_tokens": SMALL_WINDOW_TOKENS} if history else {}
+    request = TurnRequest("a:b:c", "msg_1", (text,), history)
+    turn = Turn(msgspec.structs.replace(request, **small), models[wire], toolbox, TodoStore(), progress)
     running = asyncio.create_task(turn.run())
     await until(lambda: reached(provider, progress))
     began = asyncio.get_running_loop().time()
@@ -144,10 +163,9 @@ async def test_an_interrupt_ends_the_turn_at_once_and_the_conversation_goes_on(
     assert asyncio.get_running_loop().time() - began < AT_ONCE_S
     assert isinstance(ended, Ended)
     assert (ended.status, ended.text) == (TurnStatus.INTERRUPTED, "Stopped.")
-    await provider.until(lambda provider: provider.running == 0)
-    await until(lambda: asyncio.all_tasks() <= tasks)
+    await until(lambda: provider.running == 0 and asyncio.all_tasks() <= tasks)
     for name, model in models.items():  # the transcript of one wire is taken by the other: a chain may change over
-        request = TurnRequest("a:b:c", "msg_2", ("and now?",), tuple(turn.messages))
+        request = TurnRequest("a:b:c", "msg_2", ("and now?",), (*history, *turn.messages))
         answer = await Turn(request, model, toolbox, TodoStore()).run()
         assert isinstance(answer, Ended)
         assert (answer.text, answer.error) == ("echo: and now?", ""), name
@@ -170,12 +188,14 @@ CALLS = st.sampled_from(
 TURNS = st.lists(
     st.tuples(st.lists(st.lists(CALLS, min_size=1, max_size=3), max_size=3), st.integers(0, 30)), min_size=1, max_size=4
 )
+#: tokens of a window: one that everything fits into, and one that is soon full, so that summaries are asked for
+WINDOWS = st.sampled_from([100_000, 300])
 
 
 @settings(max_examples=60, deadline=None)
-@given(turns=TURNS)
+@given(turns=TURNS, window_tokens=WINDOWS)
 def test_interrupts_at_any_moments_of_a_conversation_leave_it_valid_on_both_wires(
-    gate: threading.Event, turns: list[tuple[list[list[tuple[str, str]]], int]]
+    gate: threading.Event, turns: list[tuple[list[list[tuple[str, str]]], int]], window_tokens: int
 ) -> None:
     """A scripted model gives its calls the same ids in every step, as some servers do."""
 
@@ -183,7 +203,7 @@ def test_interrupts_at_any_moments_of_a_conversation_leave_it_valid_on_both_wire
         toolbox, history = Toolbox(["tools_to_interrupt"]), list[bytes]()
         for number, (steps, rounds) in enumerate(turns):
             model = ScriptedModel(*(asks(*calls) for calls in steps), says("done"))
-            request = TurnRequest("a:b:c", f"msg_{number}", ("go",), tuple(history))
+            request = TurnRequest("a:b:c", f"msg_{number}", ("go",), tuple(history), window_tokens=window_tokens)
             turn = Turn(request, model, toolbox, TodoStore())
             running = asyncio.create_task(turn.run())
             for _ in range(rounds):
@@ -191,7 +211,8 @@ def test_interrupts_at_any_moments_of_a_conversation_leave_it_valid_on_both_wire
             turn.interrupt()
             assert isinstance(await running, Ended)
             history += turn.messages
-            assert problems(history) == []
+            assert problems(repair(history)) == []
+            assert [problems(list(asked.messages)) for asked in model.requests if problems(list(asked.messages))] == []
         toolbox.close()
 
     asyncio.run(run())
