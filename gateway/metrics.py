@@ -27,6 +27,27 @@ LAG_PROBE_S = 0.02
 UP_STATES = frozenset({WorkerState.READY, WorkerState.QUARANTINE})
 
 
+#: what is told of each worker: the kind of metric, its name and words, and where it is in the worker's row
+WORKER_FAMILIES: tuple[
+    tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, Callable[[WorkerRow], int]], ...
+] = (
+    (GaugeMetricFamily, "worker_up", "Whether a worker takes turns", lambda row: row.state in UP_STATES),
+    (GaugeMetricFamily, "worker_rss_bytes", "Resident memory of a worker", lambda row: row.rss_bytes),
+    (GaugeMetricFamily, "leaked_threads", "Threads of tools that were left behind", lambda row: row.leaked_threads),
+    (CounterMetricFamily, "todo_cache_hits", "Sessions found in a worker's cache", lambda row: row.cache_hits),
+    (CounterMetricFamily, "todo_cache_misses", "Sessions not found in it", lambda row: row.cache_misses),
+    (GaugeMetricFamily, "todo_cache_size", "Sessions in a worker's cache", lambda row: row.cache_size),
+    (CounterMetricFamily, "session_log_writes", "Writes to session logs", lambda row: row.log_writes),
+    (
+        CounterMetricFamily,
+        "session_log_failures",
+        "Writes that failed, to be tried again",
+        lambda row: row.log_failures,
+    ),
+    (CounterMetricFamily, "session_log_lost_lines", "Lines there was no room to keep", lambda row: row.log_lost),
+)
+
+
 class Meter:
     """The gateway's own counters and histograms."""
 
@@ -134,19 +155,12 @@ class PoolCollector(Collector):
 
 def worker_families(snapshot: PoolSnapshot) -> Iterator[Metric]:
     """Yield what is known of each worker, labelled by its number."""
-    up = GaugeMetricFamily("gatehouse_worker_up", "Whether a worker takes turns", labels=["worker"])
-    rss = GaugeMetricFamily("gatehouse_worker_rss_bytes", "Resident memory of a worker", labels=["worker"])
-    hits = CounterMetricFamily("gatehouse_todo_cache_hits", "Sessions found in a worker's cache", labels=["worker"])
-    misses = CounterMetricFamily("gatehouse_todo_cache_misses", "Sessions not found in it", labels=["worker"])
-    size = GaugeMetricFamily("gatehouse_todo_cache_size", "Sessions in a worker's cache", labels=["worker"])
-    for row in rows_by_number(snapshot):
-        name = [str(row.n)]
-        up.add_metric(name, int(row.state in UP_STATES))
-        rss.add_metric(name, row.rss_bytes)
-        hits.add_metric(name, row.cache_hits)
-        misses.add_metric(name, row.cache_misses)
-        size.add_metric(name, row.cache_size)
-    yield from (up, rss, hits, misses, size)
+    rows = rows_by_number(snapshot)
+    for kind, name, what, read in WORKER_FAMILIES:
+        family = kind(f"gatehouse_{name}", what, labels=["worker"])
+        for row in rows:
+            family.add_metric([str(row.n)], read(row))
+        yield family
 
 
 def budget_families(accounts: Sequence[Account]) -> Iterator[Metric]:

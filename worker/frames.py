@@ -231,7 +231,10 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
 
 
 class Report(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool, about once a second: counters for its row of the worker table."""
+    """Worker to pool, about once a second: counters for its row of the worker table.
+
+    ``log_written`` counts writes to session logs, ``log_failed`` writes to be tried again, ``log_lost`` lines.
+    """
 
     cache_hits: int
     cache_misses: int
@@ -240,6 +243,7 @@ class Report(msgspec.Struct, frozen=True, tag=True):
     leaked_threads: int
     log_written: int
     log_failed: int
+    log_lost: int = 0
 
 
 class Said(msgspec.Struct, frozen=True, tag=True):

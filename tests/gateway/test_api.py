@@ -87,6 +87,27 @@ def test_a_session_log_is_served_with_its_segments_oldest_first_and_goes_with_it
     assert not has_log(path)
 
 
+def test_a_session_log_that_cannot_be_written_is_counted_and_costs_no_turn(
+    web: httpx2.Client, running: GatewayProcess
+) -> None:
+    """It is said once, and what waits is written when the file works again."""
+    path = session_log_path(running.data_dir / "logs", "api:default:unwritable")
+    path.mkdir(parents=True)
+    for text in ("hello", "hello again"):
+        assert text in say(web, "unwritable", text).json()["choices"][0]["message"]["content"]
+    wait_until(lambda: metric(web, 'gatehouse_session_log_failures_total{worker="0"}') > 1)
+    assert metric(web, 'gatehouse_events_total{event="session_log_failed"}') == 1
+    path.rmdir()
+    wait_until(lambda: web.get(path_of("unwritable", "/log")).text.count('"role":"user"') == 2)
+    assert metric(web, 'gatehouse_session_log_lost_lines_total{worker="0"}') == 0
+
+
+def metric(web: httpx2.Client, name: str) -> float:
+    """Return the value of one metric."""
+    (line,) = (line for line in web.get("/metrics").text.splitlines() if line.startswith(name + " "))
+    return float(line.rpartition(" ")[2])
+
+
 def test_a_message_tells_every_stage_it_went_through(web: httpx2.Client) -> None:
     message_id = say(web, "traced", "hello").headers["x-gatehouse-message"]
     wait_until(lambda: any(reply["sent_at"] for reply in web.get(f"/v1/messages/{message_id}").json()["replies"]))
@@ -181,6 +202,10 @@ def test_the_metrics_tell_of_turns_workers_cache_and_loop(web: httpx2.Client) ->
         'gatehouse_todo_cache_hits_total{worker="0"}',
         'gatehouse_todo_cache_misses_total{worker="0"}',
         'gatehouse_todo_cache_size{worker="0"}',
+        'gatehouse_session_log_writes_total{worker="0"}',
+        'gatehouse_session_log_failures_total{worker="0"}',
+        'gatehouse_session_log_lost_lines_total{worker="0"} 0.0',
+        'gatehouse_leaked_threads{worker="0"} 0.0',
         'gatehouse_tokens_total{model="offline",provider="offline",type="input"}',
         'gatehouse_tokens_total{model="offline",provider="offline",type="cache_read.input"}',
         'gatehouse_cost_total{model="offline",provider="offline"}',
@@ -192,7 +217,16 @@ def test_the_metrics_tell_of_turns_workers_cache_and_loop(web: httpx2.Client) ->
 
 
 def test_the_page_may_load_nothing_from_elsewhere(web: httpx2.Client) -> None:
-    for path in ("/", "/console.js", "/board.js", "/dom.js", "/reveal.js", "/stream.js", "/console.css"):
+    for path in (
+        "/",
+        "/console.js",
+        "/board.js",
+        "/dom.js",
+        "/markdown.js",
+        "/reveal.js",
+        "/stream.js",
+        "/console.css",
+    ):
         answer = web.get(path)
         assert answer.status_code == 200
         assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]

@@ -209,6 +209,7 @@ class Child:
                 equipment.toolbox.leaked,
                 log.written,
                 log.failed,
+                log.lost,
             )
         )
         self._loop.call_later(REPORT_S, self._report)

@@ -32,6 +32,10 @@ class WorkerRow(msgspec.Struct, frozen=True):
     cache_hits: int
     cache_misses: int
     cache_size: int
+    log_writes: int = 0
+    log_failures: int = 0
+    log_lost: int = 0
+    leaked_threads: int = 0
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True):

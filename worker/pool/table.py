@@ -45,4 +45,8 @@ def worker_row(n: int, worker: WorkerProcess, turns: int, sessions: int) -> Work
         cache_hits=report.cache_hits,
         cache_misses=report.cache_misses,
         cache_size=report.cache_size,
+        log_writes=report.log_written,
+        log_failures=report.log_failed,
+        log_lost=report.log_lost,
+        leaked_threads=report.leaked_threads,
     )
