@@ -275,7 +275,7 @@ def read_model(reader: Reader, provider: str, model: str, price: Price | None) -
 def read_when_busy(reader: Reader) -> BusyRules:
     """Read ``mode, platform=mode, session key=mode``: a word alone is everybody's, the others narrow it."""
     name = "GATEHOUSE_WHEN_BUSY"
-    default, narrowed = WhenBusy.ENQUEUE, {}
+    modes: dict[str, WhenBusy] = {}
     for word in reader.words(name):
         whose, _, mode = (part.strip() for part in word.rpartition("="))
         if mode not in set(WhenBusy):
@@ -283,11 +283,10 @@ def read_when_busy(reader: Reader) -> BusyRules:
         if whose.partition(":")[0] not in {"", *SESSION_PLATFORMS}:
             known = ", ".join(SESSION_PLATFORMS)
             raise SettingsError(name, f"{whose!r} is neither a platform ({known}) nor a session's key")
-        if whose:
-            narrowed[whose] = WhenBusy(mode)
-        else:
-            default = WhenBusy(mode)
-    return BusyRules(default, narrowed)
+        if whose in modes:
+            raise SettingsError(name, f"names the mode of {whose or 'everybody'} twice")
+        modes[whose] = WhenBusy(mode)
+    return BusyRules(modes.pop("", WhenBusy.ENQUEUE), modes)
 
 
 def read_context_tokens(reader: Reader) -> int:

@@ -17,12 +17,16 @@ class WhenBusy(enum.StrEnum):
 
 
 class BusyRules(msgspec.Struct, frozen=True):
-    """The mode of every session: ``narrowed`` by session key or platform, else ``default``."""
+    """The mode of every session: ``narrowed`` by its key or whole parts of its beginning, else ``default``."""
 
     default: WhenBusy = WhenBusy.ENQUEUE
     narrowed: dict[str, WhenBusy] = {}
 
     def mode(self, session: str) -> WhenBusy:
-        """Return the mode of a session: its own, its platform's, or the default."""
-        own = self.narrowed.get(session)
-        return own or self.narrowed.get(session.partition(":")[0], self.default)
+        """Return the mode of a session: that of the longest part of its key that has one, or the default."""
+        part = session
+        while part:
+            if found := self.narrowed.get(part):
+                return found
+            part = part.rpartition(":")[0]
+        return self.default

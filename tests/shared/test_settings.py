@@ -49,6 +49,11 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
         ({"GATEHOUSE_KILL_GRACE": "-1"}, "GATEHOUSE_KILL_GRACE"),
         ({"GATEHOUSE_LOG_FLUSH_INTERVAL": "0.1"}, "GATEHOUSE_LOG_FLUSH_INTERVAL"),
         ({"GATEHOUSE_WHEN_BUSY": "panic"}, "GATEHOUSE_WHEN_BUSY"),
+        ({"GATEHOUSE_WHEN_BUSY": "slack="}, "GATEHOUSE_WHEN_BUSY"),
+        ({"GATEHOUSE_WHEN_BUSY": "slak=steer"}, "GATEHOUSE_WHEN_BUSY"),
+        ({"GATEHOUSE_WHEN_BUSY": "steer,reject"}, "GATEHOUSE_WHEN_BUSY"),
+        ({"GATEHOUSE_WHEN_BUSY": "slack=steer,slack=steer"}, "GATEHOUSE_WHEN_BUSY"),
+        ({"GATEHOUSE_GATHER": "-1"}, "GATEHOUSE_GATHER"),
         ({"GATEHOUSE_SYSTEM_PROMPT": "@/no/such/file"}, "GATEHOUSE_SYSTEM_PROMPT"),
         ({"GATEHOUSE_MCP_CONFIG": "/no/such/file"}, "GATEHOUSE_MCP_CONFIG"),
         ({"GATEHOUSE_TOOLS": "my-bot/tools.py"}, "GATEHOUSE_TOOLS"),
@@ -102,6 +107,17 @@ def test_a_list_of_models_is_a_chain_in_its_order() -> None:
         ("offline", "offline"),
     ]
     assert settings.models[1].base_url == "http://h/v1"
+
+
+def test_the_mode_of_a_busy_session_is_that_of_the_longest_part_of_its_key() -> None:
+    given = "steer, slack=enqueue, slack:T1:C1=reject, telegram:123:42=interrupt"
+    rules = parse_settings({"GATEHOUSE_WHEN_BUSY": given}).when_busy
+    modes = {
+        "standard:default:x": "steer", "slack:T1:C2:17.5": "enqueue", "slack:T1:C1": "reject",
+        "slack:T1:C1:17.5": "reject", "slack:T1:C11": "enqueue", "telegram:123:42": "interrupt",
+        "telegram:123:421": "steer", "telegram:123:42:7": "interrupt", "api:default:a:b": "steer",
+    }  # fmt: skip
+    assert {session: rules.mode(session) for session in modes} == modes
 
 
 def test_hosts_that_may_be_fetched_are_named_one_by_one_or_by_their_domain() -> None:
