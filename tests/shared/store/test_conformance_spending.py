@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from shared.budgets import Budget, Budgets, Scope, Spend, Window
+from shared.command import CommandKind
 from shared.errors import StaleClaim
 from shared.journal import StepOpening
 from shared.messages import Claim, Conversation, Dead, Outcome, Parked, Retry, Step, TurnStatus
@@ -214,7 +215,10 @@ class TestCharges:
             assert may_use(again) == 1000
             await store.claims.settle(again.ref, ended("hello", usage=Usage(1, 0, 1)))
 
-    async def test_a_conversation_that_is_begun_anew_has_its_own_budget_again(self, bench: Bench, store: Store) -> None:
+    @pytest.mark.parametrize("by_command", [True, False])
+    async def test_a_conversation_that_is_begun_anew_has_its_own_budget_again(
+        self, bench: Bench, store: Store, by_command: bool
+    ) -> None:
         both = Budgets((*SESSION_1000.budgets, Budget(Scope.USER, 5000, False, Window.DAY)))
         await use(bench, both, usage=Usage(1, 0, 1200))
         await bench.accept()
@@ -224,8 +228,11 @@ class TestCharges:
         assert refused.allowance.refusal is not None
         assert refused.allowance.refusal.free_at is None
         await store.claims.settle(refused.ref, ended("over", status=TurnStatus.OVER_BUDGET, messages=()))
-        version = (await store.sessions.summary(SESSION)).version
-        await store.sessions.rewrite(SESSION, Conversation(version, ()))
+        if by_command:
+            assert (await bench.order(CommandKind.NEW)).answer == "done"
+        else:
+            version = (await store.sessions.summary(SESSION)).version
+            await store.sessions.rewrite(SESSION, Conversation(version, ()))
         await bench.accept()
         assert may_use(await claim_one(store, both)) == 1000
         ((_, spend),) = (await store.spending.accounts(both))[1].spenders
