@@ -104,6 +104,7 @@ class AIAgent:
         self._todo_store_hydrated = False
         self._todo_cache_key: tuple[int, int, int] | None = None
         self._todo_history: Sequence[Message] = ()
+        self._todo_history_end: tuple[int, Message] = (0, {})
         self._one_turn = threading.Lock()
         self._owned = _Owned(self._config, self.session_id)
         self._finalizer = weakref.finalize(self, self._owned.close)
@@ -224,13 +225,17 @@ class AIAgent:
     def _hydrate_todo_store(self, history: Sequence[Message]) -> None:
         """Take the todo list from the last ``scan_limit`` messages of a history, once for each history.
 
-        A list that this agent's own turns have written does not come from a scan any more.
+        A list that the agent's own turns have written does not come from a scan any more, and one that was found is not
+        lost because the same history has grown past the limit.
         """
         key = (id(history), len(history), id(history[-1]) if history else 0)
         if key == self._todo_cache_key or self._todo_is_own:
             return
         found = hydrate([json_bytes(message) for message in history[-self.scan_limit :]], self.scan_limit)
-        self._todo = found or TodoStore()
+        length, last = self._todo_history_end
+        if found is not None or not (0 < length <= len(history) and history[length - 1] == last):
+            self._todo = found or TodoStore()
+        self._todo_history_end = (len(history), history[-1] if history else {})
         self._todo_store_hydrated = True
         self._todo_cache_key = key
         self._todo_history = history  # while it is held here no other history can get its id

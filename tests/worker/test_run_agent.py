@@ -388,7 +388,19 @@ def test_hydration_looks_at_the_last_hundred_messages() -> None:
         filler: list[dict[str, Any]] = [{"role": "user", "content": f"{number}"} for number in range(98)]
         agent._hydrate_todo_store([TODO_CALL, TODO_RESULT, *filler])
         assert len(agent.todos) == 1
+    with AIAgent("offline") as agent:
         agent._hydrate_todo_store([TODO_CALL, TODO_RESULT, *filler, filler[0]])
+        assert agent.todos == []
+
+
+def test_a_list_that_was_found_stays_while_its_history_grows_past_the_limit() -> None:
+    with AIAgent("offline") as agent:
+        history: list[dict[str, Any]] = [TODO_CALL, TODO_RESULT, {"role": "user", "content": "go on"}]
+        agent._hydrate_todo_store(history)
+        grown = [*history, *({"role": "user", "content": f"{number}"} for number in range(150))]
+        agent._hydrate_todo_store(grown)
+        assert [todo["content"] for todo in agent.todos] == ["milk"]
+        agent._hydrate_todo_store(grown[-120:])
         assert agent.todos == []
 
 
