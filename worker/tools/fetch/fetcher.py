@@ -20,6 +20,8 @@ from worker.tools.fetch.allow_list import AllowList, is_public
 TIMEOUT_S = 20.0
 BODY_LIMIT_BYTES = 1024 * 1024
 REDIRECT_LIMIT = 5
+#: names looked up at once: a loop has few threads for it, and the models' clients need them too
+LOOKUPS_AT_ONCE = 2
 ACCEPT = "text/html, application/xhtml+xml, text/plain;q=0.9, text/*;q=0.8, application/json;q=0.8, */*;q=0.1"
 HEADERS = {"User-Agent": "Gatehouse", "Accept": ACCEPT}
 TEXT_TYPES = re.compile(r"text/.+|application/(.+\+)?(json|xml|yaml|javascript)|application/x-ndjson")
@@ -56,6 +58,7 @@ class Fetcher:
     def __init__(self, allow: AllowList, lookup: Lookup = look_up, timeout_s: float = TIMEOUT_S) -> None:
         self._allow = allow
         self._lookup = lookup
+        self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         self._timeout_s = timeout_s
 
     async def get(self, url: str) -> Page:
@@ -80,7 +83,7 @@ class Fetcher:
         """Make one request; return the page, or where it leads."""
         listed = self._allow.check(url)
         connector = aiohttp.TCPConnector(
-            resolver=_CheckedNames(self._lookup, may_be_private=listed), use_dns_cache=False, force_close=True
+            resolver=_CheckedNames(self._look_up, may_be_private=listed), use_dns_cache=False, force_close=True
         )
         async with (
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=HEADERS) as session,
@@ -94,6 +97,10 @@ class Fetcher:
                 raise ToolError(f"{url} is {response.content_type}, which is no text")
             body, cut = await _read(response.content)
             return Page(str(url), response.content_type, _decoded(body, response.charset), cut)
+
+    async def _look_up(self, host: str, port: int) -> list[str]:
+        async with self._lookups:
+            return await self._lookup(host, port)
 
 
 class _CheckedNames(AbstractResolver):

@@ -1,7 +1,8 @@
 """HTML as text: headings, lists, tables and links as Markdown has them; scripts and styles dropped.
 
-One pass from left to right that never looks back, for the page is a stranger's: the standard library's parser takes
-minutes for some pages of a megabyte. What it does takes time in proportion to the page, and it yields as it goes.
+One pass from left to right that never looks back, for the page is a stranger's: Python 3.11's own parser takes 20 s for
+40 KB of ``<a ``, and four times that for twice as much. This one's time is in proportion to the page, and it yields as
+it goes.
 """
 
 from __future__ import annotations

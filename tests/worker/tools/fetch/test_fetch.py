@@ -165,6 +165,22 @@ async def test_a_name_is_looked_up_once_and_the_connection_goes_where_the_check_
     assert names.asked == ["rebind.example"]
 
 
+async def test_slow_names_take_few_of_the_threads_that_look_names_up() -> None:
+    running = most = 0
+
+    async def slow(host: str, port: int) -> list[str]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return ["10.0.0.1"]
+
+    fetcher = Fetcher(AllowList(["*"]), slow)
+    await asyncio.gather(*(refused(fetcher, f"http://n{number}.example/") for number in range(10)))
+    assert most == 2
+
+
 async def test_a_redirect_looks_its_own_name_up_and_checks_it(web: Web) -> None:
     names = Names(["127.0.0.1"], ["127.0.0.1"])
     fetcher = Fetcher(AllowList([f"door.example:{web.port}", f"*.example:{web.port}"]), names)
