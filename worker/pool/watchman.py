@@ -80,12 +80,12 @@ def sentence(limits: Limits, pulse: Pulse, turns: Sequence[ActiveTurn], now: flo
         # who runs alone holds up the loop, named or not
         pulse = Pulse(turns[0].number, pulse.beat_mono)
     silent_s = now - pulse.beat_mono
-    if silent_s > limits.heartbeat_timeout_s:
-        return Death(Cause.HUNG, pulse.running, f"the worker gave no heartbeat for {silent_s:.1f} s")
     over = [(cause, turn) for turn in turns if (cause := ran_out(limits, turn, now))]
     for cause, turn in over:
         if heard(limits, turn, pulse):
             return Death(cause, turn.number, PAST[cause])
+    if silent_s > limits.heartbeat_timeout_s:
+        return Death(Cause.HUNG, pulse.running, f"the worker gave no heartbeat for {silent_s:.1f} s")
     holder = next((turn for turn in turns if turn.number == pulse.running), None)
     if over and (holder is None or any(cause is Cause.UNSTOPPED for cause, _ in over)):
         return Death(Cause.HUNG, pulse.running, f"the worker's loop did not run for {silent_s:.1f} s")

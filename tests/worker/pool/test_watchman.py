@@ -47,6 +47,10 @@ def test_a_turn_that_cannot_hear_its_end_waits_for_the_end_of_who_holds_up_the_l
     assert killed_for(sentence(PATIENT, Pulse(2, 4.0), [innocent, holder], 15.1)) == (Cause.OVERRAN, 2)
 
 
+def test_a_turn_past_its_end_is_told_so_even_if_the_heartbeat_is_late_as_well() -> None:
+    assert killed_for(sentence(LIMITS, Pulse(1, 1.0), [running(1, 0.0)], 12.1)) == (Cause.OVERRAN, 1)
+
+
 def test_a_turn_that_runs_alone_is_the_one_that_holds_up_the_loop() -> None:
     assert killed_for(sentence(PATIENT, Pulse(0, 1.0), [running(1, 0.0)], 12.1)) == (Cause.OVERRAN, 1)
 
