@@ -20,20 +20,18 @@ def receive(ledger: Ledger, arrival: Arrival, arrived: Arrived, ahead: int) -> R
         _begin(ledger, arrival, arrived)
         return Receipt(arrival.id, duplicate=False, ahead=ahead)
     running = arrived.head if arrived.finds_running else 0
-    if busy.is_fragment(ledger, arrival, arrived.seq, running):
-        inbox.add(ledger, arrived.seq, arrival, joins=True)
-        if arrived.state == "gathering":
-            _wait_on(ledger, arrival, arrived.head)
-        return Receipt(arrival.id, duplicate=False, ahead=ahead)
-    joins = arrival.when_busy is WhenBusy.STEER
-    inbox.add(ledger, arrived.seq, arrival, joins=joins)
-    if arrival.when_busy is WhenBusy.REJECT:
+    goes_on = busy.goes_on(ledger, arrival, arrived.seq, running)
+    steers = arrival.when_busy is WhenBusy.STEER and not goes_on
+    inbox.add(ledger, arrived.seq, arrival, joins=goes_on or steers)
+    if arrival.when_busy is WhenBusy.REJECT and not goes_on:
         return _reject(ledger, arrival, arrived.seq)
+    if goes_on and arrival.quiet_s and arrived.state == "gathering":
+        _wait_on(ledger, arrival, arrived.head)
     stops = ""
-    if arrival.when_busy is WhenBusy.INTERRUPT and arrived.finds_running:
-        busy.stop(ledger, arrival.session, arrived.head, arrival.busy_text)
-        stops = inbox.id_of(ledger, arrival.session, arrived.head)
-    return Receipt(arrival.id, duplicate=False, ahead=ahead, stops=stops, joins=joins)
+    if arrival.when_busy is WhenBusy.INTERRUPT and running:
+        busy.stop(ledger, arrival.session, running, arrival.busy_text)
+        stops = inbox.id_of(ledger, arrival.session, running)
+    return Receipt(arrival.id, duplicate=False, ahead=ahead, stops=stops, joins=steers)
 
 
 def ready_in_time(ledger: Ledger, session: str, head: inbox.Next) -> None:

@@ -71,12 +71,28 @@ class TestInterrupt:
         assert [reply.text for reply in await bench.send_all()] == ["busy"]
         assert texts(await bench.claim_one()) == ["two"]
 
-    async def test_what_waits_is_not_stopped(self, bench: Bench, store: Store) -> None:
+    async def test_what_has_not_begun_is_not_stopped_but_shares_the_turn(self, bench: Bench, store: Store) -> None:
         await say(bench, "one")
         receipt = await store.inbox.accept(bench.arrival(text="two", when_busy=WhenBusy.INTERRUPT, busy_text="busy"))
         assert receipt.stops == ""
         claim = await bench.claim_one()
-        assert (texts(claim), claim.messages[0].stop) == (["one"], "")
+        assert (texts(claim), claim.messages[0].stop) == (["one", "two"], "")
+
+    async def test_what_runs_is_stopped_whatever_waits_behind_it(self, bench: Bench, store: Store) -> None:
+        claim = await bench.accept_and_claim()
+        await say(bench, "two")
+        receipt = await store.inbox.accept(bench.arrival(text="three", when_busy=WhenBusy.INTERRUPT, busy_text="busy"))
+        assert receipt.stops == claim.messages[0].id
+        await store.claims.settle(claim.ref, ended("cut", status=TurnStatus.INTERRUPTED))
+        assert texts(await bench.claim_one()) == ["two", "three"]
+
+    async def test_several_that_interrupt_one_turn_have_the_next_one_together(self, bench: Bench, store: Store) -> None:
+        claim = await bench.accept_and_claim()
+        for text in ("two", "three", "four"):
+            await say(bench, text, WhenBusy.INTERRUPT)
+        assert await store.claims.join(claim.ref) == ()
+        await store.claims.settle(claim.ref, ended("cut", status=TurnStatus.INTERRUPTED))
+        assert texts(await bench.claim_one()) == ["two", "three", "four"]
 
 
 class TestSteer:

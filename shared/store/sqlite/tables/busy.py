@@ -14,6 +14,7 @@ from shared.command import Command
 from shared.messages import Arrival, Ended, MessageState, Pending, Usage
 from shared.store.sqlite.ledger import Ledger
 from shared.store.sqlite.tables.inbox import Answered, pending
+from shared.when_busy import WhenBusy
 
 #: messages that join one turn at once, at most; more of them follow with the next look
 MOST_FOLLOWERS = 100
@@ -28,10 +29,10 @@ SAID_BEHIND = """
 SELECT seq, joined FROM inbox INDEXED BY inbox_waiting
 WHERE session_key = ? AND state = 'waiting' AND seq > ? AND command IS NULL ORDER BY seq
 """
-# Find what a fragment would join: the message before it, if it is one that waits.
+# Find the message before another, if it waits and is no chat command.
 BEFORE = """
-SELECT joined, quiet_until FROM inbox
-WHERE session_key = ? AND seq = ? AND user = ? AND state = 'waiting' AND command IS NULL
+SELECT joined, quiet_until, user FROM inbox
+WHERE session_key = ? AND seq = ? AND state = 'waiting' AND command IS NULL
 """
 # Find the last of them.
 LAST_SAID_BEHIND = """
@@ -144,17 +145,18 @@ def let_go(ledger: Ledger, session: str, head: int) -> None:
         ledger.run(LET_GO, (session, seq))
 
 
-def is_fragment(ledger: Ledger, arrival: Arrival, seq: int, running: int) -> bool:
-    """Tell whether a new message goes on with the one before it, which has not begun and was sent just now.
+def goes_on(ledger: Ledger, arrival: Arrival, seq: int, running: int) -> bool:
+    """Tell whether a new message is to share the turn of the one before it, which has not begun.
 
-    ``running`` is the message whose turn runs, 0 for none.
+    That is so for a fragment, sent by the same user just after it, and for one that interrupts: what waits with it is
+    newer than the running turn too. ``running`` is the message whose turn runs, 0 for none.
     """
-    row = ledger.one(BEFORE, (arrival.session, seq - 1, arrival.user)) if arrival.quiet_s else None
-    if row is None:
+    interrupts = arrival.when_busy is WhenBusy.INTERRUPT
+    row = ledger.one(BEFORE, (arrival.session, seq - 1)) if arrival.quiet_s or interrupts else None
+    if row is None or (running and running in {seq - 1, row[0]}):
         return False
-    joined, quiet_until = row
-    begun = running and running in {seq - 1, joined}
-    return not begun and bool(quiet_until > ledger.now())
+    _, quiet_until, user = row
+    return interrupts or bool(arrival.quiet_s and user == arrival.user and quiet_until > ledger.now())
 
 
 def quiet_until(ledger: Ledger, session: str, head: int) -> float:
