@@ -95,7 +95,7 @@ def test_an_interrupt_while_it_summarizes_ends_the_turn_at_once(small_bot: Bot, 
     asked_at = time.monotonic()
     assert httpx2.post(small_bot.gateway.url + path_of("stopped", "/interrupt")).json()["interrupted"]
     assert wait_for_reply(small_bot, "stopped", 2) == "Stopped."
-    assert time.monotonic() - asked_at < 2
+    assert time.monotonic() - asked_at < 10  # it would have stalled for a minute
     provider.wait_until(lambda now: now.running == 0)
     small_bot.say("stopped", "go on")
     small_bot.wait_until(lambda: summaries_asked(provider, "[[stall") == 2, 20, "it summarizes again")

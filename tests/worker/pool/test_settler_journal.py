@@ -11,7 +11,7 @@ import pytest
 
 from shared.events import Event, Events
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Claim, ClaimRef, Outcome, Parked, Step, Told
+from shared.messages import Claim, ClaimRef, Outcome, Parked, Step, Summary, Told
 from shared.store import Store
 from tests.shared.store.bench import Bench, ended, sqlite
 from tests.shared.store.faulty_disk import faulty_disk
@@ -132,4 +132,30 @@ async def test_a_full_disk_holds_the_intent_back_until_it_is_kept(tmp_path: Path
         store: Store = bench.store
         await store.claims.settle(writing.ref, Parked())
         assert (await bench.claim_one()).open_step is not None
+        await bench.close()
+
+
+async def test_a_summary_is_written_with_the_steps_it_was_made_after(writing: Writing) -> None:
+    steps = (Step(1, (b"1", b"2")), Step(2, (b"3",)))
+    for step, summary in zip(steps, (Summary(1, "first"), Summary(2, "second")), strict=True):
+        writing.settler.checkpoint(writing.ref, step)
+        writing.settler.summarize(writing.ref, summary)
+    claim = await writing.claim_again()
+    assert claim.steps == steps
+    found = await writing.bench.store.sessions.context(writing.ref.session, 10, 1000)
+    assert found.summary == Summary(2, "second")
+
+
+async def test_a_full_disk_keeps_a_summary_waiting(tmp_path: Path) -> None:
+    with faulty_disk() as disk:
+        bench = Bench(sqlite, tmp_path)
+        await bench.open()
+        writing = Writing(bench, await bench.accept_and_claim())
+        disk.on_sync = apsw.FullError("the disk is full")
+        writing.settler.summarize(writing.ref, Summary(1, "so far"))
+        await until(lambda: writing.events.counts[Event.STORE_UNAVAILABLE] == 1)
+        disk.mend()
+        await writing.settler.flush()
+        found = await bench.store.sessions.context(writing.ref.session, 10, 1000)
+        assert found.summary == Summary(1, "so far")
         await bench.close()
