@@ -47,7 +47,7 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def worker(*servers: McpServer, within_s: float = 20.0) -> AsyncIterator[Worker]:
+async def worker(*servers: McpServer, within_s: float = 60.0) -> AsyncIterator[Worker]:
     """Start the servers; they are gone afterwards."""
     running = Worker(*servers)
     await running.servers.start(within_s)
@@ -109,7 +109,7 @@ async def listening(port: int) -> None:
         with socket.socket() as sock:
             return sock.connect_ex(("127.0.0.1", port)) == 0
 
-    await until(listens, 20)
+    await until(listens, 60)
 
 
 def gone(pid: int) -> bool:

@@ -31,6 +31,8 @@ from tests.worker.waiting import until
 from worker.channel import McpServer
 from worker.tools.mcp import connection, program
 
+#: seconds in which a call has to be over; it takes a few milliseconds, and the rest is for a busy machine
+AT_ONCE_S = 0.5
 NAMES = {"t__add", "t__fail", "t__hang", "t__huge", "t__odd_name_here", "t__picture"}
 
 
@@ -75,6 +77,11 @@ async def lost(running: Worker) -> str:
     return str(running.said(Event.MCP_SERVER_LOST)[0])
 
 
+async def back(running: Worker) -> None:
+    """Wait until a server that was lost is there again."""
+    await until(lambda: len(running.said(Event.MCP_SERVER_READY)) > 1, 60)
+
+
 async def test_the_tools_of_a_server_are_shown_and_called(served: Worker) -> None:
     specs = {spec.name: spec for spec in served.toolbox.specs()}
     assert set(specs) > NAMES
@@ -109,7 +116,7 @@ async def test_an_interrupted_call_ends_at_once_and_is_cancelled_at_the_server(s
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert asyncio.get_running_loop().time() - began < 0.1
+    assert asyncio.get_running_loop().time() - began < AT_ONCE_S
     await until(lambda: journal.read_text() == "cancelled")
     assert await served.call("t__add", '{"a": 1, "b": 1}') == "2"
 
@@ -147,29 +154,30 @@ async def test_a_server_that_dies_in_a_call_is_started_again() -> None:
         assert "its program ended with status 3" in said
         assert "about to die" in said
         assert "t__who" in running.toolbox.names
+        await back(running)
         assert pid_of(await running.call("t__who")) != first
         assert gone(first)
 
 
 async def test_a_server_that_hangs_is_killed_and_started_again(short_grace: None) -> None:
-    async with nothing_left(), worker(bare("t", timeout_s=0.3)) as running:
+    async with nothing_left(), worker(bare("t", timeout_s=0.8)) as running:
         first = pid_of(await running.call("t__who"))
-        assert await running.call("t__freeze") == "Error: no result after 0.3 s; the call was given up"
+        assert await running.call("t__freeze") == "Error: no result after 0.8 s; the call was given up"
         assert "no answer for" in await lost(running)
-        await until(lambda: len(running.said(Event.MCP_SERVER_READY)) > 1)
+        await back(running)
         assert pid_of(await running.call("t__who")) != first
         assert gone(first)
 
 
 async def test_a_server_that_hangs_is_noticed_though_calls_go_on_coming(short_grace: None) -> None:
-    async with nothing_left(), worker(bare("t", timeout_s=0.3)) as running:
+    async with nothing_left(), worker(bare("t", timeout_s=0.8)) as running:
         first = pid_of(await running.call("t__who"))
         calls = [asyncio.create_task(running.call("t__freeze"))]
         while not running.said(Event.MCP_SERVER_LOST):
             calls.append(asyncio.create_task(running.call("t__who")))
             await asyncio.sleep(0.02)
         assert all(result.startswith("Error: ") for result in await asyncio.gather(*calls[:5]))
-        await until(lambda: len(running.said(Event.MCP_SERVER_READY)) > 1)
+        await back(running)
         assert pid_of(await running.call("t__who")) != first
         await asyncio.gather(*calls)
 
@@ -180,7 +188,7 @@ async def test_a_killed_server_is_noticed_without_a_call_and_its_new_tools_are_s
         before = running.toolbox.names
         more.touch()
         os.kill(pid_of(await running.call("t__who")), signal.SIGKILL)
-        await until(lambda: "t__more" in running.toolbox.names)
+        await until(lambda: "t__more" in running.toolbox.names, 60)
         assert await running.call("t__more") == "more"
         assert [name for name in running.toolbox.names if name != "t__more"] == list(before)
 
@@ -190,6 +198,7 @@ async def test_a_server_that_ends_or_floods_is_started_again(end: str) -> None:
     async with nothing_left(), worker(bare("t")) as running:
         first = pid_of(await running.call("t__who"))
         assert (await running.call(end)).startswith("Error: the MCP server t was lost during the call")
+        await back(running)
         assert pid_of(await running.call("t__who")) != first
         assert gone(first)
 
@@ -203,14 +212,14 @@ async def test_a_server_over_http_is_found_when_it_comes_and_when_it_comes_back(
         assert "t__add" not in running.toolbox.names
         assert running.said(Event.MCP_SERVER_LOST)
         with http_process(port) as process:
-            await until(lambda: "t__add" in running.toolbox.names, 20)
+            await until(lambda: "t__add" in running.toolbox.names, 60)
             assert await running.call("t__add", '{"a": 1, "b": 1}') == "2"
             process.kill()
             await asyncio.to_thread(process.wait)
         assert (await running.call("t__add", '{"a": 1, "b": 1}')).startswith("Error: ")
         more.touch()
         with http_process(port, "--more", str(more)):
-            await until(lambda: "t__more" in running.toolbox.names, 20)
+            await until(lambda: "t__more" in running.toolbox.names, 60)
             assert await running.call("t__more") == "more"
 
 
@@ -227,9 +236,7 @@ async def test_a_program_that_cannot_be_started_holds_nobody_up() -> None:
 
 
 async def test_a_slow_server_is_not_waited_for_and_joins_later() -> None:
-    began = asyncio.get_running_loop().time()
     async with nothing_left(), worker(bare("t", "--late", "0.5"), within_s=0.1) as running:
-        assert asyncio.get_running_loop().time() - began < 0.4
         assert "t__who" not in running.toolbox.names
         await until(lambda: "t__who" in running.toolbox.names)
 
@@ -269,6 +276,7 @@ async def test_the_death_of_a_server_is_noticed_though_what_it_started_holds_its
         (left_over,) = program.descendants(pid)
         try:
             assert (await running.call("t__die")).startswith("Error: the MCP server t was lost during the call")
+            await back(running)
             assert pid_of(await running.call("t__who")) != pid
         finally:
             os.kill(left_over, signal.SIGKILL)
@@ -283,8 +291,9 @@ async def test_a_stopped_server_does_not_keep_an_interrupted_call(short_grace: N
         began = asyncio.get_running_loop().time()
         call.cancel()
         await asyncio.wait([call])
-        assert asyncio.get_running_loop().time() - began < 0.1
+        assert asyncio.get_running_loop().time() - began < AT_ONCE_S
         await lost(running)
+        await back(running)
         assert pid_of(await running.call("t__who")) != pid
     assert gone(pid)
 
