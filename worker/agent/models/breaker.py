@@ -20,7 +20,8 @@ class Breaker:
 
     closed -> open: ``failures`` in a row; or one timeout, if nothing at all succeeded while that call waited; or a
     wish to be left alone for long. open -> half open: after the cool-off one call is let through as the probe.
-    Any success closes it; a failed probe opens it for twice as long.
+    Any success closes it; a failed probe opens it for twice as long. An open one may be asked shortly (it may be the
+    only model there is); one that is silent then, too, counts as dead for a cool-off and is not asked at all.
     """
 
     def __init__(self, policy: BreakerPolicy, clock: Callable[[], float]) -> None:
@@ -31,6 +32,12 @@ class Breaker:
         self._cool_off_s = policy.cool_off_s
         self._succeeded_at = float("-inf")
         self._probing = False
+        self._dead_until = float("-inf")
+
+    @property
+    def is_dead(self) -> bool:
+        """True while even a short call is in vain."""
+        return self._clock() < self._dead_until
 
     @property
     def is_open(self) -> bool:
@@ -53,6 +60,7 @@ class Breaker:
         self._cool_off_s = self._policy.cool_off_s
         self._succeeded_at = self._clock()
         self._probing = False
+        self._dead_until = float("-inf")
 
     def failed(self, began_at: float, *, timed_out: bool, leave_alone_s: float = 0.0) -> None:
         """Settle an admitted call that began then and failed; ``leave_alone_s`` is the model's own wish."""
@@ -64,6 +72,10 @@ class Breaker:
             cool_off_s = min(max(self._cool_off_s, leave_alone_s), self._policy.longest_cool_off_s)
             self._opened_until = self._clock() + cool_off_s
         self._probing = False
+
+    def silent(self) -> None:
+        """Note that a short call got no word either."""
+        self._dead_until = self._clock() + self._cool_off_s
 
     def left(self) -> None:
         """Settle an admitted call that was cancelled: it tells nothing."""

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -52,8 +53,8 @@ class ChainPolicy(msgspec.Struct, frozen=True):
 
     ``attempts`` are made of a model that has another one after it, ``last_attempts`` of the last. Delays double from
     ``first_delay_s`` and are jittered down by up to half; a model that wants to be left alone for more than
-    ``longest_wait_s`` is left for the next. While a model's breaker is open it gets one short call, of at most
-    ``short_stall_s`` of silence, and that only where no other model is left.
+    ``longest_wait_s`` is left for the next. While a model's breaker is open it is knocked at, and that only where no
+    other model is left: one call at a time, of at most ``short_stall_s`` of silence, tells all that wait.
     """
 
     attempts: int = 3
@@ -66,8 +67,11 @@ class ChainPolicy(msgspec.Struct, frozen=True):
 
 
 class _Member(msgspec.Struct):
+    """One model; ``knock`` is set once the call that tries an open breaker has been answered, or not."""
+
     link: Link
     breaker: Breaker
+    knock: asyncio.Event | None = None
 
 
 class _Used:
@@ -114,6 +118,7 @@ class Chain:
         self._say = say
         self._call_timeout_s = call_timeout_s
         self._stall_timeout_s = stall_timeout_s
+        self._short_s = min(self._policy.short_stall_s, stall_timeout_s)
 
     @property
     def name(self) -> str:
@@ -163,7 +168,7 @@ class Chain:
             attempt += 1
             full = member.breaker.admit()
             try:
-                return await self._try(member, call, full=full)
+                return await self._try(member, call, full=full, fresh=attempt == 1)
             except (ModelUnavailable, ModelRejected, TimeoutError) as failure:
                 delay_s = self._delay_s(failure, attempt, call.left_s(), last=last, full=full)
                 if not last and member.breaker.is_open:
@@ -173,20 +178,26 @@ class Chain:
                     raise
             await asyncio.sleep(delay_s)
 
-    async def _try(self, member: _Member, call: _Call, *, full: bool) -> ModelReply:
-        """Make one call and settle the breaker with what came of it, if it was a full one."""
+    async def _try(self, member: _Member, call: _Call, *, full: bool, fresh: bool) -> ModelReply:
+        """Make one call, a full one or a knock, and settle the breaker with what came of it.
+
+        A request that met silence before proves nothing with a second one: it may be what the model hangs on.
+        """
         began_at = time.monotonic()
-        stall_s = self._stall_timeout_s if full else min(self._policy.short_stall_s, self._stall_timeout_s)
-        limit_s = max(0.0, min(call.left_s(), self._call_timeout_s))
         try:
-            reply = await self._once(member.link, call, limit_s, stall_s)
+            if full:
+                reply = await self._once(member.link, call, call.on_text, self._stall_timeout_s)
+            else:
+                reply = await self._knock(member, call)
         except (EmptyAnswer, ModelRejected, ContextTooLong):
             member.breaker.succeeded()
             raise
         except (ModelUnavailable, TimeoutError) as failure:
+            timed_out = isinstance(failure, Stalled | TimeoutError)
             if full:
-                timed_out = isinstance(failure, Stalled | TimeoutError)
                 member.breaker.failed(began_at, timed_out=timed_out, leave_alone_s=_wish_s(failure))
+            elif timed_out and fresh and not member.breaker.is_dead:
+                member.breaker.silent()
             raise
         except BaseException:
             if full:
@@ -195,9 +206,40 @@ class Chain:
         member.breaker.succeeded()
         return reply
 
-    async def _once(self, link: Link, call: _Call, limit_s: float, stall_s: float) -> ModelReply:
+    async def _knock(self, member: _Member, call: _Call) -> ModelReply:
+        """Ask a model whose breaker is open: the first that does tells those behind it, with its first word at best."""
+        if member.knock is not None:
+            # long enough to hear of its silence, and no longer: it may get bytes for ever and never a word
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * self._short_s + 1.0):
+                    await member.knock.wait()
+            return await self._short(member, call, call.on_text)
+        knock = member.knock = asyncio.Event()
+
+        def heard(text: str) -> None:
+            if not knock.is_set():
+                member.breaker.succeeded()
+                knock.set()
+            if call.on_text is not None:
+                call.on_text(text)
+
         try:
-            reply = await link.call(call.request, call.on_text, timeout=limit_s, stall_s=stall_s)
+            return await self._short(member, call, heard)
+        finally:
+            knock.set()
+            member.knock = None
+
+    async def _short(self, member: _Member, call: _Call, on_text: Callable[[str], None] | None) -> ModelReply:
+        """Make a call that is short while the breaker is open. Raises Stalled at once for a dead model."""
+        if member.breaker.is_dead:
+            raise Stalled(f"{member.link.name} was silent a moment ago and is not asked again yet")
+        stall_s = self._short_s if member.breaker.is_open else self._stall_timeout_s
+        return await self._once(member.link, call, on_text, stall_s)
+
+    async def _once(self, link: Link, call: _Call, on_text: Callable[[str], None] | None, stall_s: float) -> ModelReply:
+        limit_s = max(0.0, min(call.left_s(), self._call_timeout_s))
+        try:
+            reply = await link.call(call.request, on_text, timeout=limit_s, stall_s=stall_s)
         except BaseException as error:
             call.used.add(link, billed(error))
             raise

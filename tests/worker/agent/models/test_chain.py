@@ -142,6 +142,33 @@ async def test_a_dead_model_costs_one_timeout_and_not_one_per_message(bench: Ben
     assert bench.failed == ["openai:bad"]
 
 
+async def test_the_only_model_is_knocked_at_once_for_all_and_not_once_a_message(bench: Bench) -> None:
+    bench.provider.set_script(Script(always="[[stall]]"))
+    chain = bench.chain("openai:b", stall_timeout_s=0.5)
+    before = bench.provider.calls
+    with pytest.raises(TimeoutError, match="sent nothing"):
+        await chain.reply(asking("first"))
+    began = time.monotonic()
+    outcomes = await asyncio.gather(*(chain.reply(asking(str(number))) for number in range(20)), return_exceptions=True)
+    outcomes += await asyncio.gather(chain.reply(asking("later")), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {TimeoutError}
+    assert time.monotonic() - began < 3
+    assert bench.provider.calls == before + 3  # the first message's two tries, and the knock of one for all others
+
+
+async def test_those_behind_a_knock_go_on_with_its_first_word(bench: Bench) -> None:
+    chain = bench.chain("openai:b", stall_timeout_s=0.3)
+    with pytest.raises(TimeoutError):
+        await chain.reply(asking("[[stall]] first"))
+    slow = asyncio.create_task(chain.reply(asking("[[slow 0.3]] a knock that answers slowly")))
+    await bench.provider.until(lambda p: p.running == 1)
+    replies = await asyncio.gather(*(chain.reply(asking(f"behind {number}")) for number in range(5)))
+    assert [reply.text for reply in replies] == [f"echo: behind {number}" for number in range(5)]
+    assert not slow.done()
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
+
+
 async def test_a_model_that_came_back_is_used_again(bench: Bench) -> None:
     policy = ChainPolicy(breaker=BreakerPolicy(cool_off_s=0.2), first_delay_s=0.01)
     bench.provider.set_script(Script(models={"first": "[[stall]]"}))
