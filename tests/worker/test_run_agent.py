@@ -491,9 +491,9 @@ def test_the_servers_and_the_hosts_of_the_settings_are_its_tools_too(
     with AIAgent(
         "openai:test-model", "tooled", api_key="k", base_url=provider.openai_url, tool_progress_callback=on_tool
     ) as agent:
+        until(lambda: {"fetch", "t__hang"} <= {tool["name"] for tool in agent.session_document()["tools"]}, 60)
         agent.chat('[[tool t__who]] [[tool fetch {"url": "http://example.org/"}]]')
         who, refused = [message["content"] for message in agent.messages if message["role"] == "tool"]
-        assert {"fetch", "t__hang"} <= {tool["name"] for tool in agent.session_document()["tools"]}
         hung = threading.Thread(target=agent.chat, args=("[[tool t__hang]]",))
         hung.start()
         assert hanging.wait(10)
