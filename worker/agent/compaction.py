@@ -87,13 +87,12 @@ class Compaction:
             self.made = summary
             self._on_made(summary)
 
-    def cut(self, limit_tokens: int, unfinished: int) -> bool:
-        """Leave out what is more than half of this limit; False if nothing could go."""
+    def cut(self, limit_tokens: int, unfinished: int) -> None:
+        """Leave out what is more than half of this limit, as far as it can go."""
         count = self._window.surplus(int(limit_tokens * KEPT_SHARE), unfinished)
         if count:
             earlier = self._window.summary
             self._window.drop(count, self._summary(count, earlier.text if earlier else "", limit_tokens))
-        return count > 0
 
     async def _ask(self, request: ModelRequest, timeout_s: float) -> ModelReply:
         try:
