@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.acceptance import Acceptance
 from gateway.answers import Refused, error_body, json_answer, read_body
+from gateway.call_headers import session_name, when_busy_wanted
 from gateway.chat_request import ANY_MODEL, ChatRequest, parse_chat_request
 from gateway.commands import Asked, Commands
 from gateway.live import Follower, Live, Started, Stopped, Text
@@ -36,7 +37,6 @@ from worker.pool import Pool
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
 BODY_TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 15.0
-SESSION_NAME_LIMIT = 200
 STATELESS = "api:stateless:"
 
 
@@ -189,37 +189,9 @@ class ChatStream(StreamingResponse):
             self._on_over()
 
 
-def session_name(request: Request) -> str | None:
-    """Return the session the header names, None without one. Raises Refused."""
-    raw = request.headers.get("x-gatehouse-session")
-    if raw is None:
-        return None
-    with suppress(UnicodeDecodeError):
-        raw = raw.encode("latin-1").decode("utf-8")  # header values arrive as latin-1, people write UTF-8
-    name = raw.strip()
-    if not name or len(name) > SESSION_NAME_LIMIT or not name.isprintable():
-        raise Refused(
-            400,
-            f"X-Gatehouse-Session has to be 1 to {SESSION_NAME_LIMIT} printable characters",
-            param="X-Gatehouse-Session",
-        )
-    return name
-
-
 def session_of(name: str | None, message_id: str) -> str:
     """Return the key of a session of this name, or of one that ends with the call."""
     return STATELESS + message_id if name is None else session_key("api", "default", name)
-
-
-def when_busy_wanted(request: Request) -> WhenBusy | None:
-    """Return the mode the header asks for, None without one. Raises Refused."""
-    mode = request.headers.get("x-gatehouse-when-busy")
-    if mode is None:
-        return None
-    with suppress(ValueError):
-        return WhenBusy(mode.strip().lower())
-    known = ", ".join(WhenBusy)
-    raise Refused(400, f"X-Gatehouse-When-Busy has to be one of {known}", param="X-Gatehouse-When-Busy")
 
 
 async def read_in_time(request: Request) -> bytes:
