@@ -23,7 +23,7 @@ from worker.agent.todo import TOOL_NAMES, TodoStore, hydrate
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
 from worker.tools.context import ToolContext
-from worker.tools.toolbox import Toolbox
+from worker.tools.toolbox import OnResult, Toolbox, tell_nobody
 
 TURN_DEADLINE_S = 60.0
 #: messages before a turn that it is given; the recorded model does not read them
@@ -99,12 +99,14 @@ class RecordedToolbox(Toolbox):
         super().__init__()
         self._results = results
 
-    async def call(self, call: ToolCall, context: ToolContext) -> str:
+    async def call(self, call: ToolCall, context: ToolContext, on_result: OnResult = tell_nobody) -> str:
         """Return the recorded result of a call."""
         recorded = self._results.get(call.id)
         if call.name in TOOL_NAMES and (recorded is None or recorded.startswith("{")):
-            return await super().call(msgspec.structs.replace(call, name="todo"), context)
-        return recorded if recorded is not None else f"Error: the recording has no result of {call.name}."
+            return await super().call(msgspec.structs.replace(call, name="todo"), context, on_result)
+        text = recorded if recorded is not None else f"Error: the recording has no result of {call.name}."
+        on_result(text)
+        return text
 
 
 class Replay:

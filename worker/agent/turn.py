@@ -241,11 +241,16 @@ class Turn:
             return message
         context = self._context(call)
         intent = CallIntent(self._number, call.id, call.name, context.idempotency_key)
+        results: list[bytes] = []
+
+        def ended(text: str) -> None:
+            results.append(transcript.tool(call, text))
+            self._end_call(call, results[0])
+
         async with self._slots:
             await self._progress.begin_call(call, intent, once=not retry_safe)
-            message = transcript.tool(call, await self._toolbox.call(call, context))
-        self._end_call(call, message)
-        return message
+            await self._toolbox.call(call, context, ended)
+        return results[0]
 
     def _context(self, call: ToolCall) -> ToolContext:
         return ToolContext(
@@ -262,7 +267,7 @@ class Turn:
         self._progress.end_call(call, CallResult(self._number, call.id, message, todo))
 
     async def _cancel(self, calls: Sequence[ToolCall], tasks: Sequence[asyncio.Task[bytes]]) -> list[ToolCall]:
-        """End the calls that still run, and return them; one that will not end is left behind."""
+        """End the calls that still run, and return those that gave no result; one that will not end is left behind."""
         running = {task: call for call, task in zip(calls, tasks, strict=True) if not task.done()}
         for task in running:
             task.cancel()
@@ -270,7 +275,7 @@ class Turn:
             _, stubborn = await asyncio.wait(running, timeout=CANCEL_GRACE_S)
             for task in stubborn:
                 self._toolbox.leave_behind(running[task], self._request.session, task)
-        return list(running.values())
+        return [call for task, call in running.items() if not _gave_result(task)]
 
     def _finish_step(self) -> None:
         step = Step(self._number, tuple(self._step_messages), self._todo.take_change(), self._step_usage, self._joined)
@@ -308,9 +313,11 @@ class Turn:
 
 
 def _result(call: ToolCall, task: asyncio.Task[bytes]) -> bytes:
-    if task.done() and not task.cancelled() and task.exception() is None:
-        return task.result()
-    return transcript.tool(call, INTERRUPTED)
+    return task.result() if _gave_result(task) else transcript.tool(call, INTERRUPTED)
+
+
+def _gave_result(task: asyncio.Task[bytes]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 def _answer(reply: ModelReply) -> str:

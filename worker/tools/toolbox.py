@@ -24,6 +24,7 @@ from worker.tools.schema import Parameters, description
 from worker.tools.threads import ToolThreads
 
 Run = Callable[[str, ToolContext], Coroutine[Any, Any, object]]
+OnResult = Callable[[str], None]
 
 TODO_LIMIT_BYTES = 8 * 1024 * 1024
 #: seconds that a cancelled tool gets to clean up; one that goes on is left behind
@@ -33,6 +34,10 @@ FRAMES_TOLD = 50
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: names that a model is told where it asks for a tool that is not there
 NAMES_TOLD = 50
+
+
+def tell_nobody(_: str) -> None:
+    """Drop the result."""
 
 
 def _say_nothing(event: Event, **fields: Field) -> None:
@@ -106,13 +111,19 @@ class Toolbox:
         for tool in (tool for lent in self._lent.values() for tool in lent):
             self._tools.setdefault(tool.spec.name, tool)
 
-    async def call(self, call: ToolCall, context: ToolContext) -> str:
-        """Run one call and return its result, or in words for the model why there is none; only cancelling raises."""
+    async def call(self, call: ToolCall, context: ToolContext, on_result: OnResult = tell_nobody) -> str:
+        """Run one call and return its result, or in words for the model why there is none.
+
+        ``on_result`` is told the same in the round of the loop in which the tool ends, before another call can hang it.
+        Raises what that raises, and CancelledError.
+        """
         tool = self._tools.get(call.name)
         if tool is None:
-            return f"Error: there is no tool named {call.name!r}; there are {', '.join(self.names[:NAMES_TOLD])}."
+            text = f"Error: there is no tool named {call.name!r}; there are {', '.join(self.names[:NAMES_TOLD])}."
+            on_result(text)
+            return text
         try:
-            return _clip(await self._outcome(tool, call, context), tool.options.output_limit_bytes)
+            return await self._bounded(tool, call, context, on_result)
         finally:
             context.stop()
 
@@ -129,37 +140,55 @@ class Toolbox:
         """End the threads that wait for work."""
         self._threads.close()
 
+    async def _bounded(self, tool: Tool, call: ToolCall, context: ToolContext, on_result: OnResult) -> str:
+        """Run a call within its time, in a task of its own."""
+        coroutine, limit_s = self._told(tool, call, context, on_result), tool.options.timeout_s
+        running = asyncio.ensure_future(coroutine)
+        running.add_done_callback(_looked_at)
+        try:
+            done, _ = await asyncio.wait({running}, timeout=limit_s)
+        except asyncio.CancelledError:
+            if not running.done():
+                await self._give_up(call, context, running, coroutine)
+                raise
+            if waiting := asyncio.current_task():
+                waiting.uncancel()  # too late: its result is out
+            return running.result()
+        if done:
+            return running.result()
+        await self._give_up(call, context, running, coroutine)
+        text = self._failed(call, context, f"no result after {limit_s:g} s; the call was given up")
+        on_result(text)
+        return text
+
+    async def _told(self, tool: Tool, call: ToolCall, context: ToolContext, on_result: OnResult) -> str:
+        text = _clip(await self._outcome(tool, call, context), tool.options.output_limit_bytes)
+        if not context.stopped:
+            on_result(text)
+        return text
+
+    async def _give_up(
+        self, call: ToolCall, context: ToolContext, running: asyncio.Task[str], coroutine: Coroutine[Any, Any, str]
+    ) -> None:
+        """Cancel a call; one that goes on all the same is left behind, for the turn has to go on."""
+        context.stop()
+        running.cancel()
+        await asyncio.wait({running}, timeout=CANCEL_GRACE_S)
+        if not running.done():
+            self.leave_behind(call, context.session, running, coroutine)
+
     async def _outcome(self, tool: Tool, call: ToolCall, context: ToolContext) -> str:
         try:
-            return _text(await self._bounded(tool, call, context))
+            return _text(await tool.run(call.arguments, context))
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
             return self._failed(call, context, "the call was cancelled by the tool itself")
         except ToolError as error:
             return self._failed(call, context, str(error))
-        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the boundary: it is for the model to read
+        except (Exception, BaseExceptionGroup, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001
+            # the boundary: it is for the model to read; what would end the worker a task passes on to its loop
             return self._failed(call, context, f"{type(error).__name__}: {error}")
-
-    async def _bounded(self, tool: Tool, call: ToolCall, context: ToolContext) -> object:
-        """Run a call within its time, in a task of its own. Raises ToolError.
-
-        One that goes on though it was cancelled is left behind, for this call has to end.
-        """
-        coroutine, limit_s = _held(tool.run(call.arguments, context)), tool.options.timeout_s
-        task = asyncio.ensure_future(coroutine)
-        task.add_done_callback(_looked_at)
-        try:
-            done, _ = await asyncio.wait({task}, timeout=limit_s)
-            if done:
-                return task.result()
-            raise ToolError(f"no result after {limit_s:g} s; the call was given up")
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
-            if not task.done():
-                self.leave_behind(call, context.session, task, coroutine)
 
     def _failed(self, call: ToolCall, context: ToolContext, problem: str) -> str:
         self._say(
@@ -214,15 +243,7 @@ def _imported(name: str) -> ModuleType:
         raise SettingsError("GATEHOUSE_TOOLS", f"{name}: {type(error).__name__}: {error}") from error
 
 
-async def _held(running: Coroutine[Any, Any, object]) -> object:
-    """Run a tool, and keep what would end the worker: a task passes it on to the loop."""
-    try:
-        return await running
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise ToolError(f"{type(error).__name__}: {error}") from None
-
-
-def _looked_at(task: asyncio.Future[object]) -> None:
+def _looked_at(task: asyncio.Future[str]) -> None:
     """Take the error of a call that nobody waits for any more, which asyncio would complain about."""
     if not task.cancelled():
         task.exception()
