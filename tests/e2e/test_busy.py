@@ -157,7 +157,7 @@ def test_a_call_chooses_its_mode_and_every_call_is_answered(
 def test_a_rejected_call_is_a_conflict(busy_bot: Bot, provider: RunningProvider) -> None:
     with ThreadPoolExecutor(1) as other:
         calls = provider.calls
-        waiting = other.submit(call, busy_bot, "[[sleep 1]] [[say one]]")
+        waiting = other.submit(call, busy_bot, "[[sleep 3]] [[say one]]")
         busy_bot.wait_for_model_calls(calls + 1)
         rejected = call(busy_bot, "two", "reject")
         assert (rejected.status_code, rejected.json()["error"]["code"]) == (409, "busy")

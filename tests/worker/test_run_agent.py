@@ -302,7 +302,7 @@ def test_closing_an_agent_ends_the_turn_that_runs(agent: AIAgent, provider: Runn
     agent.close()
     turn.join(10)
     assert results[0]["interrupted"]
-    assert provider.open_connections == 0
+    provider.wait_until(lambda seen: seen.open_connections == 0)
 
 
 def log_of(agent: AIAgent, tmp_path: Path) -> Path:

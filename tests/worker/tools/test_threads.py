@@ -129,8 +129,8 @@ async def test_a_call_given_up_before_it_began_never_begins(heard: Heard, gate: 
 
 
 async def test_closing_ends_every_thread(heard: Heard) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     threads = ToolThreads(heard)
     await asyncio.gather(*(threads.run(lambda: None, tool="t") for _ in range(5)))
     threads.close()
-    await until(lambda: threading.active_count() == before)
+    await until(lambda: before.issuperset(threading.enumerate()))
