@@ -63,6 +63,7 @@ def test_the_first_minute_shows_a_reply_and_a_todo_list(page: Page) -> None:
     expect(page.locator("#todos li")).to_have_text(["buy milk"])
     say(page, "done 1")
     expect(page.locator("#todos li.completed")).to_have_text(["buy milk"])
+    expect(page.locator("#session-used")).to_have_text(re.compile(r"[\d,.]+ tokens"))
     expect(page.locator("#workers tr")).to_have_count(1)
     expect(page.locator("#sessions [aria-current=true]")).to_have_count(1)
 
