@@ -87,6 +87,8 @@ class EmbeddedWorker:
     def close(self) -> None:
         """End what runs, close every connection and end the threads."""
         self._loop.soon(self._interrupt)
+        if self._mcp is not None:
+            self._loop.soon(self._mcp.stop)
         self._loop.close(self._close())
 
     async def _load_tools(self) -> Toolbox:

@@ -61,7 +61,12 @@ class McpConnection:
         self._look = asyncio.Event()
         self._calls: set[asyncio.Task[str]] = set()
         self._heard_at = self._loop.time()
+        self._closing = False
         self.tried = asyncio.Event()
+
+    def closing(self) -> None:
+        """Connect no more: its task is cancelled next, and a server that is lost just then would hide that."""
+        self._closing = True
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -74,6 +79,8 @@ class McpConnection:
             except Exception as error:  # noqa: BLE001 - the boundary: whatever ends a connection, it is made again
                 problem = _first_cause(error)
             self.tried.set()
+            if self._closing:
+                return
             if self._loop.time() - began > SOUND_S:
                 pause_s = FIRST_PAUSE_S
             self._say(

@@ -30,6 +30,8 @@ LINE_LIMIT_BYTES = 16 * 1024 * 1024
 TAIL_LINES, TAIL_LINE_CHARS = 20, 500
 #: seconds between closing its input, SIGTERM and SIGKILL
 END_GRACE_S = 1.0
+#: seconds that the end of a killed program is waited for
+KILLED_S = 3.0
 #: seconds in which the last words of a program that has ended are read
 LAST_WORDS_S = 0.1
 
@@ -179,7 +181,7 @@ async def _end(process: Process, protocol: _Protocol) -> None:
     with anyio.move_on_after(END_GRACE_S):
         await protocol.exited.wait()
     _signal(family, signal.SIGKILL)
-    with anyio.move_on_after(END_GRACE_S):
+    with anyio.move_on_after(KILLED_S):
         await protocol.exited.wait()
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: seconds a worker waits for its servers before it takes turns; the tools of a slower one join when it is there
 READY_WAIT_S = 5.0
 #: seconds the servers get to end in peace
-CLOSE_WAIT_S = 3.0
+CLOSE_WAIT_S = 5.0
 #: what is loaded in a thread; the mcp package loads the last one when the first result comes, on the loop
 MODULES = ("worker.tools.mcp.connection", "jsonschema.validators")
 
@@ -48,10 +48,16 @@ class McpServers:
                 await asyncio.shield(connecting)
                 await asyncio.gather(*(connection.tried.wait() for connection in self._connections))
 
-    async def close(self, within_s: float = CLOSE_WAIT_S) -> None:
-        """Disconnect, and end the programs that were started."""
+    def stop(self) -> None:
+        """Begin to disconnect."""
+        for connection in self._connections:
+            connection.closing()
         for task in self._tasks:
             task.cancel()
+
+    async def close(self, within_s: float = CLOSE_WAIT_S) -> None:
+        """Disconnect, and end the programs that were started."""
+        self.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
 

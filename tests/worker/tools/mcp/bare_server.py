@@ -1,6 +1,7 @@
-"""An MCP server over stdio in the standard library alone, which is up at once and misbehaves in every way asked for.
+"""An MCP server in the standard library alone, which is up at once and misbehaves in every way asked for.
 
-Run as ``python bare_server.py [--more FILE] [--deaf] [--late SECONDS] [--noise] [--starts FILE]``.
+Run as ``python bare_server.py [--port N] [--more FILE] [--deaf] [--late SECONDS] [--noise] [--starts FILE]``; it speaks
+over stdio, or with a port over HTTP.
 """
 
 from __future__ import annotations
@@ -63,21 +64,48 @@ def call(name: str) -> str:
     return name
 
 
+def reply(line: str | bytes, more: Path | None) -> bytes:
+    """Return the answer to a message, empty where there is none."""
+    asked = json.loads(line)
+    if "id" not in asked or asked.get("params", {}).get("name") == "hang":
+        return b""
+    result = answer(asked["method"], asked.get("params", {}), more)
+    unknown = {"error": {"code": -32601, "message": "Method not found"}}
+    said = {"jsonrpc": "2.0", "id": asked["id"]} | (unknown if result is None else {"result": result})
+    return json.dumps(said).encode() + b"\n"
+
+
 def serve(more: Path | None) -> None:
     """Answer line by line until the input ends."""
     for line in sys.stdin:
-        asked = json.loads(line)
-        if "id" not in asked or asked.get("params", {}).get("name") == "hang":
-            continue
-        result = answer(asked["method"], asked.get("params", {}), more)
-        unknown = {"error": {"code": -32601, "message": "Method not found"}}
-        said = {"jsonrpc": "2.0", "id": asked["id"]} | (unknown if result is None else {"result": result})
-        sys.stdout.write(json.dumps(said) + "\n")
-        sys.stdout.flush()
+        sys.stdout.buffer.write(reply(line, more))
+        sys.stdout.buffer.flush()
+
+
+def serve_http(port: int, more: Path | None) -> None:
+    """Answer posts with JSON, as a server without streams does."""
+    import http.server
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = reply(self.rfile.read(int(self.headers["content-length"])), more)
+            self.send_response(200 if body else 202)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    http.server.ThreadingHTTPServer(("127.0.0.1", port), Door).serve_forever()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int)
     parser.add_argument("--more", type=Path, help="a file: while it exists there is one more tool")
     parser.add_argument("--deaf", action="store_true", help="hear neither the end of the input nor SIGTERM")
     parser.add_argument("--late", type=float, default=0.0)
@@ -93,7 +121,7 @@ def main() -> None:
     if given.deaf:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         subprocess.Popen(["sleep", "987656"], stdin=subprocess.DEVNULL)
-    serve(given.more)
+    serve(given.more) if given.port is None else serve_http(given.port, given.more)
     time.sleep(600 if given.deaf else 0)
 
 

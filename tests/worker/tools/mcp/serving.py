@@ -65,8 +65,8 @@ async def nothing_left() -> AsyncIterator[None]:
     """
     tasks, programs = asyncio.all_tasks(), set(descendants(os.getpid()))
     yield
-    assert asyncio.all_tasks() <= tasks
-    assert set(descendants(os.getpid())) <= programs
+    assert not asyncio.all_tasks() - tasks
+    assert not set(descendants(os.getpid())) - programs
 
 
 def real(name: str, *options: str) -> McpServer:
@@ -92,9 +92,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def http_process(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server over HTTP in a process of its own for as long as it is used."""
-    command = [sys.executable, REAL, "--port", str(port), *options]
+def http_process(program: str, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server over HTTP, REAL or BARE, in a process of its own for as long as it is used."""
+    command = [sys.executable, program, "--port", str(port), *options]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             yield process

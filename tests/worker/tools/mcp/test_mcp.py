@@ -16,6 +16,8 @@ from mcp.shared import jsonrpc_dispatcher
 
 from shared.events import Event
 from tests.worker.tools.mcp.serving import (
+    BARE,
+    REAL,
     Worker,
     bare,
     free_port,
@@ -51,7 +53,7 @@ async def served(request: pytest.FixtureRequest, journal: Path) -> AsyncIterator
             yield running
         return
     port = free_port()
-    with http_process(port, "--journal", str(journal)):
+    with http_process(REAL, port, "--journal", str(journal)):
         await listening(port)
         async with worker(over_http("t", port)) as running:
             yield running
@@ -209,16 +211,16 @@ async def test_a_server_over_http_is_found_when_it_comes_and_when_it_comes_back(
     monkeypatch.setattr(connection, "LONGEST_PAUSE_S", 0.2)
     port, more = free_port(), tmp_path / "more"
     async with nothing_left(), worker(over_http("t", port)) as running:
-        assert "t__add" not in running.toolbox.names
+        assert "t__who" not in running.toolbox.names
         assert running.said(Event.MCP_SERVER_LOST)
-        with http_process(port) as process:
-            await until(lambda: "t__add" in running.toolbox.names, 60)
-            assert await running.call("t__add", '{"a": 1, "b": 1}') == "2"
+        with http_process(BARE, port) as process:
+            await until(lambda: "t__who" in running.toolbox.names, 60)
+            assert pid_of(await running.call("t__who")) == process.pid
             process.kill()
             await asyncio.to_thread(process.wait)
-        assert (await running.call("t__add", '{"a": 1, "b": 1}')).startswith("Error: ")
+        assert (await running.call("t__who")).startswith("Error: ")
         more.touch()
-        with http_process(port, "--more", str(more)):
+        with http_process(BARE, port, "--more", str(more)):
             await until(lambda: "t__more" in running.toolbox.names, 60)
             assert await running.call("t__more") == "more"
 
