@@ -173,13 +173,15 @@ async def _end(process: Process, protocol: _Protocol) -> None:
 
     Many a server is run by another program, such as npx, which does not pass on its end.
     """
-    family = [process.pid, *descendants(process.pid)]
+    family = {process.pid, *descendants(process.pid)}
     cast(asyncio.StreamWriter, process.stdin).close()
     with anyio.move_on_after(END_GRACE_S):
         await protocol.exited.wait()
+    family.update(descendants(process.pid))
     _signal(family, signal.SIGTERM)
     with anyio.move_on_after(END_GRACE_S):
         await protocol.exited.wait()
+    family.update(descendants(process.pid))
     _signal(family, signal.SIGKILL)
     with anyio.move_on_after(KILLED_S):
         await protocol.exited.wait()
