@@ -160,6 +160,16 @@ class TestSteer:
         own = await bench.claim_one()
         assert [message.id for message in own.messages] == [joined]
 
+    async def test_words_join_however_many_have_joined_before(self, bench: Bench, store: Store) -> None:
+        claim = await bench.accept_and_claim()
+        said = [await say(bench, str(number), WhenBusy.STEER) for number in range(150)]
+        joined: list[str] = []
+        while some := await store.claims.join(claim.ref):
+            joined += [message.id for message in some]
+        assert joined == said
+        await store.claims.settle(claim.ref, Parked())
+        assert [message.id for message in (await bench.claim_one()).messages[1:]] == said
+
     async def test_words_do_not_overtake_what_waits(self, bench: Bench, store: Store) -> None:
         claim = await bench.accept_and_claim()
         await say(bench, "two")

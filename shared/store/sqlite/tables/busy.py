@@ -17,12 +17,12 @@ from shared.store.sqlite.tables.inbox import Answered, pending
 from shared.when_busy import WhenBusy
 
 #: messages that join one turn at once, at most; more of them follow with the next look
-MOST_FOLLOWERS = 100
+MOST_AT_ONCE = 100
 
 # Find the waiting messages behind one, in their order.
 BEHIND = """
 SELECT seq, joins, joined, quiet_until FROM inbox INDEXED BY inbox_waiting
-WHERE session_key = ? AND state = 'waiting' AND seq > ? ORDER BY seq LIMIT ?
+WHERE session_key = ? AND state = 'waiting' AND seq > ? ORDER BY seq
 """
 # Find the waiting messages behind one that are no chat commands.
 SAID_BEHIND = """
@@ -117,16 +117,20 @@ class Said(NamedTuple):
 
 def followers(ledger: Ledger, session: str, head: int) -> list[Behind]:
     """Return the messages that belong to the turn of another, joined already or not, in their order."""
-    with ledger.rows(BEHIND, (session, head, MOST_FOLLOWERS)) as rows:
+    with ledger.rows(BEHIND, (session, head)) as rows:
         behind = (Behind(*row) for row in rows)
         return list(itertools.takewhile(lambda row: row.joined == head or (row.joins and not row.joined), behind))
 
 
 def join(ledger: Ledger, session: str, head: int, *, anew: bool = False) -> tuple[Pending, ...]:
     """Let what belongs to the turn of message ``head`` join it, and return all that has, or what did ``anew``."""
-    rows = [row for row in followers(ledger, session, head) if not (anew and row.joined)]
+    rows = followers(ledger, session, head)
+    joined = [row for row in rows if row.joined]
+    new = [row for row in rows if not row.joined][:MOST_AT_ONCE]
     now = ledger.now()
-    return tuple(pending(ledger.only(JOIN, (head, now, session, row.seq))) for row in rows)
+    return tuple(
+        pending(ledger.only(JOIN, (head, now, session, row.seq))) for row in (new if anew else [*joined, *new])
+    )
 
 
 def settle_joined(ledger: Ledger, session: str, head: int, ended: Ended) -> None:
