@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from shared.traces import MessageTrace
 from shared.when_busy import WhenBusy
 from tests.worker.pool.conditions import until
 from worker.pool import Pool, WorkerState
+from worker.pool.claimer import LEASE_S
 
 
 def arrival(session: str) -> Arrival:
@@ -109,7 +111,7 @@ MakePlant = Callable[..., Awaitable[Plant]]
 async def plant(tmp_path: Path, provider: RunningProvider) -> AsyncIterator[MakePlant]:
     async with AsyncExitStack() as stack:
 
-        async def make(**changed: str) -> Plant:
+        async def make(*, clock: Callable[[], float] = time.time, **changed: str) -> Plant:
             values = {
                 "GATEHOUSE_DATA_DIR": str(tmp_path),
                 "GATEHOUSE_WORKERS": "1",
@@ -118,7 +120,7 @@ async def plant(tmp_path: Path, provider: RunningProvider) -> AsyncIterator[Make
                 "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
                 "GATEHOUSE_HEARTBEAT_TIMEOUT": "30",
             }
-            store = open_store("", tmp_path, inbox_limit=1000)
+            store = open_store("", tmp_path, inbox_limit=1000, clock=clock)
             await store.open()
             stack.push_async_callback(store.close)
             audience, events = Audience(), Events()
@@ -392,3 +394,27 @@ async def test_what_is_asked_of_a_turn_before_its_claim_is_here_is_not_forgotten
     second = await made.say("s", "[[say both]]", when_busy=WhenBusy.STEER)
     await made.done(first, second)
     assert (await made.trace(second)).state is MessageState.DONE
+
+
+async def test_a_turn_whose_session_its_own_host_takes_again_is_ended_and_leaves_nothing(
+    plant: MakePlant, tmp_path: Path
+) -> None:
+    stood_still_s = 0.0
+    made = await plant(clock=lambda: time.time() + stood_still_s)
+    call = msgspec.json.encode({"path": str(tmp_path / "notes"), "line": "ran"}).decode()
+    message = await made.say("s", f"[[tool note {call}]] [[then]] [[sleep 60 times=1]] [[say on]]")
+    async with asyncio.timeout(10):
+        while (await made.trace(message)).steps < 1:  # noqa: ASYNC110 (the store's to know)
+            await asyncio.sleep(0.01)
+    # the host stands still between its look for leases to renew and its look for claims
+    stood_still_s = 2 * LEASE_S
+    made.pool.wake()
+    await until(lambda: made.audience.started.count(message) == 2, "it is claimed again")
+    assert "on" in await made.reply(message)
+    await until(lambda: made.pool.snapshot().workers[0].turns_done == 2, "the worker has ended the earlier one too")
+    assert (tmp_path / "notes").read_text("utf-8") == "ran\n"
+    assert made.audience.settled_ids == [message]
+    assert [reply.text for reply in await made.store.outbox.due("host", 10, 30)] == ["on"]
+    assert (await made.trace(message)).attempts == 0
+    assert made.pool.snapshot().running == made.pool.snapshot().waiting == 0
+    assert made.events.counts[Event.CLAIM_LOST] == 1
