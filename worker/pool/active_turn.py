@@ -148,7 +148,9 @@ class ActiveTurn:
     def stopped(self, text: str) -> Ended:
         """Return the outcome of a turn that is to end before any worker has it."""
         left = self.open_step or Step(0, ())
-        last = Ended(TurnStatus.INTERRUPTED, text, left.messages, left.todo, left.usage, joined=left.joined)
+        # what joined the claim is part of what was stopped: the pieces of one thought have no turns of their own then
+        joined = left.joined + tuple(words.id for words in self._words_to_join())
+        last = Ended(TurnStatus.INTERRUPTED, text, left.messages, left.todo, left.usage, joined=joined)
         return self.whole(last, "")
 
     def too_large(self, error: str, worker: str) -> Ended:

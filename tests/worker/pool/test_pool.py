@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from loadtests.provider import RunningProvider, running_provider
+from shared.command import Command, CommandKind
 from shared.events import Event, Events
 from shared.messages import Arrival, MessageState, Outcome, Retry
 from shared.settings import parse_settings
@@ -377,6 +378,20 @@ async def test_pieces_of_one_thought_make_one_turn(plant: MakePlant, provider: R
     assert provider.calls == calls + 1
     said = [message["content"] for message in provider.requests[-1].json()["messages"] if message["role"] == "user"]
     assert said == ["buy", "milk", "[[say bought]]"]
+    assert [(await made.trace(piece)).joined for piece in pieces] == ["", pieces[0], pieces[0]]
+    assert {(await made.trace(piece)).state for piece in pieces} == {MessageState.DONE}
+
+
+async def test_a_thought_that_is_stopped_before_its_turn_begins_is_stopped_with_all_its_pieces(
+    plant: MakePlant, provider: RunningProvider
+) -> None:
+    made = await plant()
+    calls = provider.calls
+    pieces = [await made.say("s", text, quiet_s=60.0) for text in ("buy", "milk", "[[say bought]]")]
+    stop = Command(CommandKind.STOP, "Stopped.", "Nothing runs.", stopped="Stopped.")
+    await made.say("s", "/stop", command=stop)
+    await made.done(*pieces)
+    assert provider.calls == calls
     assert [(await made.trace(piece)).joined for piece in pieces] == ["", pieces[0], pieces[0]]
     assert {(await made.trace(piece)).state for piece in pieces} == {MessageState.DONE}
 
