@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from shared.errors import StaleClaim, StoreUnavailable
-from shared.events import Event, Events
 from shared.journal import JournalEntry
 from shared.messages import ClaimRef, Dead, Ended, Outcome, Step, Summary, Told
 from shared.store.port import Store
@@ -45,9 +44,8 @@ class Due:
 class Settler:
     """Owns the writes of this host's claims; ``on_settled`` is called on the loop once a claim has ended."""
 
-    def __init__(self, store: Store, events: Events, watch: StoreWatch, on_settled: OnSettled) -> None:
+    def __init__(self, store: Store, watch: StoreWatch, on_settled: OnSettled) -> None:
         self._store = store
-        self._events = events
         self._watch = watch
         self._on_settled = on_settled
         self._due: dict[ClaimRef, Due] = {}
@@ -104,8 +102,7 @@ class Settler:
                 self._watch.failed(error)
                 await asyncio.sleep(self._watch.pause_s)
                 continue
-            except StaleClaim as error:
-                self._events.emit(Event.CLAIM_LOST, session=ref.session, error=str(error))
+            except StaleClaim:
                 del self._due[ref]
                 self._on_settled(ref, None, ())
                 return

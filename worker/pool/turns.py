@@ -82,7 +82,7 @@ class Turns:
         self._budgets = budgets
         self._on_left = on_left
         self._on_settled = on_settled
-        self._settler = Settler(store, events, watch, self._settled)
+        self._settler = Settler(store, watch, self._settled)
         self._active: dict[int, ActiveTurn] = {}
         self._by_session: dict[str, ActiveTurn] = {}
         self._ending: dict[ClaimRef, ActiveTurn] = {}
@@ -273,7 +273,9 @@ class Turns:
         if turn is None:
             # a checkpoint was stale while the turn still ran
             self.lose(ref)
-        elif outcome is not None:
+        elif outcome is None:
+            self._events.emit(Event.CLAIM_LOST, session=turn.session, message=turn.message_id)
+        else:
             self._emit(turn, outcome)
             self._listener.settled(turn.message_id, turn.session, outcome)
             self._tell_others(turn.session, outcome, told)

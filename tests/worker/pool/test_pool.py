@@ -433,3 +433,17 @@ async def test_a_turn_whose_session_its_own_host_takes_again_is_ended_and_leaves
     assert (await made.trace(message)).attempts == 0
     assert made.pool.snapshot().running == made.pool.snapshot().waiting == 0
     assert made.events.counts[Event.CLAIM_LOST] == 1
+
+
+async def test_a_claim_that_is_lost_is_said_once_whenever_that_is_found(plant: MakePlant) -> None:
+    made = await plant()
+    later = await made.say("later", "[[sleep 1 times=1]] [[say too late]]")
+    await until(lambda: made.audience.started == [later], "it runs")
+    await made.store.sessions.delete("standard:a:later")
+    await until(lambda: made.events.counts[Event.CLAIM_LOST] > 0, "its end is stale")
+    step = await made.say("step", '[[tool rest {"seconds": 1}]] [[then]] [[sleep 60]]')
+    await until(lambda: step in made.audience.started and made.audience.tools, "it runs")
+    await made.store.sessions.delete("standard:a:step")
+    await until(lambda: made.pool.snapshot().running == 0, "its step is stale")
+    await until(lambda: made.pool.snapshot().workers[0].turns_done == 2, "its worker has ended it")
+    assert made.events.counts[Event.CLAIM_LOST] == 2

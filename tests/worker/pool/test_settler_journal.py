@@ -33,7 +33,7 @@ class Writing:
         self.events = Events()
         self.settled: list[tuple[ClaimRef, Outcome | None]] = []
         self.kept: list[str] = []
-        self.settler = Settler(bench.store, self.events, StoreWatch(self.events), self._settled)
+        self.settler = Settler(bench.store, StoreWatch(self.events), self._settled)
 
     def journal(self, *entries: StepOpening | CallIntent | CallResult) -> None:
         for entry in entries:
