@@ -46,6 +46,10 @@ JOIN = """
 UPDATE inbox SET joined = ?, claimed_at = ? WHERE session_key = ? AND seq = ?
 RETURNING id, seq, user, text, at, attempts, suspect, traceparent, lost, stop
 """
+# Find the last message that has joined a turn.
+LAST_JOINED = """
+SELECT max(seq) FROM inbox INDEXED BY inbox_joined WHERE session_key = ? AND joined = ? AND joined > 0
+"""
 # Find what has joined a turn.
 JOINED = """
 SELECT seq, id FROM inbox INDEXED BY inbox_joined
@@ -115,28 +119,32 @@ class Said(NamedTuple):
         return self.joined or self.seq
 
 
-def followers(ledger: Ledger, session: str, head: int) -> list[Behind]:
-    """Return the messages that belong to the turn of another, joined already or not, in their order."""
-    with ledger.rows(BEHIND, (session, head)) as rows:
+def followers(ledger: Ledger, session: str, head: int, after: int | None = None) -> list[Behind]:
+    """Return the messages that belong to the turn of another, joined already or not, in their order.
+
+    With ``after`` only those behind that one, which belongs to the turn itself.
+    """
+    with ledger.rows(BEHIND, (session, head if after is None else after)) as rows:
         behind = (Behind(*row) for row in rows)
         return list(itertools.takewhile(lambda row: row.joined == head or (row.joins and not row.joined), behind))
 
 
 def join(ledger: Ledger, session: str, head: int, *, anew: bool = False) -> tuple[Pending, ...]:
     """Let what belongs to the turn of message ``head`` join it, and return all that has, or what did ``anew``."""
-    rows = followers(ledger, session, head)
+    # each look costs what is new, however much has joined before
+    after = ledger.only(LAST_JOINED, (session, head))[0] if anew else None
+    rows = followers(ledger, session, head, after)
     joined = [row for row in rows if row.joined]
     new = [row for row in rows if not row.joined][:MOST_AT_ONCE]
     now = ledger.now()
-    return tuple(
-        pending(ledger.only(JOIN, (head, now, session, row.seq))) for row in (new if anew else [*joined, *new])
-    )
+    return tuple(pending(ledger.only(JOIN, (head, now, session, row.seq))) for row in (*joined, *new))
 
 
 def settle_joined(ledger: Ledger, session: str, head: int, ended: Ended) -> None:
     """Settle what joined a turn that ended and was taken in by it; the rest waits again."""
+    taken_in = frozenset(ended.joined)
     for seq, message_id in ledger.all(JOINED, (session, head)):
-        if message_id in ended.joined:
+        if message_id in taken_in:
             ledger.run(SETTLE_JOINED, (ledger.now(), ended.worker, ended.error, session, seq))
             ledger.waiting -= 1
         else:
