@@ -52,6 +52,22 @@ class Tool(msgspec.Struct, frozen=True):
     run: Run
 
 
+class _Result:
+    """What became of one call, told once; nothing more is told of one that was given up."""
+
+    __slots__ = ("_on_result", "given_up", "text")
+
+    def __init__(self, on_result: OnResult) -> None:
+        self._on_result = on_result
+        self.given_up = False
+        self.text: str | None = None
+
+    def tell(self, text: str) -> str:
+        self.text = text
+        self._on_result(text)
+        return text
+
+
 class Toolbox:
     """The tools of one worker: the built-in ones and those of the named modules; used on one loop.
 
@@ -142,35 +158,41 @@ class Toolbox:
 
     async def _bounded(self, tool: Tool, call: ToolCall, context: ToolContext, on_result: OnResult) -> str:
         """Run a call within its time, in a task of its own."""
-        coroutine, limit_s = self._told(tool, call, context, on_result), tool.options.timeout_s
+        result = _Result(on_result)
+        coroutine, limit_s = self._told(tool, call, context, result), tool.options.timeout_s
         running = asyncio.ensure_future(coroutine)
         running.add_done_callback(_looked_at)
         try:
-            done, _ = await asyncio.wait({running}, timeout=limit_s)
+            await asyncio.wait({running}, timeout=limit_s)
         except asyncio.CancelledError:
             if not running.done():
-                await self._give_up(call, context, running, coroutine)
+                await self._give_up(call, context, running, coroutine, result)
                 raise
             if waiting := asyncio.current_task():
                 waiting.uncancel()  # too late: its result is out
-            return running.result()
-        if done:
-            return running.result()
-        await self._give_up(call, context, running, coroutine)
-        text = self._failed(call, context, f"no result after {limit_s:g} s; the call was given up")
-        on_result(text)
-        return text
+        if not running.done():
+            await self._give_up(call, context, running, coroutine, result)
+            return result.tell(self._failed(call, context, f"no result after {limit_s:g} s; the call was given up"))
+        if not running.cancelled():
+            running.result()  # raises what on_result raised
+        # the tool may have cancelled its task, and that may have come before or after its result
+        return result.text if result.text is not None else result.tell(self._cancelled(call, context))
 
-    async def _told(self, tool: Tool, call: ToolCall, context: ToolContext, on_result: OnResult) -> str:
+    async def _told(self, tool: Tool, call: ToolCall, context: ToolContext, result: _Result) -> None:
         text = _clip(await self._outcome(tool, call, context), tool.options.output_limit_bytes)
-        if not context.stopped:
-            on_result(text)
-        return text
+        if not result.given_up:
+            result.tell(text)
 
     async def _give_up(
-        self, call: ToolCall, context: ToolContext, running: asyncio.Task[str], coroutine: Coroutine[Any, Any, str]
+        self,
+        call: ToolCall,
+        context: ToolContext,
+        running: asyncio.Task[None],
+        coroutine: Coroutine[Any, Any, None],
+        result: _Result,
     ) -> None:
         """Cancel a call; one that goes on all the same is left behind, for the turn has to go on."""
+        result.given_up = True
         context.stop()
         running.cancel()
         await asyncio.wait({running}, timeout=CANCEL_GRACE_S)
@@ -183,12 +205,15 @@ class Toolbox:
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
-            return self._failed(call, context, "the call was cancelled by the tool itself")
+            return self._cancelled(call, context)
         except ToolError as error:
             return self._failed(call, context, str(error))
         except (Exception, BaseExceptionGroup, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001
             # the boundary: it is for the model to read; what would end the worker a task passes on to its loop
             return self._failed(call, context, f"{type(error).__name__}: {error}")
+
+    def _cancelled(self, call: ToolCall, context: ToolContext) -> str:
+        return self._failed(call, context, "the call was cancelled by the tool itself")
 
     def _failed(self, call: ToolCall, context: ToolContext, problem: str) -> str:
         self._say(
@@ -243,7 +268,7 @@ def _imported(name: str) -> ModuleType:
         raise SettingsError("GATEHOUSE_TOOLS", f"{name}: {type(error).__name__}: {error}") from error
 
 
-def _looked_at(task: asyncio.Future[str]) -> None:
+def _looked_at(task: asyncio.Future[None]) -> None:
     """Take the error of a call that nobody waits for any more, which asyncio would complain about."""
     if not task.cancelled():
         task.exception()

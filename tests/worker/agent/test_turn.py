@@ -75,7 +75,15 @@ class Shelf:
         async def breaks() -> str:
             raise ValueError("it broke")
 
-        for function in (note, nap, hang, stubborn, breaks):
+        @tool
+        async def cancels() -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(30)
+            return "too late"
+
+        for function in (note, nap, hang, stubborn, breaks, cancels):
             setattr(module, function.__name__, function)
         return module
 
@@ -287,6 +295,12 @@ async def test_a_tool_that_will_not_be_cancelled_is_left_behind(toolbox: Toolbox
     assert toolbox.leaked == 1
     shelf.stubborn_ended.set()
     await until(lambda: toolbox.leaked == 0)
+
+
+async def test_a_tool_that_cancels_its_own_task_ends_its_call_alone(toolbox: Toolbox) -> None:
+    turn, model, _ = make_turn(toolbox, asks(("cancels", "{}"), ("note", '{"word": "a"}')), says("done"))
+    assert (await ended(turn)).text == "done"
+    assert "cancelled by the tool itself" in decoded(model.requests[1].messages)[2]["content"]
 
 
 async def test_an_early_interrupt_asks_no_model(toolbox: Toolbox) -> None:

@@ -69,6 +69,21 @@ async def cancels() -> str:
     raise asyncio.CancelledError
 
 @tool
+async def cancels_its_task() -> str:
+    asyncio.current_task().cancel()
+    await asyncio.sleep(10)
+
+@tool
+async def cancels_its_task_last() -> str:
+    asyncio.current_task().cancel()
+    return "done all the same"
+
+@tool
+async def stops_its_context(context: ToolContext) -> str:
+    context.stop()
+    return "done all the same"
+
+@tool
 def interrupts() -> str:
     raise KeyboardInterrupt("by a library")
 
@@ -180,6 +195,7 @@ async def test_options_are_kept(call: Caller) -> None:
         ("interrupts", "{}", "KeyboardInterrupt: by a library"),
         ("groups", "{}", "BaseExceptionGroup: several"),
         ("cancels", "{}", "cancelled by the tool itself"),
+        ("cancels_its_task", "{}", "cancelled by the tool itself"),
         ("slow_async", "{}", "no result after 0.05 s"),
         ("slow", "{}", "no result after 0.05 s"),
         ("todo", "[]", "not a JSON object"),
@@ -191,6 +207,16 @@ async def test_what_goes_wrong_is_a_result_for_the_model(call: Caller, name: str
     assert result.startswith("Error: ")
     assert told in result
     assert name == "nope" or call.events[0][0] is Event.TOOL_FAILED
+
+
+@pytest.mark.parametrize(
+    "name", ["cancels_its_task", "cancels_its_task_last", "stops_its_context", "roll", "slow", "nope"]
+)
+async def test_each_result_is_told_once(call: Caller, name: str) -> None:
+    told: list[str] = []
+    context = ToolContext("a:b:c", "msg_1", "call_1", TodoStore())
+    result = await call.toolbox.call(ToolCall("call_1", name, "{}"), context, told.append)
+    assert told == [result]
 
 
 async def test_a_stopped_sync_tool_can_notice(call: Caller) -> None:
