@@ -11,6 +11,7 @@ channel, no store and no settings, so the worker's child and the library's AIAge
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -121,9 +122,9 @@ class Turn:
 
     def interrupt(self) -> None:
         """End the turn now, whatever runs: its transcript stays valid. Call it on the turn's loop; may come early."""
-        self._interrupted = True
-        if self._task is not None:
+        if self._task is not None and not self._interrupted:  # once: what is cancelled cleans up undisturbed
             self._task.cancel()
+        self._interrupted = True
 
     def steer(self, words: Sequence[Words]) -> None:
         """Let these words join the turn at its next step; if it comes to its end first, they do not."""
@@ -272,8 +273,9 @@ class Turn:
         for task in running:
             task.cancel()
         if running:
-            _, stubborn = await asyncio.wait(running, timeout=CANCEL_GRACE_S)
-            for task in stubborn:
+            await _undisturbed(asyncio.create_task(asyncio.wait(running, timeout=CANCEL_GRACE_S)))
+        for task in running:
+            if not task.done():
                 self._toolbox.leave_behind(running[task], self._request.session, task)
         return [call for task, call in running.items() if not _gave_result(task)]
 
@@ -310,6 +312,13 @@ class Turn:
     def _spend(self, usage: Usage) -> None:
         self.usage += usage
         self._step_usage += usage
+
+
+async def _undisturbed(ending: asyncio.Task[object]) -> None:
+    """Wait for the end of what a cancelled turn still has to do, however often it is cancelled meanwhile."""
+    while not ending.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({ending})
 
 
 def _result(call: ToolCall, task: asyncio.Task[bytes]) -> bytes:

@@ -297,6 +297,27 @@ async def test_a_tool_that_will_not_be_cancelled_is_left_behind(toolbox: Toolbox
     await until(lambda: toolbox.leaked == 0)
 
 
+@pytest.mark.parametrize("deadline_s", [60, 0.2])
+async def test_a_second_end_while_tools_clean_up_leaves_the_transcript_whole(
+    toolbox: Toolbox, shelf: Shelf, deadline_s: float
+) -> None:
+    calls = asks(("note", '{"word": "a"}'), ("stubborn", "{}"))
+    turn, _, progress = make_turn(toolbox, calls, deadline_s=deadline_s)
+    running = asyncio.create_task(ended(turn))
+    await until(lambda: len(progress.started) == 2 and len(progress.ended) == 1)
+    turn.interrupt()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    turn.interrupt()
+    outcome = await running
+    assert outcome.status is TurnStatus.INTERRUPTED
+    assert "noted a" in decoded(turn.messages)[2]["content"]
+    assert "interrupted" in decoded(turn.messages)[3]["content"]
+    assert len(progress.ended) == 2
+    shelf.stubborn_ended.set()
+    await until(lambda: toolbox.leaked == 0)
+
+
 async def test_a_tool_that_cancels_its_own_task_ends_its_call_alone(toolbox: Toolbox) -> None:
     turn, model, _ = make_turn(toolbox, asks(("cancels", "{}"), ("note", '{"word": "a"}')), says("done"))
     assert (await ended(turn)).text == "done"
