@@ -21,6 +21,10 @@ async def double(number: int) -> int:
     return 2 * number
 
 
+async def wait_long() -> None:
+    await asyncio.sleep(3600)
+
+
 async def fail() -> None:
     raise KeyError("mine")
 
@@ -76,6 +80,24 @@ def test_closing_cancels_what_runs_before_the_farewell() -> None:
     loop.close(farewell())
     waiter.join(10)
     assert order == ["started", "cancelled", "farewell"]
+
+
+def test_a_loop_that_says_its_farewell_refuses_and_leaves_nobody_waiting() -> None:
+    leaving, gone = threading.Event(), asyncio.Event()
+
+    async def farewell() -> None:
+        leaving.set()
+        await gone.wait()
+
+    loop = OwnLoop("test")
+    closer = threading.Thread(target=loop.close, args=(farewell(),))
+    closer.start()
+    leaving.wait(10)
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.run(wait_long())
+    loop.soon(gone.set)
+    closer.join(10)
+    assert not closer.is_alive()
 
 
 def test_an_interrupted_wait_cancels_what_it_waited_for() -> None:
