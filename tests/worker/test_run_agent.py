@@ -271,12 +271,15 @@ def test_an_interrupt_with_nothing_running_ends_nothing(agent: AIAgent) -> None:
     assert agent.chat("ho") == "echo: ho"
 
 
-def test_a_callback_that_raises_ends_no_turn(agent: AIAgent, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("mine"), SystemExit(3), KeyboardInterrupt()])
+def test_a_callback_that_raises_ends_no_turn(
+    agent: AIAgent, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
     calls: list[str] = []
 
     def broken(text: str) -> None:
         calls.append(text)
-        raise RuntimeError("mine")
+        raise error
 
     assert agent.chat("a longer text so that it comes in pieces " * 5, broken).startswith("echo:")
     assert len(calls) == 1

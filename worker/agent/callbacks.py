@@ -37,7 +37,7 @@ class Callbacks(Progress):
 def _survives(callback: Callable[..., object], *words: str) -> bool:
     try:
         callback(*words)
-    except Exception:  # a caller's mistake is the caller's to read, and ends no turn
+    except BaseException:  # a caller's mistake is the caller's to read, and ends no turn; sys.exit would end the loop
         logging.getLogger("gatehouse").exception("a callback of AIAgent raised and is not called again")
         return False
     return True
