@@ -346,6 +346,18 @@ def test_the_log_is_written_when_told_when_due_and_at_the_shutdown(tmp_path: Pat
     assert len(logged_messages(path)) == 1
 
 
+def test_what_is_saved_while_the_log_is_closed_is_written(tmp_path: Path) -> None:
+    agent = AIAgent("offline", "closed meanwhile")
+
+    class Closing:
+        def __str__(self) -> str:
+            agent.close()
+            return "closed"
+
+    agent._save_session_log([{"role": "user", "content": "one"}, {"role": "user", "content": Closing()}])
+    assert [message["content"] for message in logged_messages(log_of(agent, tmp_path))] == ["one", "closed"]
+
+
 def test_no_log_is_written_where_none_is_wanted(tmp_path: Path) -> None:
     with AIAgent("offline", save_session_log=False) as agent:
         agent.chat("hi")

@@ -57,6 +57,8 @@ class ConversationLog:
             for index, message in enumerate(messages[known:], known):
                 log.put(self._session, log_line(now, self._session, json_bytes(message), index=index))
             self._logged[known:] = messages[known:]
+            if self.running is not log:  # closed meanwhile, and its thread writes no more
+                log.flush()
 
     def close(self) -> None:
         """Write what waits and end the thread; a later save starts it again."""
