@@ -11,7 +11,7 @@ from cachetools import TTLCache
 from shared.messages import Summary
 from worker.agent.todo import TodoStore
 
-#: bytes all cached windows may take together
+#: bytes all cached sessions may take together
 MEMORY_BYTES = 256 * 1024 * 1024
 
 
@@ -41,8 +41,11 @@ class CachedSession:
     @property
     def size_bytes(self) -> int:
         """About the memory it takes."""
-        text = len(self.summary.text) + len(self.summary.todo) if self.summary else 0
-        return sum(map(len, self.messages)) + 64 * len(self.messages) + text
+        summary = self.summary
+        text = len(summary.text) + len(summary.todo) + len(summary.asked) if summary else 0
+        opening = sum(map(len, summary.opening)) if summary else 0
+        todo = sum(len(item.id) + len(item.content) for item in self._todo.items)
+        return sum(map(len, self.messages)) + 64 * len(self.messages) + text + opening + todo
 
     @property
     def todo(self) -> TodoStore:
@@ -59,7 +62,7 @@ class _Entry(msgspec.Struct, frozen=True):
 class SessionCache:
     """Sessions by key, checked against their version; for one loop only (cachetools breaks when threads share it).
 
-    Holds ``size`` sessions and ``memory_bytes`` of messages at the most, each for ``ttl_s`` seconds after its put.
+    Holds ``size`` sessions and ``memory_bytes`` of what they are at the most, each for ``ttl_s`` seconds after its put.
     """
 
     def __init__(

@@ -109,6 +109,12 @@ def test_a_summary_counts_among_the_bytes_and_is_found_with_its_window() -> None
     assert cache.size == 1
 
 
+def test_all_that_is_kept_of_a_session_counts_among_the_bytes() -> None:
+    assert session_of(todo="t" * 4_000).size_bytes > 4_000
+    summary = Summary(7, "", asked="a" * 10_000, opening=(b"o" * 10_000,))
+    assert CachedSession((), TodoStore(), 7, summary).size_bytes > 20_000
+
+
 def test_no_list_is_not_an_empty_one() -> None:
     none, emptied = CachedSession((), TodoStore()), CachedSession((), TodoStore.from_bytes(b"[]"))
     for cached, change in ((none, b"[]"), (emptied, None)):
