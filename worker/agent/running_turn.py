@@ -90,7 +90,8 @@ class RunningTurn(Progress):
         """Run the turn and send how it ended; never raises."""
         try:
             outcome = await self._outcome()
-        except Exception as error:  # noqa: BLE001 - the boundary: what is wrong with one turn is settled with it
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            # the boundary: what is wrong with one turn is settled with it; a tool may cancel every task there is
             outcome = self._failed(error)
         if self._too_large is not None:
             outcome = self._failed(self._too_large)
@@ -291,7 +292,7 @@ class RunningTurn(Progress):
             self._equipment.cache.forget(self._frame.session)
             self._voice.send(TurnDone(self._frame.turn, self._failed(error)))
 
-    def _failed(self, error: Exception) -> Ended:
+    def _failed(self, error: BaseException) -> Ended:
         """Return a failed end that says only what the sender asked and was told."""
         self._equipment.cache.forget(self._frame.session)
         status, text, seen = how_it_ended(error, deadline_passed=self._loop.time() >= self._ends_at)

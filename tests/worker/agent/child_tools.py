@@ -27,6 +27,15 @@ async def nap(seconds: float) -> str:
 
 
 @tool
+async def cancel_everybody() -> str:
+    """Cancel every task of the worker, as one may whose code was made for a loop of its own."""
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(0)
+    return "too late"
+
+
+@tool
 def sleep_in_a_thread(pid_file: str) -> str:
     """Sleep for ever in a thread, with a process of its own beside it."""
     start_grandchild(pid_file)

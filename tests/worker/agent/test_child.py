@@ -225,6 +225,16 @@ async def test_the_deadline_ends_a_turn(child: ChildProcess) -> None:
     assert ended.status is TurnStatus.TIMED_OUT
 
 
+async def test_a_tool_that_cancels_every_task_leaves_no_turn_without_an_end(child: ChildProcess) -> None:
+    neighbour = child.run_turn(call("nap", seconds=20))
+    await child.frame(ToolStarted, lambda started: started.turn == neighbour)
+    for turn in (child.run_turn(call("cancel_everybody")), neighbour):
+        outcome = await child.ended(turn)
+        assert outcome.status is TurnStatus.FAILED
+        assert "CancelledError" in outcome.error
+    assert (await child.ended(child.run_turn("still there?"))).status is TurnStatus.REPLIED
+
+
 async def test_a_refused_key_is_told_without_the_key(child: ChildProcess) -> None:
     ended = await child.ended(child.run_turn("[[status 401]]"))
     assert ended.status is TurnStatus.FAILED
