@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
@@ -57,9 +58,9 @@ class Call(msgspec.Struct, frozen=True):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every answer to the call carries."""
+        """What every answer to the call carries; the key as it stands in urls, for a header is not of any letters."""
         named = {"X-Gatehouse-Message": self.id} if self.kept else {}
-        return named | {"X-Gatehouse-Session-Key": self.session}
+        return named | {"X-Gatehouse-Session-Key": quote(self.session, safe=":")}
 
 
 class Completions:

@@ -63,6 +63,17 @@ def test_a_session_keeps_its_history_on_the_server(sdk: openai.OpenAI) -> None:
     assert "call mum" in text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", ["買い物", "a b/c?d%", "Zoë"])
+def test_a_session_of_any_name_is_told_as_urls_have_it(web: httpx2.Client, name: str, stream: bool) -> None:
+    headers = {"X-Gatehouse-Session": name.encode()}
+    body = {"model": "gatehouse", "messages": user("hello"), "stream": stream}
+    answer = web.post("/v1/chat/completions", headers=headers, json=body)
+    assert answer.status_code == 200
+    found = web.get(f"/v1/sessions/{answer.headers['x-gatehouse-session-key']}")
+    assert found.json()["key"] == f"api:default:{name}"
+
+
 def test_a_stateless_call_brings_its_own_history_and_leaves_no_session(
     sdk: openai.OpenAI, running: GatewayProcess
 ) -> None:
