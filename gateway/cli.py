@@ -23,7 +23,7 @@ from shared.settings import Settings, load_settings, scrub_environment
 from shared.store import open_store
 from shared.store.port import Store
 from shared.traces import DeadLetter, MessageTrace
-from worker.pool.worker_config import worker_config
+from worker.pool.worker_config import known_secrets, worker_config
 
 ASK_TIMEOUT_S = 10.0
 
@@ -79,7 +79,7 @@ def start(settings: Settings) -> int:
 
     scrub_environment()
     check_tool_modules(settings.tool_modules, fetch_allow=settings.fetch_allow)
-    log = LogWriter(settings.secrets())
+    log = LogWriter(known_secrets(settings))
     log.start()
     try:
         serve(settings, log)

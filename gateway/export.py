@@ -17,10 +17,11 @@ from urllib.parse import quote
 import msgspec
 
 from shared.errors import NotFound
-from shared.redaction import Redaction, password_in
+from shared.redaction import Redaction
 from shared.session_files import read_log, session_log_path
 from shared.settings import Settings
 from shared.store.port import Store
+from worker.pool.worker_config import known_secrets
 
 #: how a running gateway is asked: settings, method, path; None if none runs
 Ask = Callable[[Settings, str, str], Awaitable[bytes | None]]
@@ -74,8 +75,7 @@ def document(settings: Settings, record: SessionRecord) -> bytes:
         "earlier_messages": record.earlier,
         "todos": record.todos,
     }
-    hidden = Redaction([*settings.secrets(), password_in(model.base_url)])
-    return hidden.clean(msgspec.json.format(msgspec.json.encode(found), indent=1))
+    return Redaction(known_secrets(settings)).clean(msgspec.json.format(msgspec.json.encode(found), indent=1))
 
 
 def replay(record: SessionRecord) -> int:

@@ -18,6 +18,8 @@ from typing import Protocol, TextIO
 
 import msgspec
 
+from shared.redaction import Redaction
+
 Field = str | int | float | bool | None
 
 
@@ -134,7 +136,7 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self, secrets: Iterable[str], *, people: bool) -> None:
         super().__init__()
-        self._secrets = tuple(secrets)
+        self._redaction = Redaction(secrets)
         self._people = people
 
     def format(self, record: logging.LogRecord) -> str:
@@ -142,10 +144,9 @@ class LineFormatter(logging.Formatter):
         fields: dict[str, Field] = dict(getattr(record, "fields", {}))
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        line = self._for_people(record, fields) if self._people else self._as_json(record, fields)
-        for secret in self._secrets:
-            line = line.replace(secret, "***")
-        return line
+        return self._redaction.clean_text(
+            self._for_people(record, fields) if self._people else self._as_json(record, fields)
+        )
 
     def _as_json(self, record: logging.LogRecord, fields: dict[str, Field]) -> str:
         head = {"at": round(record.created, 3), "level": record.levelname.lower(), "event": record.getMessage()}

@@ -41,7 +41,12 @@ class Redaction:
     """Writes ``***`` for these secrets, and for what looks like one; JSON stays JSON."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = tuple(dict.fromkeys(form for secret in secrets for form in _written_forms(secret)))
+        found = {form for secret in secrets for form in _written_forms(secret)}
+        self._secrets = sorted(found, key=len, reverse=True)  # one may be the beginning of another
+
+    def clean_text(self, text: str) -> str:
+        """Return the text without them."""
+        return self.clean(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def clean(self, text: bytes) -> bytes:
         """Return the text, JSON or plain, without them."""

@@ -16,6 +16,7 @@ KEYS = [
     *("message_count", "messages", "earlier_messages", "todos"),
 ]
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwx"
+BOARD_KEY = "key of the board"
 
 
 def talk(web: httpx2.Client, name: str, *texts: str) -> str:
@@ -29,8 +30,14 @@ def talk(web: httpx2.Client, name: str, *texts: str) -> str:
 def test_export_writes_one_document_of_the_first_logs_keys(
     running: GatewayProcess, web: httpx2.Client, tmp_path: Path
 ) -> None:
-    session = talk(web, "taken out", "add buy milk", f"my key is {SECRET}")
-    settings = {"GATEHOUSE_SYSTEM_PROMPT": "be brief", "GATEHOUSE_FETCH_ALLOW": "example.com,*.example.org"}
+    session = talk(web, "taken out", "add buy milk", f"my key is {SECRET}", f"that is the {BOARD_KEY}")
+    servers = tmp_path / "mcp.json"
+    servers.write_text(json.dumps({"mcpServers": {"board": {"command": "board", "env": {"KEY": BOARD_KEY}}}}))
+    settings = {
+        "GATEHOUSE_SYSTEM_PROMPT": "be brief",
+        "GATEHOUSE_FETCH_ALLOW": "example.com,*.example.org",
+        "GATEHOUSE_MCP_CONFIG": str(servers),
+    }
     ended = run_command(tmp_path, "export", session, port=port_of(running), **settings)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
@@ -44,6 +51,7 @@ def test_export_writes_one_document_of_the_first_logs_keys(
     assert "example.com, *.example.org" in str(found["tools"])
     assert [todo["content"] for todo in found["todos"]] == ["buy milk"]
     assert SECRET not in ended.stdout
+    assert BOARD_KEY not in ended.stdout
 
 
 def test_replay_of_a_session_finds_no_difference(running: GatewayProcess, web: httpx2.Client, tmp_path: Path) -> None:

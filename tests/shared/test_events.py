@@ -63,6 +63,17 @@ def test_a_secret_is_hidden_wherever_it_stands(stream: io.StringIO) -> None:
 
 
 @pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_a_secret_that_json_writes_otherwise_is_hidden_too(stream: io.StringIO) -> None:
+    secret = 'a"quote\\and a slash'
+    writer = LogWriter([secret], stream)
+    writer.start()
+    Events().emit(Event.REQUEST_FAILED, error=f"401 for token {secret}!")
+    writer.stop()
+    assert "401 for token ***!" in stream.getvalue()
+
+
+@pytest.mark.usefixtures("root_logger")
 def test_a_line_break_in_a_field_does_not_forge_a_second_json_line() -> None:
     assert len(written(io.StringIO(), Event.WEBHOOK_REJECTED, error='x\n{"event": "started"}').splitlines()) == 1
 

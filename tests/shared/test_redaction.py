@@ -42,6 +42,10 @@ def test_what_looks_like_a_token_is_hidden(token: str, around: str) -> None:
     assert json.loads(cleaned)["content"] == around.format("***")
 
 
+def test_a_secret_that_begins_like_another_leaves_nothing_of_it() -> None:
+    assert Redaction(["abcdef", "abcdefghij"]).clean_text("abcdefghij and abcdef") == "*** and ***"
+
+
 def test_a_bearer_header_keeps_its_name() -> None:
     line = json.dumps({"content": f"Authorization: Bearer {LETTERS}"}).encode()
     assert json.loads(Redaction().clean(line))["content"] == "Authorization: Bearer ***"

@@ -12,6 +12,7 @@ import msgspec
 
 from shared.errors import ChannelClosed
 from shared.events import Event, Field
+from shared.redaction import Redaction
 from worker.channel import Channel, Said, ToWorker
 
 TEXT_LIMIT_CHARS = 8000
@@ -24,11 +25,11 @@ class Voice:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._secrets: tuple[str, ...] = ()
+        self._redaction = Redaction()
 
     def hide(self, secrets: Sequence[str]) -> None:
         """Write ``***`` for these from now on."""
-        self._secrets = tuple(secret for secret in secrets if len(secret) >= 6)
+        self._redaction = Redaction(secrets)
 
     @property
     def full(self) -> bool:
@@ -51,9 +52,7 @@ class Voice:
 
     def clean(self, text: str) -> str:
         """Return the text without the secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return self._redaction.clean_text(text)
 
     def _clean(self, value: Field) -> Field:
         return self.clean(value)[-TEXT_LIMIT_CHARS:] if isinstance(value, str) else value

@@ -7,6 +7,11 @@ from worker.channel import ModelSpec, WorkerConfig
 from worker.mcp_config import read_mcp_servers
 
 
+def known_secrets(settings: Settings) -> tuple[str, ...]:
+    """Return every value that no log line and no export may show. Raises SettingsError."""
+    return (*settings.secrets(), *worker_config(settings).secrets())
+
+
 def worker_config(settings: Settings) -> WorkerConfig:
     """Return the configuration of a worker: no platform secret is in it. Raises SettingsError."""
     return WorkerConfig(
