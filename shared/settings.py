@@ -264,7 +264,7 @@ def read_models(reader: Reader) -> tuple[ModelSetting, ...]:
 def read_model(reader: Reader, provider: str, model: str, price: Price | None) -> ModelSetting:
     prefix = provider.upper()
     api_key = reader.text(f"{prefix}_API_KEY", "")
-    base_url = reader.url(f"{prefix}_BASE_URL", "")
+    base_url = reader.base_url(f"{prefix}_BASE_URL", "")
     if not api_key and not base_url:
         raise SettingsError(
             f"{prefix}_API_KEY", f"is not set, and GATEHOUSE_MODEL names {provider}:{model}; set it, or use offline"
@@ -318,13 +318,13 @@ def read_allow(reader: Reader) -> tuple[str, ...]:
 
 def read_slack(reader: Reader) -> SlackSettings | None:
     secrets = reader.both_or_neither("SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN")
-    base = reader.url("SLACK_API_BASE", "https://slack.com/api")
+    base = reader.base_url("SLACK_API_BASE", "https://slack.com/api")
     return SlackSettings(*secrets, base) if secrets else None
 
 
 def read_telegram(reader: Reader) -> TelegramSettings | None:
     secrets = reader.both_or_neither("TELEGRAM_BOT_TOKEN", "TELEGRAM_SECRET_TOKEN")
-    base = reader.url("TELEGRAM_API_BASE", "https://api.telegram.org")
+    base = reader.base_url("TELEGRAM_API_BASE", "https://api.telegram.org")
     if secrets and not secrets[0].partition(":")[0].isdigit():
         raise SettingsError("TELEGRAM_BOT_TOKEN", "is not of the form 123456:ABC…, as the platform gives it")
     if secrets and not TELEGRAM_SECRET.fullmatch(secrets[1]):

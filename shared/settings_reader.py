@@ -76,7 +76,7 @@ class Reader:
         return self.words(name)
 
     def url(self, name: str, default: str) -> str:
-        """Return an http or https url without a trailing slash."""
+        """Return an http or https url as it is written; a wrong one is not shown, for it may be a key in its place."""
         text = self.text(name, default)
         if not text:
             return ""
@@ -86,8 +86,12 @@ class Reader:
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise SettingsError(name, f"{text!r} is not an http or https url")
-        return text.rstrip("/")
+            raise SettingsError(name, "is not an http or https url")
+        return text
+
+    def base_url(self, name: str, default: str) -> str:
+        """Return an http or https url that paths are added to, without a trailing slash."""
+        return self.url(name, default).rstrip("/")
 
     def text_or_file(self, name: str, default: str) -> str:
         """Return the text, or with a leading @ what the file of that path holds."""

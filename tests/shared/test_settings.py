@@ -89,6 +89,19 @@ def test_a_mistake_is_refused_in_one_line_that_names_the_setting(values: dict[st
     assert "\n" not in str(refused.value)
 
 
+def test_a_key_in_the_place_of_a_url_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_settings({"GATEHOUSE_MODEL": "openai:m", "OPENAI_BASE_URL": "sk-proj-abcdefghij"})
+    assert "sk-proj" not in str(refused.value)
+
+
+def test_replies_are_posted_to_the_url_as_it_is_written() -> None:
+    url = "https://example.com/replies/"
+    settings = parse_settings({"STANDARD_WEBHOOK_SECRET": WHSEC, "STANDARD_WEBHOOK_REPLY_URL": url})
+    assert settings.standard is not None
+    assert settings.standard.reply_url == url
+
+
 def test_a_misspelt_name_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(SettingsError, match="did you mean GATEHOUSE_API_TIMEOUT"):
         parse_settings({"GATEHOUSE_API_TIMEOUTS": "5"})
