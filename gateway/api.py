@@ -16,10 +16,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.answers import Refused, json_answer
-from gateway.completions import STATELESS
 from gateway.live import Live
 from gateway.tracing import trace_message
 from shared.budgets import Account, Budgets, Spend
+from shared.messages import is_stateless
 from shared.session_files import session_log_path
 from shared.session_segments import has_log, log_pieces, remove_log
 from shared.store.port import Store
@@ -60,7 +60,7 @@ class Api:
     async def list_sessions(self, _: Request) -> Response:
         """Answer the latest sessions; those of stateless calls are not listed."""
         found = await self._store.sessions.latest(LIST_LIMIT)
-        return json_answer({"sessions": [row for row in found if not row.key.startswith(STATELESS)]})
+        return json_answer({"sessions": [row for row in found if not is_stateless(row.key)]})
 
     async def session(self, request: Request) -> Response:
         """Answer what concerns one session: itself, its log, an interrupt, its end."""

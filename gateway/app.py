@@ -25,7 +25,7 @@ from gateway.access import Access
 from gateway.answers import exception_handlers
 from gateway.api import Api
 from gateway.commands import Commands
-from gateway.completions import STATELESS, Completions
+from gateway.completions import Completions
 from gateway.console import Console, page_routes
 from gateway.delivery import Delivery
 from gateway.health import Health
@@ -36,7 +36,7 @@ from gateway.queue_notice import QueueNotice
 from gateway.webhook import webhook_routes
 from shared.errors import StoreError
 from shared.events import Event, Field
-from shared.messages import Outcome, Reply
+from shared.messages import Outcome, Reply, is_stateless
 from shared.settings import Settings
 from shared.store import open_store
 from shared.store.port import Store
@@ -229,7 +229,7 @@ class Gateway:
     async def _remove_left_over_calls(self) -> None:
         """Remove the sessions of stateless calls whose clients went away with the process that served them."""
         for row in await self.store.sessions.latest(LEFT_OVER_LIMIT):
-            if row.key.startswith(STATELESS):
+            if is_stateless(row.key):
                 await self.store.sessions.delete(row.key)
 
 

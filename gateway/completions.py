@@ -2,7 +2,7 @@
 
 A call is a message like any other: it is accepted into the inbox, a worker runs its turn, and this module follows it
 to its end. With ``X-Gatehouse-Session`` the session outlives the call; without it the call brings its own history,
-and its session is removed after the answer.
+and its session is removed after the answer; no log is written of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,17 @@ from shared.command import Command
 from shared.errors import StoreError
 from shared.events import Field
 from shared.ids import new_message_id
-from shared.messages import Arrival, Dead, Ended, MessageState, TurnStatus, Usage, session_key
+from shared.messages import (
+    Arrival,
+    Dead,
+    Ended,
+    MessageState,
+    TurnStatus,
+    Usage,
+    is_stateless,
+    session_key,
+    stateless_key,
+)
 from shared.store.port import Store
 from shared.when_busy import WhenBusy
 from worker.pool import Pool
@@ -38,7 +48,6 @@ from worker.pool import Pool
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
 BODY_TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 15.0
-STATELESS = "api:stateless:"
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -54,7 +63,7 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def stateless(self) -> bool:
         """Whether the session ends with the call."""
-        return self.session.startswith(STATELESS)
+        return is_stateless(self.session)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -155,7 +164,7 @@ class Completions:
     def reply_sent(self, fields: Mapping[str, Field]) -> None:
         """Remove the session of a stateless call once its reply is recorded: a ``reply_sent`` event names it."""
         session = str(fields.get("session", ""))
-        if session.startswith(STATELESS):
+        if is_stateless(session):
             self._remove_soon(session)
 
     def _finish(self, call: Call) -> None:
@@ -192,7 +201,7 @@ class ChatStream(StreamingResponse):
 
 def session_of(name: str | None, message_id: str) -> str:
     """Return the key of a session of this name, or of one that ends with the call."""
-    return STATELESS + message_id if name is None else session_key("api", "default", name)
+    return stateless_key(message_id) if name is None else session_key("api", "default", name)
 
 
 async def read_in_time(request: Request) -> bytes:

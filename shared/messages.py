@@ -306,6 +306,20 @@ class Reply(msgspec.Struct, frozen=True):
         return f"{self.message_id}.{self.part}"
 
 
+#: what the keys of sessions begin with that end with their call
+_STATELESS = "api:stateless:"
+
+
+def stateless_key(message_id: str) -> str:
+    """Build the key of a session that ends with the call that brought this message; nothing of it is kept."""
+    return _STATELESS + message_id
+
+
+def is_stateless(session: str) -> bool:
+    """Tell whether a session ends with its call."""
+    return session.startswith(_STATELESS)
+
+
 def session_key(platform: str, account: str, conversation: str, thread: str | None = None) -> str:
     """Build a session key, ``platform:account:conversation[:thread]``.
 

@@ -12,6 +12,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from loadtests.gateway_process import GatewayProcess
+from shared.session_files import session_log_path
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,14 @@ def test_a_stateless_call_brings_its_own_history_and_leaves_no_session(
     running.wait_until(
         lambda: httpx2.get(f"{running.url}/v1/sessions/{key}").status_code == 404, 10, "the session is removed"
     )
+
+
+def test_a_stateless_call_leaves_no_log(sdk: openai.OpenAI, running: GatewayProcess) -> None:
+    logs = running.data_dir / "logs"
+    answer = sdk.chat.completions.with_raw_response.create(model="gatehouse", messages=user("hello"))
+    sdk.chat.completions.create(model="gatehouse", messages=user("hello"), extra_headers=in_session("behind it"))
+    running.wait_until(session_log_path(logs, "api:default:behind it").exists, 10, "what came later is logged")
+    assert not session_log_path(logs, answer.headers["x-gatehouse-session-key"]).exists()
 
 
 def test_fifty_calls_at_once_are_all_answered(running: GatewayProcess) -> None:

@@ -11,7 +11,7 @@ from shared.budgets import Allowance, Spend
 from shared.errors import FrameTooLarge
 from shared.events import Event
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Ended, Outcome, Parked, Step, Summary, TurnStatus, Words
+from shared.messages import Ended, Outcome, Parked, Step, Summary, TurnStatus, Words, is_stateless
 from worker.agent import transcript
 from worker.agent.models.port import Model, ToolCall
 from worker.agent.progress import Progress
@@ -244,7 +244,7 @@ class RunningTurn(Progress):
         names = {"session": self._frame.session, "message": self._frame.message_id}
         self._voice.say(Event.CONTEXT_COMPACTED, **names, covers=summary.covers, characters=len(summary.text))
         line = {"event": "context_compacted", "covers": summary.covers, "summary": summary.text}
-        self._equipment.log.put(self._frame.session, msgspec.json.encode(self._log_head() | line))
+        self._log(msgspec.json.encode(self._log_head() | line))
 
     def compaction_failed(self, problem: str) -> None:
         """Say that the older part of the conversation is left out, and why."""
@@ -304,12 +304,16 @@ class RunningTurn(Progress):
     def _log_messages(self, messages: tuple[bytes, ...]) -> None:
         head = msgspec.json.encode(self._log_head())[:-1] + b","
         for message in messages:
-            self._equipment.log.put(self._frame.session, head + message[1:])
+            self._log(head + message[1:])
 
     def _log_end(self, outcome: Ended) -> None:
         end = {"event": "turn_ended", "status": outcome.status.value, "error": self._voice.clean(outcome.error)}
         usage = msgspec.to_builtins(self._turn.usage) if self._turn else {}
-        self._equipment.log.put(self._frame.session, msgspec.json.encode(self._log_head() | end | usage))
+        self._log(msgspec.json.encode(self._log_head() | end | usage))
+
+    def _log(self, line: bytes) -> None:
+        if not is_stateless(self._frame.session):  # which is removed with all that was said in it
+            self._equipment.log.put(self._frame.session, line)
 
     def _log_head(self) -> dict[str, object]:
         frame = self._frame

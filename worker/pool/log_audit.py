@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shared.errors import NotFound, StoreUnavailable
 from shared.events import Event, Events
+from shared.messages import is_stateless
 from shared.redaction import Redaction
 from shared.session_files import session_log_path
 from shared.store.port import Store
@@ -42,6 +43,8 @@ class LogAudit:
     def suspect(self, sessions: Iterable[str]) -> None:
         """Look at the logs of these, once they rest."""
         for session in sessions:
+            if is_stateless(session):
+                continue
             self._due[session] = time.monotonic() + self._rest_s
             self._some.set()
 
