@@ -2,14 +2,15 @@
 
 import { element } from "./dom.js";
 
-const FENCE = /^\s{0,3}(`{3,}|~{3,})\s*([\w+#.-]*)\s*$/;
-const HEADING = /^(#{1,6})\s+(.*?)\s*#*$/;
-const ITEM = /^(\s*)([-*+•]|\d{1,9}[.)])\s+(.*)$/;
+// No two parts that follow each other may match the same letters, or a hostile line makes them try again and again.
+const FENCE = /^\s{0,3}(`{3,}|~{3,})\s*(?:[\w+#.-]+\s*)?$/;
+const HEADING = /^(#{1,6})\s+(.*)$/s;
+const ITEM = /^(\s*)([-*+•]|\d{1,9}[.)])\s+(.*)$/s;
 const QUOTE = /^\s{0,3}>\s?(.*)$/;
 const RULE = /^\s{0,3}([-*_])(\s*\1){2,}\s*$/;
 const ROW = /^\s*\|.*\|\s*$/;
 const DIVIDER = /^\s*\|(\s*:?-+:?\s*\|)+\s*$/;
-const TASK = /^\[([ xX])\]\s+(.*)$/;
+const TASK = /^\[([ xX])\]\s+(.*)$/s;
 
 const INLINE = new RegExp(
   [
@@ -64,9 +65,16 @@ function fence(into, lines, at) {
 function heading(into, text, at) {
   const [, marks, words] = HEADING.exec(text);
   const shown = element("p", `heading level-${Math.min(marks.length, 3)}`);
-  inline(shown, words);
+  inline(shown, withoutMarks(words.trimEnd()));
   into.append(shown);
   return at + 1;
+}
+
+// A heading may end with the marks it begins with.
+function withoutMarks(words) {
+  let end = words.length;
+  while (words[end - 1] === "#") end--;
+  return words.slice(0, end).trimEnd();
 }
 
 function quote(into, lines, at, depth) {

@@ -93,3 +93,8 @@ def test_no_text_keeps_the_page_waiting(page: Page, piece: str) -> None:
     """Twenty thousand characters of whatever invites a renderer to try again and again."""
     piece = piece.replace("_", " ")
     assert shown(page, "x\n\n" + piece * (20_000 // len(piece)))["took_ms"] < 5000
+
+
+@pytest.mark.parametrize("line", ["# a{}b", "# a{}#b", "```{}!", "- {}a\u2028b", "1. [ ] {}a\u2028b"])
+def test_no_line_keeps_the_page_waiting(page: Page, line: str) -> None:
+    assert shown(page, line.format(" " * 100_000))["took_ms"] < 1000
