@@ -67,7 +67,7 @@ def test_a_session_keeps_its_history_on_the_server(sdk: openai.OpenAI) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", ["買い物", "a b/c?d%", "Zoë"])
 def test_a_session_of_any_name_is_told_as_urls_have_it(web: httpx2.Client, name: str, stream: bool) -> None:
-    headers = {"X-Gatehouse-Session": name.encode()}
+    headers = {b"X-Gatehouse-Session": name.encode()}
     body = {"model": "gatehouse", "messages": user("hello"), "stream": stream}
     answer = web.post("/v1/chat/completions", headers=headers, json=body)
     assert answer.status_code == 200
