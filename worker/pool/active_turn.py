@@ -143,19 +143,27 @@ class ActiveTurn:
         if allowance is None or allowance.refusal is None or allowance.covers(Spend()):
             return None
         text, error = allowance.refusal.text(time.time()), allowance.refusal.error
-        return self.whole(Ended(TurnStatus.OVER_BUDGET, text, (), error=error), "")
+        return self._unrun(TurnStatus.OVER_BUDGET, text, error, also_joined=self._words_to_join())
 
     def stopped(self, text: str) -> Ended:
         """Return the outcome of a turn that is to end before any worker has it."""
-        left = self.open_step or Step(0, ())
-        # what joined the claim is part of what was stopped: the pieces of one thought have no turns of their own then
-        joined = left.joined + tuple(words.id for words in self._words_to_join())
-        last = Ended(TurnStatus.INTERRUPTED, text, left.messages, left.todo, left.usage, joined=joined)
-        return self.whole(last, "")
+        return self._unrun(TurnStatus.INTERRUPTED, text, also_joined=self._words_to_join())
 
     def too_large(self, error: str, worker: str) -> Ended:
-        """Return the outcome of a turn that cannot be given to a worker."""
-        return self.whole(Ended(TurnStatus.FAILED, TOO_LARGE_TEXT, (), error=error), worker)
+        """Return the outcome of a turn that cannot be given to a worker; words that no step took in wait again."""
+        return self._unrun(TurnStatus.FAILED, TOO_LARGE_TEXT, error, worker)
+
+    def _unrun(
+        self, status: TurnStatus, text: str, error: str = "", worker: str = "", also_joined: tuple[Words, ...] = ()
+    ) -> Ended:
+        """Return the outcome of a turn that ends without being run, with what earlier attempts did.
+
+        Words that ``also_joined``, the pieces of one thought, end with it and have no turns of their own.
+        """
+        left = self.open_step or Step(0, ())
+        joined = left.joined + tuple(words.id for words in also_joined)
+        last = Ended(status, text, left.messages, left.todo, left.usage, error=error, joined=joined)
+        return self.whole(last, worker)
 
     def ran(self) -> RanTurn:
         """Return what the verdict on its worker's death has to know."""
