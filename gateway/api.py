@@ -109,6 +109,7 @@ class Api:
         await self._pool.interrupt(key)
         await self._store.sessions.delete(key)
         await asyncio.to_thread(remove_log, session_log_path(self._log_dir, key))
+        self._pool.removed(key)
         self._live.tell("deleted", session=key)
         return json_answer({"session": key, "deleted": True})
 

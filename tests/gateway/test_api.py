@@ -87,6 +87,16 @@ def test_a_session_log_is_served_with_its_segments_oldest_first_and_goes_with_it
     assert not has_log(path)
 
 
+def test_a_session_that_is_removed_at_once_leaves_no_log_either(web: httpx2.Client, running: GatewayProcess) -> None:
+    """The worker holds its lines back for half a second, and writes them after the removal."""
+    logs = running.data_dir / "logs"
+    say(web, "removed", "hello")
+    web.delete(path_of("removed"))
+    say(web, "said behind it", "hello")
+    wait_until(lambda: has_log(session_log_path(logs, "api:default:said behind it")))
+    wait_until(lambda: not has_log(session_log_path(logs, "api:default:removed")))
+
+
 def test_a_session_log_that_cannot_be_written_is_counted_and_costs_no_turn(
     web: httpx2.Client, running: GatewayProcess
 ) -> None:

@@ -1,4 +1,5 @@
 """Sees that session logs lack nothing the store has: after a worker died, and after a start, for a host may have died.
+And that no log is left of a session that was removed: a worker may have written what it held after the removal.
 
 What a dead worker left in memory is salvaged at once (worker.log_ring). This comes later and beside everything: once a
 session rests, and every worker has written what it held, its log is compared with its history (worker.log_repair).
@@ -16,6 +17,7 @@ from shared.events import Event, Events
 from shared.messages import is_stateless
 from shared.redaction import Redaction
 from shared.session_files import session_log_path
+from shared.session_segments import remove_log
 from shared.store.port import Store
 from shared.traces import SessionSummary
 from worker.channel import WorkerConfig
@@ -29,7 +31,7 @@ REST_S = 1.0
 
 
 class LogAudit:
-    """Owns the sessions whose logs may lack something."""
+    """Owns the sessions whose logs may lack something, or be left over."""
 
     def __init__(self, store: Store, events: Events, config: WorkerConfig) -> None:
         self._store = store
@@ -71,16 +73,16 @@ class LogAudit:
         self.suspect(row.key for row in rows if row.updated_at >= since or not _rests(row))
 
     async def _examine(self, session: str) -> None:
+        path = session_log_path(self._log_dir, session)
         try:
             row = await self._store.sessions.summary(session)
             if not _rests(row) or time.time() < row.updated_at + self._rest_s:
                 self.suspect([session])
                 return
             known = await self._store.sessions.conversation(session, HISTORY_WINDOW)
-            path = session_log_path(self._log_dir, session)
             lines = await asyncio.to_thread(repair_log, path, session, known.messages, self._redaction, time.time())
         except NotFound:
-            return
+            await self._remove(session, path)
         except StoreUnavailable:
             self.suspect([session])
         except OSError as error:
@@ -88,6 +90,12 @@ class LogAudit:
         else:
             if lines:
                 self._events.emit(Event.SESSION_LOG_REPAIRED, session=session, lines=lines)
+
+    async def _remove(self, session: str, path: Path) -> None:
+        try:
+            await asyncio.to_thread(remove_log, path)
+        except OSError as error:
+            self._events.emit(Event.SESSION_LOG_FAILED, session=session, error=f"not removed: {error}")
 
 
 def _rests(row: SessionSummary) -> bool:

@@ -157,6 +157,10 @@ class Pool:
             self.wishes.interrupt(turn)
         return turn is not None
 
+    def removed(self, session: str) -> None:
+        """Take note that a session was removed: what a worker still writes of it into its log is to go, too."""
+        self._log_audit.suspect([session])
+
     async def kill_worker(self, n: int) -> bool:
         """SIGKILL the worker in a slot, as a fault would; False if there is none."""
         worker = next((worker for worker in self._supervisor.workers if worker.n == n), None)
