@@ -16,6 +16,8 @@ from worker.tools.toolbox import Tool
 
 #: characters of a page that one call returns
 PART_CHARS = 20_000
+#: a part in the longest letters there are, its url and the line that says how to read on
+OUTPUT_LIMIT_BYTES = 4 * PART_CHARS + 16 * 1024
 TIMEOUT_S = 30.0
 HTML = frozenset({"text/html", "application/xhtml+xml"})
 
@@ -32,9 +34,8 @@ def fetch_tool(entries: Sequence[str], lookup: Lookup = look_up) -> Tool:
     async def run(arguments: str, context: ToolContext) -> object:
         return await fetch(**parameters.read(arguments, context))
 
-    return Tool(
-        ToolSpec("fetch", _description(entries), parameters.schema), ToolOptions("fetch", timeout_s=TIMEOUT_S), run
-    )
+    options = ToolOptions("fetch", timeout_s=TIMEOUT_S, output_limit_bytes=OUTPUT_LIMIT_BYTES)
+    return Tool(ToolSpec("fetch", _description(entries), parameters.schema), options, run)
 
 
 async def read_page(fetcher: Fetcher, url: str, start: int) -> str:

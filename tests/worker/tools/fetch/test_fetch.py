@@ -239,6 +239,7 @@ async def test_the_model_sees_the_tool_only_where_hosts_are_listed(web: Web) -> 
         return await toolbox.call(made, ToolContext("a:b:c", "msg_1", "c1", TodoStore()))
 
     assert "# Hello" in await call(url=f"{web.url}/page")
+    assert (await call(url=f"{web.url}/wide")).endswith("call again with start=20000 to read on]")
     assert await call(url="http://example.com/") == (
         f"Error: example.com:80 may not be fetched; these hosts may: 127.0.0.1:{web.port}"
     )

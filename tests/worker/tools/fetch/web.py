@@ -47,6 +47,8 @@ class Web:
                 return Response('{"a": 1}', media_type="application/vnd.api+json")
             case ["long"]:
                 return PlainTextResponse("".join(f"{number:09} " for number in range(5_000)))
+            case ["wide"]:
+                return PlainTextResponse("𝄞" * 30_000)
             case ["huge"]:
                 return PlainTextResponse("x" * 3_000_000)
             case ["bomb"]:
