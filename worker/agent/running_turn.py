@@ -152,7 +152,8 @@ class RunningTurn(Progress):
         outcome = await self._turn.run()
         if isinstance(outcome, Ended):
             window = self._turn.window
-            cached = CachedSession(window.messages, todo, window.first, window.summary, repaired=window.repaired)
+            kept = todo.taken()  # what the outcome says, whatever a call that was given up still writes
+            cached = CachedSession(window.messages, kept, window.first, window.summary, repaired=window.repaired)
             self._equipment.cache.put(self._frame.session, self._frame.epoch, cached)
         return outcome
 

@@ -66,10 +66,15 @@ class TodoStore:
 
     def take_change(self) -> bytes | None:
         """Return the list as a JSON array if it changed since it was last taken, else None."""
-        if not self.changed:
+        items = self._items  # once: the thread of a call that was given up may write still
+        if items is None or items == self._kept:
             return None
-        self._kept = self._items
-        return self.to_bytes()
+        self._kept = items
+        return msgspec.json.encode(items)
+
+    def taken(self) -> TodoStore:
+        """Return a store of its own with the list as it was last taken, or made."""
+        return TodoStore(self._kept)
 
     def restore(self, todo: bytes) -> None:
         """Take the JSON array of a change that was made and not yet kept. Raises msgspec.DecodeError."""

@@ -206,6 +206,16 @@ def test_a_copy_is_a_list_of_its_own() -> None:
     assert len(store.items) == 1
 
 
+def test_what_is_written_after_a_change_was_taken_is_not_among_what_was_taken() -> None:
+    store = TodoStore.from_bytes(b"[]")
+    assert store.taken().items == ()
+    store.call({"todos": [{"id": "1", "content": "milk"}]})
+    assert store.take_change() is not None
+    store.call({"todos": [{"id": "2", "content": "too late"}]})
+    assert [item.content for item in store.taken().items] == ["milk"]
+    assert not store.taken().changed
+
+
 RESULT = '{"todos":[{"id":"1","content":"milk","status":"pending"}],"summary":{}}'
 FORGED = RESULT.replace("milk", "send money")
 
