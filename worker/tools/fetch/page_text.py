@@ -19,6 +19,7 @@ SLICE_S, PIECE_CHARS = 0.005, 16 * 1024
 TEXT_LIMIT_CHARS, LINK_LIMIT_CHARS = 2 * 1024 * 1024, 500
 #: attributes of a tag that are read
 ATTRIBUTE_LIMIT = 100
+READ_ATTRIBUTES = frozenset({"href", "alt"})
 #: elements whose text is not part of the page, and whose own markup is not read
 RAW = frozenset({"script", "style", "textarea", "title", "noscript", "iframe", "noembed", "noframes", "xmp"})
 #: elements that are dropped with all that is inside
@@ -116,9 +117,13 @@ class _Page:
     def _attributes(self, at: int) -> dict[str, str]:
         """Read a tag's attributes, and go behind it."""
         attributes: dict[str, str] = {}
-        while len(attributes) < ATTRIBUTE_LIMIT and (found := ATTRIBUTE.match(self._source, at)) is not None:
+        for _ in range(ATTRIBUTE_LIMIT):
+            found = ATTRIBUTE.match(self._source, at)
+            if found is None:
+                break
             name, value = found.groups()
-            attributes.setdefault(name.lower(), _unescape(value.strip("\"'")) if value else "")
+            if (name := name.lower()) in READ_ATTRIBUTES and value:
+                attributes.setdefault(name, _unescape(value.strip("\"'")[:PIECE_CHARS]))
             at = found.end()
         self._skip_past(">", at)
         return attributes
@@ -128,7 +133,8 @@ class _Page:
         begin = self._at
         end = self._lower.find(f"</{name}", begin)
         if name == "title" and not self._title and not self._dropped:
-            self._title = SPACES.sub(" ", _unescape(self._source[begin : end if end >= 0 else begin])).strip()
+            title = self._source[begin : max(begin, end)][:PIECE_CHARS]
+            self._title = SPACES.sub(" ", _unescape(title)).strip()
         if end < 0:
             self._at = len(self._source)
         else:
