@@ -76,8 +76,7 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
 
         async def call() -> str:
             answer = OpenAIAnswer(line.where, None)
-            await line.run(model.body(request), answer, timeout=60, stall_s=60)
-            return answer.reply().text
+            return (await line.run(model.body(request), answer, timeout=60, stall_s=60)).text
 
         return call
 
@@ -104,8 +103,7 @@ def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict
 
         async def call() -> str:
             answer = AnthropicAnswer(line.where, None)
-            await line.run(model.body(request), answer, timeout=60, stall_s=60)
-            return answer.reply().text
+            return (await line.run(model.body(request), answer, timeout=60, stall_s=60)).text
 
         return call
 

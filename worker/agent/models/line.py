@@ -16,7 +16,10 @@ import httpx2
 import msgspec
 
 from shared.errors import ModelRejected, ModelUnavailable
+from shared.usage import Usage
+from worker.agent.models.bill import bill
 from worker.agent.models.failures import Endpoint, Stalled, from_status
+from worker.agent.models.port import ModelReply
 from worker.agent.models.sse import EventDecoder
 
 CONNECT_TIMEOUT_S = 10.0
@@ -39,6 +42,12 @@ class Answer(Protocol):
     def take(self, event: bytes) -> None:
         """Read one event. Raises msgspec.DecodeError for a malformed one, and ModelError for one that tells of it."""
 
+    def reply(self) -> ModelReply:
+        """Return the whole answer. Raises ModelError for one that is none."""
+
+    def usage(self) -> Usage:
+        """Return what the call has used so far, an estimate where that is not told."""
+
 
 class StatusError(Protocol):
     """What the status errors of both SDKs have."""
@@ -55,12 +64,21 @@ class Line:
         self._path = path
         self.where = where
 
-    async def run(self, body: bytes, answer: Answer, *, timeout: float, stall_s: float) -> None:
-        """Post the body and feed the answer's events to ``answer``, until it is finished.
+    async def run(self, body: bytes, answer: Answer, *, timeout: float, stall_s: float) -> ModelReply:
+        """Post the body, feed the answer's events to ``answer`` until it is finished, and return its reply.
 
         ``timeout`` seconds bound the whole call, ``stall_s`` every silence in it. However it ends, the connection is
-        back in the pool or closed. Raises TimeoutError, ModelUnavailable (or Stalled), ModelRejected, ContextTooLong.
+        back in the pool or closed; what it used is on the error that ends it. Raises TimeoutError, ModelUnavailable
+        (Stalled and EmptyAnswer are two), ModelRejected, ContextTooLong.
         """
+        try:
+            await self._exchange(body, answer, timeout=timeout, stall_s=stall_s)
+            return answer.reply()
+        except BaseException as error:
+            bill(error, answer.usage())
+            raise
+
+    async def _exchange(self, body: bytes, answer: Answer, *, timeout: float, stall_s: float) -> None:
         try:
             async with asyncio.timeout(timeout):
                 response = await self._open(body, stall_s)

@@ -15,7 +15,7 @@ from msgspec.json import encode
 
 from shared.errors import ModelRejected
 from shared.usage import NOTHING, Usage
-from worker.agent.models.bill import bill, estimate
+from worker.agent.models.bill import estimate
 from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
 from worker.agent.models.line import Line
 from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
@@ -206,12 +206,7 @@ class OpenAIModel:
         """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
         body = self.body(request)
         answer = OpenAIAnswer(self._where, on_text, len(body))
-        try:
-            await self._line.run(body, answer, timeout=timeout, stall_s=stall_s)
-            return answer.reply()
-        except BaseException as error:
-            bill(error, answer.usage())
-            raise
+        return await self._line.run(body, answer, timeout=timeout, stall_s=stall_s)
 
     async def close(self) -> None:
         """Close every connection."""
