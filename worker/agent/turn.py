@@ -94,6 +94,8 @@ class Turn:
         self._parked = False
         for message in opened.messages if opened else ():
             self._add(message)
+        if not resumes:
+            self._join()  # the pieces of one thought are the turn's from the beginning, however soon it ends
 
     async def run(self) -> Ended | Parked:
         """Run to the end and return how it ended.

@@ -89,6 +89,15 @@ async def test_words_given_with_the_turn_join_before_its_first_model_call() -> N
     assert outcome.joined == ("msg_2", "msg_3")
 
 
+async def test_words_given_with_the_turn_end_with_it_however_soon_that_is() -> None:
+    turn, model, _ = make(says("never"), words=(TWO, THREE))
+    turn.interrupt()
+    outcome = await turn.run()
+    assert isinstance(outcome, Ended)
+    assert (outcome.status, outcome.joined, model.requests) == (TurnStatus.INTERRUPTED, ("msg_2", "msg_3"), [])
+    assert roles(outcome.messages) == ["user", "user", "user", "assistant"]
+
+
 async def test_a_model_that_fails_after_words_joined_keeps_them_in_the_turn() -> None:
     turn, _, _ = make(asks(READ), RuntimeError("down"), steered=Steered({1: (TWO,)}))
     outcome = await turn.run()
