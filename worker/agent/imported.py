@@ -16,10 +16,12 @@ MAX_TOKENS = 4096
 
 
 def transcript_of(messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[bytes]]:
-    """Return the system text of the messages and the transcript of the others. Raises ValueError: an unknown role."""
+    """Return the system text of the messages and the transcript of the others. Raises ValueError."""
     system: list[str] = []
     found: list[bytes] = []
     for message in messages:
+        if not isinstance(message, Mapping):
+            raise ValueError(f"a message is a {type(message).__name__}; it is a dict with role and content")
         match message.get("role"):
             case "system" | "developer":
                 system.append(_text(message.get("content")))
@@ -54,6 +56,8 @@ def request_of(api_kwargs: Mapping[str, Any], session: str) -> ModelRequest:
 
 def _tool_spec(tool: Mapping[str, Any]) -> ToolSpec:
     spec = tool.get("function") or tool
+    if not spec.get("name"):
+        raise ValueError("a tool has no name; it is {name, description, input_schema}, or {function: {name, …}}")
     parameters = spec.get("parameters") or spec.get("input_schema") or {"type": "object", "properties": {}}
     return ToolSpec(str(spec["name"]), str(spec.get("description") or ""), dict(parameters))
 

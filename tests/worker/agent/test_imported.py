@@ -63,6 +63,14 @@ def test_an_unknown_role_is_refused_by_name() -> None:
         transcript_of([{"role": "narrator", "content": "x"}])
 
 
+def test_what_is_no_message_and_a_tool_without_a_name_are_refused_in_words() -> None:
+    words: list[Any] = ["hi"]
+    with pytest.raises(ValueError, match="a message is a str; it is a dict with role and content"):
+        transcript_of(words)
+    with pytest.raises(ValueError, match="a tool has no name"):
+        request_of({"messages": [{"role": "user", "content": "hi"}], "tools": [{"description": "x"}]}, "s")
+
+
 def test_text_that_is_no_utf8_is_made_so() -> None:
     assert read([{"role": "user", "content": "a\ud800b"}])[1] == [{"role": "user", "content": "a?b"}]
     assert json.loads(json_bytes({"role": "user", "content": "\ud800", "at": object})) is not None
