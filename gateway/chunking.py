@@ -115,7 +115,7 @@ def cut_between(text: str, fences: list[Fence], at: int, end: int) -> int:
 def whole(text: str, fences: list[Fence], at: int, cut: int) -> int:
     """Move a cut back so that it goes through no fence line, link or grapheme, unless nothing would be left."""
     for fence in fences:
-        if fence.start < cut and not text[fence.opened : cut].strip() and fence.start > at:
+        if at < fence.start < cut and not text[fence.opened : cut].strip():
             return fence.start
         if fence.closing < cut < fence.end and fence.closing > at:
             return fence.closing

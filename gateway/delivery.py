@@ -46,8 +46,8 @@ OFF_RETRY_S = 300.0
 MOST_CHUNKS = 1_000
 LEFT_OUT = "(the rest was too long to be sent)"
 
-#: a text longer than this is cut in a thread
-LONG_TEXT = 50_000
+#: a text longer than this is cut in a thread: the loop is late by a millisecond or two for a shorter one
+LONG_TEXT = 8_000
 
 STORE_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 

@@ -110,7 +110,7 @@ def test_no_link_is_cut() -> None:
     "text",
     ["`" * 100_000, "```\n" * 25_000,
       "[a](http://" * 10_000, "\n" * 100_000, "\u200d" * 50_000,
-     FLAG[0] * 50_000, "~~~a\n" * 20_000],
+     FLAG[0] * 50_000, "~~~a\n" * 20_000, "```\na\n```\n" * 20_000],
 )  # fmt: skip
 def test_hostile_texts_take_no_long_time(text: str) -> None:
     """Far below a second for 100 kB; the work is linear."""
