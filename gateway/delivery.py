@@ -20,7 +20,7 @@ from gateway.platform_client import NoAnswer, NotSent, PlatformClient
 from gateway.platforms.port import Adapter, Answer, Fail, Gone, Moved, Reformat, Retry, Sent, Verdict
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
-from shared.messages import Reply
+from shared.messages import PARTS, Reply
 from shared.store.port import Store
 
 MOST_AT_ONCE = 128
@@ -42,8 +42,6 @@ MOST_ATTEMPTS = 5_000
 #: how long a reply of a platform that is not on any more waits for it
 OFF_RETRY_S = 300.0
 
-#: what the store keeps of one reply at the most
-MOST_CHUNKS = 1_000
 LEFT_OUT = "(the rest was too long to be sent)"
 
 #: a text longer than this is cut in a thread: the loop is late by a millisecond or two for a shorter one
@@ -181,8 +179,8 @@ class Delivery:
             chunks = await asyncio.to_thread(platform.chunks, reply.text)
         else:
             chunks = platform.chunks(reply.text)
-        if len(chunks) > MOST_CHUNKS:
-            chunks[MOST_CHUNKS - 1 :] = [LEFT_OUT]
+        if len(chunks) > PARTS:
+            chunks[PARTS - 1 :] = [LEFT_OUT]
         if len(chunks) == 1:
             return msgspec.structs.replace(reply, text=chunks[0])
         return (await self._store.outbox.split(reply, chunks))[0]

@@ -283,6 +283,10 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
 Outcome = Ended | Parked | Retry | Dead
 
 
+#: chunks a reply has at most; a message's next reply starts at a multiple of it, so no two ever share a part
+PARTS = 1000
+
+
 class Reply(msgspec.Struct, frozen=True):
     """One outbox row: ``text`` as written by the agent, or one ready-made chunk of it where ``rendered``.
 
@@ -304,6 +308,11 @@ class Reply(msgspec.Struct, frozen=True):
     def idempotency_key(self) -> str:
         """The key that names this chunk on every attempt to send it."""
         return f"{self.message_id}.{self.part}"
+
+    @property
+    def begins(self) -> bool:
+        """Whether it is the first chunk of its text."""
+        return self.part % PARTS == 0
 
 
 #: what the keys of sessions begin with that end with their call

@@ -142,7 +142,7 @@ class Telegram(msgspec.Struct, frozen=True):
         if address.direct_messages_topic_id is not None:
             body["direct_messages_topic_id"] = address.direct_messages_topic_id
         body |= {"text": reply.text} if plain else {"text": telegram_html(reply.text), "parse_mode": "HTML"}
-        if reply.part == 0:
+        if reply.begins:
             body["reply_parameters"] = {"message_id": address.message_id, "allow_sending_without_reply": True}
         body["link_preview_options"] = {"is_disabled": True}
         return self._api("sendMessage", msgspec.json.encode(body))

@@ -226,7 +226,7 @@ def test_any_value_in_any_field_is_read_or_ignored(field: str, value: object) ->
 
 
 def test_a_reply_is_html_that_answers_its_message() -> None:
-    """Only the first chunk quotes it; plain text has no parse mode."""
+    """Only the first chunk of each text quotes it; plain text has no parse mode."""
     call = ADAPTER.call(REPLY, 0)
     body = json.loads(call.body)
     assert call.url == "http://127.0.0.1:9/bot777:token/sendMessage"
@@ -236,6 +236,7 @@ def test_a_reply_is_html_that_answers_its_message() -> None:
         "link_preview_options": {"is_disabled": True},
     }  # fmt: skip
     assert "reply_parameters" not in json.loads(ADAPTER.call(msgspec.structs.replace(REPLY, part=1), 0).body)
+    assert "reply_parameters" in json.loads(ADAPTER.call(msgspec.structs.replace(REPLY, part=1000), 0).body)
     plain = json.loads(ADAPTER.call(REPLY, 0, plain=True).body)
     assert (plain["text"], "parse_mode" in plain) == ("**a** < b", False)
 

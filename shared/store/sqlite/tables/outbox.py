@@ -13,12 +13,10 @@ import math
 from collections.abc import Sequence
 
 from shared.errors import StaleClaim
-from shared.messages import Reply, ReplyState, ReplyStatus
+from shared.messages import PARTS, Reply, ReplyState, ReplyStatus
 from shared.store.sqlite.ledger import MAX_DELAY_S, MAX_LEASE_S, Ledger, Row
 from shared.traces import ReplyTrace
 
-#: chunks a reply has at most; a message's next reply starts at a multiple of it, so no two ever share a part
-PARTS = 1000
 #: the number of replies that answer no message
 UNASKED = 0
 
