@@ -168,4 +168,4 @@ class Commands:
             found = None
         if found is None or found.session != session:
             return f"There is no message {words[0]} here." if words else "There is no earlier message here."
-        return "\n".join(trace_lines(found))
+        return "\n".join(trace_lines(found, brief=True))

@@ -11,6 +11,9 @@ from shared.store.port import Store
 from shared.traces import CallTrace, MessageTrace, ReplyTrace
 from worker.pool import TurnRow
 
+#: what people in a chat are shown of an error
+MOST_ERROR_CHARACTERS = 200
+
 #: returns a session's running turn, None if none runs here
 RunningTurn = Callable[[str], TurnRow | None]
 
@@ -24,8 +27,8 @@ async def trace_message(store: Store, running_turn: RunningTurn, message_id: str
     return msgspec.structs.replace(found, worker="" if row.worker is None else str(row.worker))
 
 
-def trace_lines(found: MessageTrace) -> list[str]:
-    """Return a message's stages, one a line."""
+def trace_lines(found: MessageTrace, *, brief: bool = False) -> list[str]:
+    """Return a message's stages, one a line; ``brief`` keeps of an error what is for the people of a chat."""
     state = "running" if found.running else found.state.value
     lines = [
         f"{found.id}  {state}  session {found.session}  from {found.user}",
@@ -43,7 +46,13 @@ def trace_lines(found: MessageTrace) -> list[str]:
     if found.joined:
         lines.append(f"joined    the turn of {found.joined}")
     lines += [reply_line(reply) for reply in found.replies]
-    return [*lines, f"error     {found.error}"] if found.error else lines
+    error = last_line(found.error) if brief else found.error
+    return [*lines, f"error     {error}"] if error else lines
+
+
+def last_line(error: str) -> str:
+    """Return what a traceback ends with: the files before it are for the operator."""
+    return error.strip().rpartition("\n")[2][:MOST_ERROR_CHARACTERS]
 
 
 def spent(found: MessageTrace) -> str:

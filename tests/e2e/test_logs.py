@@ -16,7 +16,7 @@ def test_what_a_killed_host_had_not_written_is_in_the_log_after_the_next_start(
     tmp_path: Path, platform: RunningPlatform
 ) -> None:
     path = session_log_path(tmp_path / "logs", SESSION)
-    with started(tmp_path, platform, GATEHOUSE_LOG_FLUSH_INTERVAL="1", GATEHOUSE_WORKERS="1") as bot:
+    with started(tmp_path, platform, GATEHOUSE_LOG_FLUSH_INTERVAL="3", GATEHOUSE_WORKERS="1") as bot:
         bot.say("kitchen", "add buy milk")
         bot.wait_until(lambda: has_log(path) and len(logged_messages(path)) > 2, 20, "the first turn is logged")
         bot.say("kitchen", "done 1")

@@ -60,6 +60,19 @@ async def test_trace_tells_where_the_last_message_is_without_a_turn(edge: Edge) 
     assert await edge.claimed() == []
 
 
+async def test_trace_shows_people_what_went_wrong_and_no_stack(edge: Edge) -> None:
+    message = (await edge.post(standard("hello", "wh_1"))).headers[MESSAGE]
+    (claim,) = await edge.claimed()
+    error = 'Traceback (most recent call last):\n  File "/srv/bot/tools.py", line 7, in run\nValueError: no such order'
+    await edge.store.claims.settle(claim.ref, Ended(TurnStatus.FAILED, "sorry", (), worker="0:77", error=error))
+    await sent(edge)
+    await edge.post(standard("/trace", "wh_2"))
+    (reply,) = await sent(edge)
+    assert reply.text.splitlines()[-1].split(maxsplit=1) == ["error", "ValueError: no such order"]
+    assert "tools.py" not in reply.text
+    assert (await edge.store.inbox.trace(message)).error == error
+
+
 async def test_a_redelivered_command_is_answered_once(edge: Edge) -> None:
     for _ in range(3):
         assert (await edge.post(standard("/help", "wh_1"))).status_code == 200

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import pytest
 import uvloop
@@ -157,25 +156,6 @@ def test_a_task_cancelled_before_its_first_step_leaves_nothing_unawaited(watched
 async def spin(steps: int) -> None:
     for _ in range(steps):
         await asyncio.sleep(0)
-
-
-def test_naming_costs_microseconds_at_the_most(watched: Watched) -> None:
-    steps = 20_000
-
-    async def best_of(make: Callable[[], Awaitable[None]]) -> float:
-        times = []
-        for _ in range(3):
-            started = time.thread_time()  # of this thread alone: what else the machine does counts for nothing
-            await make()
-            times.append(time.thread_time() - started)
-        return min(times)
-
-    async def main(watched: Watched) -> None:
-        plain = await best_of(lambda: asyncio.create_task(spin(steps)))
-        named = await best_of(lambda: watched.start(7, spin(steps)))
-        assert (named - plain) / steps < 5e-6
-
-    watched.run(main)
 
 
 async def numbers() -> AsyncIterator[int]:
