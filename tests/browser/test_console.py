@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,24 @@ def page(context: BrowserContext, gateway: GatewayProcess, problems: list[str]) 
     page.goto(gateway.url)
     yield page
     assert problems == []
+
+
+@contextlib.contextmanager
+def scripted_page(context: BrowserContext, directory: Path, **settings: str) -> Iterator[Page]:
+    """Open the page of a gateway of its own, with one worker, a scripted model and the tools that hang and die."""
+    with running_provider() as provider:
+        scripted = {
+            "GATEHOUSE_MODEL": "openai:scripted",
+            "OPENAI_BASE_URL": provider.openai_url,
+            "GATEHOUSE_WORKERS": "1",
+            "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
+        }
+        with GatewayProcess(directory, scripted | settings) as gateway:
+            page = context.new_page()
+            page.goto(gateway.url)
+            expect(page.locator("#live")).to_have_text("live")
+            yield page
+            page.close()
 
 
 def say(page: Page, text: str) -> None:
@@ -121,32 +140,21 @@ def test_another_page_sees_the_list_change_while_it_watches(
 def test_the_list_changes_on_the_page_while_its_turn_still_runs(
     context: BrowserContext, problems: list[str], tmp_path: Path
 ) -> None:
-    with running_provider() as provider:
-        settings = {
-            "GATEHOUSE_MODEL": "openai:scripted",
-            "OPENAI_BASE_URL": provider.openai_url,
-            "GATEHOUSE_WORKERS": "1",
-            "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
-        }
-        with GatewayProcess(tmp_path, settings) as gateway:
-            page = context.new_page()
-            page.goto(gateway.url)
-            expect(page.locator("#live")).to_have_text("live")
-            say(page, '[[tool todo {"todos": [{"id": "1", "content": "buy milk"}]}]] [[tool sleep_on_the_loop]]')
-            expect(page.locator("#todos li")).to_have_text(["buy milk"])
-            expect(page.locator("#session-state")).not_to_be_empty()
-            expect(page.get_by_role("button", name="Stop")).to_be_visible()
-            say(page, "/status")
-            expect(page.locator(".message.assistant").last).to_contain_text("Status: working")
-            page.reload()  # what is loaded anew is the list of now as well, not that of the last settled turn
-            expect(page.locator("#todos li")).to_have_text(["buy milk"])
-            expect(page.locator("#session-state")).to_have_text("working")
-            say(page, "/todo")
-            expect(page.locator(".message.assistant").last).to_contain_text("☐ buy milk")
-            say(page, "/stop")
-            expect(page.locator("#session-state")).to_be_empty()
-            expect(page.locator("#todos li")).to_have_text(["buy milk"])
-            page.close()
+    with scripted_page(context, tmp_path) as page:
+        say(page, '[[tool todo {"todos": [{"id": "1", "content": "buy milk"}]}]] [[tool sleep_on_the_loop]]')
+        expect(page.locator("#todos li")).to_have_text(["buy milk"])
+        expect(page.locator("#session-state")).not_to_be_empty()
+        expect(page.get_by_role("button", name="Stop")).to_be_visible()
+        say(page, "/status")
+        expect(page.locator(".message.assistant").last).to_contain_text("Status: working")
+        page.reload()  # what is loaded anew is the list of now as well, not that of the last settled turn
+        expect(page.locator("#todos li")).to_have_text(["buy milk"])
+        expect(page.locator("#session-state")).to_have_text("working")
+        say(page, "/todo")
+        expect(page.locator(".message.assistant").last).to_contain_text("☐ buy milk")
+        say(page, "/stop")
+        expect(page.locator("#session-state")).to_be_empty()
+        expect(page.locator("#todos li")).to_have_text(["buy milk"])
     assert problems == []
 
 
@@ -206,25 +214,13 @@ def test_a_stranger_is_let_in_on_the_page_and_their_chat_appears_there(
 def test_a_dead_letter_is_shown_and_tried_again_on_the_page(
     context: BrowserContext, problems: list[str], tmp_path: Path
 ) -> None:
-    with running_provider() as provider:
-        settings = {
-            "GATEHOUSE_MODEL": "openai:scripted",
-            "OPENAI_BASE_URL": provider.openai_url,
-            "GATEHOUSE_WORKERS": "1",
-            "GATEHOUSE_MAX_ATTEMPTS": "1",
-            "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
-        }
-        with GatewayProcess(tmp_path, settings) as gateway:
-            page = context.new_page()
-            page.goto(gateway.url)
-            expect(page.locator("#live")).to_have_text("live")
-            say(page, "[[tool die {} times=1]] poison")
-            expect(page.locator("#dead li")).to_contain_text("poison")
-            expect(page.locator(".message.assistant.failed")).to_have_count(1)
-            page.get_by_role("button", name="Retry").click()
-            expect(page.locator("#no-dead")).to_be_visible()
-            expect(page.locator(".message.assistant")).to_contain_text("poison")
-            page.close()
+    with scripted_page(context, tmp_path, GATEHOUSE_MAX_ATTEMPTS="1") as page:
+        say(page, "[[tool die {} times=1]] poison")
+        expect(page.locator("#dead li")).to_contain_text("poison")
+        expect(page.locator(".message.assistant.failed")).to_have_count(1)
+        page.get_by_role("button", name="Retry").click()
+        expect(page.locator("#no-dead")).to_be_visible()
+        expect(page.locator(".message.assistant")).to_contain_text("poison")
     assert problems == []
 
 

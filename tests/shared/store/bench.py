@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from shared.command import Command, CommandKind
 from shared.messages import Arrival, Claim, Dead, Ended, Receipt, Reply, TurnStatus, Usage
@@ -23,6 +25,20 @@ def sqlite(directory: Path, clock: Callable[[], float], inbox_limit: int) -> Sto
 
 
 ENGINES: dict[str, Engine] = {"sqlite": sqlite}
+
+
+def run_machine(machine: type[RuleBasedStateMachine], engine: str, *, steps: int) -> None:
+    """Drive a state machine over an engine: forty runs of this many steps, the same ones every time."""
+    run_state_machine_as_test(
+        type("Machine", (machine,), {"engine": engine}),
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 class Clock:

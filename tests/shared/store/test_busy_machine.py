@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shared.command import CommandKind
 from shared.errors import StaleClaim
 from shared.messages import Claim, Conversation, Dead, MessageState, Outcome, Parked, Retry, Told, TurnStatus
 from shared.when_busy import WhenBusy
-from tests.shared.store.bench import ENGINES, Bench, ended
+from tests.shared.store.bench import ENGINES, Bench, ended, run_machine
 
 T = TypeVar("T")
 
@@ -164,14 +163,4 @@ class BusyMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_each_message_of_a_busy_session_ends_once(engine: str) -> None:
-    machine = type("Machine", (BusyMachine,), {"engine": engine})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=40,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(BusyMachine, engine, steps=40)

@@ -11,16 +11,15 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shared.budgets import Budget, Budgets, Scope, Window
 from shared.errors import InboxFull, StaleClaim
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, Dead, Ended, JournaledCall, OpenStep, Outcome, Parked, Retry, Step, TurnStatus
 from shared.usage import NOTHING, Usage
-from tests.shared.store.bench import ENGINES, Bench, ended
+from tests.shared.store.bench import ENGINES, Bench, ended, run_machine
 
 T = TypeVar("T")
 
@@ -270,14 +269,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_order_of_events_breaks_the_store(engine: str) -> None:
-    machine = type("Machine", (StoreMachine,), {"engine": engine})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=50,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(StoreMachine, engine, steps=50)

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from shared.messages import Step, Usage
+from shared.messages import Ended, Step, Usage
 from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
 from worker.agent.progress import Progress
+from worker.agent.turn import Turn
 
 
 class Hang(msgspec.Struct, frozen=True):
@@ -119,3 +120,12 @@ def unanswered(messages: Any) -> list[str]:
         wrong += waiting
         waiting = [call["id"] for call in message.get("tool_calls", ())]
     return wrong + waiting
+
+
+async def ended(turn: Turn) -> Ended:
+    """Run a turn to its end; its transcript and what a model is shown of it are valid for every provider."""
+    outcome = await turn.run()
+    assert isinstance(outcome, Ended)
+    assert unanswered(turn.messages) == []
+    assert unanswered(turn.window.shown) == []
+    return outcome

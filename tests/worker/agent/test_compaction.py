@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
-from shared.messages import Ended, Parked, Summary, TurnStatus
-from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, says, unanswered
+from shared.messages import Parked, Summary, TurnStatus
+from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, ended, says
 from worker.agent import transcript
 from worker.agent.compaction import summary_request
 from worker.agent.models.port import ModelReply, ToolCall
@@ -73,14 +73,6 @@ def make_turn(
     fields = TurnRequest("a:b:c", "msg_1", ("hello",), history=LONG, window_tokens=LIMIT)
     turn = Turn(msgspec.structs.replace(fields, **request), model, toolbox, todo or TodoStore(), progress)
     return turn, model, progress
-
-
-async def ended(turn: Turn) -> Ended:
-    outcome = await turn.run()
-    assert isinstance(outcome, Ended)
-    assert unanswered(turn.messages) == []
-    assert unanswered(turn.window.shown) == []
-    return outcome
 
 
 async def test_a_full_window_is_summarized_once_and_the_turn_keeps_its_whole_transcript(toolbox: Toolbox) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Ended, JournaledCall, OpenStep, Step, TurnStatus, Usage
-from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, says, unanswered
+from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, ended, says
 from tests.worker.waiting import until
 from worker.agent import transcript
 from worker.agent.models.port import ModelReply, ToolCall
@@ -100,12 +100,9 @@ def make_turn(
     return turn, model, progress
 
 
-async def ended(turn: Turn) -> Ended:
-    outcome = await turn.run()
-    assert isinstance(outcome, Ended)
+async def replied(turn: Turn) -> Ended:
+    outcome = await ended(turn)
     assert outcome.status is TurnStatus.REPLIED
-    assert unanswered(turn.messages) == []
-    assert unanswered(turn.window.shown) == []
     return outcome
 
 
@@ -122,7 +119,7 @@ def results(turn: Turn) -> dict[str, str]:
 
 async def test_a_step_is_journaled_before_during_and_after_its_calls(toolbox: Toolbox) -> None:
     turn, _, progress = make_turn(toolbox, asks(CALLS[0], text="on it"), says("done"))
-    await ended(turn)
+    await replied(turn)
     opening, intent, result = progress.journal
     assert opening == StepOpening(1, (OPENING[0], transcript.assistant("on it", CALLS[:1])), Usage(model_calls=1))
     assert intent == CallIntent(1, "c1", "note", "msg_1.1.c1")
@@ -131,14 +128,14 @@ async def test_a_step_is_journaled_before_during_and_after_its_calls(toolbox: To
 
 async def test_an_answer_without_tools_is_not_journaled(toolbox: Toolbox) -> None:
     turn, _, progress = make_turn(toolbox, says("hi"))
-    await ended(turn)
+    await replied(turn)
     assert progress.journal == []
 
 
 async def test_finished_calls_keep_their_result_and_the_model_is_not_asked_again(toolbox: Toolbox, till: Till) -> None:
     opened = OpenStep(1, OPENING, Usage(model_calls=1), (journaled("c1", "first"), journaled("c2", "second")))
     turn, model, progress = make_turn(toolbox, says("done"), open_step=opened)
-    await ended(turn)
+    await replied(turn)
     assert till.keys == ["msg_1.1.c3"]
     assert results(turn) == {"c1": "first", "c2": "second", "c3": "noted"}
     assert len(model.requests) == 1
@@ -149,21 +146,21 @@ async def test_finished_calls_keep_their_result_and_the_model_is_not_asked_again
 
 async def test_a_begun_call_that_is_safe_runs_again_under_its_first_key(toolbox: Toolbox, till: Till) -> None:
     first, _, progress = make_turn(toolbox, asks(CALLS[0]), says("done"))
-    await ended(first)
+    await replied(first)
     opening, intent = progress.journal[:2]
     assert isinstance(opening, StepOpening)
     assert isinstance(intent, CallIntent)
     call = JournaledCall(intent.call_id, intent.name, intent.key)
     opened = OpenStep(opening.step, opening.messages, opening.usage, (call,))
     again, _, _ = make_turn(toolbox, says("done"), open_step=opened)
-    await ended(again)
+    await replied(again)
     assert till.keys == [intent.key, intent.key]
 
 
 async def test_a_begun_call_that_must_not_be_repeated_is_told_as_unknown(toolbox: Toolbox, till: Till) -> None:
     opened = OpenStep(1, OPENING, calls=(journaled("c1", "first"), journaled("c2"), journaled("c3", "third")))
     turn, model, _ = make_turn(toolbox, says("done"), open_step=opened)
-    await ended(turn)
+    await replied(turn)
     assert till.keys == []
     assert "outcome unknown" in results(turn)["c2"]
     assert "outcome unknown" in decoded(model.requests[0].messages)[3]["content"]
@@ -171,7 +168,7 @@ async def test_a_begun_call_that_must_not_be_repeated_is_told_as_unknown(toolbox
 
 async def test_a_call_that_must_not_be_repeated_runs_if_it_had_not_begun(toolbox: Toolbox, till: Till) -> None:
     turn, _, progress = make_turn(toolbox, says("done"), open_step=OpenStep(1, OPENING, calls=(journaled("c1", "x"),)))
-    await ended(turn)
+    await replied(turn)
     assert sorted(till.keys) == ["msg_1.1.c2", "msg_1.1.c3"]
     assert progress.once == ["c2"]
 
@@ -179,7 +176,7 @@ async def test_a_call_that_must_not_be_repeated_runs_if_it_had_not_begun(toolbox
 async def test_a_call_that_is_made_once_waits_for_its_intent_and_no_other_does(toolbox: Toolbox, till: Till) -> None:
     turn, _, progress = make_turn(toolbox, asks(*CALLS), says("done"))
     progress.hold.clear()
-    running = asyncio.create_task(ended(turn))
+    running = asyncio.create_task(replied(turn))
     await until(lambda: len(progress.ended) == 2)
     assert till.keys == ["msg_1.1.c1", "msg_1.1.c3"]
     progress.hold.set()
@@ -193,7 +190,7 @@ async def test_a_step_resumes_behind_finished_ones_and_a_known_history(toolbox: 
     opened = OpenStep(2, OPENING[1:], calls=(journaled("c1", "first"), journaled("c2", "second")))
     history = (transcript.user("before"), transcript.assistant("indeed"))
     turn, model, _ = make_turn(toolbox, says("done"), history=history, steps=(step,), open_step=opened)
-    outcome = await ended(turn)
+    outcome = await replied(turn)
     assert till.keys == ["msg_1.2.c3"]
     shown = [message["role"] for message in decoded(model.requests[0].messages)]
     assert shown == ["user", "assistant", "user", "assistant", "tool", "assistant", "tool", "tool", "tool"]
@@ -203,7 +200,7 @@ async def test_a_step_resumes_behind_finished_ones_and_a_known_history(toolbox: 
 async def test_the_todo_list_as_a_finished_call_left_it_is_the_steps_own(toolbox: Toolbox) -> None:
     asked = ToolCall("t1", "todo", '{"todos": ' + TODO.decode() + "}")
     first, _, progress = make_turn(toolbox, asks(asked), says("done"))
-    await ended(first)
+    await replied(first)
     result = progress.journal[-1]
     assert isinstance(result, CallResult)
     assert result.todo == TODO
@@ -212,7 +209,7 @@ async def test_the_todo_list_as_a_finished_call_left_it_is_the_steps_own(toolbox
     finished = JournaledCall("t1", "todo", "key", result.message)
     opened = OpenStep(1, (OPENING[0], transcript.assistant("", [asked])), calls=(finished,))
     again, _, progress = make_turn(toolbox, says("done"), todo=todo, open_step=opened)
-    await ended(again)
+    await replied(again)
     assert progress.steps[0].todo == TODO
 
 
@@ -220,7 +217,7 @@ async def test_the_next_step_asks_the_model_as_ever(toolbox: Toolbox, till: Till
     opened = OpenStep(1, OPENING, calls=(journaled("c1", "x"), journaled("c2", "x"), journaled("c3", "x")))
     again = msgspec.structs.replace(CALLS[0], id="c4")
     turn, model, progress = make_turn(toolbox, asks(again), says("done"), open_step=opened)
-    await ended(turn)
+    await replied(turn)
     assert till.keys == ["msg_1.2.c4"]
     assert [step.number for step in progress.steps] == [1, 2]
     assert len(model.requests) == 2
@@ -230,5 +227,5 @@ async def test_a_begun_call_whose_tool_is_gone_is_told_as_unknown(toolbox: Toolb
     gone = ToolCall("c1", "gone", "{}")
     opened = OpenStep(1, (OPENING[0], transcript.assistant("", [gone])), calls=(JournaledCall("c1", "gone", "key"),))
     turn, _, _ = make_turn(toolbox, says("done"), open_step=opened)
-    await ended(turn)
+    await replied(turn)
     assert "outcome unknown" in results(turn)["c1"]

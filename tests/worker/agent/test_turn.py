@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from shared.errors import ModelRejected, ModelUnavailable
 from shared.messages import Ended, Parked, TurnStatus
-from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, says, unanswered
+from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, ended, says, unanswered
 from tests.worker.waiting import until
 from worker.agent import transcript
 from worker.agent.models.port import ModelReply, ToolCall
@@ -111,14 +111,6 @@ def make_turn(
     fields = TurnRequest("a:b:c", "msg_1", ("hello",))
     turn = Turn(msgspec.structs.replace(fields, **request), model, toolbox, todo or TodoStore(), progress)
     return turn, model, progress
-
-
-async def ended(turn: Turn) -> Ended:
-    outcome = await turn.run()
-    assert isinstance(outcome, Ended)
-    assert unanswered(turn.messages) == []
-    assert unanswered(turn.window.shown) == []
-    return outcome
 
 
 async def test_a_reply_without_tool_calls_ends_the_turn(toolbox: Toolbox) -> None:
