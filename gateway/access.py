@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from cachetools import LRUCache
 from starlette.requests import Request
 
-from gateway.answers import Refused
 from gateway.platforms.port import Adapter, Inbound
+from gateway.responses import Refused
 from shared.ids import new_message_id
 from shared.messages import Reply, ReplyStatus
 from shared.settings import Settings

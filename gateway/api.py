@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.answers import Refused, json_answer
-from gateway.live import Live
-from gateway.tracing import trace_message
+from gateway.responses import Refused, json_response
+from gateway.trace_text import trace_message
+from gateway.turn_broadcast import TurnBroadcast
 from shared.budgets import Account, Budgets, Spend
 from shared.messages import is_stateless
 from shared.session_files import session_log_path
@@ -34,7 +34,7 @@ ACTIONS = frozenset({"log", "interrupt"})
 class Api:
     """Answers for the store and the pool; ``log_dir`` is where the session logs lie."""
 
-    def __init__(self, store: Store, pool: Pool, live: Live, log_dir: Path, budgets: Budgets) -> None:
+    def __init__(self, store: Store, pool: Pool, live: TurnBroadcast, log_dir: Path, budgets: Budgets) -> None:
         self._store = store
         self._pool = pool
         self._live = live
@@ -60,7 +60,7 @@ class Api:
     async def list_sessions(self, _: Request) -> Response:
         """Answer the latest sessions; those of stateless calls are not listed."""
         found = await self._store.sessions.latest(LIST_LIMIT)
-        return json_answer({"sessions": [row for row in found if not is_stateless(row.key)]})
+        return json_response({"sessions": [row for row in found if not is_stateless(row.key)]})
 
     async def session(self, request: Request) -> Response:
         """Answer what concerns one session: itself, its log, an interrupt, its end."""
@@ -92,7 +92,7 @@ class Api:
         shown["usage"] = usage_entry(await self._store.spending.usage(key))
         if earlier:
             shown["earlier"] = [msgspec.Raw(message) for message in await self._store.sessions.earlier(key)]
-        return json_answer(shown)
+        return json_response(shown)
 
     async def _log(self, key: str) -> Response:
         path = session_log_path(self._log_dir, key)
@@ -103,7 +103,7 @@ class Api:
 
     async def _interrupt(self, key: str) -> Response:
         await self._store.sessions.summary(key)
-        return json_answer({"session": key, "interrupted": await self._pool.interrupt(key)})
+        return json_response({"session": key, "interrupted": await self._pool.interrupt(key)})
 
     async def _delete(self, key: str) -> Response:
         await self._pool.interrupt(key)
@@ -111,32 +111,32 @@ class Api:
         await asyncio.to_thread(remove_log, session_log_path(self._log_dir, key))
         self._pool.removed(key)
         self._live.tell("deleted", session=key)
-        return json_answer({"session": key, "deleted": True})
+        return json_response({"session": key, "deleted": True})
 
     async def message(self, request: Request) -> Response:
         """Answer where one message is."""
         found = await trace_message(self._store, self._pool.running_turn, request.path_params["id"])
-        return json_answer(msgspec.structs.asdict(found) | {"usage": usage_entry(found.usage)})
+        return json_response(msgspec.structs.asdict(found) | {"usage": usage_entry(found.usage)})
 
     async def budgets(self, _: Request) -> Response:
         """Answer every budget with who has spent most of it."""
         accounts = await self._store.spending.accounts(self._budgets)
-        return json_answer({"budgets": [account_entry(account, time.time()) for account in accounts]})
+        return json_response({"budgets": [account_entry(account, time.time()) for account in accounts]})
 
     async def workers(self, _: Request) -> Response:
         """Answer the worker table."""
-        return json_answer(worker_table(self._pool.snapshot()))
+        return json_response(worker_table(self._pool.snapshot()))
 
     async def kill_worker(self, request: Request) -> Response:
         """Kill one worker; its turns resume in another."""
         n = request.path_params["n"]
         if not await self._pool.kill_worker(n):
             raise Refused(404, f"there is no worker {n}")
-        return json_answer({"n": n, "killed": True})
+        return json_response({"n": n, "killed": True})
 
     async def list_dead(self, _: Request) -> Response:
         """Answer the dead letters, newest first."""
-        return json_answer({"dead": await self._store.inbox.dead(LIST_LIMIT)})
+        return json_response({"dead": await self._store.inbox.dead(LIST_LIMIT)})
 
     async def retry_dead(self, request: Request) -> Response:
         """Make a dead letter wait again."""
@@ -144,25 +144,25 @@ class Api:
         await self._store.inbox.retry_dead(message_id)
         self._pool.wake()
         self._live.tell("dead", message=message_id, state="waiting")
-        return json_answer({"id": message_id, "state": "waiting"})
+        return json_response({"id": message_id, "state": "waiting"})
 
     async def purge_dead(self, request: Request) -> Response:
         """Remove a dead letter for good."""
         message_id = request.path_params["id"]
         await self._store.inbox.purge_dead(message_id)
         self._live.tell("dead", message=message_id, state="purged")
-        return json_answer({"id": message_id, "state": "purged"})
+        return json_response({"id": message_id, "state": "purged"})
 
     async def pairings(self, _: Request) -> Response:
         """Answer the pairing codes that wait to be approved."""
         waiting = await self._store.sessions.strangers()
-        return json_answer({"pairings": [{"sender": sender, "code": code} for sender, code in waiting]})
+        return json_response({"pairings": [{"sender": sender, "code": code} for sender, code in waiting]})
 
     async def approve(self, request: Request) -> Response:
         """Let the sender of a pairing code in."""
         sender = await self._store.sessions.approve(request.path_params["code"])
         self._live.tell("pairing", sender=sender, state="approved")
-        return json_answer({"sender": sender, "approved": True})
+        return json_response({"sender": sender, "approved": True})
 
 
 def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:

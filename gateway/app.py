@@ -20,19 +20,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.acceptance import Acceptance
 from gateway.access import Access
-from gateway.answers import exception_handlers
 from gateway.api import Api
 from gateway.commands import Commands
-from gateway.completions import Completions
 from gateway.console import Console, page_routes
 from gateway.delivery import Delivery
 from gateway.health import Health
-from gateway.live import Live
+from gateway.intake import Intake
 from gateway.metrics import LoopLag, Meter, PoolCollector, WatchedEvents
+from gateway.openai_api.completions import Completions
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
+from gateway.responses import exception_handlers
+from gateway.turn_broadcast import TurnBroadcast
 from gateway.webhook import webhook_routes
 from shared.errors import StoreError
 from shared.events import Event, Field
@@ -57,7 +57,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
         self.meter = Meter()
-        self.live = Live(self._on_settled)
+        self.live = TurnBroadcast(self._on_settled)
         self.events = WatchedEvents(
             {
                 Event.REPLY_SENT: self._on_reply_sent,
@@ -80,7 +80,7 @@ class Gateway:
             self.store, self.platforms, self.events, self.host, local={"api": self._record_as_sent}
         )
         self.commands = Commands(self.store, self.pool)
-        self.acceptance = Acceptance(self.store, self.pool.wishes, self.live, self.events, settings.when_busy)
+        self.acceptance = Intake(self.store, self.pool.turn_control, self.live, self.events, settings.when_busy)
         self.completions = Completions(
             self.store, self.pool, self.live, self.acceptance, self.commands, model_names(settings), self.refusing
         )

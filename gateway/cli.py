@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.export import take_out
 from gateway.tool_check import check_tool_modules
-from gateway.tracing import moment, trace_lines
+from gateway.trace_text import moment, trace_lines
 from shared.errors import NotFound, SettingsError, StoreError
 from shared.events import LogWriter
 from shared.settings import Settings, load_settings, scrub_environment

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.platforms.port import Adapter, Inbound
 from gateway.todo_text import todo_text
-from gateway.tracing import trace_lines, trace_message
+from gateway.trace_text import trace_lines, trace_message
 from shared.command import Command, CommandKind
 from shared.errors import NotFound
 from shared.ids import new_message_id

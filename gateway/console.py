@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.answers import Refused, json_answer
 from gateway.api import worker_table
-from gateway.live import Live
+from gateway.responses import Refused, json_response
+from gateway.turn_broadcast import TurnBroadcast
 from worker.pool import Pool
 
 SCRIPTS = ("console", "board", "dom", "markdown", "reveal", "stream")
@@ -41,7 +41,7 @@ def page_routes(*, key_needed: bool) -> list[Route]:
     """Return the routes of the page's files, and of the one fact it needs before it may ask for any other."""
 
     async def facts(_: Request) -> Response:
-        return json_answer({"key_needed": key_needed})
+        return json_response({"key_needed": key_needed})
 
     return [*(Route(path, page_file) for path in FILES), Route("/console.json", facts)]
 
@@ -55,7 +55,7 @@ async def page_file(request: Request) -> Response:
 class Console:
     """Answers ``GET /v1/events``: what happens to turns as it happens, and the worker table when it changes."""
 
-    def __init__(self, live: Live, pool: Pool) -> None:
+    def __init__(self, live: TurnBroadcast, pool: Pool) -> None:
         self._live = live
         self._pool = pool
 

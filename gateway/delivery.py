@@ -17,7 +17,7 @@ from contextlib import suppress
 import msgspec
 
 from gateway.platform_client import NoAnswer, NotSent, PlatformClient
-from gateway.platforms.port import Adapter, Answer, Fail, Gone, Moved, Reformat, Retry, Sent, Verdict
+from gateway.platforms.port import Adapter, ApiResponse, Fail, Gone, Moved, Reformat, Sent, TryLater, Verdict
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import PARTS, Reply
@@ -157,7 +157,7 @@ class Delivery:
             match await self._attempt(reply, plain=plain):
                 case Sent(sent_id):
                     return await self._record_sent(reply, sent_id)
-                case Retry(reason, after_s) if reply.attempts < MOST_ATTEMPTS:
+                case TryLater(reason, after_s) if reply.attempts < MOST_ATTEMPTS:
                     return await self._postpone(reply, reason, after_s)
                 case Reformat() if not plain:
                     plain = True
@@ -165,7 +165,7 @@ class Delivery:
                     moved = True
                     await self._store.outbox.readdress(reply, address)
                     reply = msgspec.structs.replace(reply, address=address)
-                case Retry(reason) | Reformat(reason) | Gone(reason) | Fail(reason):
+                case TryLater(reason) | Reformat(reason) | Gone(reason) | Fail(reason):
                     return await self._refuse(reply, reason)
                 case Moved():
                     return await self._refuse(reply, "the conversation moved twice")
@@ -195,19 +195,19 @@ class Delivery:
         except (StoreUnavailable, StaleClaim):
             raise
         except Exception as error:  # noqa: BLE001 - one bad row must not end the sending; _deliver puts it off
-            return Retry(f"the adapter failed: {type(error).__name__}")
-        return Retry(f"the platform {reply.platform} is not on", OFF_RETRY_S)
+            return TryLater(f"the adapter failed: {type(error).__name__}")
+        return TryLater(f"the platform {reply.platform} is not on", OFF_RETRY_S)
 
     async def _exchange(self, platform: Adapter, reply: Reply, *, plain: bool) -> Verdict:
         assert self._client is not None, "start() comes first"  # noqa: S101 - for the type checker
         match await self._client.send(platform.call(reply, self._clock(), plain=plain)):
-            case Answer() as answer:
+            case ApiResponse() as answer:
                 return platform.outcome(reply, answer)
             case NotSent(reason):
-                return Retry(reason)
+                return TryLater(reason)
             case NoAnswer(reason):
                 self._emit(Event.REPLY_AMBIGUOUS, reply, reason=reason)
-                return Retry(reason)
+                return TryLater(reason)
 
     async def _record_sent(self, reply: Reply, sent_id: str) -> None:
         """Record a sent row; a store that is away for a moment must not make it be sent twice."""
@@ -263,7 +263,7 @@ class Delivery:
             if call is None:
                 return
             answer = await self._client.send(call)
-            if isinstance(answer, Answer) and answer.status < 500 and answer.status != 429:
+            if isinstance(answer, ApiResponse) and answer.status < 500 and answer.status != 429:
                 self._platforms[name] = platform.identified(answer)
                 return
             await asyncio.sleep(backoff_s(attempt))

@@ -9,8 +9,8 @@ from contextlib import suppress
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from gateway.answers import json_answer
 from gateway.metrics import CONTENT_TYPE, Meter, PoolCollector, exposition
+from gateway.responses import json_response
 from shared.budgets import Budgets
 from shared.errors import StoreError, StoreUnavailable
 from shared.store.port import Store
@@ -41,8 +41,8 @@ class Health:
         """Answer 200 when a message can be accepted and run, else 503 and why."""
         reason = self._refusing() or await self._problem_of_the_store()
         if reason:
-            return json_answer({"status": "not ready", "reason": reason}, 503)
-        return json_answer({"status": "ready"})
+            return json_response({"status": "not ready", "reason": reason}, 503)
+        return json_response({"status": "ready"})
 
     async def metrics(self, _: Request) -> Response:
         """Answer every metric in Prometheus' text format."""

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from gateway.platforms.port import Answer, Call
+from gateway.platforms.port import ApiRequest, ApiResponse
 
 #: a whole exchange, from connecting to the last byte of the answer
 EXCHANGE_TIMEOUT_S = 15.0
@@ -49,7 +49,7 @@ class PlatformClient:
             auto_decompress=False,
         )
 
-    async def send(self, call: Call) -> Answer | NotSent | NoAnswer:
+    async def send(self, call: ApiRequest) -> ApiResponse | NotSent | NoAnswer:
         """Send a request and return what came of it; network errors are results, not exceptions."""
         try:
             async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
@@ -61,7 +61,7 @@ class PlatformClient:
         except aiohttp.ClientError as error:
             return NoAnswer(f"the connection broke ({type(error).__name__})")
 
-    async def _exchange(self, call: Call) -> Answer:
+    async def _exchange(self, call: ApiRequest) -> ApiResponse:
         url = URL(call.url, encoded=True)
         request = self._session.request(call.method, url, headers=call.headers, data=call.body, allow_redirects=False)
         async with request as response:
@@ -72,7 +72,7 @@ class PlatformClient:
                     response.close()  # what is left of it is not waited for
                     break
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, headers, bytes(body[:MOST_ANSWER_BYTES]))
+            return ApiResponse(response.status, headers, bytes(body[:MOST_ANSWER_BYTES]))
 
     async def close(self) -> None:
         """Close every connection."""

@@ -16,12 +16,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.acceptance import Acceptance
 from gateway.access import Access, Admission
-from gateway.answers import Refused, error_answer, json_answer, too_large
 from gateway.commands import Asked, Commands
-from gateway.platforms.port import Ack, Adapter, Inbound, Parsed, Req
+from gateway.intake import Intake
+from gateway.platforms.port import Adapter, Inbound, Parsed, WebhookRequest, WebhookResponse
 from gateway.queue_notice import QueueNotice
+from gateway.responses import Refused, error_response, json_response, too_large
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
 from shared.ids import new_message_id
@@ -51,7 +51,7 @@ NOT_ADMITTED = {
 
 def webhook_routes(
     platforms: Mapping[str, Adapter],
-    acceptance: Acceptance,
+    acceptance: Intake,
     access: Access,
     events: Events,
     commands: Commands,
@@ -73,7 +73,7 @@ class WebhookDoor:
     def __init__(
         self,
         platforms: Mapping[str, Adapter],
-        acceptance: Acceptance,
+        acceptance: Intake,
         access: Access,
         events: Events,
         commands: Commands,
@@ -123,7 +123,7 @@ class WebhookDoor:
         reason = parsed.ignored or ("it starts no turn" if addressed else "nothing was addressed to the bot")
         return acknowledge(parsed.ack, [message_id for message_id in ids if message_id], reason)
 
-    async def _read(self, platform: Adapter, request: Request) -> Req:
+    async def _read(self, platform: Adapter, request: Request) -> WebhookRequest:
         for header in platform.signature_headers:
             if len(request.headers.getlist(header)) > 1:
                 raise SignatureRejected(f"the {header} header came more than once")
@@ -134,7 +134,7 @@ class WebhookDoor:
             raise Refused(
                 408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}
             ) from None
-        return Req(request.method, request.headers, raw, self._acceptance.clock())
+        return WebhookRequest(request.method, request.headers, raw, self._acceptance.clock())
 
     def _addressed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
         addressed = [inbound for inbound in parsed.inbound if inbound.addressed]
@@ -186,7 +186,7 @@ class WebhookDoor:
         self, name: str, status: int, reason: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Response:
         self._events.emit(Event.WEBHOOK_REJECTED, platform=name[:40], status=status, reason=reason)
-        return error_answer(status, reason, code=code, headers=headers)
+        return error_response(status, reason, code=code, headers=headers)
 
 
 async def read_whole(request: Request) -> bytes:
@@ -204,10 +204,10 @@ async def read_whole(request: Request) -> bytes:
     return bytes(body)
 
 
-def acknowledge(ack: Ack, message_ids: list[str], ignored: str) -> Response:
+def acknowledge(ack: WebhookResponse, message_ids: list[str], ignored: str) -> Response:
     """Return the answer a platform gets; it does not tell a redelivery from the first delivery."""
     headers = {MESSAGE_HEADER: ", ".join(message_ids)} if message_ids else {}
     if ack.body is not None:
         return Response(ack.body, ack.status, headers, ack.media)
     told = {"message": message_ids[0]} if message_ids else {"ignored": ignored}
-    return json_answer(told, ack.status, headers)
+    return json_response(told, ack.status, headers)

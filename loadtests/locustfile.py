@@ -18,9 +18,9 @@ from gevent.pywsgi import WSGIServer
 from locust import FastHttpUser, between, events, task
 
 from loadtests.platform_wire import Received, Secrets
-from loadtests.reply_door import ReplyDoor
 from loadtests.sender import Sender
 from loadtests.signing import SignedRequest
+from loadtests.wsgi_sink import ReplyDoor
 
 REPLY = "E2E"
 SECRETS = {

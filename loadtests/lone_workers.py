@@ -11,10 +11,10 @@ from pathlib import Path
 
 from shared.events import Events
 from shared.messages import Outcome
-from worker.channel import History, ModelSpec, NeedHistory, RunTurn, ToPool, TurnDone, WorkerConfig
-from worker.pool.process import WorkerProcess
+from worker.frames import History, ModelSpec, NeedHistory, RunTurn, ToPool, TurnDone, WorkerConfig
+from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.supervisor import Supervisor
-from worker.pool.verdict import Death
+from worker.pool.turns.crash_policy import Death
 
 REAL_ENTRY = "worker.agent.child"
 

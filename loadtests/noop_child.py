@@ -9,7 +9,8 @@ import socket
 import uvloop
 
 from shared.messages import Ended, TurnStatus
-from worker.channel import Channel, Configure, Ready, RunTurn, ToWorker, TurnDone, open_channel
+from worker.channel import Channel, open_channel
+from worker.frames import Configure, Ready, RunTurn, ToWorker, TurnDone
 from worker.shared_page import SharedPage
 
 ENTRY = "loadtests.noop_child"
@@ -45,5 +46,5 @@ class Child:
 
 
 def run(sock: socket.socket, page: SharedPage) -> None:  # noqa: ARG001 (a child's entry; nothing here can hang)
-    """Live as a worker."""
+    """Live as a worker"""
     uvloop.run(Child().serve(sock))

@@ -81,7 +81,7 @@ class Arrival(msgspec.Struct, frozen=True):
     command: Command | None = None
 
 
-class Told(msgspec.Struct, frozen=True):
+class CommandAnswer(msgspec.Struct, frozen=True):
     """A message that came to its end without a turn, and what its sender is told."""
 
     message_id: str
@@ -102,7 +102,7 @@ class Receipt(msgspec.Struct, frozen=True):
     answer: str = ""
     stops: str = ""
     joins: bool = False
-    withdrawn: tuple[Told, ...] = ()
+    withdrawn: tuple[CommandAnswer, ...] = ()
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -125,7 +125,7 @@ class Pending(msgspec.Struct, frozen=True):
     stop: str = ""
 
 
-class Words(msgspec.Struct, frozen=True):
+class JoiningWords(msgspec.Struct, frozen=True):
     """What a message says that joins another's turn: its id and its text."""
 
     id: str

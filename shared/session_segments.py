@@ -5,7 +5,7 @@
     KEY.segments/000001.jsonl.gz.sha256    its checksum, as ``sha256sum -c`` reads it
     KEY.segments/000002.jsonl              a segment not compressed yet: while it is there it is the one that counts
 
-So a rotation that is cut off anywhere leaves every line in one place that counts (worker.log_rotation makes them).
+So a rotation (worker.session_log.rotation) that is cut off anywhere leaves every line in one place that counts.
 """
 
 from __future__ import annotations

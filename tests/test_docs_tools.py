@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from shared.settings import parse_settings
-from worker.agent.models.port import ToolCall
 from worker.agent.todo import TodoStore
 from worker.mcp_config import read_mcp_servers
 from worker.tools import ToolContext
+from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tools.md").read_text("utf-8")

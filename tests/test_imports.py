@@ -68,7 +68,7 @@ def test_the_two_wings_never_import_each_other() -> None:
 
 
 def test_the_seam_imports_neither_wing() -> None:
-    for seam in ("worker.channel", "worker.frames", "worker.shared_page", "worker.log_ring", "worker.log_file"):
+    for seam in ("worker.channel", "worker.frames", "worker.shared_page", "worker.session_log"):
         assert offences(seam, "worker.pool", "worker.agent", "worker.tools") == []
 
 
@@ -79,7 +79,7 @@ def test_database_drivers_stay_in_the_store(side: str) -> None:
 
 @pytest.mark.parametrize("side", ["gateway", "worker", "shared"])
 def test_processes_are_made_by_the_supervisor_and_the_channel_alone(side: str) -> None:
-    assert offences(side, "multiprocess", but=("worker.pool.supervisor", "worker.channel")) == []
+    assert offences(side, "multiprocess", but=("worker.pool.supervisor", "worker.forkserver")) == []
     assert offences(side, "multiprocessing", "concurrent.futures.process") == []
 
 

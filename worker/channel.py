@@ -1,4 +1,4 @@
-"""The seam between the pool and its workers: the frames, and how they cross the socket.
+"""The seam between the pool and its workers: how frames (worker.frames) cross the socket.
 
 A frame crosses an AF_UNIX stream socket as four bytes of length (big endian) and a msgpack body. Sending never
 blocks: what the socket does not take waits in the transport, and a channel with a MiB waiting says it is full.
@@ -7,85 +7,13 @@ blocks: what the socket does not take waits in the transport, and a channel with
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import faulthandler
-import importlib
-import os
-import signal
 import socket
-import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
 from shared.errors import ChannelClosed, ChannelError, FrameTooLarge
-from worker.frames import (
-    Allowed,
-    Compacted,
-    Configure,
-    Delta,
-    Drain,
-    Drained,
-    Forget,
-    History,
-    IntentKept,
-    Interrupt,
-    McpServer,
-    ModelSpec,
-    NeedAllowance,
-    NeedHistory,
-    OfTurn,
-    Ready,
-    Report,
-    RunTurn,
-    Said,
-    Steer,
-    StepDone,
-    StepOpened,
-    ToolEnded,
-    ToolStarted,
-    ToPool,
-    ToWorker,
-    TurnDone,
-    WorkerConfig,
-)
-from worker.shared_page import SharedPage
-
-__all__ = [
-    "Allowed",
-    "Channel",
-    "Compacted",
-    "Configure",
-    "Delta",
-    "Drain",
-    "Drained",
-    "Forget",
-    "History",
-    "IntentKept",
-    "Interrupt",
-    "McpServer",
-    "ModelSpec",
-    "NeedAllowance",
-    "NeedHistory",
-    "OfTurn",
-    "Ready",
-    "Report",
-    "RunTurn",
-    "Said",
-    "Steer",
-    "StepDone",
-    "StepOpened",
-    "ToPool",
-    "ToWorker",
-    "ToolEnded",
-    "ToolStarted",
-    "TurnDone",
-    "WorkerConfig",
-    "child_main",
-    "open_channel",
-]
 
 #: bytes of the length before a frame
 LENGTH_BYTES = 4
@@ -97,9 +25,6 @@ PENDING_LIMIT_BYTES = 1024 * 1024
 BUFFER_BYTES = 256 * 1024
 #: past this a frame is handed over beside its length instead of joined to it, bytes
 JOIN_BYTES = 64 * 1024
-
-#: prctl's PR_SET_PDEATHSIG (linux/prctl.h)
-PR_SET_PDEATHSIG = 1
 
 Incoming = TypeVar("Incoming")
 
@@ -255,65 +180,3 @@ async def open_channel(
     await loop.create_unix_connection(lambda: channel, sock=sock)
     loop.call_soon(channel.begin, on_frame, early)
     return channel
-
-
-def child_main(socket_fd: int, page_fd: int, stacks_fd: int, entry: str) -> None:
-    """Live as a worker: the whole life of a child process, given by the supervisor to the fork server.
-
-    ``entry`` is the dotted name of the module whose ``run(sock, page)`` owns the child until the channel closes or
-    the drain is done. A child whose parent is gone ends its whole process group.
-    """
-    leave_the_family()
-    faulthandler.register(signal.SIGUSR1, file=stacks_fd, all_threads=True, chain=False)
-    sock = socket.socket(fileno=socket_fd)
-    watch = sock.dup()
-    end_group_if_orphaned(watch)
-    page = SharedPage(page_fd)
-    try:
-        importlib.import_module(entry).run(sock, page)
-    finally:
-        end_group_if_orphaned(watch)
-    watch.close()
-    page.close()
-
-
-def leave_the_family() -> None:
-    """Lead an own process group that no signal meant for the parent's reaches, and die when the fork server does."""
-    os.setsid()
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # a handler, not SIG_IGN: an ignored signal stays ignored in the programs that tools start
-        signal.signal(signum, _hear_nothing)
-    close_fork_server_lifeline()
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def close_fork_server_lifeline() -> None:
-    """Close the child's copy of the pipe whose end stops the fork server.
-
-    Every child is born with one, so a fork server outlives its parent until the last child is gone; a child that
-    holds the GIL would keep both alive for ever. See multiprocess.forkserver.ForkServer.connect_to_new_process.
-    """
-    from multiprocess import forkserver
-
-    server = forkserver._forkserver
-    if server._forkserver_alive_fd is not None:
-        os.close(server._forkserver_alive_fd)
-        server._forkserver_alive_fd = None
-
-
-def end_group_if_orphaned(watch: socket.socket) -> None:
-    """Kill the own process group, this process included, when the other end of the socket is gone."""
-    with contextlib.suppress(BlockingIOError):
-        try:
-            gone = watch.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except ConnectionError:
-            gone = True
-        if gone:
-            os.killpg(0, signal.SIGKILL)
-
-
-def _hear_nothing(signum: int, frame: FrameType | None) -> None:
-    """Do nothing: the pool ends a worker over the channel, or by SIGKILL."""

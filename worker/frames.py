@@ -9,7 +9,7 @@ import msgspec
 
 from shared.budgets import Allowance, Spend
 from shared.journal import StepOpening
-from shared.messages import OpenStep, Outcome, Step, Summary, Words
+from shared.messages import JoiningWords, OpenStep, Outcome, Step, Summary
 from shared.prices import Price
 from shared.redaction import SHORTEST, password_in, secrets_in
 
@@ -96,11 +96,11 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     stream: bool = False
     traceparent: str = ""
     open_step: OpenStep | None = None
-    words: tuple[Words, ...] = ()
+    words: tuple[JoiningWords, ...] = ()
     allowance: Allowance | None = None
 
 
-class Allowed(msgspec.Struct, frozen=True, tag=True):
+class AllowanceGranted(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: what this turn may use from now on."""
 
     turn: int
@@ -118,7 +118,7 @@ class History(msgspec.Struct, frozen=True, tag=True):
     summary: Summary | None = None
 
 
-class IntentKept(msgspec.Struct, frozen=True, tag=True):
+class IntentCommitted(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: the intent of a tool call that must not be repeated is committed; it may run."""
 
     turn: int
@@ -129,7 +129,7 @@ class Steer(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: these words join the turn at its next step."""
 
     turn: int
-    words: tuple[Words, ...]
+    words: tuple[JoiningWords, ...]
 
 
 class Interrupt(msgspec.Struct, frozen=True, tag=True):
@@ -194,7 +194,7 @@ class StepOpened(msgspec.Struct, frozen=True, tag=True):
 class ToolStarted(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: a tool call begins (the intent of the side-effect journal).
 
-    ``key`` is its idempotency key; with ``waits`` it runs only after IntentKept.
+    ``key`` is its idempotency key; with ``waits`` it runs only after IntentCommitted.
     """
 
     turn: int
@@ -246,7 +246,7 @@ class Report(msgspec.Struct, frozen=True, tag=True):
     log_lost: int = 0
 
 
-class Said(msgspec.Struct, frozen=True, tag=True):
+class LogEvent(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: a named event with its fields, for the log of the host."""
 
     event: str
@@ -257,7 +257,7 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool, last: every turn is parked or done and the logs are written."""
 
 
-ToWorker = Configure | RunTurn | Allowed | History | IntentKept | Steer | Interrupt | Drain | Forget
+ToWorker = Configure | RunTurn | AllowanceGranted | History | IntentCommitted | Steer | Interrupt | Drain | Forget
 #: what a worker tells of one turn
 OfTurn = NeedHistory | NeedAllowance | Compacted | StepOpened | StepDone | ToolStarted | ToolEnded | Delta | TurnDone
-ToPool = Ready | OfTurn | Report | Said | Drained
+ToPool = Ready | OfTurn | Report | LogEvent | Drained

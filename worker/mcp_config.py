@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from shared.errors import SettingsError
-from worker.channel import McpServer
+from worker.frames import McpServer
 
 SETTING = "GATEHOUSE_MCP_CONFIG"
 #: what every provider takes in a tool's name; the server's tools need room behind it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shared.settings import ModelSetting
-from worker.channel import ModelSpec
+from worker.frames import ModelSpec
 
 
 def model_specs(models: Iterable[ModelSetting]) -> tuple[ModelSpec, ...]:

@@ -17,12 +17,13 @@ import msgspec
 
 from shared.errors import ModelRejected
 from shared.messages import Usage
-from worker.agent import transcript
-from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
+from worker.agent.context import transcript
+from worker.agent.models.port import ModelReply, ModelRequest
 from worker.agent.todo import TOOL_NAMES, TodoStore, hydrate
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
 from worker.tools.context import ToolContext
+from worker.tools.spec import ToolCall
 from worker.tools.toolbox import OnResult, Toolbox, tell_nobody
 
 TURN_DEADLINE_S = 60.0

@@ -22,17 +22,17 @@ import msgspec
 
 from shared.events import Events
 from shared.ids import new_message_id
-from worker.agent.callbacks import Callbacks
-from worker.agent.conversation_log import ConversationLog
-from worker.agent.embedded import EmbeddedWorker
-from worker.agent.imported import json_bytes, request_of, transcript_of
 from worker.agent.models.port import ModelReply
-from worker.agent.summary_memory import SummaryMemory
 from worker.agent.todo import SCAN_LIMIT, TodoStore, hydrate
-from worker.agent.turn_report import as_result
 from worker.agent.turn_request import STEP_LIMIT, TurnRequest
-from worker.channel import WorkerConfig
-from worker.library_config import library_config
+from worker.frames import WorkerConfig
+from worker.library.callbacks import Callbacks
+from worker.library.config import library_config
+from worker.library.conversation_log import ConversationLog
+from worker.library.embedded import EmbeddedWorker
+from worker.library.message_import import json_bytes, request_of, transcript_of
+from worker.library.summary_memory import SummaryMemory
+from worker.library.turn_report import as_result
 
 Message = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """The port every chat platform implements: pure functions from bytes to structs and back.
 
-An adapter does no I/O, reads no clock and knows no framework. The webhook gives it a Req, in this order: ``verify``
-on the untouched bytes, then ``parse``. The delivery gives it a Reply: ``chunks`` once, then ``call`` for each attempt
+An adapter does no I/O, reads no clock and knows no framework. The webhook gives it a WebhookRequest: ``verify`` on the
+untouched bytes first, then ``parse``. The delivery gives it a Reply: ``chunks`` once, then ``call`` for each attempt
 to send a chunk, and ``outcome`` to say what the platform's answer means.
 """
 
@@ -19,7 +19,7 @@ from shared.messages import Reply
 MOST_TEXT = 100_000
 
 
-class Req(msgspec.Struct, frozen=True):
+class WebhookRequest(msgspec.Struct, frozen=True):
     """One webhook request: lower-case header names, each signature header once; ``now`` is unix seconds."""
 
     method: str
@@ -28,7 +28,7 @@ class Req(msgspec.Struct, frozen=True):
     now: float
 
 
-class Ack(msgspec.Struct, frozen=True):
+class WebhookResponse(msgspec.Struct, frozen=True):
     """What the platform gets back; without a ``body`` the webhook tells in JSON what became of the message."""
 
     status: int = 200
@@ -69,12 +69,12 @@ class Inbound(msgspec.Struct, frozen=True):
 class Parsed(msgspec.Struct, frozen=True):
     """A request's answer and what people said in it; ``ignored`` says why there is nothing."""
 
-    ack: Ack = Ack()
+    ack: WebhookResponse = WebhookResponse()
     inbound: tuple[Inbound, ...] = ()
     ignored: str = ""
 
 
-class Call(msgspec.Struct, frozen=True):
+class ApiRequest(msgspec.Struct, frozen=True):
     """One HTTP request to send; ``body`` is exactly what goes over the wire."""
 
     url: str
@@ -83,8 +83,8 @@ class Call(msgspec.Struct, frozen=True):
     method: str = "POST"
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """The platform's answer to a Call: lower-case header names, the first 64 KiB of the body."""
+class ApiResponse(msgspec.Struct, frozen=True):
+    """The platform's answer to an ApiRequest: lower-case header names, the first 64 KiB of the body."""
 
     status: int
     headers: Mapping[str, str]
@@ -97,7 +97,7 @@ class Sent(msgspec.Struct, frozen=True):
     id: str
 
 
-class Retry(msgspec.Struct, frozen=True):
+class TryLater(msgspec.Struct, frozen=True):
     """The chunk may be taken later: after ``after_s`` seconds, or by our own backoff where None."""
 
     reason: str
@@ -128,14 +128,14 @@ class Fail(msgspec.Struct, frozen=True):
     reason: str
 
 
-Verdict = Sent | Retry | Reformat | Moved | Gone | Fail
+Verdict = Sent | TryLater | Reformat | Moved | Gone | Fail
 
 
 class Adapter(Protocol):
     """One platform. ``signature_headers`` may come once at the most; a dedupe key is kept ``dedupe_ttl_s`` seconds.
 
-    ``open_to_strangers`` tells that anybody in the world can write to the bot, with no secret of ours, ``shows_place``
-    that people see at once what is sent to them, so that a place in the queue is worth telling.
+    ``open_to_strangers`` tells that anybody in the world can write to the bot, with no secret of ours,
+    ``announces_queue_position`` that people see at once what is sent to them, so that a place in the queue is worth telling.
     """
 
     @property
@@ -151,25 +151,25 @@ class Adapter(Protocol):
     def open_to_strangers(self) -> bool: ...
 
     @property
-    def shows_place(self) -> bool: ...
+    def announces_queue_position(self) -> bool: ...
 
-    def verify(self, req: Req) -> None:
+    def verify(self, req: WebhookRequest) -> None:
         """Return if the platform sent these bytes. Raises SignatureRejected, and nothing else on any input."""
 
-    def parse(self, req: Req) -> Parsed:
+    def parse(self, req: WebhookRequest) -> Parsed:
         """Read a verified request. Raises BodyRejected, and nothing else on any input."""
 
     def chunks(self, markdown: str) -> list[str]:
         """Cut an answer into texts that each fit one message, in order; never empty."""
 
-    def call(self, reply: Reply, now: float, *, plain: bool = False) -> Call:
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:
         """Build the request that sends one chunk, without markup if ``plain``; ``now`` is unix seconds."""
 
-    def outcome(self, reply: Reply, answer: Answer) -> Verdict:
+    def outcome(self, reply: Reply, answer: ApiResponse) -> Verdict:
         """Say what the platform's answer to ``call`` means."""
 
-    def identity_call(self) -> Call | None:
+    def identity_call(self) -> ApiRequest | None:
         """Build the request that asks who the bot is, None where its events tell that."""
 
-    def identified(self, answer: Answer) -> Adapter:
+    def identified(self, answer: ApiResponse) -> Adapter:
         """Return this adapter, knowing who the bot is if the answer tells."""

@@ -14,22 +14,22 @@ import msgspec
 
 from gateway.chunking import split
 from gateway.formatting import escape_slack, hush_slack
-from gateway.platforms.body import as_key_part, as_text, decode
+from gateway.platforms.decode import as_key_part, as_text, decode
 from gateway.platforms.port import (
-    Ack,
     Adapter,
-    Answer,
-    Call,
+    ApiRequest,
+    ApiResponse,
     Fail,
     Gone,
     Inbound,
     Kind,
     Parsed,
     Reformat,
-    Req,
-    Retry,
     Sent,
+    TryLater,
     Verdict,
+    WebhookRequest,
+    WebhookResponse,
 )
 from gateway.platforms.retry_after import retry_after_s
 from gateway.platforms.signature import check_timestamp, required_header, same
@@ -95,9 +95,9 @@ class Slack(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({"x-slack-signature", "x-slack-request-timestamp"})
     dedupe_ttl_s: ClassVar[float] = 24 * 3600.0
     open_to_strangers: ClassVar[bool] = False
-    shows_place: ClassVar[bool] = True
+    announces_queue_position: ClassVar[bool] = True
 
-    def verify(self, req: Req) -> None:
+    def verify(self, req: WebhookRequest) -> None:
         """Check the signature over ``v0:timestamp:body``."""
         timestamp = required_header(req.headers, "x-slack-request-timestamp")
         signature = required_header(req.headers, "x-slack-signature")
@@ -105,14 +105,16 @@ class Slack(msgspec.Struct, frozen=True):
         if not same(signature, sign(self.settings.signing_secret, timestamp, req.raw)):
             raise SignatureRejected("X-Slack-Signature does not match: SLACK_SIGNING_SECRET must be this app's")
 
-    def parse(self, req: Req) -> Parsed:
+    def parse(self, req: WebhookRequest) -> Parsed:
         """Read an event, a handshake or a slash command."""
         if req.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             return self._form(read_form(req.raw))
         envelope = decode(req.raw, Envelope, "an event of the Events API")
         match envelope.type:
             case "url_verification":
-                return Parsed(Ack(body=envelope.challenge.encode(), media="text/plain"), ignored="handshake")
+                return Parsed(
+                    WebhookResponse(body=envelope.challenge.encode(), media="text/plain"), ignored="handshake"
+                )
             case "event_callback":
                 return self._event(envelope)
             case _:
@@ -148,8 +150,10 @@ class Slack(msgspec.Struct, frozen=True):
 
     def _form(self, form: dict[str, str]) -> Parsed:
         if "command" not in form:
-            return Parsed(Ack(body=b""), ignored="certificate check" if "ssl_check" in form else "interactivity")
-        return Parsed(Ack(body=b""), (self._command(read_command(form)),))
+            return Parsed(
+                WebhookResponse(body=b""), ignored="certificate check" if "ssl_check" in form else "interactivity"
+            )
+        return Parsed(WebhookResponse(body=b""), (self._command(read_command(form)),))
 
     def _command(self, command: SlashCommand) -> Inbound:
         account, channel = as_key_part(command.team_id, "team_id"), as_key_part(command.channel_id, "channel_id")
@@ -169,7 +173,7 @@ class Slack(msgspec.Struct, frozen=True):
         """Cut Markdown, after what would ring a whole channel is hushed."""
         return split(hush_slack(markdown), MOST_UNITS) or [EMPTY]
 
-    def call(self, reply: Reply, now: float, *, plain: bool = False) -> Call:  # noqa: ARG002 - nothing is timed
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build chat.postMessage: as Markdown, or as escaped text if ``plain``."""
         address = msgspec.json.decode(reply.address, type=Address)
         body: dict[str, object] = {"channel": address.channel}
@@ -182,19 +186,21 @@ class Slack(msgspec.Struct, frozen=True):
             "authorization": f"Bearer {self.settings.bot_token}",
             "content-type": "application/json; charset=utf-8",
         }
-        return Call(f"{self.settings.api_base}/chat.postMessage", headers, msgspec.json.encode(body))
+        return ApiRequest(f"{self.settings.api_base}/chat.postMessage", headers, msgspec.json.encode(body))
 
-    def outcome(self, reply: Reply, answer: Answer) -> Verdict:  # noqa: ARG002 - Slack moves no channel
+    def outcome(self, reply: Reply, answer: ApiResponse) -> Verdict:  # noqa: ARG002 - Slack moves no channel
         """Read an answer of chat.postMessage."""
         try:
             api = decode(answer.body, ApiAnswer, "an answer")
         except BodyRejected:
-            return Retry(f"HTTP {answer.status} with a body that is not the Web API's", retry_after_s(answer.headers))
+            return TryLater(
+                f"HTTP {answer.status} with a body that is not the Web API's", retry_after_s(answer.headers)
+            )
         if api.ok:
             return Sent(api.ts)
         said = api.error[:200] or f"HTTP {answer.status}"
         if answer.status == 429 or answer.status >= 500 or api.error in PASSING:
-            return Retry(said, retry_after_s(answer.headers))
+            return TryLater(said, retry_after_s(answer.headers))
         if api.error in MARKUP:
             return Reformat(said)
         return Gone(said) if api.error in GONE else Fail(said)
@@ -202,7 +208,7 @@ class Slack(msgspec.Struct, frozen=True):
     def identity_call(self) -> None:
         """Return None: every event tells the bot's user id."""
 
-    def identified(self, answer: Answer) -> Adapter:  # noqa: ARG002 - nothing was asked
+    def identified(self, answer: ApiResponse) -> Adapter:  # noqa: ARG002 - nothing was asked
         """Return this adapter."""
         return self
 

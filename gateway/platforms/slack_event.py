@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.platforms.body import as_text
+from gateway.platforms.decode import as_text
 from shared.errors import BodyRejected
 
 #: subtypes of a message that a person wrote

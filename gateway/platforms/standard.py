@@ -14,21 +14,21 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway.platforms.body import decode
+from gateway.platforms.decode import decode
 from gateway.platforms.port import (
     MOST_TEXT,
     Adapter,
-    Answer,
-    Call,
+    ApiRequest,
+    ApiResponse,
     Fail,
     Gone,
     Inbound,
     Kind,
     Parsed,
-    Req,
-    Retry,
     Sent,
+    TryLater,
     Verdict,
+    WebhookRequest,
 )
 from gateway.platforms.retry_after import retry_after_s
 from gateway.platforms.signature import check_timestamp, required_header, same
@@ -79,9 +79,9 @@ class Standard(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
     dedupe_ttl_s: ClassVar[float] = RETRIED_S
     open_to_strangers: ClassVar[bool] = False
-    shows_place: ClassVar[bool] = False
+    announces_queue_position: ClassVar[bool] = False
 
-    def verify(self, req: Req) -> None:
+    def verify(self, req: WebhookRequest) -> None:
         """Check id, timestamp and signature over ``id.timestamp.body``; any matching v1 entry is enough."""
         webhook_id = required_header(req.headers, "webhook-id")
         timestamp = required_header(req.headers, "webhook-timestamp")
@@ -95,7 +95,7 @@ class Standard(msgspec.Struct, frozen=True):
                 "webhook-signature does not match: sign `id.timestamp.body` with STANDARD_WEBHOOK_SECRET"
             )
 
-    def parse(self, req: Req) -> Parsed:
+    def parse(self, req: WebhookRequest) -> Parsed:
         """Read a message; what is wrong with a field is said with its name."""
         body = decode(req.raw, Body, '{"session": text, "user": text, "text": text}')
         check_name("session", body.session)
@@ -117,7 +117,7 @@ class Standard(msgspec.Struct, frozen=True):
         """Return the text as it is: a receiver takes any length."""
         return [markdown]
 
-    def call(self, reply: Reply, now: float, *, plain: bool = False) -> Call:  # noqa: ARG002 - the text is never marked up
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - the text is never marked up
         """Build the signed post; the id is the same over attempts, time and signature are new."""
         address = msgspec.json.decode(reply.address, type=Address)
         body = msgspec.json.encode(ReplyBody(address.session, reply.message_id, reply.text, reply.status.value))
@@ -128,15 +128,15 @@ class Standard(msgspec.Struct, frozen=True):
             "webhook-timestamp": timestamp,
             "webhook-signature": sign(self.settings.secret, reply.idempotency_key, timestamp, body),
         }
-        return Call(self.settings.reply_url, headers, body)
+        return ApiRequest(self.settings.reply_url, headers, body)
 
-    def outcome(self, reply: Reply, answer: Answer) -> Verdict:
+    def outcome(self, reply: Reply, answer: ApiResponse) -> Verdict:
         """2xx took it, under its webhook id; 410 and other 4xx refuse it for good; redirects are not followed."""
         match answer.status:
             case status if 200 <= status < 300:
                 return Sent(reply.idempotency_key)
             case status if 300 <= status < 400:
-                return Retry(
+                return TryLater(
                     f"HTTP {status}: redirects are not followed; STANDARD_WEBHOOK_REPLY_URL must be the final url"
                 )
             case 410:
@@ -144,12 +144,12 @@ class Standard(msgspec.Struct, frozen=True):
             case status if 400 <= status < 500 and status not in TRANSIENT:
                 return Fail(f"HTTP {status}: the receiver refused the reply")
             case status:
-                return Retry(f"HTTP {status}", retry_after_s(answer.headers))
+                return TryLater(f"HTTP {status}", retry_after_s(answer.headers))
 
     def identity_call(self) -> None:
         """Return None: there is no bot to be named."""
 
-    def identified(self, answer: Answer) -> Adapter:  # noqa: ARG002 - nothing was asked
+    def identified(self, answer: ApiResponse) -> Adapter:  # noqa: ARG002 - nothing was asked
         """Return this adapter."""
         return self
 

@@ -12,11 +12,11 @@ import msgspec
 
 from gateway.chunking import split
 from gateway.formatting import telegram_html
-from gateway.platforms.body import Int64, decode
+from gateway.platforms.decode import Int64, decode
 from gateway.platforms.port import (
     Adapter,
-    Answer,
-    Call,
+    ApiRequest,
+    ApiResponse,
     Fail,
     Gone,
     Inbound,
@@ -24,10 +24,10 @@ from gateway.platforms.port import (
     Moved,
     Parsed,
     Reformat,
-    Req,
-    Retry,
     Sent,
+    TryLater,
     Verdict,
+    WebhookRequest,
 )
 from gateway.platforms.retry_after import LONGEST_S, retry_after_s
 from gateway.platforms.signature import required_header, same
@@ -85,21 +85,21 @@ class Telegram(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({SECRET_HEADER})
     dedupe_ttl_s: ClassVar[float] = 48 * 3600.0
     open_to_strangers: ClassVar[bool] = True
-    shows_place: ClassVar[bool] = True
+    announces_queue_position: ClassVar[bool] = True
 
     @property
     def bot(self) -> Bot:
         """The bot itself; its id is the part of the token before the colon."""
         return Bot(int(self.settings.bot_token.partition(":")[0]), self.username)
 
-    def verify(self, req: Req) -> None:
+    def verify(self, req: WebhookRequest) -> None:
         """Compare the secret that setWebhook was given; Telegram signs neither body nor time."""
         if not same(required_header(req.headers, SECRET_HEADER), self.settings.secret_token):
             raise SignatureRejected(
                 "X-Telegram-Bot-Api-Secret-Token does not match: register the webhook with TELEGRAM_SECRET_TOKEN"
             )
 
-    def parse(self, req: Req) -> Parsed:
+    def parse(self, req: WebhookRequest) -> Parsed:
         """Read an update; only a new message of a person is not ignored."""
         update = decode(req.raw, Update, "an Update")
         if isinstance(update.message, msgspec.UnsetType):
@@ -133,7 +133,7 @@ class Telegram(msgspec.Struct, frozen=True):
         """Cut Markdown into pieces whose visible text fits one message."""
         return split(markdown, MOST_UNITS) or [EMPTY]
 
-    def call(self, reply: Reply, now: float, *, plain: bool = False) -> Call:  # noqa: ARG002 - nothing is timed
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build sendMessage: HTML made from the Markdown, or the Markdown itself if ``plain``."""
         address = msgspec.json.decode(reply.address, type=Address)
         body: dict[str, object] = {"chat_id": address.chat_id}
@@ -147,12 +147,14 @@ class Telegram(msgspec.Struct, frozen=True):
         body["link_preview_options"] = {"is_disabled": True}
         return self._api("sendMessage", msgspec.json.encode(body))
 
-    def outcome(self, reply: Reply, answer: Answer) -> Verdict:
+    def outcome(self, reply: Reply, answer: ApiResponse) -> Verdict:
         """Read an answer of sendMessage."""
         try:
             api = decode(answer.body, ApiAnswer, "an answer")
         except BodyRejected:
-            return Retry(f"HTTP {answer.status} with a body that is not the Bot API's", retry_after_s(answer.headers))
+            return TryLater(
+                f"HTTP {answer.status} with a body that is not the Bot API's", retry_after_s(answer.headers)
+            )
         if api.ok:
             return Sent(sent_id(api))
         if api.parameters.migrate_to_chat_id is not None:
@@ -161,11 +163,11 @@ class Telegram(msgspec.Struct, frozen=True):
             return Moved(msgspec.json.encode(moved))
         return refusal(answer, api)
 
-    def identity_call(self) -> Call:
+    def identity_call(self) -> ApiRequest:
         """Build getMe: in a group, only with its name the bot can tell its mentions from other bots'."""
         return self._api("getMe", b"{}")
 
-    def identified(self, answer: Answer) -> Adapter:
+    def identified(self, answer: ApiResponse) -> Adapter:
         """Return this adapter with the bot's username."""
         try:
             user = decode(bytes(decode(answer.body, ApiAnswer, "an answer").result), User, "a User")
@@ -173,9 +175,9 @@ class Telegram(msgspec.Struct, frozen=True):
             return self
         return msgspec.structs.replace(self, username=user.username)
 
-    def _api(self, method: str, body: bytes) -> Call:
+    def _api(self, method: str, body: bytes) -> ApiRequest:
         url = f"{self.settings.api_base}/bot{self.settings.bot_token}/{method}"
-        return Call(url, {"content-type": "application/json"}, body)
+        return ApiRequest(url, {"content-type": "application/json"}, body)
 
 
 def dedupe_keys(bot: Bot, update_id: int, message: Message) -> tuple[str, ...]:
@@ -205,7 +207,7 @@ def sent_id(api: ApiAnswer) -> str:
         return ""
 
 
-def refusal(answer: Answer, api: ApiAnswer) -> Verdict:
+def refusal(answer: ApiResponse, api: ApiAnswer) -> Verdict:
     """Say what an error answer means; the descriptions are Telegram's own words."""
     said = api.description[:200]
     words = said.casefold()
@@ -213,9 +215,9 @@ def refusal(answer: Answer, api: ApiAnswer) -> Verdict:
         case 429:
             wished = api.parameters.retry_after
             after_s = retry_after_s(answer.headers) if wished is None else min(max(wished, 0.0), LONGEST_S)
-            return Retry(said, after_s)
+            return TryLater(said, after_s)
         case 401 | 404:
-            return Retry(f"{said}: TELEGRAM_BOT_TOKEN is not accepted")
+            return TryLater(f"{said}: TELEGRAM_BOT_TOKEN is not accepted")
         case 403:
             return Gone(said)
         case 400 if "can't parse entities" in words or "too long" in words or "text is empty" in words:
@@ -225,4 +227,4 @@ def refusal(answer: Answer, api: ApiAnswer) -> Verdict:
         case status if 400 <= status < 500:
             return Fail(said or f"HTTP {status}")
         case status:
-            return Retry(said or f"HTTP {status}", retry_after_s(answer.headers))
+            return TryLater(said or f"HTTP {status}", retry_after_s(answer.headers))

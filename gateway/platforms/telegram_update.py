@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.platforms.body import Int64, as_text
+from gateway.platforms.decode import Int64, as_text
 
 #: accounts that stand for people who write as a group or a channel; ``is_bot`` is true for them
 STAND_INS = frozenset({1087968824, 136817688})

@@ -10,7 +10,7 @@ from functools import partial
 import uvloop
 
 from loadtests.measuring import Samples, interleaved, print_table
-from worker.agent.blame import Blame
+from worker.agent.turn_attribution import TurnAttribution
 from worker.shared_page import SharedPage
 
 STEPS = 50_000
@@ -30,7 +30,7 @@ async def step_ns(start: Callable[[], asyncio.Task[None]]) -> float:
     return (time.thread_time_ns() - began_ns) / STEPS
 
 
-async def measure(blame: Blame) -> Samples:
+async def measure(blame: TurnAttribution) -> Samples:
     """Measure a named and an unnamed task in turns."""
     loop = asyncio.get_running_loop()
     blame.install(loop)
@@ -44,7 +44,7 @@ async def measure(blame: Blame) -> Samples:
 def main() -> None:
     """Print what a step costs either way."""
     page = SharedPage.create()
-    samples = uvloop.run(measure(Blame(page.set_running)))
+    samples = uvloop.run(measure(TurnAttribution(page.set_running)))
     page.close()
     print_table(f"one step of a task, {ROUNDS} rounds of {STEPS:,}", "ns", samples)
 

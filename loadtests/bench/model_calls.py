@@ -21,13 +21,14 @@ import uvloop
 
 from loadtests.gateway_process import ROOT
 from loadtests.measuring import interleaved, print_table
-from worker.agent import transcript
+from worker.agent.context import transcript
 from worker.agent.models.anthropic import AnthropicAnswer, AnthropicModel
 from worker.agent.models.failures import Endpoint
-from worker.agent.models.line import Line
 from worker.agent.models.openai import OpenAIAnswer, OpenAIModel
-from worker.agent.models.port import ModelRequest, ToolSpec
-from worker.channel import ModelSpec
+from worker.agent.models.port import ModelRequest
+from worker.agent.models.transport import Transport
+from worker.frames import ModelSpec
+from worker.tools.spec import ToolSpec
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
 CALLS = 5
@@ -72,7 +73,7 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
         return call
 
     def raw(client: openai.AsyncOpenAI) -> Call:
-        line = Line(client, openai, "/chat/completions", Endpoint("openai", "m"))
+        line = Transport(client, openai, "/chat/completions", Endpoint("openai", "m"))
 
         async def call() -> str:
             answer = OpenAIAnswer(line.where, None)
@@ -99,7 +100,7 @@ def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict
         return call
 
     def raw(client: anthropic.AsyncAnthropic) -> Call:
-        line = Line(client, anthropic, "/v1/messages", Endpoint("anthropic", "m"))
+        line = Transport(client, anthropic, "/v1/messages", Endpoint("anthropic", "m"))
 
         async def call() -> str:
             answer = AnthropicAnswer(line.where, None)

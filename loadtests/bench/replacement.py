@@ -18,7 +18,7 @@ import uvloop
 
 from loadtests.lone_workers import LoneWorkers, lone_workers
 from loadtests.measuring import print_table, pss_bytes
-from worker.pool.process import WorkerProcess
+from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.supervisor import Supervisor
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))

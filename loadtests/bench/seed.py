@@ -21,11 +21,11 @@ from loadtests.gateway_process import ROOT
 from loadtests.measuring import each_us, figure, percentile, print_table, rounds
 from loadtests.provider import RunningProvider, running_provider
 from shared.session_files import logged_messages, session_log_path
-from worker.agent import transcript
-from worker.agent.models.port import ToolCall
+from worker.agent.context import transcript
 from worker.agent.session_cache import CachedSession, SessionCache
 from worker.agent.todo import TodoStore, hydrate
 from worker.run_agent import AIAgent
+from worker.tools.spec import ToolCall
 
 POLL_S = 0.05
 SAVING_S = 3.2

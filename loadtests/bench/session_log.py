@@ -14,9 +14,9 @@ from pathlib import Path
 from loadtests.measuring import each_us, figure, percentile, print_table, rounds
 from shared.events import Events
 from shared.session_files import log_line
-from worker.agent import transcript
+from worker.agent.context import transcript
 from worker.agent.session_log import SessionLog
-from worker.log_ring import HEADER_BYTES, LogRing
+from worker.session_log.ring import HEADER_BYTES, LogRing
 
 MESSAGE = transcript.user("a message as people write them, " * 6)
 

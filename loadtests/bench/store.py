@@ -19,7 +19,7 @@ from loadtests.measuring import figure, interleaved, print_table
 from shared.ids import new_message_id
 from shared.messages import Arrival, Claim, Ended, TurnStatus, Usage
 from shared.store.sqlite.engine import SqliteStore
-from worker.agent import transcript
+from worker.agent.context import transcript
 
 TURNS = int(os.environ.get("BENCH_TURNS", "1024"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))

@@ -9,7 +9,7 @@ from loadtests.crash.kill_switch import KillSwitch
 from loadtests.crash.notes import Note, Notebook, finished_labels
 from loadtests.crash.plan import Boundary, Side
 from shared.journal import CallIntent, CallResult, JournalEntry
-from shared.messages import Arrival, Claim, ClaimRef, Dead, Ended, Outcome, Receipt, Reply, Step, Summary, Told
+from shared.messages import Arrival, Claim, ClaimRef, CommandAnswer, Dead, Ended, Outcome, Receipt, Reply, Step, Summary
 from shared.store.port import Claims, Inbox, Outbox, Store
 
 
@@ -92,12 +92,12 @@ class WatchedClaims(Watched):
         for boundary, known in facts.items():
             self._watch.after(boundary, ref.session, **known)
 
-    async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[Told, ...]:
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[CommandAnswer, ...]:
         labels = finished_labels(outcome.messages) if isinstance(outcome, Ended) else ()
         ended = isinstance(outcome, Ended | Dead)
         facts = {"message": self._messages[ref], "labels": labels, "ended": ended}
         self._watch.before(Boundary.SETTLE, ref.session, **facts)
-        told: tuple[Told, ...] = await self._inner.settle(ref, outcome)
+        told: tuple[CommandAnswer, ...] = await self._inner.settle(ref, outcome)
         self._watch.after(Boundary.SETTLE, ref.session, **facts)
         return told
 

@@ -17,6 +17,7 @@ from shared.messages import (
     Arrival,
     Claim,
     ClaimRef,
+    CommandAnswer,
     Context,
     Conversation,
     Outcome,
@@ -25,7 +26,6 @@ from shared.messages import (
     Reply,
     Step,
     Summary,
-    Told,
 )
 from shared.traces import DeadLetter, MessageTrace, SessionSummary
 from shared.usage import Usage
@@ -119,7 +119,7 @@ class Claims(Protocol):
         They are settled with the turn if the outcome names them as ``joined``; else they wait again.
         """
 
-    async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[Told, ...]:
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[CommandAnswer, ...]:
         """End the claim in one transaction: history, todo, summary, inbox state, outbox rows; the rest goes.
 
         What the turn used is charged, in all its attempts together once, and what it held is free. Chat commands that

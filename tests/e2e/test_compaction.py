@@ -21,7 +21,7 @@ from tests.e2e.bot import Bot
 from tests.e2e.command_line import port_of, run_command
 from tests.e2e.conftest import started
 from tests.gateway.test_export import talk
-from worker.agent.summary_words import HEAD, INSTRUCTION
+from worker.agent.context.prompts import HEAD, INSTRUCTION
 
 SMALL = {"GATEHOUSE_CONTEXT_TOKENS": "1000", "GATEHOUSE_WORKERS": "1"}
 

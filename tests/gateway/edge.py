@@ -13,13 +13,13 @@ import httpx2
 import uvicorn
 from starlette.applications import Starlette
 
-from gateway.acceptance import Acceptance
 from gateway.access import Access
-from gateway.answers import exception_handlers
 from gateway.commands import Commands
-from gateway.live import Live
+from gateway.intake import Intake
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
+from gateway.responses import exception_handlers
+from gateway.turn_broadcast import TurnBroadcast
 from gateway.webhook import webhook_routes
 from loadtests import signing
 from loadtests.platform_wire import Secrets
@@ -43,7 +43,7 @@ ENVIRONMENT = {
 }
 
 
-class Wishes:
+class TurnControl:
     """What the edge asks of turns; none runs here, so it is only noted."""
 
     def __init__(self) -> None:
@@ -67,9 +67,11 @@ class Wishes:
 class Edge:
     """What a test may touch of a running edge."""
 
-    def __init__(self, url: str, client: httpx2.AsyncClient, store: Store, events: Events, wishes: Wishes) -> None:
+    def __init__(
+        self, url: str, client: httpx2.AsyncClient, store: Store, events: Events, turn_control: TurnControl
+    ) -> None:
         self.url = url
-        self.wishes = wishes
+        self.turn_control = turn_control
         self.client = client
         self.store = store
         self.events = events
@@ -134,20 +136,20 @@ async def running_edge(
     events = Events()
     async with open_test_store(data_dir, inbox_limit) as store:
         woken: list[Edge] = []
-        wishes = Wishes()
+        turn_control = TurnControl()
         routes = webhook_routes(
             enabled_platforms(settings),
-            Acceptance(store, wishes, Live(lambda _session, _outcome: None), events, settings.when_busy),
+            Intake(store, turn_control, TurnBroadcast(lambda _session, _outcome: None), events, settings.when_busy),
             Access(settings, store),
             events,
-            Commands(store, wishes),
+            Commands(store, turn_control),
             QueueNotice(store, slots, lambda: 0),
             lambda: count_wake(woken[0]),
             settings.gather_s,
         )
         app = Starlette(routes=routes, exception_handlers=exception_handlers(events))
         async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:
-            woken.append(Edge(url, client, store, events, wishes))
+            woken.append(Edge(url, client, store, events, turn_control))
             yield woken[0]
 
 

@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import Request
 
 from gateway.access import CODE_ALPHABET, Access, Admission, new_code
-from gateway.answers import Refused
 from gateway.platforms import enabled_platforms
 from gateway.platforms.port import Inbound, Kind
+from gateway.responses import Refused
 from shared.store import Store
 from tests.gateway.edge import edge_settings, open_test_store
 

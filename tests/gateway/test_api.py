@@ -14,7 +14,7 @@ import pytest
 from loadtests.gateway_process import GatewayProcess
 from shared.session_files import session_log_path
 from shared.session_segments import has_log, packed_segment, segment_numbers
-from worker.log_rotation import rotate
+from worker.session_log.rotation import rotate
 
 
 def say(web: httpx2.Client, session: str, text: str) -> httpx2.Response:

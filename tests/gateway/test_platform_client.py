@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from gateway.platform_client import MOST_ANSWER_BYTES, NoAnswer, NotSent, PlatformClient
-from gateway.platforms.port import Answer, Call
+from gateway.platforms.port import ApiRequest, ApiResponse
 
 Play = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -51,10 +51,10 @@ async def staged(play: Play) -> AsyncIterator[Stage]:
         await stage.end()
 
 
-async def sent(url: str) -> Answer | NotSent | NoAnswer:
+async def sent(url: str) -> ApiResponse | NotSent | NoAnswer:
     client = PlatformClient(4)
     try:
-        return await client.send(Call(url, {"content-type": "application/json"}, b"{}"))
+        return await client.send(ApiRequest(url, {"content-type": "application/json"}, b"{}"))
     finally:
         await client.close()
 
@@ -70,7 +70,7 @@ def says(raw: bytes) -> Play:
 async def test_an_answer_is_read_with_lower_case_header_names() -> None:
     """Whatever case the server writes."""
     async with staged(says(b"HTTP/1.1 201 Made\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok")) as stage:
-        assert await sent(stage.url) == Answer(201, {"retry-after": "7", "content-length": "2"}, b"ok")
+        assert await sent(stage.url) == ApiResponse(201, {"retry-after": "7", "content-length": "2"}, b"ok")
 
 
 async def test_the_url_goes_out_as_it_is() -> None:
@@ -84,7 +84,7 @@ async def test_a_redirect_is_an_answer() -> None:
     """It is not followed."""
     async with staged(says(b"HTTP/1.1 307 X\r\nLocation: /else\r\nContent-Length: 0\r\n\r\n")) as stage:
         answer = await sent(stage.url)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, ApiResponse)
         assert (answer.status, len(stage.lines)) == (307, 1)
 
 
@@ -99,7 +99,7 @@ async def test_an_endless_answer_is_read_in_part() -> None:
 
     async with staged(play) as stage:
         answer = await sent(stage.url)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, ApiResponse)
         assert len(answer.body) == MOST_ANSWER_BYTES
 
 

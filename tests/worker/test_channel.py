@@ -17,18 +17,8 @@ from hypothesis import strategies as st
 from shared.errors import ChannelClosed, ChannelError, FrameTooLarge
 from shared.messages import Step
 from tests.worker.waiting import until
-from worker.channel import (
-    FRAME_LIMIT_BYTES,
-    PENDING_LIMIT_BYTES,
-    Channel,
-    Delta,
-    History,
-    Interrupt,
-    StepDone,
-    ToPool,
-    ToWorker,
-    open_channel,
-)
+from worker.channel import FRAME_LIMIT_BYTES, PENDING_LIMIT_BYTES, Channel, open_channel
+from worker.frames import Delta, History, Interrupt, StepDone, ToPool, ToWorker
 from worker.shared_page import RING_BYTES, SharedPage
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

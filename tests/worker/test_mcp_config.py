@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.settings import parse_settings
-from worker.channel import McpServer
+from worker.frames import McpServer
 from worker.mcp_config import read_mcp_servers
 
 

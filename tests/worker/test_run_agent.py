@@ -19,7 +19,7 @@ from loadtests.provider import RunningProvider, running_provider
 from shared.errors import SettingsError
 from shared.session_files import logged_messages, session_log_path
 from tests.worker.tools.mcp.serving import BARE
-from worker.agent.summary_words import HEAD, INSTRUCTION
+from worker.agent.context.prompts import HEAD, INSTRUCTION
 from worker.run_agent import AIAgent
 
 ROOT = Path(__file__).parent.parent.parent

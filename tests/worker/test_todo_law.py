@@ -1,6 +1,6 @@
 """The law of the todo list: whatever happens to a session, its list is that of a ten-line model.
 
-The code is the product's own on both sides of the channel: turns with a scripted model in RunningTurn, frames as they
+The code is the product's own on both sides of the channel: turns with a scripted model in TurnRunner, frames as they
 cross the socket, the pool's Turns, the embedded store. A kill is what is left of one: no frame is heard any more, the
 claim is taken anew, and a fresh worker goes on from what the store has.
 """
@@ -28,21 +28,23 @@ from shared.store import Store, open_store
 from tests.worker.agent.scripted import says
 from tests.worker.agent.test_todo import CALLS, model_call
 from tests.worker.pool.test_pool import Audience
-from worker.agent import transcript
-from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
-from worker.agent.running_turn import Equipment, RunningTurn
+from worker.agent.context import transcript
+from worker.agent.context.prompts import INSTRUCTION
+from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.pool_link import PoolLink
 from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
-from worker.agent.summary_words import INSTRUCTION
 from worker.agent.todo import SCAN_LIMIT
-from worker.agent.voice import Voice
-from worker.channel import Channel, History, NeedHistory, OfTurn, ToPool, ToWorker, TurnDone, WorkerConfig
-from worker.log_ring import HEADER_BYTES, LogRing
-from worker.pool.active_turn import ActiveTurn
-from worker.pool.conversations import Conversations
-from worker.pool.process import WorkerProcess
-from worker.pool.store_watch import StoreWatch
-from worker.pool.turns import Turns
+from worker.agent.turn_runner import Equipment, TurnRunner
+from worker.channel import Channel
+from worker.frames import History, NeedHistory, OfTurn, ToPool, ToWorker, TurnDone, WorkerConfig
+from worker.pool.processes.worker_process import WorkerProcess
+from worker.pool.store_health import StoreHealth
+from worker.pool.turns.active_turn import ActiveTurn
+from worker.pool.turns.history_loader import HistoryLoader
+from worker.pool.turns.turns import Turns
+from worker.session_log.ring import HEADER_BYTES, LogRing
+from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
 WINDOW_TOKENS = 1000
@@ -173,7 +175,7 @@ class Host:
         self.toolbox = Toolbox()
         self.store: Store
         self.turns: Turns
-        self.conversations: Conversations
+        self.conversations: HistoryLoader
         self.cache: SessionCache
         self.turn: ActiveTurn
         self._numbers = 0
@@ -182,7 +184,7 @@ class Host:
         self.store = open_store("", self.directory, inbox_limit=100)
         await self.store.open()
         events = Events()
-        watch = StoreWatch(events)
+        watch = StoreHealth(events)
         self.turns = Turns(
             self.store,
             events,
@@ -192,7 +194,7 @@ class Host:
             on_left=lambda _: None,
             on_settled=lambda _: None,
         )
-        self.conversations = Conversations(
+        self.conversations = HistoryLoader(
             self.store, watch, WINDOW_TOKENS, lambda turn: self.turns.get(turn.number) is turn
         )
         self.replace_worker()
@@ -234,8 +236,8 @@ class Host:
                 self.turns.said(turn, frame)
 
         worker = cast("WorkerProcess", Parent(lambda history: running.take_history(history)))  # noqa: PLW0108 - made later
-        voice = Voice(cast("Channel[ToWorker]", Wire(hear)))
-        running = RunningTurn(turn.begin(worker, 60.0), self._equipment(), voice)
+        link = PoolLink(cast("Channel[ToWorker]", Wire(hear)))
+        running = TurnRunner(turn.begin(worker, 60.0), self._equipment(), link)
         tasks += [asyncio.ensure_future(running.run()), asyncio.ensure_future(killed.wait())]
         await asyncio.wait(tasks[-2:], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:

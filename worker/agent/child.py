@@ -25,20 +25,21 @@ from shared.errors import SettingsError
 from shared.events import Event
 from shared.messages import Parked
 from shared.redaction import Redaction
-from worker.agent.blame import Blame
 from worker.agent.models import build_chain
-from worker.agent.running_turn import Equipment, RunningTurn
+from worker.agent.pool_link import PoolLink, VoiceHandler
 from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
-from worker.agent.voice import Voice, VoiceHandler
-from worker.channel import (
-    Allowed,
+from worker.agent.turn_attribution import TurnAttribution
+from worker.agent.turn_runner import Equipment, TurnRunner
+from worker.channel import open_channel
+from worker.frames import (
+    AllowanceGranted,
     Configure,
     Drain,
     Drained,
     Forget,
     History,
-    IntentKept,
+    IntentCommitted,
     Interrupt,
     Ready,
     Report,
@@ -47,9 +48,8 @@ from worker.channel import (
     ToWorker,
     TurnDone,
     WorkerConfig,
-    open_channel,
 )
-from worker.log_ring import LogRing
+from worker.session_log.ring import LogRing
 from worker.shared_page import SharedPage
 from worker.tools.mcp import McpServers
 from worker.tools.toolbox import Toolbox
@@ -60,7 +60,7 @@ REPORT_S = 1.0
 LAST_WRITE_S = 0.5
 #: seconds to write the logs, and to send the last frames, in a drain
 DRAIN_WRITE_S = 5.0
-WARM_MODULE = "worker.agent.warm"
+WARM_MODULE = "worker.forkserver.preload"
 
 
 def run(sock: socket.socket, page: SharedPage) -> None:
@@ -78,21 +78,21 @@ class Child:
     def __init__(self, page: SharedPage, loop: asyncio.AbstractEventLoop) -> None:
         self._page = page
         self._loop = loop
-        self._blame = Blame(page.set_running)
-        self._turns: dict[int, RunningTurn] = {}
+        self._attribution = TurnAttribution(page.set_running)
+        self._turns: dict[int, TurnRunner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._equipment: Equipment | None = None
         self._draining = False
         self._early: list[ToWorker] | None = []
-        self._voice: Voice
+        self._link: PoolLink
         self._mcp: McpServers
 
     async def serve(self, sock: socket.socket) -> None:
         """Open the channel; from here on frames and timers act."""
-        self._blame.install(self._loop)
+        self._attribution.install(self._loop)
         channel = await open_channel(sock, ToWorker, self._on_frame, self._on_closed)
-        self._voice = Voice(channel)
-        logging.getLogger().addHandler(VoiceHandler(self._voice))
+        self._link = PoolLink(channel)
+        logging.getLogger().addHandler(VoiceHandler(self._link))
         self._beat()
         early, self._early = self._early or [], None
         for frame in early:
@@ -110,10 +110,10 @@ class Child:
             case History():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_history(frame)
-            case Allowed():
+            case AllowanceGranted():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_allowance(frame.allowance)
-            case IntentKept():
+            case IntentCommitted():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_intent_kept(frame.call_id)
             case Steer():
@@ -129,29 +129,29 @@ class Child:
                     self._equipment.cache.forget(frame.session)
 
     def _configure(self, config: WorkerConfig) -> None:
-        self._voice.hide(config.secrets())
+        self._link.hide(config.secrets())
         try:
-            self._equipment = equip(config, self._page, self._voice)
+            self._equipment = equip(config, self._page, self._link)
         except Exception as error:  # noqa: BLE001 - the boundary: the host is told why this worker cannot start
             problem = str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
-            self._voice.say(Event.WORKER_FAILED_TO_START, error=problem)
+            self._link.say(Event.WORKER_FAILED_TO_START, error=problem)
             self._keep(self._loop.create_task(self._leave(status=1)))
             return
         self._equipment.log.start()
-        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._voice.say)
+        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._link.say)
         self._keep(self._loop.create_task(self._get_ready(self._equipment)))
 
     async def _get_ready(self, equipment: Equipment) -> None:
         await self._mcp.start()
         self._report()
-        self._voice.send(Ready(os.getpid(), warmed() is not None, equipment.toolbox.names))
+        self._link.send(Ready(os.getpid(), warmed() is not None, equipment.toolbox.names))
 
     def _start_turn(self, frame: RunTurn) -> None:
         if self._equipment is None or self._draining:
-            self._voice.send(TurnDone(frame.turn, Parked()))
+            self._link.send(TurnDone(frame.turn, Parked()))
             return
-        turn = self._turns[frame.turn] = RunningTurn(frame, self._equipment, self._voice)
-        task = self._blame.start(frame.turn, turn.run(), self._loop)
+        turn = self._turns[frame.turn] = TurnRunner(frame, self._equipment, self._link)
+        task = self._attribution.start(frame.turn, turn.run(), self._loop)
         self._keep(task)
         task.add_done_callback(lambda _: self._turn_done(frame.turn))
 
@@ -175,11 +175,11 @@ class Child:
             # the one use of the default executor: joining the log's thread must not stop the beat
             await asyncio.to_thread(self._equipment.log.close, DRAIN_WRITE_S)
             self._report()
-        self._voice.send(Drained())
+        self._link.send(Drained())
         await self._leave(status=0)
 
     async def _leave(self, status: int) -> NoReturn:
-        await self._voice.sent(DRAIN_WRITE_S)
+        await self._link.sent(DRAIN_WRITE_S)
         end_process(status)
 
     def _on_closed(self, _reason: Exception | None) -> None:
@@ -200,7 +200,7 @@ class Child:
             return
         cache, log = equipment.cache, equipment.log
         cache.expire()
-        self._voice.send(
+        self._link.send(
             Report(
                 cache.hits,
                 cache.misses,
@@ -219,14 +219,14 @@ class Child:
         task.add_done_callback(self._tasks.discard)
 
 
-def equip(config: WorkerConfig, page: SharedPage, voice: Voice) -> Equipment:
+def equip(config: WorkerConfig, page: SharedPage, link: PoolLink) -> Equipment:
     """Make what the turns use. Raises SettingsError for tools that cannot be loaded."""
     ring, hidden = LogRing(page.ring_memory), Redaction(config.secrets())
-    log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, voice.say, redaction=hidden)
+    log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, link.say, redaction=hidden)
     cache = SessionCache(config.todo_cache_size, config.todo_cache_ttl_s)
-    toolbox = Toolbox(config.tool_modules, voice.say, fetch_allow=config.fetch_allow)
+    toolbox = Toolbox(config.tool_modules, link.say, fetch_allow=config.fetch_allow)
     warm = warmed()
-    model = build_chain(config, voice.say, warm.TLS_CONTEXT if warm else None)
+    model = build_chain(config, link.say, warm.TLS_CONTEXT if warm else None)
     return Equipment(config, model, toolbox, cache, log)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.budgets import Allowance, Spend
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Step, Summary
-from worker.agent.models.port import ToolCall
+from worker.tools.spec import ToolCall
 
 
 class Progress:

@@ -16,7 +16,7 @@ MEMORY_BYTES = 256 * 1024 * 1024
 
 
 class CachedSession:
-    """What is cached of a session: the messages of its window, as worker.agent.window has them, and its todo list.
+    """What is cached of a session: the messages of its window (worker.agent.context.window) and its todo list.
 
     Immutable; see Window for what ``first``, ``summary`` and ``repaired`` mean.
     """

@@ -2,8 +2,8 @@
 
 A put is a copy into shared memory. The thread wakes every ``flush_interval_s`` seconds and writes what waits, one write
 a session, so rapid puts share a write and no log is written more often. A line leaves the ring only after its write:
-what a killed worker had not written yet, its parent finds there (worker.log_ring.salvage). A file past a size becomes a
-compressed segment, by the same thread (worker.log_rotation).
+what a killed worker had not written yet, its parent finds there (worker.session_log.ring.salvage). A file past a
+size becomes a compressed segment, by the same thread (worker.session_log.rotation).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from shared.events import Event, Say
 from shared.redaction import Redaction
 from shared.session_files import session_log_path
-from worker.log_file import append_lines
-from worker.log_ring import LogRecord, LogRing, by_session
-from worker.log_rotation import SEGMENT_BYTES, rotate
+from worker.session_log.file import append_lines
+from worker.session_log.ring import LogRecord, LogRing, by_session
+from worker.session_log.rotation import SEGMENT_BYTES, rotate
 
 #: bytes of lines kept in the process while the ring is full
 OVERFLOW_BYTES = 16 * 1024 * 1024

@@ -18,21 +18,22 @@ import msgspec
 
 from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Ended, Parked, Step, TurnStatus, Usage, Words
-from worker.agent import transcript
-from worker.agent.compaction import Compaction
-from worker.agent.models.bill import billed
+from shared.messages import Ended, JoiningWords, Parked, Step, TurnStatus, Usage
+from worker.agent.budget_guard import BudgetGuard
+from worker.agent.context import transcript
+from worker.agent.context.compaction import Compaction
+from worker.agent.context.window import Window
+from worker.agent.failure_replies import StepLimitReached, how_it_ended
 from worker.agent.models.failures import EmptyAnswer
-from worker.agent.models.port import Model, ModelReply, ModelRequest, ToolCall
-from worker.agent.open_calls import OpenCalls
+from worker.agent.models.port import Model, ModelReply, ModelRequest
+from worker.agent.models.usage_on_error import billed
 from worker.agent.progress import Progress
-from worker.agent.purse import Purse
-from worker.agent.sound import readable_call, sound_calls, sound_text
+from worker.agent.resumed_calls import ResumedCalls
+from worker.agent.sanitize import readable_call, sanitize_calls, sanitize_text
 from worker.agent.todo import TodoStore
-from worker.agent.turn_end import StepLimitReached, how_it_ended
 from worker.agent.turn_request import TurnRequest
-from worker.agent.window import Window
 from worker.tools.context import ToolContext
+from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
 #: tool calls of one turn that run at the same time: a thousand of them must not take every thread of the worker
@@ -65,7 +66,7 @@ class Turn:
         self._progress = progress or Progress()
         opened = request.open_step
         resumes = request.steps or opened
-        asked = [] if resumes else [transcript.user(sound_text(text)) for text in request.texts]
+        asked = [] if resumes else [transcript.user(sanitize_text(text)) for text in request.texts]
         self.messages = [message for step in request.steps for message in step.messages] + asked
         self.usage = Usage()
         whole = [*request.history, *self.messages]
@@ -79,11 +80,11 @@ class Turn:
             on_made=self._progress.compacted,
             on_failed=self._progress.compaction_failed,
         )
-        self._purse = Purse(request.allowance, self._progress.more)
+        self._budget = BudgetGuard(request.allowance, self._progress.more)
         self._number = request.steps[-1].number + 1 if request.steps else 1
         self._step_messages: list[bytes] = asked
         self._step_usage = opened.usage if opened else Usage()
-        self._open = OpenCalls(opened)
+        self._open = ResumedCalls(opened)
         self._words = list(request.words)
         self._joined = opened.joined if opened else ()
         self._partial: list[str] = []
@@ -128,7 +129,7 @@ class Turn:
             self._task.cancel()
         self._interrupted = True
 
-    def steer(self, words: Sequence[Words]) -> None:
+    def steer(self, words: Sequence[JoiningWords]) -> None:
         """Let these words join the turn at its next step; if it comes to its end first, they do not."""
         self._words += words
 
@@ -166,12 +167,12 @@ class Turn:
         await self._open_purse()
 
     async def _open_purse(self) -> None:
-        await self._purse.open(self.usage, self.window.tokens, self._request.system, self._toolbox.specs())
+        await self._budget.open(self.usage, self.window.tokens, self._request.system, self._toolbox.specs())
 
     def _join(self) -> None:
         """Take in the words that came since the last step; the step tells whose they are."""
         for words in self._words:
-            self._add(transcript.user(sound_text(words.text)))
+            self._add(transcript.user(sanitize_text(words.text)))
         self._joined += tuple(words.id for words in self._words)
         self._words.clear()
 
@@ -180,9 +181,9 @@ class Turn:
         reply = await self._ask()
         self._partial.clear()
         self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
-        calls = sound_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}", self.window.shown)
+        calls = sanitize_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}", self.window.shown)
         if calls:
-            self._add(transcript.assistant(sound_text(reply.text), [readable_call(call) for call in calls]))
+            self._add(transcript.assistant(sanitize_text(reply.text), [readable_call(call) for call in calls]))
             self._progress.step_opened(
                 StepOpening(self._number, tuple(self._step_messages), self._step_usage, self._joined)
             )
@@ -284,7 +285,7 @@ class Turn:
     def _finish_step(self) -> None:
         step = Step(self._number, tuple(self._step_messages), self._todo.take_change(), self._step_usage, self._joined)
         self._number += 1
-        self._open = OpenCalls()
+        self._open = ResumedCalls()
         self._step_messages.clear()
         self._step_usage = Usage()
         self._joined = ()
@@ -292,7 +293,7 @@ class Turn:
 
     def _end(self, status: TurnStatus, text: str, error: str = "") -> Ended:
         """End the turn: the transcript ends with what the sender is told, after what the model had begun to say."""
-        begun = sound_text("".join(self._partial)).strip()
+        begun = sanitize_text("".join(self._partial)).strip()
         self._add(transcript.assistant(f"{begun}\n\n{text}" if begun else text))
         todo = self._todo.take_change()
         return Ended(
@@ -333,7 +334,7 @@ def _gave_result(task: asyncio.Task[bytes]) -> bool:
 
 def _answer(reply: ModelReply) -> str:
     """Return the model's last word. Raises EmptyAnswer."""
-    text = sound_text(reply.text).strip()
+    text = sanitize_text(reply.text).strip()
     if not text:
         raise EmptyAnswer(f"{reply.provider}:{reply.model} gave an empty answer ({reply.finish})")
     return text + CUT_NOTE if reply.finish in {"length", "max_tokens"} else text

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shared.budgets import Allowance
-from shared.messages import OpenStep, Step, Summary, Words
+from shared.messages import JoiningWords, OpenStep, Step, Summary
 
 STEP_LIMIT = 100
 WINDOW_TOKENS = 100_000
@@ -33,7 +33,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     summary: Summary | None = None
     steps: tuple[Step, ...] = ()
     open_step: OpenStep | None = None
-    words: tuple[Words, ...] = ()
+    words: tuple[JoiningWords, ...] = ()
     system: str = ""
     deadline_s: float = 900.0
     window_tokens: int = WINDOW_TOKENS

@@ -1,7 +1,7 @@
 """Which turn runs in which slot; pure: no clock, no I/O.
 
 A session stays with its slot, where its conversation is cached. One whose slot is full waits in the backlog, and moves
-to another slot only when it has waited from one ``relieve`` to the next. New sessions go to the least loaded slot.
+to another slot only when it has waited from one ``rebalance`` to the next. New sessions go to the least loaded slot.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Dispatcher:
                 return self._pump()
         return []
 
-    def relieve(self) -> list[Assignment]:
+    def rebalance(self) -> list[Assignment]:
         """Move the turns that already waited at the last call to any slot with room; return where they run now."""
         moved = []
         for turn in [turn for turn in self._backlog if turn in self._overdue]:

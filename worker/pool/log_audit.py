@@ -1,8 +1,9 @@
 """Sees that session logs lack nothing the store has: after a worker died, and after a start, for a host may have died.
 And that no log is left of a session that was removed: a worker may have written what it held after the removal.
 
-What a dead worker left in memory is salvaged at once (worker.log_ring). This comes later and beside everything: once a
-session rests, and every worker has written what it held, its log is compared with its history (worker.log_repair).
+What a dead worker left in memory is salvaged at once (worker.session_log.ring). This comes later and beside
+everything: once a session rests, and every worker has written what it held, its log is compared with its history
+(worker.session_log.repair).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from shared.session_files import session_log_path
 from shared.session_segments import remove_log
 from shared.store.port import Store
 from shared.traces import SessionSummary
-from worker.channel import WorkerConfig
-from worker.log_repair import HISTORY_WINDOW, repair_log
+from worker.frames import WorkerConfig
+from worker.session_log.repair import HISTORY_WINDOW, repair_log
 
 #: sessions looked at after a start, and the last seconds before the end of the host's former life that count
 RECALLED_SESSIONS = 1000

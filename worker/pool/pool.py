@@ -16,28 +16,28 @@ from shared.events import Event, Events, Field
 from shared.messages import Claim, Dead, Outcome, Parked, Retry
 from shared.settings import Settings
 from shared.store.port import Store
-from worker.channel import Interrupt, NeedAllowance, NeedHistory, OfTurn, Said, ToPool, ToWorker, TurnDone
-from worker.pool.active_turn import ActiveTurn
-from worker.pool.claimer import Claimer
-from worker.pool.conversations import Conversations
+from worker.frames import Interrupt, LogEvent, NeedAllowance, NeedHistory, OfTurn, ToPool, ToWorker, TurnDone
 from worker.pool.dispatcher import Assignment, Dispatcher
-from worker.pool.listener import TurnListener
+from worker.pool.hang_detector import HangDetector, Limits
 from worker.pool.log_audit import LogAudit
-from worker.pool.process import WorkerProcess
+from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.quarantine import Quarantine
-from worker.pool.renewal import Renewal
-from worker.pool.sender_wishes import SenderWishes
+from worker.pool.rolling_restart import RollingRestart
 from worker.pool.snapshot import PoolSnapshot, TurnRow
-from worker.pool.store_watch import StoreWatch
+from worker.pool.store_health import StoreHealth
 from worker.pool.supervisor import Supervisor
-from worker.pool.table import worker_table
-from worker.pool.turns import Turns
-from worker.pool.verdict import Cause, Death, given_up_text, judge, used
-from worker.pool.watchman import Limits, Watchman
+from worker.pool.turns.active_turn import ActiveTurn
+from worker.pool.turns.claimer import Claimer
+from worker.pool.turns.crash_policy import Cause, Death, given_up_text, judge, used
+from worker.pool.turns.history_loader import HistoryLoader
+from worker.pool.turns.observer import TurnObserver
+from worker.pool.turns.turn_control import TurnControl
+from worker.pool.turns.turns import Turns
 from worker.pool.worker_config import worker_config
+from worker.pool.worker_rows import worker_table
 
 #: seconds between two moves of turns that wait for a full slot
-RELIEVE_EVERY_S = 1.0
+REBALANCE_EVERY_S = 1.0
 #: how long outcomes may still be written after the last worker is gone, in seconds
 FLUSH_S = 3.0
 
@@ -45,28 +45,28 @@ FLUSH_S = 3.0
 class Pool:
     """Runs the turns of one host; ``listener`` is told what they do, ``host`` names this process in the claims.
 
-    ``wishes`` is where senders ask turns to end, or to take in later words.
+    ``turn_control`` is where senders ask turns to end, or to take in later words.
     """
 
-    def __init__(self, settings: Settings, store: Store, events: Events, listener: TurnListener, host: str) -> None:
+    def __init__(self, settings: Settings, store: Store, events: Events, listener: TurnObserver, host: str) -> None:
         self._settings = settings
         self._events = events
         self._listener = listener
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = asyncio.Event()
-        watch = StoreWatch(events)
+        watch = StoreHealth(events)
         # to stay with a worker is of use as long as it can hold the conversation
         self._dispatcher = Dispatcher(sticky_limit=max(1, settings.workers) * settings.todo_cache_size)
         self._supervisor = Supervisor(settings.workers, settings.spares, worker_config(settings), events, self)
         self._log_audit = LogAudit(store, events, worker_config(settings))
         self._quarantine = Quarantine(self._supervisor, first=settings.workers)
-        self._renewal = Renewal(self._supervisor, events, self._replace)
+        self._renewal = RollingRestart(self._supervisor, events, self._replace)
         self._turns = Turns(
             store, events, watch, listener, settings.budgets, on_left=self._left, on_settled=self._settled
         )
-        self.wishes = SenderWishes(self._turns, events, self._spawn)
-        self._conversations = Conversations(
+        self.turn_control = TurnControl(self._turns, events, self._spawn)
+        self._conversations = HistoryLoader(
             store, watch, settings.context_tokens, lambda turn: self._turns.get(turn.number) is turn
         )
         self._claimer = Claimer(
@@ -81,9 +81,9 @@ class Pool:
             on_lost=self._turns.lose,
             budgets=settings.budgets,
         )
-        self._watchman = Watchman(
+        self._watchman = HangDetector(
             Limits.of(settings),
-            lambda: self._supervisor.everybody,
+            lambda: self._supervisor.all_workers,
             lambda: self._turns,
             on_hung=self._hung,
             on_worn=self._replace,
@@ -102,7 +102,7 @@ class Pool:
             return
         self._supervisor.start()
         self._claimer.start()
-        for work in (self._watchman.watch(), self._relieve_always(), self._renewal.always(), self._log_audit.run()):
+        for work in (self._watchman.watch(), self._rebalance_always(), self._renewal.always(), self._log_audit.run()):
             self._spawn(work)
         await self._ready.wait()
 
@@ -154,7 +154,7 @@ class Pool:
         """End the session's running turn now; False if none runs."""
         turn = self._turns.of_session(session)
         if turn is not None:
-            self.wishes.interrupt(turn)
+            self.turn_control.interrupt(turn)
         return turn is not None
 
     def removed(self, session: str) -> None:
@@ -196,7 +196,7 @@ class Pool:
 
     def worker_said(self, worker: WorkerProcess, frame: ToPool) -> None:
         """Act on a frame (called by the supervisor)."""
-        if isinstance(frame, Said):
+        if isinstance(frame, LogEvent):
             self._say(worker, frame.event, frame.fields)
         elif isinstance(frame, OfTurn):
             turn = self._turns.get(frame.turn)
@@ -225,7 +225,7 @@ class Pool:
 
     def _begin(self, claim: Claim) -> None:
         turn = self._turns.begin(claim)
-        if not self.wishes.turn_begins(turn):
+        if not self.turn_control.turn_begins(turn):
             return
         attempts = turn.attempts
         if attempts >= self._settings.max_attempts:
@@ -310,10 +310,10 @@ class Pool:
         event = Event(name) if name in set(Event) else Event.WORKER_SAID
         self._events.emit(event, **{"n": worker.n, "pid": worker.pid} | fields)
 
-    async def _relieve_always(self) -> None:
+    async def _rebalance_always(self) -> None:
         while True:
-            await asyncio.sleep(RELIEVE_EVERY_S)
-            self._run_all(self._dispatcher.relieve())
+            await asyncio.sleep(REBALANCE_EVERY_S)
+            self._run_all(self._dispatcher.rebalance())
 
     async def _until_empty(self) -> None:
         """Return once no turn runs and every outcome is written."""

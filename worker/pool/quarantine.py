@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 
-from worker.pool.active_turn import ActiveTurn
-from worker.pool.process import WorkerProcess
+from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.snapshot import WorkerState
 from worker.pool.supervisor import Supervisor
+from worker.pool.turns.active_turn import ActiveTurn
 
 #: suspects that run at the same time; those behind them wait in the store
 WIDTH = 4

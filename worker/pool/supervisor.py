@@ -21,22 +21,28 @@ import multiprocess
 from multiprocess import forkserver, reduction, util
 
 from shared.events import Event, Events, Say
-from worker.channel import Drain, WorkerConfig, child_main
-from worker.log_ring import LogRing, salvage
-from worker.pool.audience import Audience
-from worker.pool.fork_servers import ForkServers
-from worker.pool.nursery import Nursery
-from worker.pool.process import Spawned, WorkerProcess
+from worker.forkserver.bootstrap import run_child
+from worker.frames import Drain, WorkerConfig
+from worker.pool.processes.fork_servers import ForkServers
+from worker.pool.processes.observer import WorkerObserver
+from worker.pool.processes.spares import Spares
+from worker.pool.processes.worker_process import Spawned, WorkerProcess
 from worker.pool.snapshot import WorkerState
-from worker.pool.verdict import Death
+from worker.pool.turns.crash_policy import Death
+from worker.session_log.ring import LogRing, salvage
 from worker.shared_page import SharedPage, anonymous_file
 
 #: what the fork server imports before it forks, what its workers use between them; the last one freezes what was made
-PRELOAD_FIRST = ("worker.deaf", "worker.channel", "worker.orphans")
+PRELOAD_FIRST = (
+    "worker.forkserver.ignore_signals",
+    "worker.forkserver.bootstrap",
+    "worker.channel",
+    "worker.forkserver.kill_orphans",
+)
 #: what workers with MCP servers use, and those that fetch pages
 MCP_PRELOAD = ("worker.tools.mcp.connection", "jsonschema.validators")
 FETCH_PRELOAD = ("worker.tools.fetch",)
-PRELOAD_LAST = "worker.agent.warm"
+PRELOAD_LAST = "worker.forkserver.preload"
 #: how long a start may take until the worker is ready, in seconds
 START_TIMEOUT_S = 60.0
 #: a worker that ends sooner than this after its start without a finished turn counts as a start that failed, seconds
@@ -77,7 +83,7 @@ def spawn(entry: str, preload: list[str]) -> Spawned:
         context = multiprocess.get_context("forkserver")
         context.set_forkserver_preload(preload)
         arguments = (PassedFd(theirs.fileno()), PassedFd(page.fd), PassedFd(stacks_fd), entry)
-        process = context.Process(target=child_main, args=arguments, name="gatehouse-worker")
+        process = context.Process(target=run_child, args=arguments, name="gatehouse-worker")
         process.start()
         server_pid = forkserver._forkserver._forkserver_pid or 0
     except BaseException:
@@ -112,7 +118,7 @@ class Supervisor:
         spares: int,
         config: WorkerConfig,
         events: Events,
-        audience: Audience,
+        audience: WorkerObserver,
         *,
         entry: str = "worker.agent.child",
         start_timeout_s: float = START_TIMEOUT_S,
@@ -129,7 +135,7 @@ class Supervisor:
         self._closing = False
         self._at_exit: util.Finalize | None = None
         self._fork_servers = ForkServers(forkserver._forkserver)
-        self._nursery = Nursery(
+        self._nursery = Spares(
             config,
             events,
             functools.partial(spawn, entry, preload_of(config)),
@@ -151,7 +157,7 @@ class Supervisor:
         yield from self._leaving
 
     @property
-    def everybody(self) -> Iterator[WorkerProcess]:
+    def all_workers(self) -> Iterator[WorkerProcess]:
         """Every worker that was ready once: those, and the spares."""
         yield from self.workers
         yield from self._nursery.spares
@@ -234,10 +240,10 @@ class Supervisor:
         """End every process and wait until it is gone."""
         self.stop_filling()
         await self._nursery.settle()
-        everybody = {*self.workers, *self._nursery.workers}
-        for worker in everybody:
+        all_workers = {*self.workers, *self._nursery.workers}
+        for worker in all_workers:
             worker.dismiss()
-        for worker in everybody:
+        for worker in all_workers:
             await worker.gone.wait()
         while self._burials:
             await asyncio.wait(self._burials)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.settings import Settings
-from worker.channel import WorkerConfig
+from worker.frames import WorkerConfig
 from worker.mcp_config import read_mcp_servers
 from worker.model_specs import model_specs
 

@@ -8,9 +8,9 @@ import zoneinfo
 import msgspec
 
 from shared.errors import ToolError
-from worker.agent.models.port import ToolSpec
 from worker.tools.context import ToolContext
 from worker.tools.declaration import tool
+from worker.tools.spec import ToolSpec
 
 _TODO_DESCRIPTION = """\
 Keep the todo list of this conversation. Without arguments it returns the list.

@@ -16,11 +16,11 @@ import msgspec
 
 from shared.errors import SettingsError, ToolError
 from shared.events import Event, Field, Say
-from worker.agent.models.port import ToolCall, ToolSpec
 from worker.tools import builtin
 from worker.tools.context import ToolContext
 from worker.tools.declaration import OUTPUT_LIMIT_BYTES, ToolOptions, declared_options
 from worker.tools.schema import Parameters, description
+from worker.tools.spec import ToolCall, ToolSpec
 from worker.tools.threads import ToolThreads
 
 Run = Callable[[str, ToolContext], Coroutine[Any, Any, object]]

@@ -11,14 +11,14 @@ from pathlib import Path
 import apsw
 
 from shared.errors import StoreUnavailable, StoreUnusable
-from shared.store.sqlite.claims import SqliteClaims
-from shared.store.sqlite.inbox import SqliteInbox
-from shared.store.sqlite.ledger import Ledger
-from shared.store.sqlite.outbox import SqliteOutbox
+from shared.store.sql.claims import SqliteClaims
+from shared.store.sql.inbox import SqliteInbox
+from shared.store.sql.outbox import SqliteOutbox
+from shared.store.sql.sessions import SqliteSessions
+from shared.store.sql.spending import SqliteSpending
+from shared.store.sql.tables import inbox, outbox
+from shared.store.sqlite.database import Database
 from shared.store.sqlite.schema import migrate
-from shared.store.sqlite.sessions import SqliteSessions
-from shared.store.sqlite.spending import SqliteSpending
-from shared.store.sqlite.tables import inbox, outbox
 from shared.store.sqlite.writer import Writer
 
 #: how long a write waits for another connection's lock (a backup tool), in milliseconds
@@ -45,7 +45,7 @@ class SqliteStore:
         self._private_dir = private_dir
         self._clock = clock
         self._lock = -1
-        self.writer = Writer(self._open_ledger)
+        self.writer = Writer(self._open_database)
         self.inbox = SqliteInbox(self.writer, inbox_limit)
         self.claims = SqliteClaims(self.writer)
         self.outbox = SqliteOutbox(self.writer)
@@ -69,7 +69,7 @@ class SqliteStore:
         """Read the whole file and verify that it is sound. Raises StoreUnusable and StoreUnavailable."""
         await self.writer.run(_verify, self._path)
 
-    def _open_ledger(self) -> Ledger:
+    def _open_database(self) -> Database:
         """Open the database, on the writer's thread. Raises StoreUnusable."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class SqliteStore:
             self._unlock()
             raise
 
-    def _connect(self) -> Ledger:
+    def _connect(self) -> Database:
         db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -97,14 +97,14 @@ class SqliteStore:
             db.pragma("temp_store", "memory")
             db.pragma("journal_size_limit", WAL_SIZE_BYTES)
             migrate(db, self._path)
-            ledger = Ledger(db, self._clock)
-            ledger.waiting = inbox.count_waiting(ledger)
+            database = Database(db, self._clock)
+            database.waiting = inbox.count_waiting(database)
             # The lock says that no other process lives, so nobody is sending any more.
-            outbox.end_leases(ledger)
+            outbox.end_leases(database)
         except BaseException:
             db.close()
             raise
-        return ledger
+        return database
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -131,9 +131,9 @@ def _lock(lock_path: Path, path: Path) -> int:
     return lock
 
 
-def _verify(ledger: Ledger, path: Path) -> None:
+def _verify(database: Database, path: Path) -> None:
     try:
-        found = str(ledger.only(VERIFY)[0])
+        found = str(database.only(VERIFY)[0])
     except apsw.CorruptError as error:
         found = str(error)
     if found != "ok":
@@ -141,8 +141,8 @@ def _verify(ledger: Ledger, path: Path) -> None:
         raise StoreUnusable(f"{path} is damaged: {told}; put a backup in its place, or recover it with sqlite3")
 
 
-def _probe(ledger: Ledger) -> None:
-    now = ledger.now()
-    ledger.run(PROBE, (now,))
-    if ledger.only(PROBED)[0] != now:
+def _probe(database: Database) -> None:
+    now = database.now()
+    database.run(PROBE, (now,))
+    if database.only(PROBED)[0] != now:
         raise StoreUnavailable("the database does not give back what was written")

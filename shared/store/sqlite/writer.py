@@ -18,7 +18,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 import apsw
 
 from shared.errors import StoreUnavailable
-from shared.store.sqlite.ledger import Ledger
+from shared.store.sqlite.database import Database
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,10 +34,10 @@ class Job(NamedTuple):
     """What to run, and who waits for it."""
 
     future: asyncio.Future[Any]
-    work: Callable[[Ledger], Any]
+    work: Callable[[Database], Any]
 
 
-class Answer(NamedTuple):
+class JobAnswer(NamedTuple):
     """What became of a job: its error, or None and its value."""
 
     future: asyncio.Future[Any]
@@ -55,7 +55,7 @@ class _Answers:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def give(self, answers: list[Answer]) -> None:
+    def give(self, answers: list[JobAnswer]) -> None:
         """Wake the callers; a loop that is closed has none any more, and what was committed stays."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_resolve, answers)
@@ -75,8 +75,8 @@ class Writer:
     ``commits`` counts the transactions that have written something.
     """
 
-    def __init__(self, open_ledger: Callable[[], Ledger]) -> None:
-        self._open_ledger = open_ledger
+    def __init__(self, open_ledger: Callable[[], Database]) -> None:
+        self._open_database = open_ledger
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._life: _Life | None = None
         self._wal_pages = 0
@@ -94,12 +94,12 @@ class Writer:
         await opened
         self._life = _Life(loop, thread, ended)
 
-    async def run(self, work: Callable[Concatenate[Ledger, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, work: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a job and return its value once it is committed. Raises what it raises, and StoreUnavailable."""
         if self._life is None:
             raise StoreUnavailable("the store is not open")
         future: asyncio.Future[T] = self._life.loop.create_future()
-        self._jobs.put(Job(future, lambda ledger: work(ledger, *args, **kwargs)))
+        self._jobs.put(Job(future, lambda database: work(database, *args, **kwargs)))
         return await future
 
     async def close(self) -> None:
@@ -115,17 +115,17 @@ class Writer:
 
     def _main(self, answers: _Answers, opened: asyncio.Future[None], ended: asyncio.Future[None]) -> None:
         try:
-            ledger = self._open_ledger()
+            database = self._open_database()
         except Exception as error:  # noqa: BLE001 - the boundary of the thread: whoever opens the store handles it
-            answers.give([Answer(opened, None, error)])
+            answers.give([JobAnswer(opened, None, error)])
             return
-        ledger.db.set_wal_hook(self._count_wal_pages)
-        answers.give([Answer(opened, None, None)])
+        database.db.set_wal_hook(self._count_wal_pages)
+        answers.give([JobAnswer(opened, None, None)])
         while jobs := self._next_jobs():
-            answers.give(self._run_together(ledger, jobs))
-            self._copy_back(ledger)
-        ledger.db.close()
-        answers.give([Answer(ended, None, None)])
+            answers.give(self._run_together(database, jobs))
+            self._copy_back(database)
+        database.db.close()
+        answers.give([JobAnswer(ended, None, None)])
 
     def _next_jobs(self) -> list[Job]:
         """Wait for a job and take all that queued up behind it; none once the writer is closed."""
@@ -143,30 +143,30 @@ class Writer:
             self._jobs.put(None)
         return jobs
 
-    def _run_together(self, ledger: Ledger, jobs: list[Job]) -> list[Answer]:
+    def _run_together(self, database: Database, jobs: list[Job]) -> list[JobAnswer]:
         """Run jobs in one transaction; where one of them breaks it, each in its own.
 
         Jobs check before they write, so hardly any does break it. A savepoint a job would do the same at half as
         much again for every job, for the pages it has to keep.
         """
-        waiting = ledger.waiting
+        waiting = database.waiting
         try:
-            if ledger.db.in_transaction:
-                ledger.db.execute("ROLLBACK")  # one that failed before
-            ledger.db.execute("BEGIN IMMEDIATE")
+            if database.db.in_transaction:
+                database.db.execute("ROLLBACK")  # one that failed before
+            database.db.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             return _refuse(jobs, error)
         try:
-            answers = [_run_one(ledger, job) for job in jobs]
+            answers = [_run_one(database, job) for job in jobs]
         except (apsw.Error, _HalfDone) as error:
-            _roll_back(ledger, waiting)
+            _roll_back(database, waiting)
             if len(jobs) > 1:
-                return [answer for job in jobs for answer in self._run_together(ledger, [job])]
+                return [answer for job in jobs for answer in self._run_together(database, [job])]
             return _refuse(jobs, error)
         try:
-            ledger.db.execute("COMMIT")
+            database.db.execute("COMMIT")
         except apsw.Error as error:
-            _roll_back(ledger, waiting)
+            _roll_back(database, waiting)
             return _refuse(jobs, error)
         return answers
 
@@ -175,53 +175,53 @@ class Writer:
         self.commits += 1
         return apsw.SQLITE_OK
 
-    def _copy_back(self, ledger: Ledger) -> None:
+    def _copy_back(self, database: Database) -> None:
         """Copy the write-ahead log into the database: after the answers, so that no caller waits for it."""
         if self._wal_pages < (IDLE_CHECKPOINT_PAGES if self._jobs.empty() else BUSY_CHECKPOINT_PAGES):
             return
         self._wal_pages = 0
         try:
-            ledger.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            database.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error:
             return  # what is committed is safe in the log; the next commit counts its pages again
 
 
-def _run_one(ledger: Ledger, job: Job) -> Answer:
+def _run_one(database: Database, job: Job) -> JobAnswer:
     """Run a job. Raises what the transaction must be rolled back for: apsw.Error, and _HalfDone."""
-    waiting = ledger.waiting
-    changes = ledger.db.total_changes()
+    waiting = database.waiting
+    changes = database.db.total_changes()
     try:
-        return Answer(job.future, job.work(ledger), None)
+        return JobAnswer(job.future, job.work(database), None)
     except apsw.Error:
         raise
     except Exception as error:
-        if ledger.db.total_changes() != changes:
+        if database.db.total_changes() != changes:
             raise _HalfDone from error
-        ledger.waiting = waiting
-        return Answer(job.future, None, error)
+        database.waiting = waiting
+        return JobAnswer(job.future, None, error)
 
 
-def _roll_back(ledger: Ledger, waiting: int) -> None:
+def _roll_back(database: Database, waiting: int) -> None:
     """Undo the transaction, unless the database already did so by itself; what fails is tried again before the next."""
-    ledger.waiting = waiting
-    if ledger.db.in_transaction:
+    database.waiting = waiting
+    if database.db.in_transaction:
         with contextlib.suppress(apsw.Error):
-            ledger.db.execute("ROLLBACK")
+            database.db.execute("ROLLBACK")
 
 
-def _refuse(jobs: list[Job], cause: apsw.Error | _HalfDone) -> list[Answer]:
+def _refuse(jobs: list[Job], cause: apsw.Error | _HalfDone) -> list[JobAnswer]:
     """Answer jobs of which nothing was written: with a fault of the storage, or with the job's own error."""
     if isinstance(cause, _HalfDone):
-        return [Answer(job.future, None, cause.__cause__) for job in jobs]
+        return [JobAnswer(job.future, None, cause.__cause__) for job in jobs]
     answers = []
     for job in jobs:
         error = StoreUnavailable(f"the database cannot commit: {cause}")
         error.__cause__ = cause
-        answers.append(Answer(job.future, None, error))
+        answers.append(JobAnswer(job.future, None, error))
     return answers
 
 
-def _resolve(answers: list[Answer]) -> None:
+def _resolve(answers: list[JobAnswer]) -> None:
     """Wake every caller, on the loop; a caller that was cancelled meanwhile is not there any more."""
     for future, value, error in answers:
         if future.done():

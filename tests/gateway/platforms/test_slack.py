@@ -11,7 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slack_sdk.signature import Clock, SignatureVerifier
 
-from gateway.platforms.port import Answer, Fail, Gone, Inbound, Kind, Parsed, Reformat, Req, Retry, Sent, Verdict
+from gateway.platforms.port import (
+    ApiResponse,
+    Fail,
+    Gone,
+    Inbound,
+    Kind,
+    Parsed,
+    Reformat,
+    Sent,
+    TryLater,
+    Verdict,
+    WebhookRequest,
+)
 from gateway.platforms.slack import Slack, sign
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, ReplyStatus
@@ -43,16 +55,16 @@ class FixedClock(Clock):
         return AT
 
 
-def request_of(raw: bytes, content_type: str = "application/json", **headers: str) -> Req:
+def request_of(raw: bytes, content_type: str = "application/json", **headers: str) -> WebhookRequest:
     signed = {
         "content-type": content_type,
         "x-slack-request-timestamp": str(AT),
         "x-slack-signature": sign(SECRET, str(AT), raw),
     } | headers
-    return Req("POST", signed, raw, AT)
+    return WebhookRequest("POST", signed, raw, AT)
 
 
-def accepted(req: Req) -> bool:
+def accepted(req: WebhookRequest) -> bool:
     try:
         ADAPTER.verify(req)
     except SignatureRejected:
@@ -132,7 +144,7 @@ def test_every_mutation_has_the_verdict_of_the_official_verifier(body: str, muta
         official = SignatureVerifier(SECRET, FixedClock()).is_valid_request(raw, mutated)
     except (ValueError, TypeError):
         official = False
-    assert accepted(Req("POST", mutated, raw, AT)) == official == (not value)
+    assert accepted(WebhookRequest("POST", mutated, raw, AT)) == official == (not value)
 
 
 def test_every_single_bit_of_a_request_is_covered_by_the_signature() -> None:
@@ -144,7 +156,7 @@ def test_every_single_bit_of_a_request_is_covered_by_the_signature() -> None:
             flipped[index // 8] ^= 1 << index % 8
             mutated = good | {name: flipped.decode("latin-1")}
             raw = mutated.pop("body").encode("latin-1")
-            assert not accepted(Req("POST", mutated, raw, AT)), (name, index)
+            assert not accepted(WebhookRequest("POST", mutated, raw, AT)), (name, index)
 
 
 def test_the_handshake_is_answered_with_the_challenge() -> None:
@@ -278,13 +290,14 @@ def test_a_reply_is_markdown_in_its_thread_that_rings_nobody() -> None:
     ("status", "body", "verdict"),
     [
         (200, {"ok": True, "ts": "1.9"}, Sent("1.9")), (200, {"ok": False, "error": "channel_not_found"}, Gone),
-        (429, {"ok": False, "error": "ratelimited"}, Retry("ratelimited", 3.0)),
-        (200, {"ok": False, "error": "internal_error"}, Retry), (200, {"ok": False, "error": "invalid_auth"}, Retry),
+        (429, {"ok": False, "error": "ratelimited"}, TryLater("ratelimited", 3.0)),
+        (200, {"ok": False, "error": "internal_error"}, TryLater),
+        (200, {"ok": False, "error": "invalid_auth"}, TryLater),
         (200, {"ok": False, "error": "msg_too_long"}, Reformat), (200, {"ok": False, "error": "no_text"}, Fail),
-        (503, None, Retry), (200, [1], Retry), (500, {"ok": False, "error": "x"}, Retry),
+        (503, None, TryLater), (200, [1], TryLater), (500, {"ok": False, "error": "x"}, TryLater),
     ],
 )  # fmt: skip
 def test_answers_mean_what_slack_means_by_them(status: int, body: object, verdict: Verdict | type[Verdict]) -> None:
     """HTTP 200 says nothing, ``ok`` does."""
-    outcome = ADAPTER.outcome(REPLY, Answer(status, {"retry-after": "3"}, json.dumps(body).encode()))
+    outcome = ADAPTER.outcome(REPLY, ApiResponse(status, {"retry-after": "3"}, json.dumps(body).encode()))
     assert outcome == verdict if not isinstance(verdict, type) else isinstance(outcome, verdict)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from gateway.platforms.port import Answer, Fail, Gone, Req, Retry, Sent, Verdict
+from gateway.platforms.port import ApiResponse, Fail, Gone, Sent, TryLater, Verdict, WebhookRequest
 from gateway.platforms.standard import Standard, sign
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, ReplyStatus
@@ -24,17 +24,17 @@ BODY = b'{"session": "s1", "user": "ana", "text": "hi"}'
 REPLY = Reply("standard:default:s1", "msg_1", 2, "standard", "**hello**", b'{"session":"s1"}', ReplyStatus.REPLIED)
 
 
-def request_of(raw: bytes, *, at: float = 1614265330, now: float | None = None, **headers: str) -> Req:
+def request_of(raw: bytes, *, at: float = 1614265330, now: float | None = None, **headers: str) -> WebhookRequest:
     timestamp = str(int(at))
     signed = {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": timestamp,
         "webhook-signature": sign(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp, raw),
     } | {name.replace("_", "-"): value for name, value in headers.items()}
-    return Req("POST", signed, raw, at if now is None else now)
+    return WebhookRequest("POST", signed, raw, at if now is None else now)
 
 
-def accepted(req: Req) -> bool:
+def accepted(req: WebhookRequest) -> bool:
     try:
         ADAPTER.verify(req)
     except SignatureRejected:
@@ -88,7 +88,7 @@ def test_hostile_headers_are_refused_without_another_error(name: str, value: str
 def test_missing_headers_are_refused() -> None:
     """The refusal says which one is missing."""
     with pytest.raises(SignatureRejected, match="webhook-id header is missing"):
-        ADAPTER.verify(Req("POST", {}, BODY, 0))
+        ADAPTER.verify(WebhookRequest("POST", {}, BODY, 0))
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
@@ -103,7 +103,7 @@ def test_every_mutation_has_the_verdict_of_the_official_verifier(body: bytes, mu
         value[mutation % len(value)] ^= 1 << (mutation // 7 % 8)
     mutated = parts | {name: value.decode("latin-1")}
     raw = mutated.pop("body").encode("latin-1")
-    ours = accepted(Req("POST", mutated, raw, at))
+    ours = accepted(WebhookRequest("POST", mutated, raw, at))
     assert ours == (not value)
     assert not ours or officially_accepted(raw, mutated) or not is_utf8(raw)
 
@@ -117,7 +117,7 @@ def test_every_single_bit_of_a_request_is_covered_by_the_signature() -> None:
             flipped[index // 8] ^= 1 << index % 8
             mutated = good | {name: flipped.decode("latin-1")}
             raw = mutated.pop("body").encode("latin-1")
-            assert not accepted(Req("POST", mutated, raw, 1614265330)), (name, index)
+            assert not accepted(WebhookRequest("POST", mutated, raw, 1614265330)), (name, index)
 
 
 def is_utf8(raw: bytes) -> bool:
@@ -186,17 +186,18 @@ def test_a_reply_has_exactly_its_four_fields() -> None:
 @pytest.mark.parametrize(
     ("status", "headers", "verdict"),
     [
-        (200, {}, Sent), (204, {}, Sent), (301, {}, Retry), (400, {}, Fail), (404, {}, Fail), (408, {}, Retry),
-        (409, {}, Retry), (410, {}, Gone), (425, {}, Retry), (429, {"retry-after": "7"}, Retry), (500, {}, Retry),
-        (503, {"retry-after": "7"}, Retry), (599, {}, Retry),
+        (200, {}, Sent), (204, {}, Sent), (301, {}, TryLater), (400, {}, Fail), (404, {}, Fail), (408, {}, TryLater),
+        (409, {}, TryLater), (410, {}, Gone), (425, {}, TryLater), (429, {"retry-after": "7"}, TryLater),
+        (500, {}, TryLater),
+        (503, {"retry-after": "7"}, TryLater), (599, {}, TryLater),
     ],
 )  # fmt: skip
 def test_answers_mean_what_senders_of_standard_webhooks_expect(
     status: int, headers: dict[str, str], verdict: type[Verdict]
 ) -> None:
     """Success, try again, gone, or refused for good."""
-    outcome = ADAPTER.outcome(REPLY, Answer(status, headers, b"\xff not read"))
+    outcome = ADAPTER.outcome(REPLY, ApiResponse(status, headers, b"\xff not read"))
     assert isinstance(outcome, verdict)
     if headers:
-        assert isinstance(outcome, Retry)
+        assert isinstance(outcome, TryLater)
         assert outcome.after_s == 7

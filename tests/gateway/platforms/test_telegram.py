@@ -10,7 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.platforms.port import Answer, Fail, Gone, Inbound, Kind, Moved, Parsed, Reformat, Req, Retry, Sent, Verdict
+from gateway.platforms.port import (
+    ApiResponse,
+    Fail,
+    Gone,
+    Inbound,
+    Kind,
+    Moved,
+    Parsed,
+    Reformat,
+    Sent,
+    TryLater,
+    Verdict,
+    WebhookRequest,
+)
 from gateway.platforms.telegram import Telegram
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, ReplyStatus
@@ -23,9 +36,9 @@ ANA = {"id": 1111111, "is_bot": False, "first_name": "Ana"}
 REPLY = Reply("s", "msg_1", 0, "telegram", "**a** < b", b'{"chat_id":-5,"message_id":9}', ReplyStatus.REPLIED)
 
 
-def request_of(raw: bytes, **headers: str) -> Req:
+def request_of(raw: bytes, **headers: str) -> WebhookRequest:
     known = {"x-telegram-bot-api-secret-token": SECRET} | headers
-    return Req("POST", known, raw, 0)
+    return WebhookRequest("POST", known, raw, 0)
 
 
 def parse(update: object, adapter: Telegram = ADAPTER) -> Parsed:
@@ -147,10 +160,10 @@ def test_before_the_bot_knows_its_name_any_bots_name_is_taken_for_it() -> None:
     nameless = Telegram(ADAPTER.settings)
     update = grouped("@other_bot hi", entities=marked("mention", 10))
     assert only(parse(update, nameless)).addressed
-    answer = Answer(200, {}, b'{"ok":true,"result":{"id":777,"is_bot":true,"username":"my_bot"}}')
+    answer = ApiResponse(200, {}, b'{"ok":true,"result":{"id":777,"is_bot":true,"username":"my_bot"}}')
     named = nameless.identified(answer)
     assert named == ADAPTER
-    assert nameless.identified(Answer(200, {}, b'{"ok":true,"result":true}')) == nameless
+    assert nameless.identified(ApiResponse(200, {}, b'{"ok":true,"result":true}')) == nameless
     assert nameless.identity_call().url == "http://127.0.0.1:9/bot777:token/getMe"
 
 
@@ -249,18 +262,21 @@ def error(description: str, **parameters: Any) -> dict[str, Any]:
     ("status", "body", "verdict"),
     [
         (200, {"ok": True, "result": {"message_id": 55}}, Sent("55")), (200, {"ok": True, "result": True}, Sent("")),
-        (429, error("Too Many Requests: retry after 7", retry_after=7), Retry("Too Many Requests: retry after 7", 7.0)),
-        (429, {"ok": False, "description": "slow"}, Retry("slow", 3.0)),
+        (
+            429, error("Too Many Requests: retry after 7", retry_after=7),
+            TryLater("Too Many Requests: retry after 7", 7.0),
+        ),
+        (429, {"ok": False, "description": "slow"}, TryLater("slow", 3.0)),
         (400, error("Bad Request: can't parse entities: Unsupported start tag"), Reformat),
         (400, error("Bad Request: message is too long"), Reformat),
         (400, error("Bad Request: chat not found"), Gone), (400, error("Bad Request: something else"), Fail),
-        (403, error("Forbidden: bot was blocked by the user"), Gone), (401, error("Unauthorized"), Retry),
-        (500, error("Internal"), Retry), (502, "a proxy's page", Retry), (200, [], Retry),
+        (403, error("Forbidden: bot was blocked by the user"), Gone), (401, error("Unauthorized"), TryLater),
+        (500, error("Internal"), TryLater), (502, "a proxy's page", TryLater), (200, [], TryLater),
         (400, error("Bad Request: group chat was upgraded to a supergroup chat", migrate_to_chat_id=-1009),
          Moved(b'{"chat_id":-1009,"message_id":9}')),
     ],
 )  # fmt: skip
 def test_answers_mean_what_telegram_means_by_them(status: int, body: object, verdict: Verdict | type[Verdict]) -> None:
     """The body's own wish to wait comes before the header's."""
-    outcome = ADAPTER.outcome(REPLY, Answer(status, {"retry-after": "3"}, json.dumps(body).encode()))
+    outcome = ADAPTER.outcome(REPLY, ApiResponse(status, {"retry-after": "3"}, json.dumps(body).encode()))
     assert outcome == verdict if not isinstance(verdict, type) else isinstance(outcome, verdict)

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shared.command import CommandKind
 from shared.errors import StaleClaim
-from shared.messages import Claim, Conversation, Dead, MessageState, Outcome, Parked, Retry, Told, TurnStatus
+from shared.messages import Claim, CommandAnswer, Conversation, Dead, MessageState, Outcome, Parked, Retry, TurnStatus
 from shared.when_busy import WhenBusy
 from tests.shared.store.bench import ENGINES, Bench, ended, run_machine
 
@@ -69,7 +69,7 @@ class BusyMachine(RuleBasedStateMachine):
         self.left.remove(message)
         self.replies[message] = replies
 
-    def end_all(self, told: tuple[Told, ...]) -> None:
+    def end_all(self, told: tuple[CommandAnswer, ...]) -> None:
         for one in told:
             self.end(one.message_id)
 

@@ -7,7 +7,7 @@ import pytest
 
 from shared.command import Command, CommandKind
 from shared.errors import InboxFull, NotFound
-from shared.messages import Conversation, Ended, MessageState, Parked, ReplyStatus, Told, TurnStatus
+from shared.messages import CommandAnswer, Conversation, Ended, MessageState, Parked, ReplyStatus, TurnStatus
 from shared.store import Store
 from tests.shared.store.bench import Bench, ended
 
@@ -173,7 +173,7 @@ class TestWhileTheSessionIsBusy:
         assert (receipt.state, receipt.stops) == (MessageState.WAITING, claim.messages[0].id)
         assert [told.message_id for told in receipt.withdrawn] == waiting
         later = await bench.accept(text="after it")
-        assert await store.claims.settle(claim.ref, INTERRUPTED) == (Told(receipt.message_id, "done"),)
+        assert await store.claims.settle(claim.ref, INTERRUPTED) == (CommandAnswer(receipt.message_id, "done"),)
         assert (await store.sessions.conversation(SESSION)).messages == ()
         assert await store.sessions.earlier(SESSION) == (b"1", b"cut")
         claim = await bench.claim_one()
@@ -191,7 +191,7 @@ class TestWhileTheSessionIsBusy:
         receipt = await bench.order(CommandKind.UNDO)
         assert receipt.stops == claim.messages[0].id
         cut = msgspec.structs.replace(INTERRUPTED, todo=b"[2]")
-        assert await store.claims.settle(claim.ref, cut) == (Told(receipt.message_id, "done"),)
+        assert await store.claims.settle(claim.ref, cut) == (CommandAnswer(receipt.message_id, "done"),)
         assert await store.sessions.conversation(SESSION) == Conversation(
             (await store.sessions.summary(SESSION)).version, (b"1",), b"[1]"
         )
@@ -245,7 +245,8 @@ class TestWhileTheSessionIsBusy:
         new = await bench.order(CommandKind.NEW)
         told = await store.claims.settle(claim.ref, INTERRUPTED)
         assert told == (
-            Told(undo.message_id, "done"), Told(more.message_id, "nothing"), Told(new.message_id, "done")
+            CommandAnswer(undo.message_id, "done"), CommandAnswer(more.message_id, "nothing"),
+            CommandAnswer(new.message_id, "done")
         )  # fmt: skip
         assert await store.claims.claim("host", 10, 30) == []
 

@@ -20,8 +20,8 @@ import pytest
 from shared.errors import StoreUnavailable, StoreUnusable
 from shared.messages import Receipt
 from shared.store import open_store
+from shared.store.sqlite.database import Database
 from shared.store.sqlite.engine import SqliteStore
-from shared.store.sqlite.ledger import Ledger
 from shared.store.sqlite.schema import MIGRATIONS
 from tests.shared.store.acceptor import Report
 from tests.shared.store.bench import Bench, ended, sqlite
@@ -176,9 +176,9 @@ class TestFull:
         assert await store.inbox.waiting() == 0
 
 
-def limit_pages(ledger: Ledger, pages: int) -> None:
+def limit_pages(database: Database, pages: int) -> None:
     """Let the database have no more pages than this, or than it has now."""
-    ledger.db.pragma("max_page_count", max(pages, ledger.db.pragma("page_count")))
+    database.db.pragma("max_page_count", max(pages, database.db.pragma("page_count")))
 
 
 class TestReadOnly:

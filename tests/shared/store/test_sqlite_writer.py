@@ -15,9 +15,9 @@ import apsw
 import pytest
 
 from shared.store import open_store
-from shared.store.sqlite import tables
+from shared.store.sql import tables
+from shared.store.sqlite.database import Database
 from shared.store.sqlite.engine import SqliteStore
-from shared.store.sqlite.ledger import Ledger
 from shared.store.sqlite.schema import MIGRATIONS
 from tests.shared.store.bench import Bench, ended, sqlite
 
@@ -64,7 +64,7 @@ async def test_callers_at_once_share_commits(tmp_path: Path) -> None:
     store = await bench.open()
     assert isinstance(store, SqliteStore)
     commits = itertools.count()
-    await store.writer.run(lambda ledger: ledger.db.set_commit_hook(lambda: next(commits) < 0))
+    await store.writer.run(lambda database: database.db.set_commit_hook(lambda: next(commits) < 0))
     await asyncio.gather(*(bench.accept(f"a:b:{number}") for number in range(400)))
     await bench.close()
     assert 0 < next(commits) < 40
@@ -76,7 +76,7 @@ async def test_the_loop_goes_on_while_the_store_is_busy(tmp_path: Path) -> None:
     assert isinstance(store, SqliteStore)
     threads = []
 
-    def hang(_: Ledger) -> None:
+    def hang(_: Database) -> None:
         threads.append(threading.current_thread())
         time.sleep(0.3)
 

@@ -16,20 +16,19 @@ import msgspec
 
 from shared.messages import Ended, Outcome
 from tests.worker.waiting import until
-from worker.channel import (
-    Channel,
+from worker.channel import Channel, open_channel
+from worker.frames import (
     Configure,
     History,
+    LogEvent,
     ModelSpec,
     NeedHistory,
     Ready,
     RunTurn,
-    Said,
     ToPool,
     ToWorker,
     TurnDone,
     WorkerConfig,
-    open_channel,
 )
 from worker.pool.supervisor import preload_of, spawn
 
@@ -86,8 +85,8 @@ class ChildProcess:
     def all(self, kind: type[F]) -> list[F]:
         return [frame for _, frame in self.frames if isinstance(frame, kind)]
 
-    def said(self, event: str) -> list[Said]:
-        return [said for said in self.all(Said) if said.event == event]
+    def said(self, event: str) -> list[LogEvent]:
+        return [said for said in self.all(LogEvent) if said.event == event]
 
     def stacks(self) -> str:
         return os.pread(self._spawned.stacks_fd, 1 << 20, 0).decode()

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from shared.messages import Ended, Step, Usage
-from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
+from worker.agent.models.port import ModelReply, ModelRequest
 from worker.agent.progress import Progress
 from worker.agent.turn import Turn
+from worker.tools.spec import ToolCall
 
 
 class Hang(msgspec.Struct, frozen=True):

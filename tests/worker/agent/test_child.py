@@ -20,9 +20,8 @@ from shared.session_files import session_log_path
 from tests.worker.agent.child_process import TOOLS, ChildProcess, alive, child_process
 from tests.worker.agent.scripted import decoded, unanswered
 from tests.worker.waiting import until
-from worker.agent import transcript
-from worker.agent.models.port import ToolCall
-from worker.channel import (
+from worker.agent.context import transcript
+from worker.frames import (
     Delta,
     Drain,
     Drained,
@@ -39,6 +38,7 @@ from worker.channel import (
     TurnDone,
     WorkerConfig,
 )
+from worker.tools.spec import ToolCall
 
 KEY = "sk-not-to-be-seen-anywhere"
 

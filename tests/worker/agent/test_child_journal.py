@@ -15,8 +15,8 @@ from shared.messages import JournaledCall, OpenStep, TurnStatus
 from tests.worker.agent.child_process import TOOLS, ChildProcess, child_process
 from tests.worker.agent.scripted import decoded
 from tests.worker.waiting import until
-from worker.channel import (
-    IntentKept,
+from worker.frames import (
+    IntentCommitted,
     Interrupt,
     ModelSpec,
     StepDone,
@@ -126,8 +126,8 @@ async def test_a_call_that_must_not_be_repeated_runs_once_its_intent_is_kept(
         await child.frame(ToolEnded)
         started = await child.frame(ToolStarted, lambda frame: frame.waits)
         assert not charges.exists()
-        child.send(IntentKept(turn, "some other call"))
-        child.send(IntentKept(turn, started.call_id))
+        child.send(IntentCommitted(turn, "some other call"))
+        child.send(IntentCommitted(turn, started.call_id))
         await child.ended(turn)
         assert charges.read_text() == started.key + "\n"
 
@@ -139,7 +139,7 @@ async def test_a_call_that_waits_for_its_intent_can_be_interrupted(config: Worke
         started = await child.frame(ToolStarted)
         child.send(Interrupt(turn))
         assert (await child.ended(turn)).status is TurnStatus.INTERRUPTED
-        child.send(IntentKept(turn, started.call_id))
+        child.send(IntentCommitted(turn, started.call_id))
         await child.ended(child.run_turn("hello"))
         assert not charges.exists()
 

@@ -21,16 +21,16 @@ from tests.worker.agent.models.conftest import spec_for
 from tests.worker.agent.scripted import Recorded, ScriptedModel, asks, decoded, says
 from tests.worker.tools.mcp.serving import bare
 from tests.worker.waiting import until
-from worker.agent import transcript
-from worker.agent.context import repair
+from worker.agent.context import transcript
+from worker.agent.context.prompts import INSTRUCTION
+from worker.agent.context.repair import repair
 from worker.agent.models import build_chain
-from worker.agent.models.blocks import BlockConverter
+from worker.agent.models.anthropic_blocks import BlockConverter
 from worker.agent.models.port import Model
-from worker.agent.summary_words import INSTRUCTION
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
-from worker.channel import WorkerConfig
+from worker.frames import WorkerConfig
 from worker.tools import tool
 from worker.tools.mcp import McpServers
 from worker.tools.toolbox import Toolbox

@@ -10,7 +10,7 @@ import msgspec
 
 from shared.messages import Ended
 from tests.worker.agent.child_process import ChildProcess
-from worker.channel import (
+from worker.frames import (
     Configure,
     History,
     ModelSpec,

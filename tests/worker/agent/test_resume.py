@@ -14,12 +14,13 @@ from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Ended, JournaledCall, OpenStep, Step, TurnStatus, Usage
 from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, ended, says
 from tests.worker.waiting import until
-from worker.agent import transcript
-from worker.agent.models.port import ModelReply, ToolCall
+from worker.agent.context import transcript
+from worker.agent.models.port import ModelReply
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
 from worker.tools import ToolContext, tool
+from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
 CALLS = (ToolCall("c1", "note", "{}"), ToolCall("c2", "charge", "{}"), ToolCall("c3", "note", "{}"))

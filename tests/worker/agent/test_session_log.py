@@ -12,7 +12,7 @@ import pytest
 from shared.events import Event, Field
 from shared.session_files import session_log_path
 from worker.agent.session_log import SessionLog
-from worker.log_ring import HEADER_BYTES, LogRing
+from worker.session_log.ring import HEADER_BYTES, LogRing
 
 
 class Said:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.journal import StepOpening
-from shared.messages import Ended, OpenStep, Parked, Step, TurnStatus, Words
+from shared.messages import Ended, JoiningWords, OpenStep, Parked, Step, TurnStatus
 from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, says, unanswered
 from worker.agent.models.port import ModelReply
 from worker.agent.todo import TodoStore
@@ -19,13 +19,13 @@ from worker.agent.turn_request import TurnRequest
 from worker.tools.toolbox import Toolbox
 
 READ = ("todo", "{}")
-TWO, THREE = Words("msg_2", "two"), Words("msg_3", "three")
+TWO, THREE = JoiningWords("msg_2", "two"), JoiningWords("msg_3", "three")
 
 
 class Steered(Recorded):
     """Gives the turn words at the end of a step, and keeps the openings."""
 
-    def __init__(self, script: dict[int, tuple[Words, ...]] | None = None) -> None:
+    def __init__(self, script: dict[int, tuple[JoiningWords, ...]] | None = None) -> None:
         super().__init__()
         self.script = script or {}
         self.openings: list[StepOpening] = []
@@ -136,7 +136,7 @@ def test_wherever_a_turn_is_cut_off_all_words_are_taken_in_once(
 
 async def run_in_two(steps: int, given_at: list[int], cut: int, *, journal: bool) -> None:
     """Run a turn to a step, then again from what it told, as a pool that holds its claim would."""
-    words = [Words(f"msg_{number}", f"word {number}") for number in range(10, 10 + len(given_at))]
+    words = [JoiningWords(f"msg_{number}", f"word {number}") for number in range(10, 10 + len(given_at))]
     script = {step: tuple(word for word, at in zip(words, given_at, strict=True) if at == step) for step in range(1, 6)}
     early = tuple(word for word, at in zip(words, given_at, strict=True) if at == 0)
     answers = [asks(READ) for _ in range(steps)]
@@ -173,7 +173,7 @@ async def test_a_turn_that_parks_leaves_its_words_to_the_next_attempt() -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", ""])
 async def test_words_that_no_provider_would_take_are_made_sound(text: str) -> None:
-    turn, _, _ = make(says("ok"), words=(Words("msg_2", text),))
+    turn, _, _ = make(says("ok"), words=(JoiningWords("msg_2", text),))
     outcome = await turn.run()
     assert isinstance(outcome, Ended)
     assert outcome.status is TurnStatus.REPLIED

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.agent import transcript
-from worker.agent.models.port import ToolCall
+from worker.agent.context import transcript
 from worker.agent.todo import SCAN_LIMIT, TodoStore, hydrate
+from worker.tools.spec import ToolCall
 
 STATUSES = ("pending", "in_progress", "completed", "cancelled")
 

@@ -18,12 +18,13 @@ from shared.errors import ModelRejected, ModelUnavailable
 from shared.messages import Ended, Parked, TurnStatus
 from tests.worker.agent.scripted import Hang, Recorded, ScriptedModel, asks, decoded, ended, says, unanswered
 from tests.worker.waiting import until
-from worker.agent import transcript
-from worker.agent.models.port import ModelReply, ToolCall
+from worker.agent.context import transcript
+from worker.agent.models.port import ModelReply
 from worker.agent.todo import TodoStore
 from worker.agent.turn import CALLS_AT_ONCE, Turn
 from worker.agent.turn_request import TurnRequest
 from worker.tools import ToolContext, tool
+from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
 ADD_MILK = '{"todos": [{"id": "1", "content": "milk", "status": "pending"}], "merge": true}'

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from worker.agent import transcript
-from worker.agent.models.port import ToolCall
+from worker.agent.context import transcript
+from worker.tools.spec import ToolCall
 
 PARTS = st.lists(
     st.one_of(

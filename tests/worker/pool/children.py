@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 
 from shared.messages import Ended, Parked, Step, TurnStatus, Usage
-from worker.channel import (
-    Channel,
+from worker.channel import Channel, open_channel
+from worker.frames import (
     Configure,
     Drain,
     Drained,
@@ -34,7 +34,6 @@ from worker.channel import (
     StepDone,
     ToWorker,
     TurnDone,
-    open_channel,
 )
 from worker.shared_page import SharedPage
 

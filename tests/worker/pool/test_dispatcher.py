@@ -97,7 +97,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        self.take(self.dispatcher.relieve())
+        self.take(self.dispatcher.rebalance())
 
     @invariant()
     def both_agree(self) -> None:
@@ -150,8 +150,8 @@ def test_a_session_waits_for_its_full_slot_and_moves_only_when_it_has_waited_lon
     dispatcher.add(2, "hung")
     dispatcher.add_slot(1, 1)
     assert dispatcher.add(3, "s") == []
-    assert dispatcher.relieve() == []
-    assert placed(dispatcher.relieve()) == [(3, 1)]
+    assert dispatcher.rebalance() == []
+    assert placed(dispatcher.rebalance()) == [(3, 1)]
 
 
 def test_what_waits_for_a_worker_that_is_gone_runs_elsewhere_at_once() -> None:

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import uvloop
 
-from worker.channel import Interrupt, ToWorker, open_channel
+from worker.channel import open_channel
+from worker.frames import Interrupt, ToWorker
 
 
 async def frame_comes_after_the_door(sock: socket.socket) -> list[str]:

@@ -24,7 +24,7 @@ from shared.traces import MessageTrace
 from shared.when_busy import WhenBusy
 from tests.worker.pool.conditions import until
 from worker.pool import Pool, WorkerState
-from worker.pool.claimer import LEASE_S
+from worker.pool.turns.claimer import LEASE_S
 
 
 def arrival(session: str) -> Arrival:
@@ -401,10 +401,10 @@ async def test_what_is_asked_of_a_turn_before_its_claim_is_here_is_not_forgotten
 ) -> None:
     made = await plant()
     calls = provider.calls
-    made.pool.wishes.stop("standard:a:s", f"msg_{1:032}")
+    made.pool.turn_control.stop("standard:a:s", f"msg_{1:032}")
     await made.done(await made.say("s", "[[stall]]"))
     assert provider.calls == calls
-    made.pool.wishes.steer("standard:a:s")
+    made.pool.turn_control.steer("standard:a:s")
     first = await made.say("s", "[[tool note {}]] [[then]] [[say one]]")
     second = await made.say("s", "[[say both]]", when_busy=WhenBusy.STEER)
     await made.done(first, second)

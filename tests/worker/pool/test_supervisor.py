@@ -18,11 +18,11 @@ from shared.events import Event, Events
 from shared.messages import Ended
 from tests.worker.pool.children import ENTRY
 from tests.worker.pool.conditions import lives, until
-from worker.channel import Drained, RunTurn, StepDone, ToPool, TurnDone, WorkerConfig
-from worker.pool.process import WorkerProcess
+from worker.frames import Drained, RunTurn, StepDone, ToPool, TurnDone, WorkerConfig
+from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.snapshot import WorkerState
 from worker.pool.supervisor import Supervisor
-from worker.pool.verdict import Cause, Death
+from worker.pool.turns.crash_policy import Cause, Death
 
 
 def order(turn: int, text: str) -> RunTurn:

@@ -16,9 +16,9 @@ import pytest
 from shared.errors import SettingsError
 from shared.events import Event, Field
 from tests.worker.waiting import until
-from worker.agent.models.port import ToolCall
 from worker.agent.todo import TodoStore
 from worker.tools import ToolContext, toolbox
+from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
 TOOLS = '''

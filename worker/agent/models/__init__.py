@@ -10,7 +10,7 @@ from worker.agent.models.chain import Chain, Link
 from worker.agent.models.port import Model
 
 if TYPE_CHECKING:
-    from worker.channel import ModelSpec, WorkerConfig
+    from worker.frames import ModelSpec, WorkerConfig
 
 __all__ = ["build_chain"]
 

@@ -13,12 +13,13 @@ from msgspec.json import encode
 
 from shared.errors import ContextTooLong, ModelRejected
 from shared.usage import NOTHING, Usage
-from worker.agent.models.bill import estimate
-from worker.agent.models.blocks import BlockConverter
+from worker.agent.models.anthropic_blocks import BlockConverter
 from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
-from worker.agent.models.line import Line
-from worker.agent.models.port import ModelReply, ModelRequest, ToolCall, ToolSpec
-from worker.channel import ModelSpec
+from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.transport import Transport
+from worker.agent.models.usage_on_error import estimate
+from worker.frames import ModelSpec
+from worker.tools.spec import ToolCall, ToolSpec
 
 BASE_URL = "https://api.anthropic.com"
 
@@ -207,7 +208,7 @@ class AnthropicModel:
             open_telemetry=False,
             http_client=anthropic.DefaultAioHttpClient(**transport),
         )
-        self._line = Line(client, anthropic, "/v1/messages", self._where)
+        self._line = Transport(client, anthropic, "/v1/messages", self._where)
 
     async def call(
         self,

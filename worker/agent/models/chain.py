@@ -15,10 +15,10 @@ from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
 from shared.events import Event
 from shared.prices import Price
 from shared.usage import NOTHING, Usage
-from worker.agent.models.bill import bill, billed
 from worker.agent.models.breaker import Breaker, BreakerPolicy
 from worker.agent.models.failures import EmptyAnswer, Stalled
 from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.usage_on_error import bill, billed
 
 Failure = ModelUnavailable | ModelRejected | TimeoutError
 

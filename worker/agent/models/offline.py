@@ -15,10 +15,11 @@ import msgspec
 
 from shared.prices import FREE, Price
 from shared.usage import Usage
-from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
-from worker.agent.models.wishes import Wish, apply, numbered, read_wish
-from worker.agent.summary_words import ASKED, HEAD, INSTRUCTION
+from worker.agent.context.prompts import ASKED, HEAD, INSTRUCTION
+from worker.agent.models.offline_commands import OfflineCommand, apply, numbered, read_command
+from worker.agent.models.port import ModelReply, ModelRequest
 from worker.agent.todo import TOOL_NAMES, TodoItem
+from worker.tools.spec import ToolCall
 
 GREETING = (
     "I am the offline model: I repeat what you say, and I keep a todo list. "
@@ -97,7 +98,7 @@ def answer(request: ModelRequest) -> tuple[str, tuple[ToolCall, ...]]:
     if request.system == INSTRUCTION:
         return _digest(_MESSAGES.decode(request.messages[-1]).text), ()
     seen = _look_back(request.messages)
-    wish = read_wish(seen.said[-1]) if seen.said else None
+    wish = read_command(seen.said[-1]) if seen.said else None
     tool = next((spec.name for spec in request.tools if spec.name in TOOL_NAMES), None)
     if wish is None or tool is None:
         return _chat("\n".join(seen.said)), ()
@@ -145,7 +146,7 @@ def _chat(said: str) -> str:
     return f"You said: {said}{greeting}"
 
 
-def _change_or_show(tool: str, wish: Wish, result: str) -> tuple[str, tuple[ToolCall, ...]]:
+def _change_or_show(tool: str, wish: OfflineCommand, result: str) -> tuple[str, tuple[ToolCall, ...]]:
     items = _items(result)
     if items is None:
         return f"The todo list cannot be read: {result}", ()
@@ -155,7 +156,7 @@ def _change_or_show(tool: str, wish: Wish, result: str) -> tuple[str, tuple[Tool
     return _show(change.words, result), ()
 
 
-def _words(wish: Wish, before: str) -> str:
+def _words(wish: OfflineCommand, before: str) -> str:
     """Return what to say of a change that was made, from the list as it was before."""
     items = _items(before)
     return apply(wish, items).words if items is not None else ""

@@ -15,11 +15,12 @@ from msgspec.json import encode
 
 from shared.errors import ModelRejected
 from shared.usage import NOTHING, Usage
-from worker.agent.models.bill import estimate
 from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
-from worker.agent.models.line import Line
-from worker.agent.models.port import ModelReply, ModelRequest, ToolCall
-from worker.channel import ModelSpec
+from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.transport import Transport
+from worker.agent.models.usage_on_error import estimate
+from worker.frames import ModelSpec
+from worker.tools.spec import ToolCall
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -193,7 +194,7 @@ class OpenAIModel:
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(**transport),
         )
-        self._line = Line(client, openai, "/chat/completions", self._where)
+        self._line = Transport(client, openai, "/chat/completions", self._where)
 
     async def call(
         self,

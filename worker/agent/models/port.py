@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from shared.messages import Usage
-
-
-class ToolSpec(msgspec.Struct, frozen=True):
-    """A tool as a model sees it; ``parameters`` is a JSON schema object."""
-
-    name: str
-    description: str
-    parameters: dict[str, Any]
-
-
-class ToolCall(msgspec.Struct, frozen=True):
-    """A tool call a model asked for; ``arguments`` is the JSON text exactly as the model wrote it."""
-
-    id: str
-    name: str
-    arguments: str
+from worker.tools.spec import ToolCall, ToolSpec
 
 
 class ModelRequest(msgspec.Struct, frozen=True):

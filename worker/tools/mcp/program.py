@@ -22,7 +22,7 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from worker.channel import McpServer
+from worker.frames import McpServer
 
 #: bytes of the longest message a program may write
 LINE_LIMIT_BYTES = 16 * 1024 * 1024

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.events import Say
-from worker.channel import McpServer
+from worker.frames import McpServer
 from worker.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:

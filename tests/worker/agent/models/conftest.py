@@ -12,11 +12,12 @@ import httpx2
 import pytest
 
 from loadtests.provider import RunningProvider, running_provider
-from worker.agent import transcript
+from worker.agent.context import transcript
 from worker.agent.models import open_link
 from worker.agent.models.chain import Link
-from worker.agent.models.port import ModelRequest, ToolSpec
-from worker.channel import ModelSpec
+from worker.agent.models.port import ModelRequest
+from worker.frames import ModelSpec
+from worker.tools.spec import ToolSpec
 
 KEY = "sk-secret-of-the-tests"
 ROLL = ToolSpec("roll", "Roll one die.", {"type": "object", "properties": {"sides": {"type": "integer"}}})

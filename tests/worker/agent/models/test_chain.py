@@ -19,7 +19,7 @@ from worker.agent.models import build_chain, open_link
 from worker.agent.models.breaker import BreakerPolicy
 from worker.agent.models.chain import Chain, ChainPolicy
 from worker.agent.models.failures import EmptyAnswer
-from worker.channel import ModelSpec, WorkerConfig
+from worker.frames import ModelSpec, WorkerConfig
 
 QUICK = ChainPolicy(first_delay_s=0.01, longest_delay_s=0.05, longest_wait_s=1.0, short_stall_s=0.2)
 

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.messages import Summary
-from worker.agent import transcript
-from worker.agent.compaction import summary_request
+from worker.agent.context import transcript
+from worker.agent.context.compaction import summary_request
+from worker.agent.context.window import Window
 from worker.agent.models.offline import OfflineModel
-from worker.agent.models.port import ModelReply, ModelRequest, ToolSpec
+from worker.agent.models.port import ModelReply, ModelRequest
 from worker.agent.todo import TodoStore
-from worker.agent.window import Window
+from worker.tools.spec import ToolSpec
 
 TODO = ToolSpec("todo", "Read or write the list.", {"type": "object"})
 

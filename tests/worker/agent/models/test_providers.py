@@ -13,13 +13,13 @@ import pytest
 from loadtests.provider import RunningProvider
 from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
 from tests.worker.agent.models.conftest import KEY, asking
-from worker.agent import transcript
+from worker.agent.context import transcript
 from worker.agent.models import open_link
 from worker.agent.models.chain import Link
 from worker.agent.models.failures import EmptyAnswer, Stalled
 from worker.agent.models.openai import OpenAIModel
 from worker.agent.models.port import ModelRequest
-from worker.channel import ModelSpec
+from worker.frames import ModelSpec
 
 
 async def test_an_answer_is_streamed_and_returned_whole(link: Link) -> None:

@@ -16,8 +16,9 @@ from loadtests.provider import RunningProvider, Script
 from shared.messages import Ended, TurnStatus
 from tests.worker.agent.models.conftest import own_tasks, spec_for
 from tests.worker.agent.scripted import Recorded, unanswered
-from worker.agent import transcript, turn_end
-from worker.agent.context import estimate_tokens
+from worker.agent import failure_replies
+from worker.agent.context import transcript
+from worker.agent.context.repair import estimate_tokens
 from worker.agent.models import open_link
 from worker.agent.models.chain import Chain, ChainPolicy
 from worker.agent.todo import TodoStore
@@ -36,21 +37,21 @@ TIMED_OUT = TurnStatus.TIMED_OUT
 
 #: what the model does, how the turn ends, and what the sender reads
 FAULTS = [
-    ("[[stall]] word", TIMED_OUT, turn_end.MODEL_SILENT),
-    ("[[stall mid]] word", TIMED_OUT, turn_end.MODEL_SILENT),
-    ("[[sleep 30]]", TIMED_OUT, turn_end.MODEL_SILENT),
-    ("[[dribble 0.02]] word", TIMED_OUT, turn_end.MODEL_SILENT),
-    ("[[ping 0.02]] word", TIMED_OUT, turn_end.MODEL_SILENT),
-    ("[[reset]]", FAILED, turn_end.MODEL_AWAY),
-    ("[[reset mid]] word", FAILED, turn_end.MODEL_AWAY),
-    ("[[malformed]] word", FAILED, turn_end.MODEL_AWAY),
-    ("[[status 429]]", FAILED, turn_end.MODEL_AWAY),
-    ("[[status 529]]", FAILED, turn_end.MODEL_AWAY),
-    ("[[status 429 retry-after=600]]", FAILED, turn_end.MODEL_AWAY),
-    ("[[status 529 retry-after=600]]", FAILED, turn_end.MODEL_AWAY),
-    ("[[status 401]]", FAILED, turn_end.MODEL_REFUSED),
-    ("[[context]]", FAILED, turn_end.CONVERSATION_TOO_LONG),
-    ("[[empty]]", FAILED, turn_end.NOTHING_SAID),
+    ("[[stall]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
+    ("[[stall mid]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
+    ("[[sleep 30]]", TIMED_OUT, failure_replies.MODEL_SILENT),
+    ("[[dribble 0.02]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
+    ("[[ping 0.02]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
+    ("[[reset]]", FAILED, failure_replies.MODEL_AWAY),
+    ("[[reset mid]] word", FAILED, failure_replies.MODEL_AWAY),
+    ("[[malformed]] word", FAILED, failure_replies.MODEL_AWAY),
+    ("[[status 429]]", FAILED, failure_replies.MODEL_AWAY),
+    ("[[status 529]]", FAILED, failure_replies.MODEL_AWAY),
+    ("[[status 429 retry-after=600]]", FAILED, failure_replies.MODEL_AWAY),
+    ("[[status 529 retry-after=600]]", FAILED, failure_replies.MODEL_AWAY),
+    ("[[status 401]]", FAILED, failure_replies.MODEL_REFUSED),
+    ("[[context]]", FAILED, failure_replies.CONVERSATION_TOO_LONG),
+    ("[[empty]]", FAILED, failure_replies.NOTHING_SAID),
     ("[[reset times=1]] word", DONE, "echo: word"),
     ("[[reset mid times=1]] word", DONE, "echo: word"),
     ("[[malformed times=1]] word", DONE, "echo: word"),
@@ -131,7 +132,7 @@ async def test_what_the_model_began_to_say_stays_in_the_transcript(bench: Bench)
     outcome, turn = await bench.run("[[stall mid]] a word that is said")
     assert outcome.status is TIMED_OUT
     assert b"echo: a word" in turn.messages[-1]
-    assert turn_end.MODEL_SILENT.encode() in turn.messages[-1]
+    assert failure_replies.MODEL_SILENT.encode() in turn.messages[-1]
 
 
 async def test_a_turn_that_follows_a_fault_is_answered(bench: Bench) -> None:
@@ -162,7 +163,7 @@ async def test_a_turns_own_limit_ends_it_and_says_so(bench: Bench) -> None:
     request = TurnRequest("s", "msg_1", ("[[sleep 30]]",), deadline_s=0.2)
     outcome = await Turn(request, bench.chain, bench.toolbox, TodoStore()).run()
     assert isinstance(outcome, Ended)
-    assert (outcome.status, outcome.text) == (TIMED_OUT, turn_end.TURN_TOO_LONG)
+    assert (outcome.status, outcome.text) == (TIMED_OUT, failure_replies.TURN_TOO_LONG)
 
 
 async def test_an_answer_that_never_ends_leaves_the_next_model_its_turn(provider: RunningProvider) -> None:

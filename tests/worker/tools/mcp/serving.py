@@ -15,11 +15,11 @@ from pathlib import Path
 from loadtests.gateway_process import descendants
 from shared.events import Event, Field
 from tests.worker.waiting import until
-from worker.agent.models.port import ToolCall
 from worker.agent.todo import TodoStore
-from worker.channel import McpServer
+from worker.frames import McpServer
 from worker.tools import ToolContext
 from worker.tools.mcp import McpServers
+from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
 REAL, BARE = (str(Path(__file__).with_name(name)) for name in ("server.py", "bare_server.py"))

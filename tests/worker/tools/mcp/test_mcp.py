@@ -30,7 +30,7 @@ from tests.worker.tools.mcp.serving import (
     worker,
 )
 from tests.worker.waiting import until
-from worker.channel import McpServer
+from worker.frames import McpServer
 from worker.tools.mcp import connection, program
 
 #: seconds in which a call has to be over; it takes a few milliseconds, and the rest is for a busy machine

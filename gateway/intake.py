@@ -1,0 +1,83 @@
+"""Accepts messages, each in the mode of its session, and does at once what is asked of a running turn by them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from shared.events import Event, Events
+from shared.messages import Arrival, Ended, MessageState, Receipt, TurnStatus
+from shared.store.port import Store
+from shared.when_busy import BusyRules, WhenBusy
+from worker.pool import TurnObserver
+
+#: what a sender is told whose message comes while its session is busy, and whose turn ends for a newer message
+BUSY_TEXTS = {
+    WhenBusy.REJECT: "I am still working on an earlier message. Please send this one again later.",
+    WhenBusy.INTERRUPT: "I stopped this to turn to a newer message.",
+}
+
+
+class TurnControl(Protocol):
+    """Where running turns are told what their senders want; the pool's."""
+
+    def stop(self, session: str, message_id: str) -> None:
+        """End a message's turn now."""
+
+    def steer(self, session: str) -> None:
+        """Let the words that wait to join the session's turn do so."""
+
+
+class Intake:
+    """The one way into the inbox; ``listener`` is told of messages that end without a turn."""
+
+    def __init__(
+        self,
+        store: Store,
+        turn_control: TurnControl,
+        listener: TurnObserver,
+        events: Events,
+        rules: BusyRules,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._wishes = turn_control
+        self._listener = listener
+        self._events = events
+        self._rules = rules
+        self.clock = clock
+
+    async def accept(self, arrival: Arrival, when_busy: WhenBusy | None = None) -> Receipt:
+        """Accept a message in its session's mode, or in the one given. Raises InboxFull, StoreUnavailable."""
+        mode = when_busy or self._rules.mode(arrival.session)
+        arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=BUSY_TEXTS.get(mode, ""))
+        receipt = await self._store.inbox.accept(arrival)
+        self._say(arrival, receipt)
+        if receipt.stops:
+            self._wishes.stop(arrival.session, receipt.stops)
+        if receipt.joins:
+            self._wishes.steer(arrival.session)
+        for told in receipt.withdrawn:
+            self._events.emit(Event.MESSAGE_WITHDRAWN, message=told.message_id, session=arrival.session)
+            ended = Ended(TurnStatus.INTERRUPTED, told.text, ())
+            self._listener.settled(told.message_id, arrival.session, ended)
+        if receipt.state is MessageState.DONE:
+            ended = Ended(TurnStatus.REPLIED, receipt.answer, ())
+            self._listener.settled(receipt.message_id, arrival.session, ended)
+        return receipt
+
+    def _say(self, arrival: Arrival, receipt: Receipt) -> None:
+        names = {"message": receipt.message_id, "session": arrival.session, "platform": arrival.platform}
+        if receipt.duplicate:
+            self._events.emit(Event.MESSAGE_DUPLICATE, **names, ahead=receipt.ahead)
+            return
+        match receipt.state:
+            case MessageState.REJECTED:
+                self._events.emit(Event.MESSAGE_REJECTED, **names)
+            case MessageState.DONE:
+                self._events.emit(Event.COMMAND_ANSWERED, **names)
+            case _:
+                self._events.emit(Event.MESSAGE_ACCEPTED, **names, ahead=receipt.ahead)

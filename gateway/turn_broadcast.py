@@ -1,0 +1,196 @@
+"""What happens to turns right now, fanned out to the requests and pages that watch.
+
+The pool tells it (it is the pool's TurnObserver); a completions request follows one message; a console page
+subscribes to named events. Nothing here waits for a slow reader: a follower's text is joined while it is not read,
+a subscription that overflows is told to load everything anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from shared.messages import Dead, Ended, Outcome
+
+#: named events one page may lag behind before it is told to load everything anew
+SUBSCRIPTION_LIMIT = 256
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The message's turn begins, or begins again after its worker was lost."""
+
+
+class Text(msgspec.Struct, frozen=True):
+    """Text of one step, as the model streams it."""
+
+    step: int
+    text: str
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The gateway stops before the message is answered; the message stays accepted."""
+
+
+Happening = Started | Text | Ended | Dead | Stopped
+
+
+class Follower:
+    """Follows one message to its end. Deltas that wait to be read are joined, so it holds one reply at most."""
+
+    def __init__(self) -> None:
+        self.ended = False  #: whether the message has been answered or given up
+        self._happenings: deque[Started | Ended | Dead | Stopped | tuple[int, list[str]]] = deque()
+        self._arrived = asyncio.Event()
+
+    def text(self, step: int, text: str) -> None:
+        """Take a delta."""
+        last = self._happenings[-1] if self._happenings else None
+        if isinstance(last, tuple) and last[0] == step:
+            last[1].append(text)
+        else:
+            self._happenings.append((step, [text]))
+        self._arrived.set()
+
+    def put(self, happening: Started | Ended | Dead | Stopped) -> None:
+        """Take a happening other than a delta."""
+        self.ended = self.ended or isinstance(happening, Ended | Dead)
+        self._happenings.append(happening)
+        self._arrived.set()
+
+    async def next(self, within_s: float) -> Happening | None:
+        """Return what happened next, None if nothing did within this many seconds."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._arrived.wait()
+        except TimeoutError:
+            return None
+        first = self._happenings.popleft()
+        if not self._happenings:
+            self._arrived.clear()
+        return Text(first[0], "".join(first[1])) if isinstance(first, tuple) else first
+
+
+class Subscription:
+    """One page's queue of named events (name and JSON), bounded; ``None`` ends it."""
+
+    def __init__(self) -> None:
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self._arrived = asyncio.Event()
+        self._ended = False
+
+    def put(self, name: str, data: bytes) -> None:
+        """Take an event; past the limit all that waits is replaced by one ``reload``."""
+        if len(self._queue) >= SUBSCRIPTION_LIMIT:
+            self._queue.clear()
+            name, data = "reload", b"{}"
+        self._queue.append((name, data))
+        self._arrived.set()
+
+    def end(self) -> None:
+        """End the subscription once what waits has been read."""
+        self._ended = True
+        self._arrived.set()
+
+    async def next(self, within_s: float) -> list[tuple[str, bytes]] | None:
+        """Return the events that wait, none of them if nothing came within this many seconds; None at the end."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._arrived.wait()
+        except TimeoutError:
+            return []
+        found = list(self._queue)
+        self._queue.clear()
+        if self._ended:
+            return found or None
+        self._arrived.clear()
+        return found
+
+
+class TurnBroadcast:
+    """The pool's TurnObserver; ``on_settled`` is told of every outcome after its commit."""
+
+    def __init__(self, on_settled: Callable[[str, Outcome], None]) -> None:
+        self._on_settled = on_settled
+        self._followers: dict[str, Follower] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._closed = False
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscription]:
+        """Subscribe a page for as long as the block lasts."""
+        subscription = Subscription()
+        if self._closed:
+            subscription.end()
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def follow(self, message_id: str) -> Follower:
+        """Follow one message until ``unfollow``; begin before it is accepted, so that nothing is missed."""
+        follower = self._followers[message_id] = Follower()
+        return follower
+
+    def unfollow(self, message_id: str) -> None:
+        """Stop following a message."""
+        self._followers.pop(message_id, None)
+
+    def tell(self, name: str, /, **fields: Any) -> None:
+        """Tell every page a named event."""
+        if self._subscriptions:
+            data = msgspec.json.encode(fields)
+            for subscription in self._subscriptions:
+                subscription.put(name, data)
+
+    def turn_started(self, message_id: str, session: str, worker: str) -> None:
+        """Take the start of a turn."""
+        if follower := self._followers.get(message_id):
+            follower.put(Started())
+        self.tell("turn", session=session, message=message_id, state="running", worker=str(worker))
+
+    def delta(self, message_id: str, session: str, step: int, text: str) -> None:  # noqa: ARG002 - TurnObserver's
+        """Take text of a running step."""
+        if follower := self._followers.get(message_id):
+            follower.text(step, text)
+
+    def tool_started(self, message_id: str, session: str, name: str) -> None:
+        """Take the start of a tool call."""
+        self.tell("tool", session=session, message=message_id, name=name)
+
+    def todo_changed(self, session: str, todo: bytes) -> None:
+        """Take a session's new todo list (JSON array)."""
+        self.tell("todo", session=session, todos=msgspec.Raw(todo))
+
+    def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
+        """Take the outcome of a turn, after its commit."""
+        self._on_settled(session, outcome)
+        state = type(outcome).__name__.lower()
+        if isinstance(outcome, Ended | Dead):
+            if isinstance(outcome, Ended):
+                state = outcome.status.value
+            if follower := self._followers.get(message_id):
+                follower.put(outcome)
+        self.tell("turn", session=session, message=message_id, state=state, worker="")
+
+    @property
+    def closed(self) -> bool:
+        """Whether pages are turned away because the gateway stops."""
+        return self._closed
+
+    def close_pages(self) -> None:
+        """End every subscription, and each later one at once; followers go on."""
+        self._closed = True
+        for subscription in self._subscriptions:
+            subscription.end()
+
+    def close(self) -> None:
+        """End every subscription and every follower."""
+        self.close_pages()
+        for follower in self._followers.values():
+            follower.put(Stopped())

@@ -1,0 +1,1 @@
+"""Statements and tables of the store, the same for every engine."""

@@ -1,0 +1,72 @@
+"""How a new message is received: its session rests, or is busy and the message waits, joins, stops or is rejected."""
+
+from __future__ import annotations
+
+from shared.messages import Arrival, MessageState, Receipt, Reply, ReplyStatus
+from shared.store.sql.tables import busy, history, inbox, outbox, sessions
+from shared.store.sql.tables.sessions import ArrivalPlace
+from shared.store.sqlite.database import Database
+from shared.when_busy import WhenBusy
+
+#: quiet times that a message waits for more of the same thought, at most
+MOST_QUIET_TIMES = 10
+
+BUSY = "its session was busy"
+
+
+def receive(database: Database, arrival: Arrival, arrived: ArrivalPlace, ahead: int) -> Receipt:
+    """Keep a new message that is no chat command, and say what it does."""
+    if not arrived.finds_busy:
+        _begin(database, arrival, arrived)
+        return Receipt(arrival.id, duplicate=False, ahead=ahead)
+    running = arrived.head if arrived.finds_running else 0
+    goes_on = busy.goes_on(database, arrival, arrived.seq, running)
+    steers = arrival.when_busy is WhenBusy.STEER and not goes_on
+    inbox.add(database, arrived.seq, arrival, joins=goes_on or steers)
+    if arrival.when_busy is WhenBusy.REJECT and not goes_on:
+        return _reject(database, arrival, arrived.seq)
+    if goes_on and arrival.quiet_s and arrived.state == "gathering":
+        _wait_on(database, arrival, arrived.head)
+    stops = ""
+    if arrival.when_busy is WhenBusy.INTERRUPT and running:
+        busy.stop(database, arrival.session, running, arrival.busy_text)
+        stops = inbox.id_of(database, arrival.session, running)
+    return Receipt(arrival.id, duplicate=False, ahead=ahead, stops=stops, joins=steers)
+
+
+def ready_in_time(database: Database, session: str, head: inbox.Next) -> None:
+    """Make a session ready for its next message, once the sender has been quiet if more of it may come."""
+    quiet_until = head.quiet_until
+    if quiet_until:
+        quiet_until = max([quiet_until, *(row.quiet_until for row in busy.followers(database, session, head.seq))])
+    if quiet_until > database.now():
+        sessions.gather(database, session, head.seq, quiet_until)
+    else:
+        sessions.make_ready(database, session, head.seq, suspect=head.suspect)
+
+
+def _begin(database: Database, arrival: Arrival, arrived: ArrivalPlace) -> None:
+    """Keep the message of a session that rests."""
+    session, seq = arrival.session, arrived.seq
+    if seq == 1 and arrival.history:
+        history.append(database, session, arrival.history)
+        sessions.set_version(database, session, database.next_epoch())
+    inbox.add(database, seq, arrival)
+    if arrival.quiet_s:
+        sessions.gather(database, session, seq, database.now() + arrival.quiet_s)
+    elif seq > 1:  # a new session is ready
+        sessions.make_ready(database, session, seq, suspect=False)
+
+
+def _wait_on(database: Database, arrival: Arrival, head: int) -> None:
+    """Wait a quiet time more for the rest of a thought, but not for ever."""
+    latest = busy.quiet_until(database, arrival.session, head) + (MOST_QUIET_TIMES - 1) * arrival.quiet_s
+    sessions.gather(database, arrival.session, head, min(database.now() + arrival.quiet_s, latest))
+
+
+def _reject(database: Database, arrival: Arrival, seq: int) -> Receipt:
+    session, text = arrival.session, arrival.busy_text
+    busy.close(database, session, seq, MessageState.REJECTED, BUSY)
+    reply = Reply(session, arrival.id, 0, arrival.platform, text, arrival.reply, ReplyStatus.FAILED)
+    outbox.add(database, seq, reply)
+    return Receipt(arrival.id, duplicate=False, state=MessageState.REJECTED, answer=text)

@@ -1,0 +1,35 @@
+"""The table of checkpoints: the finished steps of turns that have not been settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from shared.messages import Step
+from shared.store.sqlite.database import Database
+
+# Keep one finished step.
+ADD = "INSERT OR REPLACE INTO checkpoints (session_key, step, body) VALUES (?, ?, ?)"
+# Read a session's finished steps, oldest first.
+READ = "SELECT body FROM checkpoints WHERE session_key = ? ORDER BY step"
+# Remove a session's finished steps.
+REMOVE = "DELETE FROM checkpoints WHERE session_key = ?"
+
+_DECODER = msgspec.msgpack.Decoder(Step)
+
+
+def add(database: Database, session: str, steps: Sequence[Step]) -> None:
+    """Keep finished steps."""
+    for step in steps:
+        database.run(ADD, (session, step.number, msgspec.msgpack.encode(step)))
+
+
+def read(database: Database, session: str) -> tuple[Step, ...]:
+    """Return a session's finished steps, oldest first."""
+    return tuple(_DECODER.decode(body) for (body,) in database.all(READ, (session,)))
+
+
+def remove(database: Database, session: str) -> None:
+    """Remove a session's finished steps."""
+    database.run(REMOVE, (session,))

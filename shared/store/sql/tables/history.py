@@ -1,0 +1,122 @@
+"""The tables of transcripts and todo lists: a session's conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.store.sqlite.database import Database
+
+# Find where a session's transcript goes on.
+NEXT_POSITION = "SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?"
+# Add one message to a transcript.
+ADD = "INSERT INTO history (session_key, position, message, seq) VALUES (?, ?, ?, ?)"
+# Read the end of a transcript, last message first; a negative limit reads all of it.
+READ_BACK = """
+SELECT message FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?
+"""
+# Read the end of a transcript from a position on, last message first.
+READ_END = """
+SELECT position, message FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?
+"""
+# Read what is before a position, oldest first.
+READ_BEFORE = "SELECT message FROM history WHERE session_key = ? AND position < ? ORDER BY position"
+# Find which turn wrote the end of a transcript.
+LAST_SEQ = "SELECT seq FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT 1"
+# Find the last message that another turn wrote.
+LAST_OF_OTHERS = """
+SELECT position FROM history WHERE session_key = ? AND position >= ? AND seq <> ? ORDER BY position DESC LIMIT 1
+"""
+# Remove the end of a transcript.
+CUT = "DELETE FROM history WHERE session_key = ? AND position >= ?"
+# Remove a transcript.
+REMOVE = "DELETE FROM history WHERE session_key = ?"
+# Write a todo list.
+WRITE_TODO = "INSERT OR REPLACE INTO todos (session_key, todo) VALUES (?, ?)"
+# Read a todo list.
+READ_TODO = "SELECT todo FROM todos WHERE session_key = ?"
+# Remove a todo list.
+REMOVE_TODO = "DELETE FROM todos WHERE session_key = ?"
+
+
+def append(database: Database, session: str, messages: Sequence[bytes], seq: int = 0) -> None:
+    """Add messages to the end of a session's transcript; the turn of message ``seq`` wrote them."""
+    start = next_position(database, session)
+    database.run_each(ADD, ((session, position, message, seq) for position, message in enumerate(messages, start)))
+
+
+def next_position(database: Database, session: str) -> int:
+    """Return the position behind the end of a session's transcript."""
+    return int(database.only(NEXT_POSITION, (session,))[0])
+
+
+def read(database: Database, session: str, begin: int, last: int | None) -> tuple[bytes, ...]:
+    """Return a session's transcript from a position on, at most its ``last`` messages, oldest first."""
+    rows = database.all(READ_BACK, (session, begin, -1 if last is None else max(last, 0)))
+    return tuple(message for (message,) in reversed(rows))
+
+
+def read_end(
+    database: Database, session: str, start: int, last: int, limit_bytes: int, least: int
+) -> tuple[int, tuple[bytes, ...]]:
+    """Return the newest messages from ``start`` on, oldest first, behind the position of the first of them.
+
+    They are ``last`` at most, and as many as fit into ``limit_bytes``, ``least`` at the least; where there are none it
+    is the position of the next message to come.
+    """
+    found: list[bytes] = []
+    first, size = int(database.only(NEXT_POSITION, (session,))[0]), 0
+    with database.rows(READ_END, (session, start, max(last, 0))) as rows:
+        for position, message in rows:
+            size += len(message)
+            if len(found) >= least and size > limit_bytes:
+                break
+            found.append(message)
+            first = position
+    return first, tuple(reversed(found))
+
+
+def read_before(database: Database, session: str, position: int) -> tuple[bytes, ...]:
+    """Return a session's transcript before a position, oldest first."""
+    return tuple(message for (message,) in database.all(READ_BEFORE, (session, position)))
+
+
+def last_seq(database: Database, session: str, begin: int) -> int:
+    """Return the number of the message whose turn wrote the end of a transcript, 0 if nobody knows."""
+    row = database.one(LAST_SEQ, (session, begin))
+    return int(row[0]) if row else 0
+
+
+def cut(database: Database, session: str, begin: int, seq: int) -> int:
+    """Remove what the turn of message ``seq`` wrote, if that is the end of the transcript; count the messages.
+
+    What is before the position ``begin`` stays.
+    """
+    other = database.one(LAST_OF_OTHERS, (session, begin, seq))
+    return cut_from(database, session, other[0] + 1 if other else begin)
+
+
+def cut_from(database: Database, session: str, position: int) -> int:
+    """Remove the end of a session's transcript from a position on; count the messages."""
+    return database.run(CUT, (session, position))
+
+
+def remove_todo(database: Database, session: str) -> None:
+    """Remove a session's todo list."""
+    database.run(REMOVE_TODO, (session,))
+
+
+def write_todo(database: Database, session: str, todo: bytes) -> None:
+    """Write a session's todo list, as JSON."""
+    database.run(WRITE_TODO, (session, todo))
+
+
+def read_todo(database: Database, session: str) -> bytes | None:
+    """Return a session's todo list, as JSON."""
+    row = database.one(READ_TODO, (session,))
+    return row[0] if row else None
+
+
+def remove(database: Database, session: str) -> None:
+    """Remove a session's transcript and todo list."""
+    database.run(REMOVE, (session,))
+    remove_todo(database, session)

@@ -1,0 +1,244 @@
+"""The table of replies: one order per session, and one row of it at a time on its way out.
+
+    queued ──the row before it is closed──▶ due ──leased to a sender──▶ leased ──▶ sent, or failed
+                                             ▲                            │
+                                             └── postponed, or the lease ended
+
+A row of a session is queued while an earlier one is not closed, so what is due is an index walk however much waits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from shared.errors import StaleClaim
+from shared.messages import PARTS, Reply, ReplyState, ReplyStatus
+from shared.store.sqlite.database import MAX_DELAY_S, MAX_LEASE_S, Database, Row
+from shared.traces import ReplyTrace
+
+#: the number of replies that answer no message
+UNASKED = 0
+
+# Find where a message's next reply starts.
+LAST_PART = "SELECT max(part) FROM outbox WHERE session_key = ? AND seq = ?"
+# Tell whether any reply of a session is on its way.
+ANY_UNSENT = """
+SELECT EXISTS (SELECT 1 FROM outbox INDEXED BY outbox_unsent WHERE session_key = ? AND closed_at IS NULL)
+"""
+# Put a reply on its way.
+ADD = """
+INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# End the delays that are over.
+WAKE_POSTPONED = "UPDATE outbox SET state = 'due', until = NULL WHERE state = 'postponed' AND (until <= ? OR until > ?)"
+# End the leases that are over: the row may have been sent, so it counts as one more attempt.
+WAKE_LEASED = """
+UPDATE outbox SET state = 'due', until = NULL, host = '', attempts = attempts + 1
+WHERE state = 'leased' AND (until <= ? OR until > ?)
+"""
+# Lease the rows that are due, longest due first.
+LEASE = """
+UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
+WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' ORDER BY place LIMIT ?)
+RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
+"""
+# Tell whether any row is due.
+ANY_DUE = "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due')"
+# Find when the next delay or lease ends.
+NEXT_UNTIL = "SELECT min(until) FROM outbox WHERE state = ? AND until IS NOT NULL"
+# Find a leased row again by what its sender knows of it.
+FENCE = """
+SELECT seq FROM outbox INDEXED BY outbox_unsent
+WHERE session_key = ? AND part = ? AND message_id = ? AND lease = ? AND closed_at IS NULL
+"""
+# Make a row its first chunk, ready-made.
+RENDER = "UPDATE outbox SET text = ?, rendered = 1 WHERE session_key = ? AND seq = ? AND part = ?"
+# Add a further chunk behind it.
+ADD_CHUNK = """
+INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place)
+SELECT session_key, seq, ?, message_id, platform, ?, address, status, 1, 'queued', place FROM outbox
+WHERE session_key = ? AND seq = ? AND part = ?
+"""
+# Record that the platform took a row.
+SENT = """
+UPDATE outbox SET state = 'sent', sent_id = ?, closed_at = ?, until = NULL, host = ''
+WHERE session_key = ? AND seq = ? AND part = ?
+"""
+# Give a row back for later.
+POSTPONE = """
+UPDATE outbox SET state = 'postponed', until = ?, host = '', attempts = attempts + 1, error = ?
+WHERE session_key = ? AND seq = ? AND part = ?
+"""
+# Record that a row and the chunks behind it can never be sent.
+REFUSE = """
+UPDATE outbox SET state = 'failed', closed_at = ?, until = NULL, host = '', error = ?
+WHERE session_key = ? AND seq = ? AND part >= ? AND part < ? AND closed_at IS NULL
+"""
+# Let the next row of a session go.
+NEXT = """
+UPDATE outbox SET state = 'due', place = ? WHERE state = 'queued' AND (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox INDEXED BY outbox_unsent
+   WHERE session_key = ? AND closed_at IS NULL ORDER BY seq, part LIMIT 1)
+"""
+# Give a row and all behind it a new address.
+READDRESS = """
+UPDATE outbox INDEXED BY outbox_unsent SET address = ?
+WHERE session_key = ? AND closed_at IS NULL AND (seq, part) >= (?, ?)
+"""
+# Read the way of a message's replies.
+TRACE = """
+SELECT part, state, attempts, sent_id, closed_at, error FROM outbox WHERE session_key = ? AND seq = ? ORDER BY part
+"""
+# Tell whether any reply to a message is on its way.
+ANY_UNSENT_OF = "SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND seq = ? AND closed_at IS NULL)"
+# Remove the replies to a message.
+REMOVE = "DELETE FROM outbox WHERE session_key = ? AND seq = ?"
+# Remove some replies that answered no message and were closed long ago.
+EXPIRE_UNASKED = """
+DELETE FROM outbox WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox WHERE seq = 0 AND closed_at <= ? LIMIT ?)
+"""
+# Remove every reply of a session.
+REMOVE_ALL = "DELETE FROM outbox WHERE session_key = ?"
+
+
+def add(database: Database, seq: int, reply: Reply) -> None:
+    """Put a reply to message ``seq`` of its session on its way; its part is set here."""
+    last = database.only(LAST_PART, (reply.session, seq))[0]
+    part = 0 if last is None else (last // PARTS + 1) * PARTS
+    state = "queued" if database.only(ANY_UNSENT, (reply.session,))[0] else "due"
+    columns = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value, reply.rendered)
+    database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place()))
+
+
+def lease(database: Database, host: str, limit: int, lease_s: float) -> list[Reply]:
+    """Lease up to ``limit`` due rows, longest due first."""
+    _wake(database)
+    rows = database.all(LEASE, (host, database.now() + min(lease_s, MAX_LEASE_S), limit))
+    return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
+
+
+def end_leases(database: Database) -> None:
+    """End every lease: nobody who holds one is alive."""
+    database.run(WAKE_LEASED, (math.inf, math.inf))
+
+
+def next_due_in_s(database: Database) -> float | None:
+    """Return the seconds until a row is due or a lease ends; None if there is none."""
+    if database.only(ANY_DUE)[0]:
+        return 0.0
+    now = database.now()
+    left = [
+        max(0.0, until - now) if until <= now + limit_s else 0.0
+        for state, limit_s in (("postponed", MAX_DELAY_S), ("leased", MAX_LEASE_S))
+        if (until := database.only(NEXT_UNTIL, (state,))[0]) is not None
+    ]
+    return min(left, default=None)
+
+
+def split(database: Database, reply: Reply, texts: Sequence[str]) -> None:
+    """Make a leased row the first of ``texts`` and queue the others behind it. Raises StaleClaim."""
+    if not 0 < len(texts) <= PARTS:
+        raise ValueError(f"a reply has 1 to {PARTS} chunks, not {len(texts)}")
+    seq = _fence(database, reply)
+    database.run(RENDER, (texts[0], reply.session, seq, reply.part))
+    for number, text in enumerate(texts[1:], 1):
+        database.run(ADD_CHUNK, (reply.part + number, text, reply.session, seq, reply.part))
+
+
+def sent(database: Database, reply: Reply, sent_id: str) -> None:
+    """Record that the platform took a row, and let the next of its session go. Raises StaleClaim."""
+    seq = _fence(database, reply)
+    database.run(SENT, (sent_id, database.now(), reply.session, seq, reply.part))
+    _let_next_go(database, reply.session)
+
+
+def postpone(database: Database, reply: Reply, delay_s: float, error: str) -> None:
+    """Give a row back, due again after ``delay_s`` seconds. Raises StaleClaim."""
+    seq = _fence(database, reply)
+    until = database.now() + min(max(delay_s, 0.0), MAX_DELAY_S)
+    database.run(POSTPONE, (until, error, reply.session, seq, reply.part))
+
+
+def refuse(database: Database, reply: Reply, error: str) -> None:
+    """Close a row and the chunks behind it unsent, and let the next of its session go. Raises StaleClaim."""
+    seq = _fence(database, reply)
+    end = (reply.part // PARTS + 1) * PARTS
+    database.run(REFUSE, (database.now(), error, reply.session, seq, reply.part, end))
+    _let_next_go(database, reply.session)
+
+
+def readdress(database: Database, reply: Reply, address: bytes) -> None:
+    """Give a row and all that are behind it a new address. Raises StaleClaim."""
+    seq = _fence(database, reply)
+    database.run(READDRESS, (address, reply.session, seq, reply.part))
+
+
+def trace(database: Database, session: str, seq: int) -> tuple[ReplyTrace, ...]:
+    """Return the way of a message's replies, chunk by chunk."""
+    return tuple(_trace(*row) for row in database.all(TRACE, (session, seq)))
+
+
+def any_unsent_of(database: Database, session: str, seq: int) -> bool:
+    """Tell whether any reply to a message is on its way."""
+    return bool(database.only(ANY_UNSENT_OF, (session, seq))[0])
+
+
+def remove(database: Database, session: str, seq: int) -> None:
+    """Remove the replies to a message, and let the next of its session go."""
+    database.run(REMOVE, (session, seq))
+    _let_next_go(database, session)
+
+
+def expire_unasked(database: Database, closed_at: float, limit: int) -> int:
+    """Remove replies that answered no message and were closed by then; count them."""
+    return database.run(EXPIRE_UNASKED, (closed_at, limit))
+
+
+def remove_all(database: Database, session: str) -> None:
+    """Remove every reply of a session."""
+    database.run(REMOVE_ALL, (session,))
+
+
+def _wake(database: Database) -> None:
+    now = database.now()
+    database.run(WAKE_POSTPONED, (now, now + MAX_DELAY_S))
+    database.run(WAKE_LEASED, (now, now + MAX_LEASE_S))
+
+
+def _fence(database: Database, reply: Reply) -> int:
+    """Return the number of the message a leased row answers. Raises StaleClaim if the lease is another's."""
+    row = database.one(FENCE, (reply.session, reply.part, reply.message_id, reply.lease))
+    if row is None:
+        raise StaleClaim(reply.session, reply.lease)
+    return int(row[0])
+
+
+def _let_next_go(database: Database, session: str) -> None:
+    database.run(NEXT, (database.next_place(), session))
+
+
+def _reply(row: Row) -> Reply:
+    session, message_id, part, platform, text, address, status, rendered, attempts, lease, _place = row
+    return Reply(
+        session,
+        message_id,
+        part,
+        platform,
+        text,
+        address,
+        ReplyStatus(status),
+        rendered=bool(rendered),
+        attempts=attempts,
+        lease=lease,
+    )
+
+
+def _trace(
+    part: int, state: str, attempts: int, sent_id: str | None, closed_at: float | None, error: str
+) -> ReplyTrace:
+    shown = ReplyState(state) if state in {"sent", "failed"} else ReplyState.PENDING
+    return ReplyTrace(part, shown, attempts, sent_id, closed_at if shown is ReplyState.SENT else None, error)

@@ -1,0 +1,292 @@
+"""The table of sessions: whose turn it is, who holds the lease, which epoch is the fence.
+
+    idle ──message──▶ ready ──claim──▶ claimed ──settle──▶ idle, or ready again if more waits
+     │                  ▲                 ├── parked, or the lease ended ──▶ ready, in its old place
+     └──▶ gathering ────┴──── delayed ◀───┘ to be tried again later
+          more of the same thought may come
+
+A session's head is the message it is ready or claimed for; it changes only when that one is settled.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from typing import NamedTuple
+
+from shared.errors import NotFound, StaleClaim
+from shared.messages import ClaimRef
+from shared.store.sqlite.database import MAX_DELAY_S, MAX_LEASE_S, Database, Row
+
+# Give a message its number; a new session is ready for it at once.
+ARRIVE = """
+INSERT INTO sessions (session_key, platform, state, place, head, next_seq, updated_at)
+VALUES (?, ?, 'ready', ?, 1, 2, ?)
+ON CONFLICT (session_key) DO UPDATE SET next_seq = next_seq + 1
+RETURNING next_seq - 1, state, head
+"""
+# Make a session ready for its next message.
+MAKE_READY = """
+UPDATE sessions SET state = 'ready', place = ?, head = ?, suspect = ?, host = '', until = NULL, updated_at = ?
+WHERE session_key = ?
+"""
+# Make a session ready again for the same message, in its old place.
+RELEASE = """
+UPDATE sessions SET state = 'ready', suspect = coalesce(?, suspect), host = '', until = NULL WHERE session_key = ?
+"""
+# Make a session ready for the same message, but only later.
+DELAY = "UPDATE sessions SET state = 'delayed', suspect = ?, host = '', until = ? WHERE session_key = ?"
+# Make a session ready for its next message once its sender has been quiet for a while.
+GATHER = """
+UPDATE sessions SET state = 'gathering', place = ?, head = ?, suspect = 0, host = '', until = ?, updated_at = ?
+WHERE session_key = ?
+"""
+# Let a session rest: nothing waits.
+REST = "UPDATE sessions SET state = 'idle', suspect = 0, host = '', until = NULL, updated_at = ? WHERE session_key = ?"
+# End the delays that are over.
+WAKE = "UPDATE sessions SET state = 'ready', until = NULL WHERE state = 'delayed' AND (until <= ? OR until > ?)"
+# End the gathering that is over.
+WAKE_GATHERING = """
+UPDATE sessions SET state = 'ready', until = NULL WHERE state = 'gathering' AND (until <= ? OR until > ?)
+"""
+# Find the claims whose lease has ended.
+LAPSED = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND (until <= ? OR until > ?)"
+# Find the claims of other hosts.
+FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NOT NULL AND host <> ?"
+# Find the next platform that has a ready session, in the order of their names.
+NEXT_PLATFORM = """
+SELECT platform FROM sessions INDEXED BY sessions_ready
+WHERE state = 'ready' AND suspect = ? AND platform > ? ORDER BY platform LIMIT 1
+"""
+# Find the sessions of a platform that are ready, longest waiting first.
+READY = """
+SELECT session_key, platform, version, head FROM sessions INDEXED BY sessions_ready
+WHERE state = 'ready' AND suspect = ? AND platform = ? ORDER BY place LIMIT ?
+"""
+# Lease a session.
+LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, until = ? WHERE session_key = ?"
+# Extend a lease that is still this host's.
+RENEW = "UPDATE sessions SET until = ? WHERE session_key = ? AND epoch = ? AND host = ? AND state = 'claimed'"
+# Check an epoch.
+FENCE = "SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed'"
+# Tell whether any session is ready.
+ANY_READY = "SELECT EXISTS (SELECT 1 FROM sessions WHERE state = 'ready')"
+# Find when the next delay or lease ends.
+NEXT_UNTIL = "SELECT min(until) FROM sessions WHERE state = ? AND until IS NOT NULL"
+# Name the conversation anew.
+SET_VERSION = "UPDATE sessions SET version = ? WHERE session_key = ?"
+# Name the conversation anew and fence off every earlier claim.
+MOVE_ON = "UPDATE sessions SET version = ?, epoch = ?, updated_at = ? WHERE session_key = ?"
+# Begin a new conversation.
+BEGIN_ANEW = "UPDATE sessions SET began_position = ?, began_seq = ? WHERE session_key = ?"
+# Read where the present conversation begins.
+BEGAN = "SELECT began_position, began_seq FROM sessions WHERE session_key = ?"
+# Read what tells whether a session may be rewritten.
+VERSION = "SELECT version, epoch, state FROM sessions WHERE session_key = ?"
+# Tell which message a session is claimed for.
+CLAIMED_FOR = "SELECT head FROM sessions WHERE session_key = ? AND state = 'claimed'"
+# Tell which message a session is at.
+HEAD = "SELECT head FROM sessions WHERE session_key = ?"
+# Remove a session's row.
+REMOVE = "DELETE FROM sessions WHERE session_key = ?"
+# List sessions, latest first.
+LATEST = """
+SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions ORDER BY updated_at DESC LIMIT ?
+"""
+# Read one session's line of the list.
+SUMMARY = """
+SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions WHERE session_key = ?
+"""
+
+
+class ArrivalPlace(NamedTuple):
+    """A new message's number in its session, 1 in a new one, the session's state before it, and its head then."""
+
+    seq: int
+    state: str
+    head: int
+
+    @property
+    def finds_busy(self) -> bool:
+        """Whether an earlier message of the session waits or runs."""
+        return self.state != "idle"
+
+    @property
+    def finds_running(self) -> bool:
+        """Whether an earlier message of the session runs."""
+        return self.state == "claimed"
+
+
+def arrive(database: Database, session: str, platform: str) -> ArrivalPlace:
+    """Give a new message its number; a new session is made ready for it."""
+    seq, state, head = database.only(ARRIVE, (session, platform, database.next_place(), database.now()))
+    return ArrivalPlace(seq, "idle" if seq == 1 else state, head)
+
+
+def is_idle(database: Database, session: str) -> bool:
+    """Tell whether nothing of a session is ready, delayed or claimed."""
+    return bool(database.only(VERSION, (session,))[2] == "idle")
+
+
+def make_ready(database: Database, session: str, head: int, *, suspect: bool) -> None:
+    """Make a session ready for another message, behind all that are ready now."""
+    database.run(MAKE_READY, (database.next_place(), head, suspect, database.now(), session))
+
+
+def gather(database: Database, session: str, head: int, until: float) -> None:
+    """Make a session ready for another message at a time of the store's clock, if nothing of it comes before then."""
+    latest = database.now() + MAX_DELAY_S
+    database.run(GATHER, (database.next_place(), head, min(until, latest), database.now(), session))
+
+
+def release(database: Database, session: str, *, suspect: bool | None = None) -> None:
+    """Make a session ready again for the same message, in its old place; None leaves open whether it is a suspect."""
+    database.run(RELEASE, (suspect, session))
+
+
+def delay(database: Database, session: str, delay_s: float, *, suspect: bool) -> None:
+    """Make a session ready again for the same message after ``delay_s`` seconds."""
+    if delay_s <= 0:
+        release(database, session, suspect=suspect)
+    else:
+        database.run(DELAY, (suspect, database.now() + min(delay_s, MAX_DELAY_S), session))
+
+
+def rest(database: Database, session: str) -> None:
+    """Make a session idle."""
+    database.run(REST, (database.now(), session))
+
+
+def wake(database: Database) -> None:
+    """Make the sessions ready whose delay is over, or whose sender has been quiet."""
+    now = database.now()
+    for wake_up in (WAKE, WAKE_GATHERING):
+        database.run(wake_up, (now, now + MAX_DELAY_S))
+
+
+def lapsed(database: Database) -> list[tuple[str, int]]:
+    """Return the claimed sessions whose lease has ended, each with its head."""
+    now = database.now()
+    return [(session, head) for session, head in database.all(LAPSED, (now, now + MAX_LEASE_S))]
+
+
+def of_other_hosts(database: Database, host: str) -> list[tuple[str, int]]:
+    """Return the sessions that other hosts have claimed, each with its head."""
+    return [(session, head) for session, head in database.all(FOREIGN, (host,))]
+
+
+def ready(database: Database, limit: int, *, suspects: bool) -> list[Row]:
+    """Return (session, platform, version, head) of ready sessions: of one platform after the other, in turns.
+
+    Of each platform the longest waiting come first; the next call goes on with the platform after the last one.
+    """
+    queues = [database.all(READY, (suspects, platform, limit)) for platform in _platforms(database, suspects=suspects)]
+    dealt = itertools.chain.from_iterable(itertools.zip_longest(*queues))
+    found = list(itertools.islice((row for row in dealt if row is not None), limit))
+    if found:
+        database.last_platform = str(found[-1][1])
+    return found
+
+
+def _platforms(database: Database, *, suspects: bool) -> list[str]:
+    """Return the platforms that have a ready session, the one after the last that was served first."""
+    names: list[str] = []
+    while row := database.one(NEXT_PLATFORM, (suspects, names[-1] if names else "")):
+        names.append(row[0])
+    first = bisect.bisect_right(names, database.last_platform)
+    return names[first:] + names[:first]
+
+
+def lease(database: Database, ref: ClaimRef, host: str, lease_s: float) -> None:
+    """Claim a session for a host."""
+    database.run(LEASE, (ref.epoch, host, database.now() + min(lease_s, MAX_LEASE_S), ref.session))
+
+
+def renew(database: Database, ref: ClaimRef, host: str, lease_s: float) -> bool:
+    """Extend a lease; False if it is not this host's any more."""
+    return database.run(RENEW, (database.now() + min(lease_s, MAX_LEASE_S), ref.session, ref.epoch, host)) == 1
+
+
+def fence(database: Database, ref: ClaimRef) -> int:
+    """Return the head of a claimed session. Raises StaleClaim if the epoch is not its own any more."""
+    row = database.one(FENCE, (ref.session, ref.epoch))
+    if row is None:
+        raise StaleClaim(ref.session, ref.epoch)
+    return int(row[0])
+
+
+def next_ready_in_s(database: Database) -> float | None:
+    """Return the seconds until a session is ready or a lease ends; None if there is none."""
+    if database.only(ANY_READY)[0]:
+        return 0.0
+    now = database.now()
+    left = [
+        max(0.0, until - now) if until <= now + limit_s else 0.0
+        for state, limit_s in (("delayed", MAX_DELAY_S), ("gathering", MAX_DELAY_S), ("claimed", MAX_LEASE_S))
+        if (until := database.only(NEXT_UNTIL, (state,))[0]) is not None
+    ]
+    return min(left, default=None)
+
+
+def set_version(database: Database, session: str, version: int) -> None:
+    """Name a session's conversation anew."""
+    database.run(SET_VERSION, (version, session))
+
+
+def begin_anew(database: Database, session: str, position: int, seq: int) -> None:
+    """Begin a new conversation with this position of the transcript; message ``seq`` asked for it."""
+    database.run(BEGIN_ANEW, (position, seq, session))
+
+
+def began(database: Database, session: str) -> tuple[int, int]:
+    """Return where the present conversation begins: its first position, and the number of the message it follows."""
+    row = database.one(BEGAN, (session,))
+    return (row[0], row[1]) if row else (0, 0)
+
+
+def move_on(database: Database, session: str, version: int) -> int:
+    """Give a session that is not claimed a new version and return it. Raises NotFound, StaleClaim."""
+    row = database.one(VERSION, (session,))
+    if row is None:
+        raise NotFound(f"there is no session {session}")
+    if row[0] != version or row[2] == "claimed":
+        raise StaleClaim(session, version)
+    epoch = database.next_epoch()
+    database.run(MOVE_ON, (epoch, epoch, database.now(), session))
+    return epoch
+
+
+def version(database: Database, session: str) -> int:
+    """Return the version of a session's conversation, 0 for a new session."""
+    row = database.one(VERSION, (session,))
+    return int(row[0]) if row else 0
+
+
+def claimed_for(database: Database, session: str) -> int | None:
+    """Return the number of the message a session is claimed for, None if it is not claimed."""
+    row = database.one(CLAIMED_FOR, (session,))
+    return int(row[0]) if row else None
+
+
+def head(database: Database, session: str) -> int:
+    """Return the number of the message that a session is ready, delayed or claimed for, or was before it rested."""
+    return int(database.only(HEAD, (session,))[0])
+
+
+def remove(database: Database, session: str) -> None:
+    """Remove a session's row. Raises NotFound."""
+    if not database.run(REMOVE, (session,)):
+        raise NotFound(f"there is no session {session}")
+
+
+def latest(database: Database, limit: int) -> list[Row]:
+    """Return (session, platform, version, updated_at, claimed) of sessions, latest first."""
+    return database.all(LATEST, (limit,))
+
+
+def summary(database: Database, session: str) -> Row:
+    """Return (session, platform, version, updated_at, claimed) of one session. Raises NotFound."""
+    row = database.one(SUMMARY, (session,))
+    if row is None:
+        raise NotFound(f"there is no session {session}")
+    return row

@@ -1,0 +1,194 @@
+"""The tables of what is spent and held: a session's usage, a claimed turn's hold, and spending by hour and day.
+
+    claim ── hold ──▶ held ── more ──▶ held ── settle: charge what was used ──▶ gone
+                        └── parked, retried, lease ended: charge what its steps used so far ──▶ held no more
+
+What a turn has been charged stays with its row until it is settled, so that nothing is charged twice.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.budgets import Allowance, Budget, Budgets, Scope, Spend, Window
+from shared.store.sql.tables import checkpoints, journal
+from shared.store.sqlite.database import Database
+from shared.usage import NOTHING, Usage
+
+# Read what a session has used in its life.
+READ_USAGE = "SELECT usage FROM usage WHERE session_key = ?"
+# Write it, and count what the conversation as it is now has spent.
+WRITE_USAGE = """
+INSERT INTO usage (session_key, usage, tokens, nanos) VALUES (?, ?, ?, ?)
+ON CONFLICT (session_key) DO UPDATE SET
+  usage = excluded.usage, tokens = tokens + excluded.tokens, nanos = nanos + excluded.nanos
+"""
+# Read what a conversation has spent since it was begun.
+SPENT_IN_ALL = "SELECT tokens, nanos FROM usage WHERE session_key = ?"
+# Begin a conversation anew.
+BEGIN_ANEW = "UPDATE usage SET tokens = 0, nanos = 0 WHERE session_key = ?"
+# Add to what was spent in an hour or a day.
+SPEND = """
+INSERT INTO spending (owner, scope, span, began, tokens, nanos) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (owner, scope, span, began) DO UPDATE SET tokens = tokens + excluded.tokens, nanos = nanos + excluded.nanos
+"""
+# Read what was spent in an hour or a day.
+SPENT = "SELECT tokens, nanos FROM spending WHERE owner = ? AND scope = ? AND span = ? AND began = ?"
+# List who spent most in an hour or a day.
+MOST = """
+SELECT owner, tokens, nanos FROM spending INDEXED BY spending_most
+WHERE scope = ? AND span = ? AND began = ? ORDER BY tokens DESC LIMIT ?
+"""
+# List the conversations that spent most.
+MOST_IN_ALL = "SELECT session_key, tokens, nanos FROM usage INDEXED BY usage_most ORDER BY tokens DESC LIMIT ?"
+# Forget hours and days that are long over.
+EXPIRE = """
+DELETE FROM spending WHERE (owner, scope, span, began) IN
+  (SELECT owner, scope, span, began FROM spending WHERE began < ? ORDER BY began LIMIT ?)
+"""
+# Hold an amount for a claimed turn; what it was charged before stays.
+HOLD = """
+INSERT INTO holds (session_key, user, tokens, nanos) VALUES (?, ?, ?, ?)
+ON CONFLICT (session_key) DO UPDATE SET tokens = excluded.tokens, nanos = excluded.nanos
+"""
+# Read for whom a turn holds, and what it was charged.
+READ_HOLD = "SELECT user, charged FROM holds WHERE session_key = ?"
+# End a hold, and remember what was charged.
+END_HOLD = "UPDATE holds SET tokens = 0, nanos = 0, charged = ? WHERE session_key = ?"
+# Remove a settled turn's row.
+REMOVE_HOLD = "DELETE FROM holds WHERE session_key = ?"
+# Sum what others hold.
+HELD = "SELECT coalesce(sum(tokens), 0), coalesce(sum(nanos), 0) FROM holds WHERE session_key <> ?"
+# Sum what others hold for one user.
+HELD_BY_USER = HELD + " AND user = ?"
+# Remove what a session has used in its life.
+REMOVE_USAGE = "DELETE FROM usage WHERE session_key = ?"
+# Remove a session's own hours and days.
+REMOVE_SPENDING = "DELETE FROM spending WHERE owner = ? AND scope = 'session'"
+
+#: whose spending is counted for which windows, whatever budgets there are now
+SPANS = (
+    (Scope.SESSION, Window.HOUR),
+    (Scope.SESSION, Window.DAY),
+    (Scope.USER, Window.HOUR),
+    (Scope.USER, Window.DAY),
+    (Scope.HOUR, Window.HOUR),
+)
+
+_USAGE = msgspec.json.Decoder(Usage)
+
+
+def hold(database: Database, session: str, user: str, budgets: Budgets, used: Spend, wanted: Spend) -> Allowance:
+    """Hold as much of what a claimed turn wants in all as every budget has left; it has ``used`` a part already.
+
+    Returns what it may use in all; not more than it used where it may not go on, and then its hold stays as it is.
+    """
+    spent = [_spent(database, _owner(budget.scope, session, user), budget) for budget in budgets.budgets]
+    held = [_held_by_others(database, budget.scope, session, user) for budget in budgets.budgets]
+    allowance = budgets.allow(used, wanted, spent, held, database.now())
+    if allowance.covers(used):
+        kept = allowance.spend.least(wanted)
+        database.run(HOLD, (session, user, kept.tokens, kept.nanos))
+    return allowance
+
+
+def release(database: Database, session: str) -> None:
+    """End the hold of a turn that is not settled: charge what its finished and open steps have used so far."""
+    row = database.one(READ_HOLD, (session,))
+    if row is None:
+        return
+    used = used_so_far(database, session)
+    _charge(database, session, row[0], used - _charged(row[1]))
+    database.run(END_HOLD, (msgspec.json.encode(used), session))
+
+
+def settle(database: Database, session: str, user: str, used: Usage) -> None:
+    """Charge what a turn has used in all its attempts, but what was charged before; its hold ends."""
+    row = database.one(READ_HOLD, (session,))
+    if row is not None:
+        used -= _charged(row[1])
+        database.run(REMOVE_HOLD, (session,))
+    _charge(database, session, user, used)
+
+
+def used_so_far(database: Database, session: str) -> Usage:
+    """Return what the steps of a turn that is not settled have used, as far as they are committed."""
+    opened = journal.read(database, session)
+    steps = (step.usage for step in checkpoints.read(database, session))
+    return sum(steps, opened.usage if opened else NOTHING)
+
+
+def usage(database: Database, session: str) -> Usage:
+    """Return what a session has used in its life."""
+    row = database.one(READ_USAGE, (session,))
+    return _USAGE.decode(row[0]) if row else NOTHING
+
+
+def most(database: Database, budget: Budget, limit: int) -> list[tuple[str, Spend]]:
+    """Return who has spent most of a budget in its window that is now, by tokens."""
+    if budget.window is Window.TOTAL:
+        rows = database.all(MOST_IN_ALL, (limit,))
+    else:
+        rows = database.all(MOST, (budget.scope.value, budget.window.value, budget.window.began(database.now()), limit))
+    return [(owner, Spend(tokens, nanos)) for owner, tokens, nanos in rows]
+
+
+def held(database: Database) -> Spend:
+    """Return what all running turns hold."""
+    return Spend(*database.only(HELD, ("",)))
+
+
+def begin_anew(database: Database, session: str) -> None:
+    """Let a conversation's own budget start again; users and hours go on."""
+    database.run(BEGIN_ANEW, (session,))
+
+
+def expire(database: Database, keep_s: float, limit: int) -> int:
+    """Forget some of what was spent longer ago than this; what sessions used in their life stays. Count rows."""
+    return database.run(EXPIRE, (database.now() - keep_s, limit))
+
+
+def remove_all(database: Database, session: str) -> None:
+    """Remove a session's own rows, its turn's spending charged to its user."""
+    release(database, session)
+    for statement in (REMOVE_HOLD, REMOVE_USAGE, REMOVE_SPENDING):
+        database.run(statement, (session,))
+
+
+def _held_by_others(database: Database, scope: Scope, session: str, user: str) -> Spend:
+    match scope:
+        case Scope.SESSION:
+            return Spend()  # of a session one turn runs at a time
+        case Scope.USER:
+            return Spend(*database.only(HELD_BY_USER, (session, user)))
+        case Scope.HOUR:
+            return Spend(*database.only(HELD, (session,)))
+
+
+def _spent(database: Database, owner: str, budget: Budget) -> Spend:
+    if budget.window is Window.TOTAL:
+        row = database.one(SPENT_IN_ALL, (owner,))
+    else:
+        window = budget.window
+        row = database.one(SPENT, (owner, budget.scope.value, window.value, window.began(database.now())))
+    return Spend(*row) if row else Spend()
+
+
+def _owner(scope: Scope, session: str, user: str) -> str:
+    return {Scope.SESSION: session, Scope.USER: user, Scope.HOUR: ""}[scope]
+
+
+def _charge(database: Database, session: str, user: str, used: Usage) -> None:
+    if used == NOTHING:
+        return
+    spend = Spend.of(used)
+    life = msgspec.json.encode(usage(database, session) + used)
+    database.run(WRITE_USAGE, (session, life, spend.tokens, spend.nanos))
+    now = database.now()
+    for scope, window in SPANS:
+        owner = _owner(scope, session, user)
+        database.run(SPEND, (owner, scope.value, window.value, window.began(now), spend.tokens, spend.nanos))
+
+
+def _charged(body: bytes | None) -> Usage:
+    return _USAGE.decode(body) if body else NOTHING

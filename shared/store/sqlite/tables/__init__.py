@@ -1,1 +1,0 @@
-"""The tables: one module a table (two for the inbox), the only one that names it in SQL; functions over the ledger."""

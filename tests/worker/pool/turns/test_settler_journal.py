@@ -1,0 +1,161 @@
+"""The journal behind the turns: in order, before the outcome, and not at all where the step is finished already."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from shared.events import Event, Events
+from shared.journal import CallIntent, CallResult, StepOpening
+from shared.messages import Claim, ClaimRef, CommandAnswer, Outcome, Parked, Step, Summary
+from shared.store import Store
+from tests.shared.store.bench import Bench, ended, sqlite
+from tests.shared.store.faulty_disk import faulty_disk
+from tests.worker.waiting import until
+from worker.pool.store_health import StoreHealth
+from worker.pool.turns.settler import Settler
+
+OPENING = StepOpening(1, (b"{}",))
+INTENT = CallIntent(1, "c1", "note", "key")
+RESULT = CallResult(1, "c1", b"result")
+
+
+class Writing:
+    """A settler over a real store, with one claim to write for."""
+
+    def __init__(self, bench: Bench, claim: Claim) -> None:
+        self.bench = bench
+        self.ref = claim.ref
+        self.events = Events()
+        self.settled: list[tuple[ClaimRef, Outcome | None]] = []
+        self.kept: list[str] = []
+        self.settler = Settler(bench.store, StoreHealth(self.events), self._settled)
+
+    def journal(self, *entries: StepOpening | CallIntent | CallResult) -> None:
+        for entry in entries:
+            call_id = "opening" if isinstance(entry, StepOpening) else entry.call_id
+            self.settler.journal(self.ref, entry, functools.partial(self.kept.append, call_id))
+
+    async def claim_again(self) -> Claim:
+        self.settler.settle(self.ref, Parked())
+        await self.settler.flush()
+        return await self.bench.claim_one()
+
+    def _settled(self, ref: ClaimRef, outcome: Outcome | None, _told: tuple[CommandAnswer, ...]) -> None:
+        self.settled.append((ref, outcome))
+
+
+@pytest.fixture
+async def writing(tmp_path: Path) -> AsyncIterator[Writing]:
+    bench = Bench(sqlite, tmp_path)
+    await bench.open()
+    made = Writing(bench, await bench.accept_and_claim())
+    yield made
+    await made.settler.close()
+    await bench.close()
+
+
+async def test_the_journal_is_written_in_order_and_before_the_outcome(writing: Writing) -> None:
+    writing.journal(OPENING)
+    writing.journal(INTENT, RESULT)
+    claim = await writing.claim_again()
+    assert claim.open_step is not None
+    assert claim.open_step.results == (b"result",)
+    assert writing.settled == [(writing.ref, Parked())]
+
+
+async def test_who_waits_is_told_only_after_the_commit(writing: Writing) -> None:
+    writing.journal(OPENING, INTENT)
+    assert writing.kept == []
+    await writing.settler.flush()
+    assert writing.kept == ["opening", "c1"]
+    writing.bench.clock.now += 31
+    claim = await writing.bench.claim_one()
+    assert claim.open_step is not None
+    assert [call.key for call in claim.open_step.calls] == ["key"]
+
+
+async def test_a_finished_step_needs_no_journal_any_more(writing: Writing) -> None:
+    writing.journal(OPENING, INTENT, RESULT)
+    writing.settler.checkpoint(writing.ref, Step(1, (b"{}", b"result")))
+    assert writing.kept == []
+    claim = await writing.claim_again()
+    assert (len(claim.steps), claim.open_step) == (1, None)
+    assert writing.kept == []
+
+
+async def test_a_step_that_ends_while_its_journal_is_written_leaves_the_next_ones_journal(writing: Writing) -> None:
+    writing.journal(OPENING, INTENT)
+    await until(lambda: bool(writing.settler.refs))
+    writing.settler.checkpoint(writing.ref, Step(1, (b"{}",)))
+    writing.journal(StepOpening(2, (b"next",)), CallIntent(2, "c2", "note", "key 2"))
+    claim = await writing.claim_again()
+    assert len(claim.steps) == 1
+    assert claim.open_step is not None
+    assert (claim.open_step.number, claim.open_step.messages) == (2, (b"next",))
+    assert [call.call_id for call in claim.open_step.calls] == ["c2"]
+
+
+async def test_an_end_makes_the_journal_superfluous(writing: Writing) -> None:
+    writing.journal(OPENING, INTENT)
+    writing.settler.settle(writing.ref, ended("hello"))
+    await writing.settler.flush()
+    assert writing.kept == []
+    assert (await writing.bench.accept_and_claim()).open_step is None
+
+
+async def test_nobody_is_told_of_a_stale_intent(writing: Writing) -> None:
+    writing.bench.clock.now += 31
+    await writing.bench.claim_one("other")
+    writing.journal(OPENING, INTENT)
+    await writing.settler.flush()
+    assert writing.kept == []
+    assert writing.settled == [(writing.ref, None)]
+
+
+async def test_a_full_disk_holds_the_intent_back_until_it_is_kept(tmp_path: Path) -> None:
+    with faulty_disk() as disk:
+        bench = Bench(sqlite, tmp_path)
+        await bench.open()
+        writing = Writing(bench, await bench.accept_and_claim())
+        disk.on_sync = apsw.FullError("the disk is full")
+        writing.journal(OPENING, INTENT)
+        await until(lambda: writing.events.counts[Event.STORE_UNAVAILABLE] == 1)
+        assert writing.kept == []
+        disk.mend()
+        await writing.settler.flush()
+        assert writing.kept == ["opening", "c1"]
+        store: Store = bench.store
+        await store.claims.settle(writing.ref, Parked())
+        assert (await bench.claim_one()).open_step is not None
+        await bench.close()
+
+
+async def test_a_summary_is_written_with_the_steps_it_was_made_after(writing: Writing) -> None:
+    steps = (Step(1, (b"1", b"2")), Step(2, (b"3",)))
+    for step, summary in zip(steps, (Summary(1, "first"), Summary(2, "second")), strict=True):
+        writing.settler.checkpoint(writing.ref, step)
+        writing.settler.summarize(writing.ref, summary)
+    claim = await writing.claim_again()
+    assert claim.steps == steps
+    found = await writing.bench.store.sessions.context(writing.ref.session, 10, 1000)
+    assert found.summary == Summary(2, "second")
+
+
+async def test_a_full_disk_keeps_a_summary_waiting(tmp_path: Path) -> None:
+    with faulty_disk() as disk:
+        bench = Bench(sqlite, tmp_path)
+        await bench.open()
+        writing = Writing(bench, await bench.accept_and_claim())
+        disk.on_sync = apsw.FullError("the disk is full")
+        writing.settler.summarize(writing.ref, Summary(1, "so far"))
+        await until(lambda: writing.events.counts[Event.STORE_UNAVAILABLE] == 1)
+        disk.mend()
+        await writing.settler.flush()
+        found = await bench.store.sessions.context(writing.ref.session, 10, 1000)
+        assert found.summary == Summary(1, "so far")
+        await bench.close()

@@ -1,0 +1,338 @@
+"""One turn as a worker's child runs it: its conversation from the cache or the host, its progress as frames."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from shared.budgets import Allowance, Spend
+from shared.errors import FrameTooLarge
+from shared.events import Event
+from shared.journal import CallIntent, CallResult, StepOpening
+from shared.messages import Ended, JoiningWords, Outcome, Parked, Step, Summary, TurnStatus, is_stateless
+from worker.agent.context import transcript
+from worker.agent.failure_replies import how_it_ended
+from worker.agent.models.port import Model
+from worker.agent.pool_link import PoolLink
+from worker.agent.progress import Progress
+from worker.agent.session_cache import CachedSession, SessionCache
+from worker.agent.session_log import SessionLog
+from worker.agent.todo import TodoStore
+from worker.agent.turn import Turn
+from worker.agent.turn_request import TurnRequest
+from worker.frames import (
+    Compacted,
+    Delta,
+    History,
+    NeedAllowance,
+    NeedHistory,
+    RunTurn,
+    StepDone,
+    StepOpened,
+    ToolEnded,
+    ToolStarted,
+    TurnDone,
+    WorkerConfig,
+)
+from worker.tools.spec import ToolCall
+from worker.tools.toolbox import Toolbox
+
+#: seconds between two Delta frames of one turn at the least
+DELTA_INTERVAL_S = 0.02
+TOO_LARGE = "What this turn produced is too large to keep. Please ask for less at once."
+
+
+class Equipment(msgspec.Struct, frozen=True):
+    """What every turn of a worker uses."""
+
+    config: WorkerConfig
+    model: Model
+    toolbox: Toolbox
+    cache: SessionCache
+    log: SessionLog
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """The conversation before a turn; ``todo`` is the turn's own to change."""
+
+    messages: tuple[bytes, ...]
+    first: int
+    summary: Summary | None
+    todo: TodoStore
+    repaired: bool
+
+
+class TurnRunner(Progress):
+    """Runs one RunTurn frame to its TurnDone frame, on the child's loop."""
+
+    def __init__(self, frame: RunTurn, equipment: Equipment, link: PoolLink) -> None:
+        self._frame = frame
+        self._equipment = equipment
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._ends_at = self._loop.time() + frame.deadline_s
+        self._history: asyncio.Future[History] = self._loop.create_future()
+        self._turn: Turn | None = None
+        self._too_large: FrameTooLarge | None = None
+        self._steps_sent = len(frame.steps)
+        self._interrupted = False
+        self._parked = False
+        self._allowance: asyncio.Future[Allowance] | None = None
+        self._early_words = frame.words
+        self._unkept: dict[str, asyncio.Future[None]] = {}
+        self._unsent: list[str] = []
+        self._delta_step = 0
+        self._delta_timer: asyncio.TimerHandle | None = None
+        self._delta_sent_at = 0.0
+
+    async def run(self) -> None:
+        """Run the turn and send how it ended; never raises."""
+        try:
+            outcome = await self._outcome()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            # the boundary: what is wrong with one turn is settled with it; a tool may cancel every task there is
+            outcome = self._failed(error)
+        if self._too_large is not None:
+            outcome = self._failed(self._too_large)
+        self._flush_text(last=True)
+        self._keep(outcome)
+        self._send_done(outcome)
+
+    def interrupt(self) -> None:
+        """End the turn now; the sender asked for it."""
+        self._interrupted = True
+        if self._turn is not None:
+            self._turn.interrupt()
+
+    def steer(self, words: tuple[JoiningWords, ...]) -> None:
+        """Let these words join the turn at its next step."""
+        if self._turn is not None:
+            self._turn.steer(words)
+        else:
+            self._early_words += words
+
+    def park(self) -> None:
+        """End the turn as parked at its next step boundary."""
+        self._parked = True
+        if self._turn is not None:
+            self._turn.park()
+
+    def take_history(self, history: History) -> None:
+        """Take the conversation that this turn asked for."""
+        if not self._history.done():
+            self._history.set_result(history)
+
+    def take_allowance(self, allowance: Allowance) -> None:
+        """Take what this turn may use of the budgets, which it asked for."""
+        if self._allowance is not None and not self._allowance.done():
+            self._allowance.set_result(allowance)
+
+    def take_intent_kept(self, call_id: str) -> None:
+        """Let a tool call begin that had to wait until its intent was committed."""
+        waiting = self._unkept.get(call_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def _outcome(self) -> Ended | Parked:
+        known = self._recall() or await self._ask_host()
+        if known is None:
+            return Parked()
+        latest = next((step.todo for step in reversed(self._frame.steps) if step.todo is not None), None)
+        todo = known.todo if latest is None else TodoStore.from_bytes(latest)  # that one is kept with its step
+        opened = self._frame.open_step
+        if opened is not None and opened.todo is not None:
+            todo.restore(opened.todo)
+        request = self._request(known)
+        self._turn = Turn(request, self._equipment.model, self._equipment.toolbox, todo, self)
+        if self._interrupted:
+            self._turn.interrupt()
+        if self._parked:
+            self._turn.park()
+        outcome = await self._turn.run()
+        if isinstance(outcome, Ended):
+            window = self._turn.window
+            kept = todo.taken()  # what the outcome says, whatever a call that was given up still writes
+            cached = CachedSession(window.messages, kept, window.first, window.summary, repaired=window.repaired)
+            self._equipment.cache.put(self._frame.session, self._frame.epoch, cached)
+        return outcome
+
+    def _recall(self) -> _Known | None:
+        cached = self._equipment.cache.get(self._frame.session, self._frame.version)
+        if cached is None:
+            return None
+        return _Known(cached.messages, cached.first, cached.summary, cached.todo, cached.repaired)
+
+    async def _ask_host(self) -> _Known | None:
+        """Ask for the conversation; None if the session has moved on, so that this claim is stale."""
+        self._link.send(NeedHistory(self._frame.turn))
+        async with asyncio.timeout_at(self._ends_at):
+            history = await self._history
+        if history.version != self._frame.version:
+            return None
+        return _Known(history.messages, history.first, history.summary, _todo_of(history), repaired=False)
+
+    def _request(self, known: _Known) -> TurnRequest:
+        frame, config = self._frame, self._equipment.config
+        return TurnRequest(
+            session=frame.session,
+            message_id=frame.message_id,
+            texts=frame.texts,
+            history=known.messages,
+            first=known.first,
+            summary=known.summary,
+            repaired=known.repaired,
+            steps=frame.steps,
+            open_step=frame.open_step,
+            words=self._early_words,
+            system=config.system_prompt,
+            deadline_s=self._ends_at - self._loop.time(),
+            allowance=frame.allowance,
+            window_tokens=config.context_tokens,
+        )
+
+    def text(self, step: int, text: str) -> None:
+        """Gather text for the next Delta frame, if anybody reads along."""
+        if not self._frame.stream:
+            return
+        self._unsent.append(text)
+        self._delta_step = step
+        if self._delta_timer is None:
+            due = max(self._loop.time(), self._delta_sent_at + DELTA_INTERVAL_S)
+            self._delta_timer = self._loop.call_at(due, self._flush_text)
+
+    async def more(self, used: Spend, wanted: Spend) -> Allowance:
+        """Ask the host to hold more of the budgets."""
+        self._allowance = self._loop.create_future()
+        self._link.send(NeedAllowance(self._frame.turn, used, wanted))
+        return await self._allowance
+
+    def step_opened(self, opening: StepOpening) -> None:
+        """Send what the model asked for: a later attempt makes these calls, and does not ask again."""
+        self._flush_text()
+        self._send(StepOpened(self._frame.turn, opening))
+
+    async def begin_call(self, call: ToolCall, intent: CallIntent, *, once: bool) -> None:
+        """Send the intent of a tool call; return once it has left, or for a call to be made once, is committed."""
+        self._flush_text()
+        self._send(ToolStarted(self._frame.turn, call.id, call.name, intent.step, intent.key, once))
+        if once:
+            await self._until_kept(call.id)
+        else:
+            await self._link.left()
+
+    async def _until_kept(self, call_id: str) -> None:
+        self._unkept[call_id] = self._loop.create_future()
+        try:
+            await self._unkept[call_id]
+        finally:
+            del self._unkept[call_id]
+
+    def end_call(self, call: ToolCall, result: CallResult) -> None:
+        """Send the result of a tool call."""
+        self._send(ToolEnded(self._frame.turn, call.id, result.message, result.step, result.todo))
+
+    def step_done(self, step: Step) -> None:
+        """Send a finished step, and log it."""
+        self._flush_text()
+        self._send(StepDone(self._frame.turn, step))
+        self._steps_sent += 1
+        self._log_messages(step.messages)
+
+    def compacted(self, summary: Summary) -> None:
+        """Send the summary, so that nobody has to make it again, and log it."""
+        self._send(Compacted(self._frame.turn, summary))
+        names = {"session": self._frame.session, "message": self._frame.message_id}
+        self._link.say(Event.CONTEXT_COMPACTED, **names, covers=summary.covers, characters=len(summary.text))
+        line = {"event": "context_compacted", "covers": summary.covers, "summary": summary.text}
+        self._log(msgspec.json.encode(self._log_head() | line))
+
+    def compaction_failed(self, problem: str) -> None:
+        """Say that the older part of the conversation is left out, and why."""
+        names = {"session": self._frame.session, "message": self._frame.message_id}
+        self._link.say(Event.CONTEXT_CUT, **names, problem=problem)
+
+    def _send(self, frame: Compacted | StepOpened | ToolStarted | ToolEnded | StepDone) -> None:
+        """Send a frame of the step; one that is too large ends the turn."""
+        try:
+            self._link.send(frame)
+        except FrameTooLarge as error:
+            self._too_large = error
+            raise
+
+    def _flush_text(self, *, last: bool = False) -> None:
+        if self._delta_timer is not None:
+            self._delta_timer.cancel()
+            self._delta_timer = None
+        if not self._unsent:
+            return
+        if self._link.full and last:  # the outcome brings all of the text anyway
+            return
+        if self._link.full:  # a reader that is behind gets its text in larger pieces
+            self._delta_timer = self._loop.call_later(DELTA_INTERVAL_S, self._flush_text)
+            return
+        self._link.send(Delta(self._frame.turn, self._delta_step, "".join(self._unsent)))
+        self._unsent.clear()
+        self._delta_sent_at = self._loop.time()
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Bring the log and the cache in line with how the turn ended."""
+        match outcome:
+            case Ended():
+                self._log_messages(outcome.messages)
+                self._log_end(outcome)
+            case _:
+                self._equipment.cache.forget(self._frame.session)
+
+    def _send_done(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Ended):
+            outcome = msgspec.structs.replace(outcome, error=self._link.clean(outcome.error))
+        try:
+            self._link.send(TurnDone(self._frame.turn, outcome))
+        except FrameTooLarge as error:
+            self._equipment.cache.forget(self._frame.session)
+            self._link.send(TurnDone(self._frame.turn, self._failed(error)))
+
+    def _failed(self, error: BaseException) -> Ended:
+        """Return a failed end that says only what the sender asked and was told."""
+        self._equipment.cache.forget(self._frame.session)
+        status, text, seen = how_it_ended(error, deadline_passed=self._loop.time() >= self._ends_at)
+        if isinstance(error, FrameTooLarge):
+            status, text = TurnStatus.FAILED, TOO_LARGE
+        asked = () if self._steps_sent else tuple(transcript.user(text) for text in self._frame.texts)
+        return Ended(status, text, (*asked, transcript.assistant(text)), error=self._link.clean(seen))
+
+    def _log_messages(self, messages: tuple[bytes, ...]) -> None:
+        head = msgspec.json.encode(self._log_head())[:-1] + b","
+        for message in messages:
+            self._log(head + message[1:])
+
+    def _log_end(self, outcome: Ended) -> None:
+        end = {"event": "turn_ended", "status": outcome.status.value, "error": self._link.clean(outcome.error)}
+        usage = msgspec.to_builtins(self._turn.usage) if self._turn else {}
+        self._log(msgspec.json.encode(self._log_head() | end | usage))
+
+    def _log(self, line: bytes) -> None:
+        if not is_stateless(self._frame.session):  # which is removed with all that was said in it
+            self._equipment.log.put(self._frame.session, line)
+
+    def _log_head(self) -> dict[str, object]:
+        frame = self._frame
+        return {
+            "at": round(time.time(), 3),
+            "session": frame.session,
+            "message": frame.message_id,
+            "turn": frame.turn,
+        }
+
+
+def _todo_of(history: History) -> TodoStore:
+    """Return the todo store of a session: its own list, or where it never had one, what its history shows."""
+    if history.todo is not None or not (history.messages or history.summary):
+        return TodoStore.from_bytes(history.todo)
+    if history.summary is None:
+        return TodoStore.adopted(history.messages)
+    todo = TodoStore()
+    todo.restore(history.summary.todo)  # an attempt that was cut off has looked, and what it saw is covered by now
+    return todo

@@ -1,0 +1,1 @@
+"""What AIAgent (worker.run_agent) alone uses: the agent in a process of its own user."""

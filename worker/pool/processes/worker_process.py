@@ -1,0 +1,278 @@
+"""One worker process as its parent sees it: its channel, its shared page, its stacks, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from shared.errors import ChannelClosed, ChannelError
+from worker.channel import Channel, open_channel
+from worker.frames import Drained, Ready, Report, ToPool, ToWorker
+from worker.pool.processes.process_watch import ProcessWatch, alive, process_state
+from worker.pool.snapshot import WorkerState
+from worker.pool.turns.crash_policy import Cause, Death
+from worker.shared_page import SharedPage
+
+#: the longest a killed worker's stacks are waited for, in seconds
+STACKS_WAIT_S = 0.25
+#: seconds between two looks at the stacks; they are whole when two looks see the same
+STACKS_LOOK_S = 0.01
+#: the most of a stack dump that is read, in bytes
+STACKS_LIMIT_BYTES = 256 * 1024
+#: a loop that had not beaten for so long when its process ended was held up, in seconds
+HELD_UP_S = 0.5
+#: the exit code the process library makes up when the fork server is gone and cannot tell it
+UNTOLD_EXIT_CODE = 255
+#: how long the last frames and the exit code of an ended process are waited for, in seconds
+LAST_WORDS_S = 0.25
+
+NOTHING_REPORTED = Report(
+    cache_hits=0, cache_misses=0, cache_size=0, rss_bytes=0, leaked_threads=0, log_written=0, log_failed=0
+)
+
+
+class Forked(Protocol):
+    """A started process of the process library."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def exitcode(self) -> int | None: ...
+
+    def close(self) -> None: ...
+
+
+class Spawned(msgspec.Struct, frozen=True):
+    """What a start gives the parent: the process, its end of the socket, the shared page and the stacks' file.
+
+    ``server_pid`` is the fork server it came from.
+    """
+
+    process: Forked
+    server_pid: int
+    sock: socket.socket
+    page: SharedPage
+    stacks_fd: int
+
+
+class WorkerProcess:
+    """One worker process; must be made on the loop.
+
+    ``n`` is the slot it holds or held last (None for a spare), ``death`` what the parent killed it for,
+    ``expected`` whether its end was asked for.
+    ``on_frame`` gets each frame, ``on_end`` is called once when the process is gone and its last frame was read.
+    """
+
+    def __init__(
+        self,
+        spawned: Spawned,
+        on_frame: Callable[[WorkerProcess, ToPool], None],
+        on_end: Callable[[WorkerProcess], None],
+    ) -> None:
+        self._process = spawned.process
+        self._server_pid = spawned.server_pid
+        self._released = False
+        self._exit_code: int | None = None
+        self._sock = spawned.sock
+        self.page = spawned.page
+        self._stacks_fd = spawned.stacks_fd
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._channel: Channel[ToPool] | None = None
+        self._writable = asyncio.Event()
+        self._last_frame_read = asyncio.Event()
+        self._last_words: asyncio.Task[None] | None = None
+        self.became_ready = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.pid = spawned.process.pid or 0
+        self.n: int | None = None
+        self.state = WorkerState.STARTING
+        self.started_at = time.time()
+        self.started_mono = time.monotonic()
+        self.ready: Ready | None = None
+        self.report = NOTHING_REPORTED
+        self.turns_done = 0
+        self.expected = False
+        self.death: Death | None = None
+        self.drained_mono: float | None = None
+        self._silent_s = 0.0
+        self.watch = ProcessWatch(self.pid, self._process_ended)
+
+    @property
+    def name(self) -> str:
+        """What traces call it: its slot and its process."""
+        return f"{self.n}:{self.pid}"
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether turns can be sent: ready, not on its way out."""
+        return self.ready is not None and self.death is None and not self.watch.ended
+
+    @property
+    def full(self) -> bool:
+        """Tell whether the channel holds so much unsent that nothing large should follow."""
+        return self._channel is not None and self._channel.full
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code as the process library tells it, negative for a signal; None while unknown."""
+        return self._exit_code if self._released else self._process.exitcode
+
+    @property
+    def killed_from_outside(self) -> bool:
+        """Tell whether it was ended by a SIGKILL that was not ours, or with its fork server."""
+        if self.exit_code == UNTOLD_EXIT_CODE:
+            return not alive(self._server_pid)
+        return self.exit_code == -signal.SIGKILL and self.death is None
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether somebody stopped the process, with SIGSTOP or a debugger (Linux)."""
+        return process_state(self.pid) in {"T", "t"}
+
+    @property
+    def exit_text(self) -> str:
+        """How the process ended, for people."""
+        code = self.exit_code
+        if code is None:
+            return "the worker process has not ended" if not self.watch.ended else "the worker process ended"
+        if code >= 0:
+            return f"the worker process ended with status {code}"
+        with contextlib.suppress(ValueError):
+            return f"the worker process was ended by {signal.Signals(-code).name}"
+        return f"the worker process was ended by signal {-code}"
+
+    async def open(self, on_writable: Callable[[WorkerProcess], None]) -> None:
+        """Open the channel; ``on_writable`` is called whenever it stops being full."""
+        self._channel = await open_channel(self._sock, ToPool, self._frame_came, self._channel_closed)
+        self._channel.on_writable = lambda: self._became_writable(on_writable)
+
+    def send(self, frame: ToWorker) -> bool:
+        """Send one frame; False if the worker cannot be reached any more. Raises FrameTooLarge."""
+        if self._channel is None:
+            return False
+        try:
+            self._channel.send(frame)
+        except ChannelClosed:
+            return False
+        return True
+
+    async def until_writable(self) -> None:
+        """Wait until something large may be sent, or the process is gone."""
+        while self.full and not self.gone.is_set():
+            self._writable.clear()
+            await self._writable.wait()
+
+    async def kill(self, death: Death, *, dump: bool) -> None:
+        """Kill the process group for this reason, its stacks dumped first where asked; the first reason stands."""
+        if self.death is not None:
+            return
+        self.death = death
+        self.state = WorkerState.DYING
+        if dump:
+            self.death = msgspec.structs.replace(death, stacks=await self._dump())
+        self.watch.kill_group()
+
+    def kill_now(self) -> None:
+        """SIGKILL the process group without a word."""
+        self.watch.kill_group()
+
+    def dismiss(self) -> None:
+        """SIGKILL the process group of a worker whose end is wanted."""
+        self.expected = True
+        self.watch.kill_group()
+
+    def how_it_ended(self) -> Death:
+        """Return why the process, which is gone, ended."""
+        if self.death is not None:
+            return self.death
+        if self.expected:
+            return Death(Cause.DRAINED, error=self.exit_text)
+        if self.killed_from_outside:
+            # whose code happened to run then is not to blame, unless it would not let go of the loop
+            culprit = self.page.running() if self._silent_s > HELD_UP_S else 0
+            return Death(Cause.KILLED, culprit, self.exit_text)
+        return Death(Cause.DIED, self.page.running(), self.exit_text)
+
+    def release(self) -> None:
+        """Give back what the parent holds of an ended process."""
+        self._exit_code, self._released = self._process.exitcode, True
+        self.watch.close()
+        if self._channel is not None:
+            self._channel.close()
+        else:
+            self._sock.close()
+        self.page.close()
+        os.close(self._stacks_fd)
+        # the fork server may be gone, or slow to say that it reaped the process; its end closes the rest
+        with contextlib.suppress(ValueError):
+            self._process.close()
+
+    def _became_writable(self, on_writable: Callable[[WorkerProcess], None]) -> None:
+        self._writable.set()
+        on_writable(self)
+
+    async def _dump(self) -> str:
+        """Ask for every thread's stack and wait, briefly, until it is written whole."""
+        self.watch.signal(signal.SIGUSR1)
+        deadline = time.monotonic() + STACKS_WAIT_S
+        seen = 0
+        while time.monotonic() < deadline and not self.watch.ended:
+            await asyncio.sleep(STACKS_LOOK_S)
+            size = os.fstat(self._stacks_fd).st_size
+            if size and size == seen:
+                break
+            seen = size
+        return os.pread(self._stacks_fd, STACKS_LIMIT_BYTES, 0).decode("utf-8", "replace")
+
+    def _frame_came(self, frame: ToPool) -> None:
+        match frame:
+            case Ready():
+                self.ready = frame
+                self.became_ready.set()
+            case Report():
+                self.report = frame
+            case Drained():
+                self.drained_mono = time.monotonic()
+        self._on_frame(self, frame)
+
+    def _channel_closed(self, reason: Exception | None) -> None:
+        self._last_frame_read.set()
+        if self.drained_mono is None and not self.watch.ended:
+            # a worker that cannot be talked to is of no use; the pause lets one that fails say why on its stderr,
+            # and one whose process has ended already be known by how it did: a reset comes before those news
+            if isinstance(reason, ChannelError) and self.death is None:
+                self.death = Death(Cause.DIED, self.page.running(), str(reason))
+            asyncio.get_running_loop().call_later(LAST_WORDS_S, self._kill_if_alive)
+
+    def _kill_if_alive(self) -> None:
+        if not self.watch.ended:
+            if self.death is None:
+                self.death = Death(Cause.DIED, self.page.running(), "the worker closed its channel")
+            self.watch.kill_group()
+
+    def _process_ended(self) -> None:
+        self._silent_s = self.page.beat_age_s()
+        self.watch.kill_group()
+        self._last_words = asyncio.get_running_loop().create_task(self._hear_last_words())
+
+    async def _hear_last_words(self) -> None:
+        """Read the frames that left the process before its end, then report the end."""
+        deadline = time.monotonic() + LAST_WORDS_S
+        if self._channel is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._last_frame_read.wait(), LAST_WORDS_S)
+        while self.exit_code is None and time.monotonic() < deadline:  # noqa: ASYNC110 (the fork server's to know)
+            await asyncio.sleep(0.002)
+        self.gone.set()
+        self._writable.set()
+        self._on_end(self)

@@ -1,0 +1,1 @@
+"""Turns as the parent sees them: claimed, run, settled."""

@@ -1,0 +1,198 @@
+"""A turn this host holds the claim of: what it has done so far, and where it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+
+from shared.budgets import Spend
+from shared.journal import CallIntent, CallResult, StepOpening
+from shared.messages import Claim, ClaimRef, Ended, JoiningWords, Pending, Step, TurnStatus
+from worker.frames import RunTurn
+from worker.pool.processes.worker_process import WorkerProcess
+from worker.pool.snapshot import TurnRow
+from worker.pool.turns.crash_policy import RanTurn, latest_todo
+
+TOO_LARGE_TEXT = "Sorry, this conversation has become too large to go on with. Send /new to begin a new one."
+
+
+@dataclass(slots=True, eq=False)
+class ActiveTurn:
+    """One claimed turn; owned by the pool.
+
+    ``number`` names it to the worker; ``worker`` is where it runs, None while it waits; ``steps`` are all finished
+    ones, those of earlier attempts first; ``open_step`` is what is known of the one it is in the middle of;
+    ``todo`` is the session's list as the turn has left it so far, None if it has not touched it;
+    ``interrupted_mono`` is when its sender stopped it, ``overdue`` that it goes on though it heard that its time is
+    over; ``calls`` are the tool calls in progress.
+    """
+
+    number: int
+    claim: Claim
+    steps: list[Step] = field(init=False)
+    open_step: Step | None = field(init=False)
+    todo: bytes | None = field(init=False)
+    worker: WorkerProcess | None = None
+    started_at: float = 0.0
+    started_mono: float = 0.0
+    interrupted_mono: float | None = None
+    overdue: bool = False
+    tool: str = ""
+    calls: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.steps = list(self.claim.steps)
+        left = self.claim.open_step
+        self.open_step = (
+            Step(left.number, left.messages + left.results, left.todo, left.usage, left.joined) if left else None
+        )
+        self.todo = left.todo if left and left.todo is not None else latest_todo(self.steps)
+
+    @property
+    def ref(self) -> ClaimRef:
+        return self.claim.ref
+
+    @property
+    def session(self) -> str:
+        return self.claim.ref.session
+
+    @property
+    def message_id(self) -> str:
+        return self.claim.messages[0].id
+
+    @property
+    def begun(self) -> tuple[Step, ...]:
+        """The finished steps, then what is known of the one it is in."""
+        return (*self.steps, self.open_step) if self.open_step else tuple(self.steps)
+
+    @property
+    def attempts(self) -> int:
+        return self.claim.messages[0].attempts
+
+    def begin(self, worker: WorkerProcess, deadline_s: float) -> RunTurn:
+        """Note that it runs in this worker now; return the frame that says so."""
+        self.worker = worker
+        self.started_at, self.started_mono = time.time(), time.monotonic()
+        self.calls.clear()
+        return RunTurn(
+            turn=self.number,
+            session=self.session,
+            epoch=self.ref.epoch,
+            version=self.claim.version,
+            message_id=self.message_id,
+            texts=(self.claim.messages[0].text,),
+            steps=tuple(self.steps),
+            deadline_s=deadline_s,
+            attempt=self.attempts,
+            stream=True,
+            traceparent=self.claim.messages[0].traceparent,
+            open_step=self.claim.open_step,
+            allowance=self.claim.allowance,
+            words=self._words_to_join(),
+        )
+
+    def take_joined(self, messages: tuple[Pending, ...]) -> None:
+        """Note that these messages joined its claim."""
+        self.claim = msgspec.structs.replace(self.claim, messages=self.claim.messages + messages)
+
+    def _words_to_join(self) -> tuple[JoiningWords, ...]:
+        """Return the words that joined the claim and that no step has taken in."""
+        taken = {message_id for step in self.begun for message_id in step.joined}
+        return tuple(JoiningWords(one.id, one.text) for one in self.claim.messages[1:] if one.id not in taken)
+
+    def open(self, opening: StepOpening) -> None:
+        """Note that a step has begun."""
+        self.open_step = Step(opening.step, opening.messages, None, opening.usage, opening.joined)
+
+    def start_call(self, intent: CallIntent) -> None:
+        """Note that a tool call begins."""
+        self.tool = intent.name
+        self.calls.add(intent.call_id)
+
+    def take_result(self, result: CallResult) -> None:
+        """Note what a tool call of the open step gave."""
+        self.calls.discard(result.call_id)
+        step = self.open_step
+        if step is not None and step.number == result.step:
+            todo = step.todo if result.todo is None else result.todo
+            self.open_step = msgspec.structs.replace(step, messages=(*step.messages, result.message), todo=todo)
+
+    def finish(self, step: Step) -> None:
+        """Note that a step is finished."""
+        self.steps.append(step)
+        self.open_step = None
+        self.tool = ""
+        self.calls.clear()
+
+    def whole(self, last: Ended, worker: str) -> Ended:
+        """Return the outcome of all steps together, given that of the last one."""
+        return msgspec.structs.replace(
+            last,
+            messages=tuple(message for step in self.steps for message in step.messages) + last.messages,
+            todo=last.todo if last.todo is not None else latest_todo(self.steps),
+            usage=sum((step.usage for step in self.steps), last.usage),
+            worker=worker,
+            joined=tuple(message_id for step in self.steps for message_id in step.joined) + last.joined,
+        )
+
+    def over_budget(self) -> Ended | None:
+        """Return the outcome of a turn for which nothing is left of a budget, None if it may run."""
+        allowance = self.claim.allowance
+        if allowance is None or allowance.refusal is None or allowance.covers(Spend()):
+            return None
+        text, error = allowance.refusal.text(time.time()), allowance.refusal.error
+        return self._unrun(TurnStatus.OVER_BUDGET, text, error, also_joined=self._words_to_join())
+
+    def stopped(self, text: str) -> Ended:
+        """Return the outcome of a turn that is to end before any worker has it."""
+        return self._unrun(TurnStatus.INTERRUPTED, text, also_joined=self._words_to_join())
+
+    def too_large(self, error: str, worker: str) -> Ended:
+        """Return the outcome of a turn that cannot be given to a worker; words that no step took in wait again."""
+        return self._unrun(TurnStatus.FAILED, TOO_LARGE_TEXT, error, worker)
+
+    def _unrun(
+        self,
+        status: TurnStatus,
+        text: str,
+        error: str = "",
+        worker: str = "",
+        also_joined: tuple[JoiningWords, ...] = (),
+    ) -> Ended:
+        """Return the outcome of a turn that ends without being run, with what earlier attempts did.
+
+        JoiningWords that ``also_joined``, the pieces of one thought, end with it and have no turns of their own.
+        """
+        left = self.open_step or Step(0, ())
+        joined = left.joined + tuple(words.id for words in also_joined)
+        last = Ended(status, text, left.messages, left.todo, left.usage, error=error, joined=joined)
+        return self.whole(last, worker)
+
+    def ran(self) -> RanTurn:
+        """Return what the verdict on its worker's death has to know."""
+        interrupted = self.interrupted_mono is not None
+        message = self.claim.messages[0]
+        return RanTurn(
+            self.number,
+            self.attempts,
+            self.begun,
+            interrupted=interrupted,
+            overdue=self.overdue,
+            calling=bool(self.calls),
+            suspect=message.suspect,
+            lost=message.lost,
+        )
+
+    def row(self) -> TurnRow:
+        """Return how it looks from outside."""
+        return TurnRow(
+            message_id=self.message_id,
+            session=self.session,
+            worker=self.worker.n if self.worker else None,
+            started_at=self.started_at,
+            step=len(self.steps) + 1,
+            tool=self.tool,
+            attempt=self.attempts,
+        )
