@@ -155,7 +155,7 @@ async def test_any_words_leave_a_list_that_is_shown_as_it_is(said: list[tuple[st
 
 def test_a_worker_without_sdks_needs_none() -> None:
     code = (
-        "import sys; from worker.agent.models import build_chain; from worker.channel import ModelSpec, WorkerConfig;"
+        "import sys; from worker.agent.models import build_chain; from worker.frames import ModelSpec, WorkerConfig;"
         "build_chain(WorkerConfig((ModelSpec('offline', 'offline'),), ''), print);"
         "sys.exit('anthropic' in sys.modules or 'openai' in sys.modules)"
     )
