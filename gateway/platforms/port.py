@@ -135,7 +135,8 @@ class Adapter(Protocol):
     """One platform. ``signature_headers`` may come once at the most; a dedupe key is kept ``dedupe_ttl_s`` seconds.
 
     ``open_to_strangers`` tells that anybody in the world can write to the bot, with no secret of ours,
-    ``announces_queue_position`` that people see at once what is sent to them, so that a place in the queue is worth telling.
+    ``announces_queue_position`` that people see at once what is sent to them, so that a place in the queue is
+    worth telling.
     """
 
     @property
