@@ -10,7 +10,7 @@ import uvloop
 
 from shared.messages import Ended, TurnStatus
 from worker.channel import Channel, open_channel
-from worker.frames import Configure, Ready, RunTurn, ToWorker, TurnDone
+from worker.frames import Configure, Ready, RunTurn, ToPool, ToWorker, TurnDone
 from worker.shared_page import SharedPage
 
 ENTRY = "loadtests.noop_child"
@@ -26,7 +26,7 @@ class Child:
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
-        self._channel: Channel[ToWorker] | None = None
+        self._channel: Channel[ToWorker, ToPool] | None = None
 
     async def serve(self, sock: socket.socket) -> None:
         """Serve until the channel closes."""

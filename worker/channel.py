@@ -27,6 +27,7 @@ BUFFER_BYTES = 256 * 1024
 JOIN_BYTES = 64 * 1024
 
 Incoming = TypeVar("Incoming")
+Outgoing = TypeVar("Outgoing", bound=msgspec.Struct, contravariant=True)
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -35,7 +36,7 @@ class GarbageReceived(ChannelError):
     """Raised when the other end sends what is no frame; the channel closes with it as the reason."""
 
 
-class Channel(asyncio.BufferedProtocol, Generic[Incoming]):
+class Channel(asyncio.BufferedProtocol, Generic[Incoming, Outgoing]):
     """One end of the socket: sends frames, hands over those that come, and says once that it is closed.
 
     ``incoming`` is the union of frames the other end may send; anything else closes the channel. ``on_frame`` and
@@ -69,7 +70,7 @@ class Channel(asyncio.BufferedProtocol, Generic[Incoming]):
         """Tell whether this end is closed."""
         return self._transport is None or self._transport.is_closing()
 
-    def send(self, frame: msgspec.Struct) -> None:
+    def send(self, frame: Outgoing) -> None:
         """Send one frame without waiting. Raises FrameTooLarge before any byte is sent, and ChannelClosed."""
         if self._transport is None or self._transport.is_closing():
             raise ChannelClosed(f"{type(frame).__name__} cannot be sent: the channel is closed")
@@ -167,7 +168,7 @@ async def open_channel(
     incoming: Any,
     on_frame: Callable[[Incoming], None],
     on_closed: Callable[[Exception | None], None],
-) -> Channel[Incoming]:
+) -> Channel[Incoming, Outgoing]:
     """Open a channel over a connected AF_UNIX stream socket; ``incoming`` is ToPool or ToWorker.
 
     The channel owns the socket from here on. ``on_frame`` is first called after this returned: uvloop would hand over
@@ -175,7 +176,7 @@ async def open_channel(
     """
     sock.setblocking(False)
     early: list[Incoming] = []
-    channel = Channel[Incoming](incoming, early.append, on_closed)
+    channel = Channel[Incoming, Outgoing](incoming, early.append, on_closed)
     loop = asyncio.get_running_loop()
     await loop.create_unix_connection(lambda: channel, sock=sock)
     loop.call_soon(channel.begin, on_frame, early)

@@ -8,35 +8,45 @@ from __future__ import annotations
 import msgspec
 
 from shared.budgets import Allowance, Spend
-from shared.journal import StepOpening
+from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import JoiningWords, OpenStep, Outcome, Step, Summary
 from shared.prices import Price
 from shared.redaction import SHORTEST, password_in, secrets_in
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
-    """One model of the chain: ``provider`` is anthropic, openai or offline; the key and url are the SDK's own."""
+    """One model of the chain."""
 
+    #: anthropic, openai or offline
     provider: str
+    #: what the provider calls it
     model: str
+    #: the SDK's own key, empty for what needs none
     api_key: str = ""
+    #: where the provider is, empty for the SDK's own default
     base_url: str = ""
+    #: what its tokens cost, None where nobody said
     price: Price | None = None
 
 
 class McpServer(msgspec.Struct, frozen=True):
-    """One MCP server: a program to start, or with ``url`` one that is reached over HTTP.
+    """One MCP server: a program to start, or with ``url`` one that is reached over HTTP."""
 
-    ``name`` is the first part of its tools' names; ``timeout_s`` bounds one call.
-    """
-
+    #: the first part of its tools' names
     name: str
+    #: the program, empty where a url is given
     command: str = ""
+    #: its arguments
     args: tuple[str, ...] = ()
+    #: variables of its environment, beside those it gets anyway
     env: dict[str, str] = {}
+    #: the folder it starts in, empty for the worker's own
     cwd: str = ""
+    #: where it is reached over HTTP, empty where a command is given
     url: str = ""
+    #: headers of every request to the url
     headers: dict[str, str] = {}
+    #: the longest one call may take, in seconds
     timeout_s: float = 300.0
 
     def secrets(self) -> tuple[str, ...]:
@@ -46,20 +56,33 @@ class McpServer(msgspec.Struct, frozen=True):
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
-    """All a worker is told about the world; times in seconds, sizes in the unit the name ends with."""
+    """All a worker is told about the world."""
 
+    #: the chain, in the order in which they are asked
     models: tuple[ModelSpec, ...]
+    #: what every request begins with
     system_prompt: str
+    #: dotted names of modules with tools
     tool_modules: tuple[str, ...] = ()
+    #: servers whose tools are offered
     mcp_servers: tuple[McpServer, ...] = ()
+    #: hosts that the fetch tool may ask; without one there is no such tool
     fetch_allow: tuple[str, ...] = ()
+    #: the longest one model call may take, in seconds
     api_timeout_s: float = 300.0
+    #: the longest a streamed answer may be silent, in seconds
     stall_timeout_s: float = 60.0
+    #: the longest one turn may take, in seconds
     turn_timeout_s: float = 900.0
+    #: how much of a conversation a model is shown, in tokens
     context_tokens: int = 100_000
+    #: sessions the cache holds at most
     todo_cache_size: int = 10_000
+    #: how long the cache holds a session nobody asks for, in seconds
     todo_cache_ttl_s: float = 3600.0
+    #: where session logs are written, empty for nowhere
     log_dir: str = ""
+    #: seconds between two writes of one session log at the least
     log_flush_interval_s: float = 0.5
 
     def secrets(self) -> tuple[str, ...]:
@@ -72,69 +95,91 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 class Configure(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker, first and once: what it needs to run turns."""
 
+    #: the same for every worker of a pool
     config: WorkerConfig
 
 
 class RunTurn(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: run one turn.
+    """Pool to worker: run one turn."""
 
-    ``turn`` numbers it for this pool's life (what the heartbeat names); ``version`` names the conversation
-    the worker may hold, ``epoch`` the one it will hold after the turn; ``steps`` are to be resumed, then
-    ``open_step``, which an earlier attempt did not finish; then ``words`` join; ``deadline_s`` seconds are left;
-    ``allowance`` is what it may use of the budgets.
-    """
-
+    #: its number in this pool's life, which the heartbeat names
     turn: int
+    #: key of its session
     session: str
+    #: names the conversation the worker holds after the turn
     epoch: int
+    #: names the conversation the worker may hold now
     version: int
+    #: the message it answers
     message_id: str
+    #: what the message says
     texts: tuple[str, ...]
+    #: finished steps of earlier attempts, oldest first
     steps: tuple[Step, ...]
+    #: seconds the turn may take
     deadline_s: float
+    #: how many executions of the message ended by its own fault
     attempt: int = 0
+    #: whether text is told as the model writes it
     stream: bool = False
+    #: W3C trace context of the message, empty for none
     traceparent: str = ""
+    #: the step an earlier attempt did not finish
     open_step: OpenStep | None = None
+    #: what joined the message and no step has taken in
     words: tuple[JoiningWords, ...] = ()
+    #: what it may use of the budgets, None where nothing bounds it
     allowance: Allowance | None = None
 
 
 class AllowanceGranted(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: what this turn may use from now on."""
 
+    #: number of the turn
     turn: int
+    #: all it may use, what it has used included
     allowance: Allowance
 
 
 class History(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: the conversation it asked for, from position ``first`` on; the summary stands for the rest."""
+    """Pool to worker: the conversation it asked for."""
 
+    #: number of the turn that asked
     turn: int
+    #: names the conversation; another than the turn's own says that the session has moved on
     version: int
+    #: transcript messages, oldest first
     messages: tuple[bytes, ...]
+    #: the session's todo list (JSON array), None if it never had one
     todo: bytes | None
+    #: position of the first of the messages
     first: int = 0
+    #: what stands for the messages before it
     summary: Summary | None = None
 
 
 class IntentCommitted(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: the intent of a tool call that must not be repeated is committed; it may run."""
 
+    #: number of the turn
     turn: int
+    #: id of the call
     call_id: str
 
 
 class Steer(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: these words join the turn at its next step."""
 
+    #: number of the turn
     turn: int
+    #: what they say, oldest first
     words: tuple[JoiningWords, ...]
 
 
 class Interrupt(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: end this turn now; the sender asked for it."""
 
+    #: number of the turn
     turn: int
 
 
@@ -143,113 +188,135 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
 
 
 class Forget(msgspec.Struct, frozen=True, tag=True):
-    """Pool to worker: drop what is cached of this session."""
+    """Pool to worker: the session was deleted; nothing of it is kept."""
 
+    #: key of the session
     session: str
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: turns can come; ``preloaded`` tells whether the fork server had the SDKs."""
+    """Worker to pool: turns can come."""
 
+    #: its process
     pid: int
+    #: whether the fork server had imported the SDKs
     preloaded: bool
+    #: names of the tools it offers
     tools: tuple[str, ...]
 
 
 class NeedHistory(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: this turn's conversation is not in the cache."""
 
+    #: number of the turn
     turn: int
 
 
 class NeedAllowance(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: this turn has used so much of its allowance, and wants so much in all for its next step."""
+    """Worker to pool: this turn wants more of the budgets for its next step."""
 
+    #: number of the turn
     turn: int
+    #: what it has used so far
     used: Spend
+    #: what it wants in all, what it has used included
     wanted: Spend
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: a step is finished; a later attempt resumes after it."""
 
+    #: number of the turn
     turn: int
+    #: what a checkpoint keeps
     step: Step
 
 
 class Compacted(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: the turn's window was full; the summary was made after the steps told so far."""
 
+    #: number of the turn
     turn: int
+    #: what stands for the older part of the window
     summary: Summary
 
 
 class StepOpened(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: the model asked for tool calls; none of them has begun yet."""
 
+    #: number of the turn
     turn: int
+    #: what the journal keeps of that
     opening: StepOpening
 
 
 class ToolStarted(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a tool call begins (the intent of the side-effect journal).
+    """Worker to pool: a tool call begins; ``intent`` is what the side-effect journal keeps of that."""
 
-    ``key`` is its idempotency key; with ``waits`` it runs only after IntentCommitted.
-    """
-
+    #: number of the turn
     turn: int
-    call_id: str
-    name: str
-    step: int = 0
-    key: str = ""
+    #: the call, its step and its idempotency key
+    intent: CallIntent
+    #: whether it runs only after IntentCommitted
     waits: bool = False
 
 
 class ToolEnded(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a tool call gave this transcript message; ``todo`` is the list if the step changed it so far."""
+    """Worker to pool: a tool call of the open step gave its result."""
 
+    #: number of the turn
     turn: int
-    call_id: str
-    message: bytes
-    step: int = 0
-    todo: bytes | None = None
+    #: the transcript message it gave, and the todo list if the step changed it so far
+    result: CallResult
 
 
 class Delta(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: text of the running step, as the model streams it."""
 
+    #: number of the turn
     turn: int
+    #: number of the step
     step: int
+    #: what was written since the last delta
     text: str
 
 
 class TurnDone(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: the turn is over; an Ended outcome's messages are those of its last step alone."""
+    """Worker to pool: the turn is over."""
 
+    #: number of the turn
     turn: int
+    #: how it ended; an Ended one's messages are those of its last step alone
     outcome: Outcome
 
 
 class Report(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool, about once a second: counters for its row of the worker table.
+    """Worker to pool, about once a second: counters for its row of the worker table."""
 
-    ``log_written`` counts writes to session logs, ``log_failed`` writes to be tried again, ``log_lost`` lines.
-    """
-
+    #: turns whose conversation was in the cache
     cache_hits: int
+    #: turns whose conversation was not
     cache_misses: int
+    #: sessions in the cache now
     cache_size: int
+    #: resident memory of the process
     rss_bytes: int
+    #: threads of tools that were given up and go on
     leaked_threads: int
+    #: writes to session logs
     log_written: int
+    #: writes to session logs that are to be tried again
     log_failed: int
+    #: lines of session logs that nobody could write
     log_lost: int = 0
 
 
 class LogEvent(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: a named event with its fields, for the log of the host."""
 
+    #: name of the event
     event: str
+    #: which and why
     fields: dict[str, str | int | float | bool | None]
 
 

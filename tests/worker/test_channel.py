@@ -31,7 +31,7 @@ class End:
     def __init__(self) -> None:
         self.frames: list[ToPool | ToWorker] = []
         self.closed: list[Exception | None] = []
-        self.channel: Channel[ToPool]
+        self.channel: Channel[ToPool, ToPool | ToWorker]
 
     async def open(self, sock: socket.socket) -> End:
         self.channel = await open_channel(sock, ToPool, self.frames.append, self.closed.append)
@@ -88,7 +88,7 @@ def test_frames_survive_being_cut_anywhere(cuts: list[int], sizes: list[int]) ->
     frames = [Delta(n, 1, "x" * size) for n, size in enumerate(sizes)]
     stream = b"".join(crossing(frame) for frame in frames)
     end = End()
-    channel = Channel[ToPool](ToPool, end.frames.append, end.closed.append)
+    channel = Channel[ToPool, ToPool | ToWorker](ToPool, end.frames.append, end.closed.append)
 
     async def run() -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX)

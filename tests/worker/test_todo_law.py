@@ -236,7 +236,7 @@ class Host:
                 self.turns.said(turn, frame)
 
         worker = cast("WorkerProcess", Parent(lambda history: running.take_history(history)))  # noqa: PLW0108 - made later
-        link = PoolLink(cast("Channel[ToWorker]", Wire(hear)))
+        link = PoolLink(cast("Channel[ToWorker, ToPool]", Wire(hear)))
         running = TurnRunner(turn.begin(worker, 60.0), self._equipment(), link)
         tasks += [asyncio.ensure_future(running.run()), asyncio.ensure_future(killed.wait())]
         await asyncio.wait(tasks[-2:], return_when=asyncio.FIRST_COMPLETED)

@@ -31,7 +31,7 @@ from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.turn_attribution import TurnAttribution
 from worker.agent.turn_runner import Equipment, TurnRunner
-from worker.channel import open_channel
+from worker.channel import Channel, open_channel
 from worker.frames import (
     AllowanceGranted,
     Configure,
@@ -45,6 +45,7 @@ from worker.frames import (
     Report,
     RunTurn,
     Steer,
+    ToPool,
     ToWorker,
     TurnDone,
     WorkerConfig,
@@ -90,7 +91,7 @@ class Child:
     async def serve(self, sock: socket.socket) -> None:
         """Open the channel; from here on frames and timers act."""
         self._attribution.install(self._loop)
-        channel = await open_channel(sock, ToWorker, self._on_frame, self._on_closed)
+        channel: Channel[ToWorker, ToPool] = await open_channel(sock, ToWorker, self._on_frame, self._on_closed)
         self._link = PoolLink(channel)
         logging.getLogger().addHandler(VoiceHandler(self._link))
         self._beat()

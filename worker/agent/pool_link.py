@@ -8,13 +8,11 @@ import logging
 import threading
 from collections.abc import Sequence
 
-import msgspec
-
 from shared.errors import ChannelClosed
 from shared.events import Event, Field
 from shared.redaction import Redaction
 from worker.channel import Channel
-from worker.frames import LogEvent, ToWorker
+from worker.frames import LogEvent, ToPool, ToWorker
 
 TEXT_LIMIT_CHARS = 8000
 
@@ -22,7 +20,7 @@ TEXT_LIMIT_CHARS = 8000
 class PoolLink:
     """Sends frames on the loop's own channel; made on the loop."""
 
-    def __init__(self, channel: Channel[ToWorker]) -> None:
+    def __init__(self, channel: Channel[ToWorker, ToPool]) -> None:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -37,7 +35,7 @@ class PoolLink:
         """Whether what may be left unsent should be."""
         return self._channel.full
 
-    def send(self, frame: msgspec.Struct) -> None:
+    def send(self, frame: ToPool) -> None:
         """Send a frame; on the loop only. Raises FrameTooLarge; without a pool there is nobody to tell."""
         with contextlib.suppress(ChannelClosed):
             self._channel.send(frame)

@@ -216,7 +216,7 @@ class TurnRunner(Progress):
     async def begin_call(self, call: ToolCall, intent: CallIntent, *, once: bool) -> None:
         """Send the intent of a tool call; return once it has left, or for a call to be made once, is committed."""
         self._flush_text()
-        self._send(ToolStarted(self._frame.turn, call.id, call.name, intent.step, intent.key, once))
+        self._send(ToolStarted(self._frame.turn, intent, once))
         if once:
             await self._until_kept(call.id)
         else:
@@ -229,9 +229,9 @@ class TurnRunner(Progress):
         finally:
             del self._unkept[call_id]
 
-    def end_call(self, call: ToolCall, result: CallResult) -> None:
+    def end_call(self, call: ToolCall, result: CallResult) -> None:  # noqa: ARG002 (Progress's)
         """Send the result of a tool call."""
-        self._send(ToolEnded(self._frame.turn, call.id, result.message, result.step, result.todo))
+        self._send(ToolEnded(self._frame.turn, result))
 
     def step_done(self, step: Step) -> None:
         """Send a finished step, and log it."""

@@ -48,7 +48,7 @@ class ChildProcess:
         self.frames: list[tuple[float, ToPool]] = []
         self.closed = False
         self.histories: dict[int, History] = {}
-        self._channel: Channel[ToPool]
+        self._channel: Channel[ToPool, ToWorker]
         self._turns = itertools.count(1)
         self._came = asyncio.Event()
 

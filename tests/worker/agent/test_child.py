@@ -167,7 +167,7 @@ async def test_a_resumed_turn_does_not_repeat_its_steps(child: ChildProcess) -> 
     )
     await child.ended(again)
     assert [done.step.number for done in child.all(StepDone) if done.turn == again] == [2]
-    assert [started.name for started in child.all(ToolStarted) if started.turn == again] == ["nap"]
+    assert [started.intent.name for started in child.all(ToolStarted) if started.turn == again] == ["nap"]
 
 
 async def test_text_is_streamed_in_few_frames_to_those_who_ask(child: ChildProcess) -> None:

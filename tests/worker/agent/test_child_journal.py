@@ -47,9 +47,9 @@ def call(name: str, **arguments: object) -> str:
 def journal_of(child: ChildProcess) -> OpenStep:
     """What the pool would have kept of the child's one turn, whose step is not finished."""
     (opened,) = child.all(StepOpened)
-    results = {ended.call_id: ended.message for ended in child.all(ToolEnded)}
+    results = {ended.result.call_id: ended.result.message for ended in child.all(ToolEnded)}
     calls = tuple(
-        JournaledCall(begun.call_id, begun.name, begun.key, results.get(begun.call_id))
+        JournaledCall(begun.intent.call_id, begun.intent.name, begun.intent.key, results.get(begun.intent.call_id))
         for begun in child.all(ToolStarted)
     )
     return OpenStep(opened.opening.step, opened.opening.messages, opened.opening.usage, calls)
@@ -75,8 +75,9 @@ async def test_a_step_is_told_from_its_opening_to_its_end(config: WorkerConfig, 
         assert isinstance(finished, ToolEnded)
         assert isinstance(done, StepDone)
         assert [message["role"] for message in decoded(opened.opening.messages)] == ["user", "assistant"]
-        assert (started.step, started.key, started.waits) == (1, f"msg_1.1.{started.call_id}", False)
-        assert done.step.messages == (*opened.opening.messages, finished.message)
+        assert (started.intent.step, started.waits) == (1, False)
+        assert started.intent.key == f"msg_1.1.{started.intent.call_id}"
+        assert done.step.messages == (*opened.opening.messages, finished.result.message)
 
 
 async def test_a_kill_in_the_middle_of_a_step_repeats_no_finished_call(
@@ -97,7 +98,7 @@ async def test_a_kill_in_the_middle_of_a_step_repeats_no_finished_call(
         journal = OpenStep(1, (journal.messages[0], opening), journal.usage, journal.calls)
         ended = await child.ended(child.run_turn(asked, message_id="msg_1", open_step=journal))
         (started,) = child.all(ToolStarted)
-        assert (started.call_id, started.key) == (napping.call_id, napping.key)
+        assert (started.intent.call_id, started.intent.key) == (napping.call_id, napping.key)
         assert child.all(StepOpened) == []
     assert ended.status is TurnStatus.REPLIED
     assert len(notes.read_text().splitlines()) == 2
@@ -127,9 +128,9 @@ async def test_a_call_that_must_not_be_repeated_runs_once_its_intent_is_kept(
         started = await child.frame(ToolStarted, lambda frame: frame.waits)
         assert not charges.exists()
         child.send(IntentCommitted(turn, "some other call"))
-        child.send(IntentCommitted(turn, started.call_id))
+        child.send(IntentCommitted(turn, started.intent.call_id))
         await child.ended(turn)
-        assert charges.read_text() == started.key + "\n"
+        assert charges.read_text() == started.intent.key + "\n"
 
 
 async def test_a_call_that_waits_for_its_intent_can_be_interrupted(config: WorkerConfig, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ async def test_a_call_that_waits_for_its_intent_can_be_interrupted(config: Worke
         started = await child.frame(ToolStarted)
         child.send(Interrupt(turn))
         assert (await child.ended(turn)).status is TurnStatus.INTERRUPTED
-        child.send(IntentCommitted(turn, started.call_id))
+        child.send(IntentCommitted(turn, started.intent.call_id))
         await child.ended(child.run_turn("hello"))
         assert not charges.exists()
 

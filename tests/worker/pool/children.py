@@ -32,6 +32,7 @@ from worker.frames import (
     Report,
     RunTurn,
     StepDone,
+    ToPool,
     ToWorker,
     TurnDone,
 )
@@ -58,9 +59,9 @@ class Child:
         self.turns: dict[int, asyncio.Task[None]] = {}
         self.histories: dict[int, asyncio.Future[History]] = {}
         self.cached: set[str] = set()
-        self.channel: Channel[ToWorker] | None = None
+        self.channel: Channel[ToWorker, ToPool] | None = None
 
-    def send(self, frame: msgspec.Struct) -> None:
+    def send(self, frame: ToPool) -> None:
         if self.channel is not None and not self.channel.closed:
             self.channel.send(frame)
 

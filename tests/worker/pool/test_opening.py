@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import uvloop
 
-from worker.channel import open_channel
-from worker.frames import Interrupt, ToWorker
+from worker.channel import Channel, open_channel
+from worker.frames import Interrupt, ToPool, ToWorker
 
 
 async def frame_comes_after_the_door(sock: socket.socket) -> list[str]:
@@ -23,7 +23,7 @@ async def frame_comes_after_the_door(sock: socket.socket) -> list[str]:
         if len(order) == 3:
             came.set()
 
-    channel = await open_channel(sock, ToWorker, on_frame, lambda _: None)
+    channel: Channel[ToWorker, ToPool] = await open_channel(sock, ToWorker, on_frame, lambda _: None)
     order.append("opened")
     await asyncio.wait_for(came.wait(), 5)
     channel.close()

@@ -87,7 +87,7 @@ class WorkerProcess:
         self._stacks_fd = spawned.stacks_fd
         self._on_frame = on_frame
         self._on_end = on_end
-        self._channel: Channel[ToPool] | None = None
+        self._channel: Channel[ToPool, ToWorker] | None = None
         self._writable = asyncio.Event()
         self._last_frame_read = asyncio.Event()
         self._last_words: asyncio.Task[None] | None = None

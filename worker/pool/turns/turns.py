@@ -140,11 +140,10 @@ class Turns:
             case Compacted(summary=summary):
                 self._settler.summarize(turn.ref, summary)
             case ToolStarted():
-                intent = CallIntent(frame.step, frame.call_id, frame.name, frame.key)
-                kept = IntentCommitted(turn.number, frame.call_id)
-                self.tool_started(turn, intent, (lambda: self._intent_kept(turn, kept)) if frame.waits else None)
+                kept = IntentCommitted(turn.number, frame.intent.call_id)
+                self.tool_started(turn, frame.intent, (lambda: self._intent_kept(turn, kept)) if frame.waits else None)
             case ToolEnded():
-                self.tool_ended(turn, CallResult(frame.step, frame.call_id, frame.message, frame.todo))
+                self.tool_ended(turn, frame.result)
             case Delta(step=number, text=text):
                 self._listener.delta(turn.message_id, turn.session, number, text)
             case _:
