@@ -1,6 +1,6 @@
 """Sends replies: leases due outbox rows, one a session, sends many at once, and records what became of each.
 
-    due rows ─lease─▶ cut into chunks at the first send ─▶ call ─▶ answer ─▶ verdict ─▶ sent, put off, or refused
+    due rows ─lease─▶ cut into chunks at the first send ─▶ call ─▶ answer ─▶ result ─▶ sent, put off, or refused
 
 A platform that asks to wait delays that session alone. A send whose answer was lost is repeated under the same
 idempotency key and counted as ambiguous.
@@ -9,7 +9,6 @@ idempotency key and counted as ambiguous.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
@@ -17,10 +16,22 @@ from contextlib import suppress
 import msgspec
 
 from gateway.platform_client import NoAnswer, NotSent, PlatformClient
-from gateway.platforms.port import Adapter, ApiResponse, Fail, Gone, Moved, Reformat, Sent, TryLater, Verdict
+from gateway.platforms.port import (
+    Adapter,
+    ApiResponse,
+    Fail,
+    Gone,
+    Moved,
+    Reformat,
+    SendResult,
+    Sent,
+    TryLater,
+    WithoutThread,
+)
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import PARTS, Reply
+from shared.retry import backoff_s
 from shared.store.port import Store
 
 MOST_AT_ONCE = 128
@@ -31,7 +42,7 @@ BEGUN_AT_ONCE = 8
 #: covers three exchanges of 15 s: the first, one more as plain text, one more to a new address
 LEASE_S = 60.0
 
-LONGEST_BACKOFF_S = 60.0
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 
 #: also for a platform that asks for no wait at all
 LEAST_WAIT_S = 0.25
@@ -152,7 +163,7 @@ class Delivery:
     async def _deliver(self, reply: Reply) -> None:
         """Send one row and record what became of it; a reformatted or moved one is sent once more at once."""
         reply = await self._cut(reply)
-        plain = moved = False
+        plain = moved = without_thread = False
         while True:
             match await self._attempt(reply, plain=plain):
                 case Sent(sent_id):
@@ -161,11 +172,14 @@ class Delivery:
                     return await self._postpone(reply, reason, after_s)
                 case Reformat() if not plain:
                     plain = True
+                case WithoutThread(address) if not without_thread:
+                    without_thread = True
+                    reply = msgspec.structs.replace(reply, address=address)
                 case Moved(address) if not moved:
                     moved = True
                     await self._store.outbox.readdress(reply, address)
                     reply = msgspec.structs.replace(reply, address=address)
-                case TryLater(reason) | Reformat(reason) | Gone(reason) | Fail(reason):
+                case TryLater(reason) | Reformat(reason) | WithoutThread(_, reason) | Gone(reason) | Fail(reason):
                     return await self._refuse(reply, reason)
                 case Moved():
                     return await self._refuse(reply, "the conversation moved twice")
@@ -185,7 +199,7 @@ class Delivery:
             return msgspec.structs.replace(reply, text=chunks[0])
         return (await self._store.outbox.split(reply, chunks))[0]
 
-    async def _attempt(self, reply: Reply, *, plain: bool) -> Verdict:
+    async def _attempt(self, reply: Reply, *, plain: bool) -> SendResult:
         """Try once to send a row. What goes wrong inside an adapter puts the row off and is said."""
         try:
             if take := self._local.get(reply.platform):
@@ -198,11 +212,11 @@ class Delivery:
             return TryLater(f"the adapter failed: {type(error).__name__}")
         return TryLater(f"the platform {reply.platform} is not on", OFF_RETRY_S)
 
-    async def _exchange(self, platform: Adapter, reply: Reply, *, plain: bool) -> Verdict:
+    async def _exchange(self, platform: Adapter, reply: Reply, *, plain: bool) -> SendResult:
         assert self._client is not None, "start() comes first"  # noqa: S101 - for the type checker
         match await self._client.send(platform.call(reply, self._clock(), plain=plain)):
             case ApiResponse() as answer:
-                return platform.outcome(reply, answer)
+                return platform.result(reply, answer)
             case NotSent(reason):
                 return TryLater(reason)
             case NoAnswer(reason):
@@ -223,7 +237,11 @@ class Delivery:
         self._emit(Event.REPLY_SENT, reply, sent_id=sent_id)
 
     async def _postpone(self, reply: Reply, reason: str, after_s: float | None) -> None:
-        delay_s = backoff_s(reply.attempts) if after_s is None else max(after_s, LEAST_WAIT_S)
+        delay_s = (
+            backoff_s(reply.attempts + 1, FIRST_BACKOFF_S, LONGEST_BACKOFF_S)
+            if after_s is None
+            else max(after_s, LEAST_WAIT_S)
+        )
         await self._store.outbox.postpone(reply, delay_s, reason)
         self._emit(Event.REPLY_POSTPONED, reply, reason=reason, delay_s=round(delay_s, 2))
 
@@ -266,9 +284,4 @@ class Delivery:
             if isinstance(answer, ApiResponse) and answer.status < 500 and answer.status != 429:
                 self._platforms[name] = platform.identified(answer)
                 return
-            await asyncio.sleep(backoff_s(attempt))
-
-
-def backoff_s(attempts: int) -> float:
-    """Return a jittered wait after this many failed attempts: about 1, 2, 4 … 60 seconds."""
-    return min(LONGEST_BACKOFF_S, float(2 ** min(attempts, 6))) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            await asyncio.sleep(backoff_s(attempt + 1, FIRST_BACKOFF_S, LONGEST_BACKOFF_S))

@@ -7,6 +7,8 @@ loop would otherwise be late by 300 ms.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import aiohttp
 import msgspec
@@ -72,6 +74,7 @@ class PlatformClient:
                     response.close()  # what is left of it is not waited for
                     break
             headers = {name.lower(): value for name, value in response.headers.items()}
+            headers.setdefault("date", format_datetime(datetime.now(UTC), usegmt=True))
             return ApiResponse(response.status, headers, bytes(body[:MOST_ANSWER_BYTES]))
 
     async def close(self) -> None:

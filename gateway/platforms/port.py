@@ -2,7 +2,7 @@
 
 An adapter does no I/O, reads no clock and knows no framework. The webhook gives it a WebhookRequest: ``verify`` on the
 untouched bytes first, then ``parse``. The delivery gives it a Reply: ``chunks`` once, then ``call`` for each attempt
-to send a chunk, and ``outcome`` to say what the platform's answer means.
+to send a chunk, and ``result`` to say what the platform's answer means.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ MOST_TEXT = 100_000
 
 
 class WebhookRequest(msgspec.Struct, frozen=True):
-    """One webhook request: lower-case header names, each signature header once; ``now`` is unix seconds."""
+    """One webhook request."""
 
     method: str
+    #: lower-case names; each signature header came once
     headers: Mapping[str, str]
+    #: the body, untouched
     raw: bytes
+    #: unix seconds
     now: float
 
 
 class WebhookResponse(msgspec.Struct, frozen=True):
-    """What the platform gets back; without a ``body`` the webhook tells in JSON what became of the message."""
+    """What the platform gets back."""
 
     status: int = 200
+    #: None: the webhook tells in JSON what became of the message
     body: bytes | None = None
     media: str = "application/json"
 
@@ -44,21 +48,24 @@ class Kind(enum.StrEnum):
 
 
 class Inbound(msgspec.Struct, frozen=True):
-    """One thing a person said.
-
-    ``session`` is the session key; ``dedupe`` are keys that each name this event over redeliveries; ``direct`` means
-    a conversation with the bot alone, ``mentioned`` that the bot is named or answered; ``reply`` is the JSON address
-    of the answer.
-    """
+    """One thing a person said."""
 
     kind: Kind
+    #: the session's key
     session: str
+    #: keys that each name this event over redeliveries
     dedupe: tuple[str, ...]
+    #: the sender's id on the platform
     user: str
     text: str
+    #: whether it was said to the bot alone
     direct: bool
+    #: whether the bot is named or answered
     mentioned: bool
+    #: JSON address of the answer, opaque to all but the platform
     reply: bytes
+    #: whether the sender belongs to another organisation than the bot: a stranger on a workspace platform too
+    outsider: bool = False
 
     @property
     def addressed(self) -> bool:
@@ -67,41 +74,66 @@ class Inbound(msgspec.Struct, frozen=True):
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """A request's answer and what people said in it; ``ignored`` says why there is nothing."""
+    """What a webhook request says."""
 
+    #: what the platform gets back once all of it is accepted
     ack: WebhookResponse = WebhookResponse()
     inbound: tuple[Inbound, ...] = ()
+    #: why nobody said anything in it
     ignored: str = ""
 
 
 class ApiRequest(msgspec.Struct, frozen=True):
-    """One HTTP request to send; ``body`` is exactly what goes over the wire."""
+    """One HTTP request to send."""
 
     url: str
     headers: Mapping[str, str]
+    #: exactly what goes over the wire
     body: bytes
     method: str = "POST"
 
 
 class ApiResponse(msgspec.Struct, frozen=True):
-    """The platform's answer to an ApiRequest: lower-case header names, the first 64 KiB of the body."""
+    """The platform's answer to an ApiRequest."""
 
     status: int
+    #: lower-case names; ``date`` is always there, our own clock's where the platform sent none
     headers: Mapping[str, str]
+    #: the first 64 KiB
     body: bytes
 
 
-class Sent(msgspec.Struct, frozen=True):
-    """The platform took the chunk; ``id`` is its own id of it, empty where it has none."""
+class Rate(msgspec.Struct, frozen=True):
+    """So many requests are allowed in any span of so many seconds."""
 
+    count: int
+    per_s: float
+
+
+class Chat(msgspec.Struct, frozen=True):
+    """Where a reply goes, as the platform counts its requests."""
+
+    #: equal for all that share a budget, whatever thread they are in
+    key: str
+    #: what the platform allows there, on top of the app's own ``app_rates``
+    rates: tuple[Rate, ...] = ()
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """The platform took the chunk."""
+
+    #: the platform's own id of it, empty where it has none
     id: str
 
 
 class TryLater(msgspec.Struct, frozen=True):
-    """The chunk may be taken later: after ``after_s`` seconds, or by our own backoff where None."""
+    """The chunk may be taken later."""
 
     reason: str
+    #: seconds to wait, None for our own backoff
     after_s: float | None = None
+    #: whether the platform asks this of the whole app and not of the one chat
+    whole_app: bool = False
 
 
 class Reformat(msgspec.Struct, frozen=True):
@@ -110,8 +142,15 @@ class Reformat(msgspec.Struct, frozen=True):
     reason: str
 
 
+class WithoutThread(msgspec.Struct, frozen=True):
+    """The thread or the quoted message is gone; the chunk goes once more to this address, without it."""
+
+    address: bytes
+    reason: str
+
+
 class Moved(msgspec.Struct, frozen=True):
-    """The conversation has a new address."""
+    """The whole conversation has a new address: this reply and every later one goes there."""
 
     address: bytes
 
@@ -128,31 +167,42 @@ class Fail(msgspec.Struct, frozen=True):
     reason: str
 
 
-Verdict = Sent | TryLater | Reformat | Moved | Gone | Fail
+SendResult = Sent | TryLater | Reformat | WithoutThread | Moved | Gone | Fail
 
 
 class Adapter(Protocol):
-    """One platform. ``signature_headers`` may come once at the most; a dedupe key is kept ``dedupe_ttl_s`` seconds.
-
-    ``open_to_strangers`` tells that anybody in the world can write to the bot, with no secret of ours,
-    ``announces_queue_position`` that people see at once what is sent to them, so that a place in the queue is
-    worth telling.
-    """
+    """One platform."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The word it has in urls, settings and session keys."""
 
     @property
-    def signature_headers(self) -> frozenset[str]: ...
+    def signature_headers(self) -> frozenset[str]:
+        """Headers that may come once at the most."""
 
     @property
-    def dedupe_ttl_s(self) -> float: ...
+    def dedupe_ttl_s(self) -> float:
+        """How long a dedupe key is kept, in seconds."""
 
     @property
-    def open_to_strangers(self) -> bool: ...
+    def open_to_strangers(self) -> bool:
+        """Whether anybody in the world can write to the bot, with no secret of ours."""
 
     @property
-    def announces_queue_position(self) -> bool: ...
+    def on_internet(self) -> bool:
+        """Whether its servers reach the webhook over the internet, so that a proxy publishes this gateway."""
+
+    @property
+    def announces_queue_position(self) -> bool:
+        """Whether people see at once what is sent to them, so that a place in the queue is worth telling."""
+
+    @property
+    def app_rates(self) -> tuple[Rate, ...]:
+        """What the platform allows the whole app, all chats together; empty where it names no limit."""
+
+    def chat(self, address: bytes) -> Chat:
+        """Return the chat that a reply's address lies in, with what the platform allows there."""
 
     def verify(self, req: WebhookRequest) -> None:
         """Return if the platform sent these bytes. Raises SignatureRejected, and nothing else on any input."""
@@ -166,7 +216,7 @@ class Adapter(Protocol):
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:
         """Build the request that sends one chunk, without markup if ``plain``; ``now`` is unix seconds."""
 
-    def outcome(self, reply: Reply, answer: ApiResponse) -> Verdict:
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
         """Say what the platform's answer to ``call`` means."""
 
     def identity_call(self) -> ApiRequest | None:

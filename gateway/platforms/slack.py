@@ -19,19 +19,20 @@ from gateway.platforms.port import (
     Adapter,
     ApiRequest,
     ApiResponse,
+    Chat,
     Fail,
     Gone,
     Inbound,
     Kind,
     Parsed,
+    Rate,
     Reformat,
+    SendResult,
     Sent,
     TryLater,
-    Verdict,
     WebhookRequest,
     WebhookResponse,
 )
-from gateway.platforms.retry_after import retry_after_s
 from gateway.platforms.signature import check_timestamp, required_header, same
 from gateway.platforms.slack_event import (
     SPOKEN,
@@ -44,6 +45,7 @@ from gateway.platforms.slack_event import (
 )
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
+from shared.retry import retry_after_s
 from shared.settings import SlackSettings
 
 #: markdown_text takes 12,000 characters
@@ -95,7 +97,13 @@ class Slack(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({"x-slack-signature", "x-slack-request-timestamp"})
     dedupe_ttl_s: ClassVar[float] = 24 * 3600.0
     open_to_strangers: ClassVar[bool] = False
+    on_internet: ClassVar[bool] = True
     announces_queue_position: ClassVar[bool] = True
+    app_rates: ClassVar[tuple[Rate, ...]] = ()
+
+    def chat(self, address: bytes) -> Chat:
+        """One message a second to a channel, short bursts apart; https://docs.slack.dev/apis/web-api/rate-limits."""
+        return Chat(msgspec.json.decode(address, type=Address).channel, (Rate(1, 1.0),))
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the signature over ``v0:timestamp:body``."""
@@ -188,7 +196,7 @@ class Slack(msgspec.Struct, frozen=True):
         }
         return ApiRequest(f"{self.settings.api_base}/chat.postMessage", headers, msgspec.json.encode(body))
 
-    def outcome(self, reply: Reply, answer: ApiResponse) -> Verdict:  # noqa: ARG002 - Slack moves no channel
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - Slack moves no channel
         """Read an answer of chat.postMessage."""
         try:
             api = decode(answer.body, ApiAnswer, "an answer")

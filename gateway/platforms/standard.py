@@ -20,20 +20,22 @@ from gateway.platforms.port import (
     Adapter,
     ApiRequest,
     ApiResponse,
+    Chat,
     Fail,
     Gone,
     Inbound,
     Kind,
     Parsed,
+    Rate,
+    SendResult,
     Sent,
     TryLater,
-    Verdict,
     WebhookRequest,
 )
-from gateway.platforms.retry_after import retry_after_s
 from gateway.platforms.signature import check_timestamp, required_header, same
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
+from shared.retry import retry_after_s
 from shared.settings import StandardSettings
 
 #: longest session and user names and webhook ids, in characters
@@ -79,7 +81,13 @@ class Standard(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
     dedupe_ttl_s: ClassVar[float] = RETRIED_S
     open_to_strangers: ClassVar[bool] = False
+    on_internet: ClassVar[bool] = False
     announces_queue_position: ClassVar[bool] = False
+    app_rates: ClassVar[tuple[Rate, ...]] = ()
+
+    def chat(self, address: bytes) -> Chat:
+        """Return the sender's own session; a receiver has no limit but what its answers ask for."""
+        return Chat(msgspec.json.decode(address, type=Address).session)
 
     def verify(self, req: WebhookRequest) -> None:
         """Check id, timestamp and signature over ``id.timestamp.body``; any matching v1 entry is enough."""
@@ -130,7 +138,7 @@ class Standard(msgspec.Struct, frozen=True):
         }
         return ApiRequest(self.settings.reply_url, headers, body)
 
-    def outcome(self, reply: Reply, answer: ApiResponse) -> Verdict:
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
         """2xx took it, under its webhook id; 410 and other 4xx refuse it for good; redirects are not followed."""
         match answer.status:
             case status if 200 <= status < 300:

@@ -17,23 +17,25 @@ from gateway.platforms.port import (
     Adapter,
     ApiRequest,
     ApiResponse,
+    Chat,
     Fail,
     Gone,
     Inbound,
     Kind,
     Moved,
     Parsed,
+    Rate,
     Reformat,
+    SendResult,
     Sent,
     TryLater,
-    Verdict,
     WebhookRequest,
 )
-from gateway.platforms.retry_after import LONGEST_S, retry_after_s
 from gateway.platforms.signature import required_header, same
 from gateway.platforms.telegram_update import Bot, Message, Update, User, read
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
+from shared.retry import LONGEST_S, retry_after_s
 from shared.settings import TelegramSettings
 
 SECRET_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105 - the name of a header
@@ -85,7 +87,15 @@ class Telegram(msgspec.Struct, frozen=True):
     signature_headers: ClassVar[frozenset[str]] = frozenset({SECRET_HEADER})
     dedupe_ttl_s: ClassVar[float] = 48 * 3600.0
     open_to_strangers: ClassVar[bool] = True
+    on_internet: ClassVar[bool] = True
     announces_queue_position: ClassVar[bool] = True
+    app_rates: ClassVar[tuple[Rate, ...]] = (Rate(30, 1.0),)
+
+    def chat(self, address: bytes) -> Chat:
+        """One message a second to a chat, twenty a minute to a group; https://core.telegram.org/bots/faq."""
+        chat_id = msgspec.json.decode(address, type=Address).chat_id
+        a_group = (Rate(20, 60.0),) if chat_id < 0 else ()
+        return Chat(str(chat_id), (Rate(1, 1.0), *a_group))
 
     @property
     def bot(self) -> Bot:
@@ -147,7 +157,7 @@ class Telegram(msgspec.Struct, frozen=True):
         body["link_preview_options"] = {"is_disabled": True}
         return self._api("sendMessage", msgspec.json.encode(body))
 
-    def outcome(self, reply: Reply, answer: ApiResponse) -> Verdict:
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
         """Read an answer of sendMessage."""
         try:
             api = decode(answer.body, ApiAnswer, "an answer")
@@ -207,7 +217,7 @@ def sent_id(api: ApiAnswer) -> str:
         return ""
 
 
-def refusal(answer: ApiResponse, api: ApiAnswer) -> Verdict:
+def refusal(answer: ApiResponse, api: ApiAnswer) -> SendResult:
     """Say what an error answer means; the descriptions are Telegram's own words."""
     said = api.description[:200]
     words = said.casefold()

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.delivery import Delivery, backoff_s
+from gateway.delivery import Delivery
 from gateway.platforms import enabled_platforms
 from gateway.platforms.telegram import Telegram
 from loadtests.platform import Fault, RunningPlatform, running_platform
@@ -402,11 +402,3 @@ async def test_the_bot_learns_its_name(tmp_path: Path) -> None:
 
         await eventually(named)
         await delivery.close()
-
-
-def test_the_backoff_grows_to_a_minute_with_jitter() -> None:
-    """About 1, 2, 4 … 60 seconds."""
-    for attempts, longest in [(0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (5000, 60)]:
-        waits = [backoff_s(attempts) for _ in range(50)]
-        assert all(longest / 2 <= wait <= longest for wait in waits)
-        assert len(set(waits)) > 1

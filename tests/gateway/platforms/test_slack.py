@@ -19,9 +19,9 @@ from gateway.platforms.port import (
     Kind,
     Parsed,
     Reformat,
+    SendResult,
     Sent,
     TryLater,
-    Verdict,
     WebhookRequest,
 )
 from gateway.platforms.slack import Slack, sign
@@ -120,12 +120,12 @@ def test_a_body_that_is_not_text_is_refused_by_its_signature_alone() -> None:
         ADAPTER.parse(request_of(b"\xff\xfe"))
 
 
-@pytest.mark.parametrize(("skew", "verdict"), [(-301, False), (-300, True), (300, True), (301, False)])
-def test_only_a_fresh_timestamp_is_accepted(skew: int, verdict: bool) -> None:
+@pytest.mark.parametrize(("skew", "result"), [(-301, False), (-300, True), (300, True), (301, False)])
+def test_only_a_fresh_timestamp_is_accepted(skew: int, result: bool) -> None:
     """Five minutes both ways."""
     at = str(AT + skew)
     fresh = {"x-slack-request-timestamp": at, "x-slack-signature": sign(SECRET, at, VECTOR_B)}
-    assert accepted(request_of(VECTOR_B, **fresh)) is verdict
+    assert accepted(request_of(VECTOR_B, **fresh)) is result
 
 
 @settings(derandomize=True, max_examples=80, deadline=None)
@@ -287,7 +287,7 @@ def test_a_reply_is_markdown_in_its_thread_that_rings_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict"),
+    ("status", "body", "result"),
     [
         (200, {"ok": True, "ts": "1.9"}, Sent("1.9")), (200, {"ok": False, "error": "channel_not_found"}, Gone),
         (429, {"ok": False, "error": "ratelimited"}, TryLater("ratelimited", 3.0)),
@@ -297,7 +297,9 @@ def test_a_reply_is_markdown_in_its_thread_that_rings_nobody() -> None:
         (503, None, TryLater), (200, [1], TryLater), (500, {"ok": False, "error": "x"}, TryLater),
     ],
 )  # fmt: skip
-def test_answers_mean_what_slack_means_by_them(status: int, body: object, verdict: Verdict | type[Verdict]) -> None:
+def test_answers_mean_what_slack_means_by_them(
+    status: int, body: object, result: SendResult | type[SendResult]
+) -> None:
     """HTTP 200 says nothing, ``ok`` does."""
-    outcome = ADAPTER.outcome(REPLY, ApiResponse(status, {"retry-after": "3"}, json.dumps(body).encode()))
-    assert outcome == verdict if not isinstance(verdict, type) else isinstance(outcome, verdict)
+    outcome = ADAPTER.result(REPLY, ApiResponse(status, {"retry-after": "3"}, json.dumps(body).encode()))
+    assert outcome == result if not isinstance(result, type) else isinstance(outcome, result)

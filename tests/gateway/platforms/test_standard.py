@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from gateway.platforms.port import ApiResponse, Fail, Gone, Sent, TryLater, Verdict, WebhookRequest
+from gateway.platforms.port import ApiResponse, Fail, Gone, SendResult, Sent, TryLater, WebhookRequest
 from gateway.platforms.standard import Standard, sign
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, ReplyStatus
@@ -184,7 +184,7 @@ def test_a_reply_has_exactly_its_four_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "verdict"),
+    ("status", "headers", "result"),
     [
         (200, {}, Sent), (204, {}, Sent), (301, {}, TryLater), (400, {}, Fail), (404, {}, Fail), (408, {}, TryLater),
         (409, {}, TryLater), (410, {}, Gone), (425, {}, TryLater), (429, {"retry-after": "7"}, TryLater),
@@ -193,11 +193,11 @@ def test_a_reply_has_exactly_its_four_fields() -> None:
     ],
 )  # fmt: skip
 def test_answers_mean_what_senders_of_standard_webhooks_expect(
-    status: int, headers: dict[str, str], verdict: type[Verdict]
+    status: int, headers: dict[str, str], result: type[SendResult]
 ) -> None:
     """Success, try again, gone, or refused for good."""
-    outcome = ADAPTER.outcome(REPLY, ApiResponse(status, headers, b"\xff not read"))
-    assert isinstance(outcome, verdict)
+    outcome = ADAPTER.result(REPLY, ApiResponse(status, headers, b"\xff not read"))
+    assert isinstance(outcome, result)
     if headers:
         assert isinstance(outcome, TryLater)
         assert outcome.after_s == 7

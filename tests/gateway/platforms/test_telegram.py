@@ -19,9 +19,9 @@ from gateway.platforms.port import (
     Moved,
     Parsed,
     Reformat,
+    SendResult,
     Sent,
     TryLater,
-    Verdict,
     WebhookRequest,
 )
 from gateway.platforms.telegram import Telegram
@@ -259,7 +259,7 @@ def error(description: str, **parameters: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict"),
+    ("status", "body", "result"),
     [
         (200, {"ok": True, "result": {"message_id": 55}}, Sent("55")), (200, {"ok": True, "result": True}, Sent("")),
         (
@@ -276,7 +276,9 @@ def error(description: str, **parameters: Any) -> dict[str, Any]:
          Moved(b'{"chat_id":-1009,"message_id":9}')),
     ],
 )  # fmt: skip
-def test_answers_mean_what_telegram_means_by_them(status: int, body: object, verdict: Verdict | type[Verdict]) -> None:
+def test_answers_mean_what_telegram_means_by_them(
+    status: int, body: object, result: SendResult | type[SendResult]
+) -> None:
     """The body's own wish to wait comes before the header's."""
-    outcome = ADAPTER.outcome(REPLY, ApiResponse(status, {"retry-after": "3"}, json.dumps(body).encode()))
-    assert outcome == verdict if not isinstance(verdict, type) else isinstance(outcome, verdict)
+    outcome = ADAPTER.result(REPLY, ApiResponse(status, {"retry-after": "3"}, json.dumps(body).encode()))
+    assert outcome == result if not isinstance(result, type) else isinstance(outcome, result)

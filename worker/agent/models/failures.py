@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
-import math
 import re
 import time
 from collections.abc import Mapping
@@ -11,8 +9,8 @@ from collections.abc import Mapping
 import msgspec
 
 from shared.errors import ContextTooLong, ModelError, ModelRejected, ModelUnavailable
+from shared.retry import retry_after_s
 
-LONGEST_RETRY_AFTER_S = 3600.0
 _TOLD_CHARACTERS = 300
 
 #: statuses that may pass: timeouts, conflicts, limits, and every 5xx (529 is Anthropic's "overloaded")
@@ -59,7 +57,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 def from_status(where: Endpoint, status: int, words: str, headers: Mapping[str, str]) -> ModelError:
     """Return the error for an answer with this HTTP status; ``words`` are the provider's own, shown cut and keyless."""
     told = tell(where, words)
-    wish = retry_after_s(headers)
+    wish = retry_after_s(headers, time.time())
     match status:
         case 401 | 403:
             return ModelRejected(f"{where.name} refused the key ({status}): look at {where.key_setting}")
@@ -103,33 +101,3 @@ def _message(words: str) -> str:
     if isinstance(inner, dict):
         inner = inner.get("message", words)
     return inner if isinstance(inner, str) else words
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds a provider wants to be left alone, at most LONGEST_RETRY_AFTER_S; None if it does not say.
-
-    Reads ``retry-after-ms``, then ``Retry-After`` as seconds or as an HTTP date (RFC 9110, section 10.2.3).
-    """
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    if milliseconds is not None:
-        return _capped(milliseconds / 1000)
-    value = headers.get("retry-after", "").strip()
-    seconds = _number(value)
-    if seconds is not None:
-        return _capped(seconds)
-    try:
-        return _capped(email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _number(value: str) -> float | None:
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _capped(seconds: float) -> float:
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)

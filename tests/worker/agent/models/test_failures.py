@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import email.utils
-import time
-
 import pytest
 
 from shared.errors import ContextTooLong, ModelError, ModelRejected, ModelUnavailable
-from worker.agent.models.failures import LONGEST_RETRY_AFTER_S, Endpoint, from_status, retry_after_s, tell
+from worker.agent.models.failures import Endpoint, from_status, tell
 
 WHERE = Endpoint("openai", "m", "sk-key")
 
@@ -66,29 +63,3 @@ def test_the_key_is_in_no_error(status: int) -> None:
 )
 def test_words_are_cut_to_what_is_said(words: str, told: str) -> None:
     assert tell(WHERE, words) == told
-
-
-@pytest.mark.parametrize(
-    ("headers", "wish"),
-    [
-        ({}, None),
-        ({"retry-after": "2"}, 2),
-        ({"retry-after": " 0.5 "}, 0.5),
-        ({"retry-after": "-3"}, 0),
-        ({"retry-after": "1e99"}, LONGEST_RETRY_AFTER_S),
-        ({"retry-after": "4294967"}, LONGEST_RETRY_AFTER_S),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
-    ],
-)
-def test_retry_after(headers: dict[str, str], wish: float | None) -> None:
-    assert retry_after_s(headers) == wish
-
-
-def test_retry_after_as_a_date() -> None:
-    wish = retry_after_s({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)})
-    assert wish is not None
-    assert 50 < wish <= 60
