@@ -57,7 +57,7 @@ class Access:
         if self._listed:
             named = {"*", f"{platform.name}:*", sender} & self._listed
             return Admission.ALLOWED if named else Admission.REFUSED
-        if not platform.open_to_strangers or sender in self._known:
+        if not (platform.capabilities.open_to_strangers or inbound.outsider) or sender in self._known:
             return Admission.ALLOWED
         if await self._store.sessions.approved(sender):
             self._known[sender] = True

@@ -170,6 +170,7 @@ class Gateway:
             QueueNotice(self.store, slots(self._settings), lambda: self.pool.snapshot().running),
             self._on_accepted,
             self._settings.gather_s,
+            self._settings.public_url,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
         page = page_routes(key_needed=bool(self._settings.api_keys))

@@ -132,7 +132,7 @@ class Commands:
             address=inbound.reply,
             status=ReplyStatus.REPLIED,
         )
-        await self._store.inbox.announce(reply, inbound.dedupe, platform.dedupe_ttl_s)
+        await self._store.inbox.announce(reply, inbound.dedupe, platform.capabilities.dedupe_ttl_s)
 
     async def _help(self, _session: str, _words: Words) -> str:
         known = self._orders | {name: question.what for name, question in self._questions.items() if question.what}

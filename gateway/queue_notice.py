@@ -38,7 +38,7 @@ class QueueNotice:
     async def tell(self, platform: Adapter, inbound: Inbound, receipt: Receipt) -> None:
         """Announce the place of a message that was just accepted, where it has to wait and the platform shows it."""
         crowded = self._slots > 0 and receipt.ahead > ROUNDS * self._slots
-        if not crowded or not platform.announces_queue_position or inbound.session in self._told:
+        if not crowded or not platform.capabilities.announces_queue_position or inbound.session in self._told:
             return
         self._told[inbound.session] = True
         place = max(1, receipt.ahead - self._running() + 1)

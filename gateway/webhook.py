@@ -1,4 +1,4 @@
-"""``POST /webhooks/{platform}``: bytes in, verified, parsed, accepted durably, and only then 200.
+"""``/webhooks/{platform}``: bytes in, verified, parsed, accepted durably, and only then 200.
 
     body ─▶ verify ─▶ parse ─▶ reply policy ─▶ access ─▶ command? ─▶ accept (one commit) ─▶ 200 with the message's id
 
@@ -26,8 +26,6 @@ from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUn
 from shared.events import Event, Events
 from shared.ids import new_message_id
 from shared.messages import Arrival, MessageState
-
-MOST_BYTES = 1_048_576
 
 #: how much of a body that is too large is still taken in and dropped: who is cut off while sending sees no answer
 MOST_DROPPED_BYTES = 33_554_432
@@ -58,13 +56,16 @@ def webhook_routes(
     queue_notice: QueueNotice,
     on_accepted: Callable[[], None],
     quiet_s: float = 0.0,
+    public_url: str = "",
 ) -> list[Route]:
     """Return the route of all webhooks; ``on_accepted`` is called after each commit of a new message or reply.
 
-    ``quiet_s`` seconds have to pass after a message before its turn begins; see ``Arrival``.
+    ``quiet_s`` seconds have to pass after a message before its turn begins; see ``Arrival``. ``public_url`` is what the
+    platforms' urls of this gateway begin with, empty for what each request names.
     """
-    door = WebhookDoor(platforms, acceptance, access, events, commands, queue_notice, on_accepted, quiet_s)
-    return [Route("/webhooks/{platform}", door.receive, methods=["POST"])]
+    door = WebhookDoor(platforms, acceptance, access, events, commands, queue_notice, on_accepted, quiet_s, public_url)
+    paths = ("/webhooks/{platform}", "/webhooks/{platform}/{rest:path}")
+    return [Route(path, door.receive, methods=["GET", "POST", "PUT"]) for path in paths]
 
 
 class WebhookDoor:
@@ -80,6 +81,7 @@ class WebhookDoor:
         queue_notice: QueueNotice,
         on_accepted: Callable[[], None],
         quiet_s: float,
+        public_url: str,
     ) -> None:
         self._platforms = platforms
         self._acceptance = acceptance
@@ -89,6 +91,7 @@ class WebhookDoor:
         self._queue_notice = queue_notice
         self._on_accepted = on_accepted
         self._quiet_s = quiet_s
+        self._public_url = public_url
 
     async def receive(self, request: Request) -> Response:
         """Answer one webhook."""
@@ -113,6 +116,7 @@ class WebhookDoor:
         platform = self._platforms.get(name)
         if platform is None:
             raise Refused(404, f"the platform {name[:40]!r} is not on; it is when its secrets are set")
+        check_target(platform, request)
         req = await self._read(platform, request)
         platform.verify(req)
         parsed = platform.parse(req)
@@ -124,17 +128,32 @@ class WebhookDoor:
         return acknowledge(parsed.ack, [message_id for message_id in ids if message_id], reason)
 
     async def _read(self, platform: Adapter, request: Request) -> WebhookRequest:
-        for header in platform.signature_headers:
+        for header in platform.capabilities.signature_headers:
             if len(request.headers.getlist(header)) > 1:
                 raise SignatureRejected(f"the {header} header came more than once")
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                raw = await read_whole(request)
+                raw = await read_whole(request, platform.capabilities.most_body_bytes)
         except TimeoutError:
             raise Refused(
                 408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}
             ) from None
-        return WebhookRequest(request.method, request.headers, raw, self._acceptance.clock())
+        return WebhookRequest(
+            method=request.method,
+            headers=request.headers,
+            raw=raw,
+            now=self._acceptance.clock(),
+            url=self._url_of(request),
+            path=request.path_params.get("rest", ""),
+            query=request.query_params,
+        )
+
+    def _url_of(self, request: Request) -> str:
+        """Return the url that was called, without reading it: a hostile Host header is no url at all."""
+        scope = request.scope
+        base = self._public_url or f"{scope['scheme']}://{request.headers.get('host', '')}"
+        query = scope["query_string"].decode("latin-1")
+        return base + scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
 
     def _addressed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
         addressed = [inbound for inbound in parsed.inbound if inbound.addressed]
@@ -162,7 +181,7 @@ class WebhookDoor:
             text=inbound.text,
             reply=inbound.reply,
             dedupe=inbound.dedupe,
-            dedupe_ttl_s=platform.dedupe_ttl_s,
+            dedupe_ttl_s=platform.capabilities.dedupe_ttl_s,
             at=self._acceptance.clock(),
             traceparent=traceparent,
             quiet_s=0.0 if command else self._quiet_s,
@@ -189,18 +208,28 @@ class WebhookDoor:
         return error_response(status, reason, code=code, headers=headers)
 
 
-async def read_whole(request: Request) -> bytes:
+def check_target(platform: Adapter, request: Request) -> None:
+    """Check method and path. Raises Refused: 405 for a method, 404 for a path that the platform does not use."""
+    methods = platform.capabilities.methods
+    if request.method not in methods:
+        allowed = ", ".join(methods)
+        raise Refused(405, f"webhooks of {platform.name} come as {allowed}", headers={"Allow": allowed})
+    if request.path_params.get("rest") and not platform.capabilities.takes_paths:
+        raise Refused(404, f"the webhook of {platform.name} is /webhooks/{platform.name}")
+
+
+async def read_whole(request: Request, most_bytes: int) -> bytes:
     """Return the body. Raises Refused with 413 for one over the limit, declared or not."""
     body = bytearray()
     size = 0
     async for piece in request.stream():
         size += len(piece)
-        if size <= MOST_BYTES:
+        if size <= most_bytes:
             body += piece
         elif size > MOST_DROPPED_BYTES:
             break
-    if size > MOST_BYTES:
-        raise too_large(MOST_BYTES)
+    if size > most_bytes:
+        raise too_large(most_bytes)
     return bytes(body)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import msgspec
 from shared.budgets import Budgets, read_budgets
 from shared.env_file import read_env_file
 from shared.errors import SettingsError
+from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, read_platforms
 from shared.prices import FREE, Price, read_prices
 from shared.settings_reader import Reader
 from shared.when_busy import BusyRules, WhenBusy
@@ -38,16 +38,14 @@ KNOWN_NAMES = frozenset(
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
         "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT DATA_DIR TOOLS "
-        "MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW"
+        "MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW PUBLIC_URL"
     ).split()
 )
 
 #: what a sender in GATEHOUSE_ALLOW may begin with
-PLATFORMS = ("standard", "slack", "telegram")
+PLATFORMS = tuple(PLATFORM_SETTINGS)
 #: what a session's key may begin with
 SESSION_PLATFORMS = (*PLATFORMS, "api")
-#: what Telegram takes as the secret of a webhook
-TELEGRAM_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
 class ModelSetting(msgspec.Struct, frozen=True):
@@ -63,29 +61,6 @@ class ModelSetting(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """The model as ``GATEHOUSE_MODEL`` spells it."""
         return self.model if self.provider == "offline" else f"{self.provider}:{self.model}"
-
-
-class SlackSettings(msgspec.Struct, frozen=True):
-    """Slack's secrets and API base."""
-
-    signing_secret: str
-    bot_token: str
-    api_base: str
-
-
-class TelegramSettings(msgspec.Struct, frozen=True):
-    """Telegram's secrets and API base."""
-
-    bot_token: str
-    secret_token: str
-    api_base: str
-
-
-class StandardSettings(msgspec.Struct, frozen=True):
-    """The Standard Webhooks secret (``whsec_…``) and where replies are posted."""
-
-    secret: str
-    reply_url: str
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -121,19 +96,16 @@ class Settings(msgspec.Struct, frozen=True):
     fetch_allow: tuple[str, ...]
     api_keys: tuple[str, ...]
     allow: tuple[str, ...]
-    slack: SlackSettings | None
-    telegram: TelegramSettings | None
-    standard: StandardSettings | None
+    #: the platforms that are on, by name
+    platforms: Mapping[str, PlatformSettings]
+    #: where platforms reach this gateway, empty if it is what their requests name
+    public_url: str
 
     def secrets(self) -> tuple[str, ...]:
         """Return every value that no log line may show."""
         found = [*self.api_keys, *(model.api_key for model in self.models)]
-        if self.slack:
-            found += [self.slack.signing_secret, self.slack.bot_token]
-        if self.telegram:
-            found += [self.telegram.bot_token, self.telegram.secret_token]
-        if self.standard:
-            found += [self.standard.secret]
+        for platform in self.platforms.values():
+            found += platform.secrets()
         return tuple(secret for secret in found if len(secret) >= 6)
 
 
@@ -223,9 +195,8 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
         api_keys=api_keys,
         allow=read_allow(reader),
-        slack=read_slack(reader),
-        telegram=read_telegram(reader),
-        standard=read_standard(reader),
+        platforms=read_platforms(reader),
+        public_url=reader.base_url("GATEHOUSE_PUBLIC_URL", ""),
     )
 
 
@@ -314,27 +285,3 @@ def read_allow(reader: Reader) -> tuple[str, ...]:
                 "GATEHOUSE_ALLOW", f"there is no platform {platform!r}; there are {', '.join(PLATFORMS)}"
             )
     return entries
-
-
-def read_slack(reader: Reader) -> SlackSettings | None:
-    secrets = reader.both_or_neither("SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN")
-    base = reader.base_url("SLACK_API_BASE", "https://slack.com/api")
-    return SlackSettings(*secrets, base) if secrets else None
-
-
-def read_telegram(reader: Reader) -> TelegramSettings | None:
-    secrets = reader.both_or_neither("TELEGRAM_BOT_TOKEN", "TELEGRAM_SECRET_TOKEN")
-    base = reader.base_url("TELEGRAM_API_BASE", "https://api.telegram.org")
-    if secrets and not secrets[0].partition(":")[0].isdigit():
-        raise SettingsError("TELEGRAM_BOT_TOKEN", "is not of the form 123456:ABC…, as the platform gives it")
-    if secrets and not TELEGRAM_SECRET.fullmatch(secrets[1]):
-        raise SettingsError("TELEGRAM_SECRET_TOKEN", "is not 1 to 256 of A-Z, a-z, 0-9, _ and -")
-    return TelegramSettings(*secrets, base) if secrets else None
-
-
-def read_standard(reader: Reader) -> StandardSettings | None:
-    values = reader.both_or_neither("STANDARD_WEBHOOK_SECRET", "STANDARD_WEBHOOK_REPLY_URL")
-    if not values:
-        return None
-    reader.base64_after("STANDARD_WEBHOOK_SECRET", "whsec_")
-    return StandardSettings(values[0], reader.url("STANDARD_WEBHOOK_REPLY_URL", ""))

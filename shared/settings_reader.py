@@ -9,7 +9,7 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -139,15 +139,14 @@ class Reader:
             raise SettingsError(name, f"names ${{{variable}}}, which is not set")
         return value
 
-    def both_or_neither(self, first: str, second: str) -> tuple[str, str] | None:
-        """Return the values of two settings that only make sense together; None if neither is set."""
-        values = (self.text(first, ""), self.text(second, ""))
-        if all(values):
-            return values
-        if any(values):
-            missing, given = (second, first) if values[0] else (first, second)
-            raise SettingsError(missing, f"is not set, but {given} is; set both or neither")
-        return None
+    def all_or_none(self, names: Sequence[str]) -> bool:
+        """Tell whether settings that only make sense together are set; some without the others are refused."""
+        missing = [name for name in names if not self.text(name, "")]
+        given = [name for name in names if name not in missing]
+        if missing and given:
+            together = "both or neither" if len(names) == 2 else "all of " + ", ".join(names) + " or none"
+            raise SettingsError(missing[0], f"is not set, but {given[0]} is; set {together}")
+        return not missing
 
     def base64_after(self, name: str, prefix: str) -> bytes:
         """Return the bytes of a prefixed base64 secret, 24 to 64 of them; missing padding is tolerated."""

@@ -2,14 +2,15 @@
 
 An adapter does no I/O, reads no clock and knows no framework. The webhook gives it a WebhookRequest: ``verify`` on the
 untouched bytes first, then ``parse``. The delivery gives it a Reply: ``chunks`` once, then ``call`` for each attempt
-to send a chunk, and ``result`` to say what the platform's answer means.
+to send a chunk, and ``result`` to say what the platform's answer means. Everything else a platform may have (life
+signs, streams, files, access tokens) is a method with a default that says "not here".
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -18,24 +19,49 @@ from shared.messages import Reply
 #: longest text of one message, in code points
 MOST_TEXT = 100_000
 
+#: what a chunk without words is replaced by: platforms refuse empty messages
+EMPTY = "(empty reply)"
+
+MEBIBYTE = 1_048_576
+
 
 class WebhookRequest(msgspec.Struct, frozen=True):
     """One webhook request."""
 
     method: str
-    #: lower-case names; each signature header came once
+    #: lower-case names, each signature header once
     headers: Mapping[str, str]
-    #: the body, untouched
     raw: bytes
     #: unix seconds
     now: float
+    #: the address as the platform knows it: public base, path and query
+    url: str = ""
+    #: what of the path comes after the platform's name, without a leading slash
+    path: str = ""
+    #: the parameters of the url's query, the last of each name
+    query: Mapping[str, str] = {}
+    #: public keys by key id, of the adapter's key sources: a JWK as JSON, or a certificate as PEM
+    keys: Mapping[str, bytes] = {}
+
+
+class KeyFormat(enum.StrEnum):
+    """What a url with public keys answers with."""
+
+    OPENID = "openid"  #: OpenID metadata, whose ``jwks_uri`` has the key set
+    CERTIFICATES = "certificates"  #: an object of PEM certificates by key id
+
+
+class KeySource(msgspec.Struct, frozen=True):
+    """Where the public keys of a platform's bearer tokens are published."""
+
+    url: str
+    format: KeyFormat
 
 
 class WebhookResponse(msgspec.Struct, frozen=True):
-    """What the platform gets back."""
+    """What the platform gets back; without a ``body`` the webhook tells in JSON what became of the message."""
 
     status: int = 200
-    #: None: the webhook tells in JSON what became of the message
     body: bytes | None = None
     media: str = "application/json"
 
@@ -45,52 +71,84 @@ class Kind(enum.StrEnum):
 
     MESSAGE = "message"
     COMMAND = "command"  #: a command meant for this bot, as the platform marks it
+    ACTION = "action"  #: a button of the bot's pressed; ``text`` is what it stands for
+    EDIT = "edit"  #: an earlier message has a new ``text``; ``amends`` names it
+    DELETE = "delete"  #: an earlier message was taken back; ``amends`` names it
+    MOVED = "moved"  #: the session whose key is ``amends`` goes on under ``session``
+
+
+class File(msgspec.Struct, frozen=True):
+    """One attachment, still at the platform; ``fetch`` of its adapter says how to get it."""
+
+    #: the platform's id of it
+    id: str
+    name: str
+    #: media type, empty where the platform does not tell it
+    media: str = ""
+    #: 0 where the platform does not tell it
+    size_bytes: int = 0
+    #: where it lies, for platforms that tell it in the event
+    url: str = ""
 
 
 class Inbound(msgspec.Struct, frozen=True):
-    """One thing a person said."""
+    """One thing a person did in a chat."""
 
     kind: Kind
-    #: the session's key
+    #: the session key
     session: str
-    #: keys that each name this event over redeliveries
+    #: keys that each name this event over redeliveries; any that is known makes it a duplicate
     dedupe: tuple[str, ...]
-    #: the sender's id on the platform
     user: str
     text: str
-    #: whether it was said to the bot alone
+    #: a conversation with the bot alone
     direct: bool
-    #: whether the bot is named or answered
+    #: the bot is named or answered
     mentioned: bool
-    #: JSON address of the answer, opaque to all but the platform
+    #: the JSON address of the answer
     reply: bytes
-    #: whether the sender belongs to another organisation than the bot: a stranger on a workspace platform too
+    #: what the person points at (a quote, a forwarded message), for the model to read before the text
+    context: str = ""
+    files: tuple[File, ...] = ()
+    #: written in a thread of its own, which the bot may be part of
+    threaded: bool = False
+    #: from outside of the organization that installed the bot, such as a guest of a shared channel
     outsider: bool = False
+    #: seconds to wait for further parts of the same thing, such as an album's
+    gather_s: float = 0.0
+    #: EDIT, DELETE: a dedupe key of the message it is about; MOVED: the old session key
+    amends: str = ""
 
     @property
     def addressed(self) -> bool:
-        """The reply policy: direct messages, mentions, replies to the bot, and commands are for us."""
-        return self.direct or self.mentioned or self.kind is Kind.COMMAND
+        """The reply policy: direct messages, mentions, replies to the bot, its commands and buttons are for us."""
+        return self.direct or self.mentioned or self.kind in {Kind.COMMAND, Kind.ACTION}
 
-
-class Parsed(msgspec.Struct, frozen=True):
-    """What a webhook request says."""
-
-    #: what the platform gets back once all of it is accepted
-    ack: WebhookResponse = WebhookResponse()
-    inbound: tuple[Inbound, ...] = ()
-    #: why nobody said anything in it
-    ignored: str = ""
+    @property
+    def prompt(self) -> str:
+        """What the model reads: what is pointed at, then the text."""
+        return f"{self.context}\n\n{self.text}".strip() if self.context else self.text
 
 
 class ApiRequest(msgspec.Struct, frozen=True):
-    """One HTTP request to send."""
+    """One HTTP request to send; ``body`` is exactly what goes over the wire."""
 
     url: str
     headers: Mapping[str, str]
-    #: exactly what goes over the wire
     body: bytes
     method: str = "POST"
+    #: the sender adds ``authorization: Bearer`` with the token that ``token_call`` gets
+    needs_token: bool = False
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """A request's answer and what people did in it; ``ignored`` says why there is nothing."""
+
+    ack: WebhookResponse = WebhookResponse()
+    inbound: tuple[Inbound, ...] = ()
+    ignored: str = ""
+    #: calls that the event asks for, such as joining a room the bot is invited to; made before the answer
+    calls: tuple[ApiRequest, ...] = ()
 
 
 class ApiResponse(msgspec.Struct, frozen=True):
@@ -103,26 +161,9 @@ class ApiResponse(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class Rate(msgspec.Struct, frozen=True):
-    """So many requests are allowed in any span of so many seconds."""
-
-    count: int
-    per_s: float
-
-
-class Chat(msgspec.Struct, frozen=True):
-    """Where a reply goes, as the platform counts its requests."""
-
-    #: equal for all that share a budget, whatever thread they are in
-    key: str
-    #: what the platform allows there, on top of the app's own ``app_rates``
-    rates: tuple[Rate, ...] = ()
-
-
 class Sent(msgspec.Struct, frozen=True):
-    """The platform took the chunk."""
+    """The platform took the chunk; ``id`` is its own id of it, empty where it has none."""
 
-    #: the platform's own id of it, empty where it has none
     id: str
 
 
@@ -143,7 +184,7 @@ class Reformat(msgspec.Struct, frozen=True):
 
 
 class WithoutThread(msgspec.Struct, frozen=True):
-    """The thread or the quoted message is gone; the chunk goes once more to this address, without it."""
+    """The thread, the quoted message or the short-lived address is gone; the chunk goes once more to this address."""
 
     address: bytes
     reason: str
@@ -170,57 +211,143 @@ class Fail(msgspec.Struct, frozen=True):
 SendResult = Sent | TryLater | Reformat | WithoutThread | Moved | Gone | Fail
 
 
-class Adapter(Protocol):
-    """One platform."""
+class Rate(msgspec.Struct, frozen=True):
+    """What a platform takes: ``count`` requests in any ``per_s`` seconds."""
 
-    @property
-    def name(self) -> str:
-        """The word it has in urls, settings and session keys."""
+    count: int
+    per_s: float
 
-    @property
-    def signature_headers(self) -> frozenset[str]:
-        """Headers that may come once at the most."""
 
-    @property
-    def dedupe_ttl_s(self) -> float:
-        """How long a dedupe key is kept, in seconds."""
+class Chat(msgspec.Struct, frozen=True):
+    """Where a reply goes, as the platform counts its requests."""
 
-    @property
-    def open_to_strangers(self) -> bool:
-        """Whether anybody in the world can write to the bot, with no secret of ours."""
+    #: equal for all that share a budget, whatever thread they are in
+    key: str
+    rates: tuple[Rate, ...] = ()
 
-    @property
-    def on_internet(self) -> bool:
-        """Whether its servers reach the webhook over the internet, so that a proxy publishes this gateway."""
 
-    @property
-    def announces_queue_position(self) -> bool:
-        """Whether people see at once what is sent to them, so that a place in the queue is worth telling."""
+class Streaming(enum.StrEnum):
+    """How an answer can be shown while it is written."""
 
-    @property
-    def app_rates(self) -> tuple[Rate, ...]:
-        """What the platform allows the whole app, all chats together; empty where it names no limit."""
+    NONE = "none"  #: the final message alone
+    EDIT = "edit"  #: a message that is edited
+    DRAFT = "draft"  #: a preview that goes when the message is sent
+    NATIVE = "native"  #: a stream that the platform ends with the message
 
-    def chat(self, address: bytes) -> Chat:
-        """Return the chat that a reply's address lies in, with what the platform allows there."""
+
+class Shown(msgspec.Struct, frozen=True):
+    """How far an answer has been shown."""
+
+    #: the platform's id of the stream or message, empty before the first part
+    id: str = ""
+    #: how many parts were shown
+    parts: int = 0
+    #: the text that is shown
+    text: str = ""
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a platform is like, beyond what its methods do."""
+
+    #: headers that may come once at the most
+    signature_headers: frozenset[str]
+    #: seconds a dedupe key is kept: longer than the platform redelivers
+    dedupe_ttl_s: float
+    #: anybody in the world can write to the bot, with no secret of ours
+    open_to_strangers: bool = False
+    #: people see at once what is sent to them, so a place in the queue is worth telling
+    announces_queue_position: bool = True
+    methods: tuple[str, ...] = ("POST",)
+    #: the platform adds paths of its own to the webhook's url
+    takes_paths: bool = False
+    most_body_bytes: int = MEBIBYTE
+    #: its servers reach the webhook over the internet, so that a proxy publishes this gateway
+    on_internet: bool = True
+    #: what the platform allows the whole app, all chats together; empty where it names no limit
+    app_rates: tuple[Rate, ...] = ()
+    #: how often a life sign is repeated while a turn runs, 0 where there are none
+    life_sign_every_s: float = 0.0
+    #: a life sign shows what the agent does, in words
+    life_sign_words: bool = False
+    #: seconds between two parts of an answer that is shown while it is written
+    stream_gap_s: float = 1.5
+    #: a send repeated under the same idempotency key has no second effect
+    idempotent: bool = False
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """How a platform learns of the gateway: calls that register the webhook, and steps for people."""
+
+    steps: str
+    calls: tuple[ApiRequest, ...] = ()
+
+
+class Adapter(msgspec.Struct, frozen=True):
+    """One platform. The methods of the first half are every platform's, those of the second have a default."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
 
     def verify(self, req: WebhookRequest) -> None:
         """Return if the platform sent these bytes. Raises SignatureRejected, and nothing else on any input."""
+        raise NotImplementedError
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read a verified request. Raises BodyRejected, and nothing else on any input."""
+        raise NotImplementedError
 
     def chunks(self, markdown: str) -> list[str]:
         """Cut an answer into texts that each fit one message, in order; never empty."""
+        raise NotImplementedError
 
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:
         """Build the request that sends one chunk, without markup if ``plain``; ``now`` is unix seconds."""
+        raise NotImplementedError
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Say what the platform's answer to ``call`` means."""
+        """Say what the platform's answer to ``call`` or ``show`` means."""
+        raise NotImplementedError
+
+    def chat(self, address: bytes) -> Chat:
+        """Return the chat that an address belongs to."""
+        raise NotImplementedError
+
+    @property
+    def key_sources(self) -> tuple[KeySource, ...]:
+        """Where the public keys are that ``verify`` needs."""
+        return ()
 
     def identity_call(self) -> ApiRequest | None:
-        """Build the request that asks who the bot is, None where its events tell that."""
+        """Build the request that asks who the bot is, None where its events or settings tell that."""
+        return None
 
-    def identified(self, answer: ApiResponse) -> Adapter:
+    def identified(self, answer: ApiResponse) -> Self:  # noqa: ARG002 - only who asks reads an answer
         """Return this adapter, knowing who the bot is if the answer tells."""
+        return self
+
+    def token_call(self, now: float) -> ApiRequest | None:  # noqa: ARG002
+        """Build the request for an access token (RFC 6749, section 5.1), None where the settings hold one."""
+        return None
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002
+        """Build the request that shows that a turn runs, and ``activity`` where the platform shows words."""
+        return None
+
+    def streaming(self, address: bytes) -> Streaming:  # noqa: ARG002
+        """Say how an answer to this address can be shown while it is written."""
+        return Streaming.NONE
+
+    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:
+        """Build the request that shows more of an answer: ``reply.text`` is all of it that there is by now.
+
+        With ``final`` it is the whole chunk, and the message stands after it.
+        """
+        raise NotImplementedError
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:  # noqa: ARG002
+        """Build the request for a file, or the one after the ``answer`` to it; None where that is the file itself."""
+        return None
+
+    def setup(self, url: str) -> Setup:
+        """Say how the platform learns of the webhook's public url."""
+        raise NotImplementedError

@@ -16,9 +16,11 @@ from gateway.chunking import split
 from gateway.formatting import escape_slack, hush_slack
 from gateway.platforms.decode import as_key_part, as_text, decode
 from gateway.platforms.port import (
+    EMPTY,
     Adapter,
     ApiRequest,
     ApiResponse,
+    Capabilities,
     Chat,
     Fail,
     Gone,
@@ -46,12 +48,10 @@ from gateway.platforms.slack_event import (
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.retry import retry_after_s
-from shared.settings import SlackSettings
+from shared.platform_settings import SlackSettings
 
 #: markdown_text takes 12,000 characters
 MOST_UNITS = 11_900
-
-EMPTY = "(empty reply)"
 
 #: what a chat command of ours is called; another slash command is a way to speak, and only its text counts
 CHAT_COMMANDS = frozenset("/new /stop /retry /undo /todo /status /trace /help".split())
@@ -88,22 +88,16 @@ class ApiAnswer(msgspec.Struct, frozen=True):
     ts: str = ""
 
 
-class Slack(msgspec.Struct, frozen=True):
+class Slack(Adapter, frozen=True):
     """The adapter of one app; delayed events come for a day."""
 
     settings: SlackSettings
 
     name: ClassVar[str] = "slack"
-    signature_headers: ClassVar[frozenset[str]] = frozenset({"x-slack-signature", "x-slack-request-timestamp"})
-    dedupe_ttl_s: ClassVar[float] = 24 * 3600.0
-    open_to_strangers: ClassVar[bool] = False
-    on_internet: ClassVar[bool] = True
-    announces_queue_position: ClassVar[bool] = True
-    app_rates: ClassVar[tuple[Rate, ...]] = ()
-
-    def chat(self, address: bytes) -> Chat:
-        """One message a second to a channel, short bursts apart; https://docs.slack.dev/apis/web-api/rate-limits."""
-        return Chat(msgspec.json.decode(address, type=Address).channel, (Rate(1, 1.0),))
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({"x-slack-signature", "x-slack-request-timestamp"}),
+        dedupe_ttl_s=24 * 3600.0,
+    )
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the signature over ``v0:timestamp:body``."""
@@ -213,12 +207,9 @@ class Slack(msgspec.Struct, frozen=True):
             return Reformat(said)
         return Gone(said) if api.error in GONE else Fail(said)
 
-    def identity_call(self) -> None:
-        """Return None: every event tells the bot's user id."""
-
-    def identified(self, answer: ApiResponse) -> Adapter:  # noqa: ARG002 - nothing was asked
-        """Return this adapter."""
-        return self
+    def chat(self, address: bytes) -> Chat:
+        """A channel takes about one message a second, whatever its threads."""
+        return Chat(msgspec.json.decode(address, type=Address).channel, (Rate(1, 1.0),))
 
 
 def sign(signing_secret: str, timestamp: str, raw: bytes) -> str:

@@ -20,13 +20,13 @@ from gateway.platforms.port import (
     Adapter,
     ApiRequest,
     ApiResponse,
+    Capabilities,
     Chat,
     Fail,
     Gone,
     Inbound,
     Kind,
     Parsed,
-    Rate,
     SendResult,
     Sent,
     TryLater,
@@ -36,7 +36,7 @@ from gateway.platforms.signature import check_timestamp, required_header, same
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.retry import retry_after_s
-from shared.settings import StandardSettings
+from shared.platform_settings import StandardSettings
 
 #: longest session and user names and webhook ids, in characters
 MOST_NAME = 200
@@ -72,22 +72,19 @@ class ReplyBody(msgspec.Struct, frozen=True):
     status: str
 
 
-class Standard(msgspec.Struct, frozen=True):
+class Standard(Adapter, frozen=True):
     """The adapter; senders retry for about 76 hours, so ids are kept four days."""
 
     settings: StandardSettings
 
     name: ClassVar[str] = "standard"
-    signature_headers: ClassVar[frozenset[str]] = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
-    dedupe_ttl_s: ClassVar[float] = RETRIED_S
-    open_to_strangers: ClassVar[bool] = False
-    on_internet: ClassVar[bool] = False
-    announces_queue_position: ClassVar[bool] = False
-    app_rates: ClassVar[tuple[Rate, ...]] = ()
-
-    def chat(self, address: bytes) -> Chat:
-        """Return the sender's own session; a receiver has no limit but what its answers ask for."""
-        return Chat(msgspec.json.decode(address, type=Address).session)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"}),
+        dedupe_ttl_s=RETRIED_S,
+        announces_queue_position=False,
+        on_internet=False,
+        idempotent=True,
+    )
 
     def verify(self, req: WebhookRequest) -> None:
         """Check id, timestamp and signature over ``id.timestamp.body``; any matching v1 entry is enough."""
@@ -154,12 +151,9 @@ class Standard(msgspec.Struct, frozen=True):
             case status:
                 return TryLater(f"HTTP {status}", retry_after_s(answer.headers))
 
-    def identity_call(self) -> None:
-        """Return None: there is no bot to be named."""
-
-    def identified(self, answer: ApiResponse) -> Adapter:  # noqa: ARG002 - nothing was asked
-        """Return this adapter."""
-        return self
+    def chat(self, address: bytes) -> Chat:
+        """A receiver takes what comes and says 429 where it does not."""
+        return Chat(msgspec.json.decode(address, type=Address).session, ())
 
 
 def sign(secret: str, webhook_id: str, timestamp: str, body: bytes) -> str:

@@ -6,7 +6,7 @@ genuine update that we cannot use is answered with 200 and ignored.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -14,9 +14,11 @@ from gateway.chunking import split
 from gateway.formatting import telegram_html
 from gateway.platforms.decode import Int64, decode
 from gateway.platforms.port import (
+    EMPTY,
     Adapter,
     ApiRequest,
     ApiResponse,
+    Capabilities,
     Chat,
     Fail,
     Gone,
@@ -36,14 +38,12 @@ from gateway.platforms.telegram_update import Bot, Message, Update, User, read
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.retry import LONGEST_S, retry_after_s
-from shared.settings import TelegramSettings
+from shared.platform_settings import TelegramSettings
 
 SECRET_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105 - the name of a header
 
 #: the limit is 4,096 code points after parsing; counted in UTF-16 units it holds for certain
 MOST_UNITS = 4096
-
-EMPTY = "(empty reply)"
 
 
 class Address(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,25 +77,19 @@ class ApiAnswer(msgspec.Struct, frozen=True):
     parameters: Parameters = Parameters()
 
 
-class Telegram(msgspec.Struct, frozen=True):
+class Telegram(Adapter, frozen=True):
     """The adapter of one bot; an update is repeated for 24 hours, so ids are kept two days."""
 
     settings: TelegramSettings
     username: str = ""
 
     name: ClassVar[str] = "telegram"
-    signature_headers: ClassVar[frozenset[str]] = frozenset({SECRET_HEADER})
-    dedupe_ttl_s: ClassVar[float] = 48 * 3600.0
-    open_to_strangers: ClassVar[bool] = True
-    on_internet: ClassVar[bool] = True
-    announces_queue_position: ClassVar[bool] = True
-    app_rates: ClassVar[tuple[Rate, ...]] = (Rate(30, 1.0),)
-
-    def chat(self, address: bytes) -> Chat:
-        """One message a second to a chat, twenty a minute to a group; https://core.telegram.org/bots/faq."""
-        chat_id = msgspec.json.decode(address, type=Address).chat_id
-        a_group = (Rate(20, 60.0),) if chat_id < 0 else ()
-        return Chat(str(chat_id), (Rate(1, 1.0), *a_group))
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({SECRET_HEADER}),
+        dedupe_ttl_s=48 * 3600.0,
+        open_to_strangers=True,
+        app_rates=(Rate(30, 1.0),),
+    )
 
     @property
     def bot(self) -> Bot:
@@ -173,11 +167,16 @@ class Telegram(msgspec.Struct, frozen=True):
             return Moved(msgspec.json.encode(moved))
         return refusal(answer, api)
 
+    def chat(self, address: bytes) -> Chat:
+        """A chat takes about one message a second, a group (its id is negative) 20 a minute."""
+        chat_id = msgspec.json.decode(address, type=Address).chat_id
+        return Chat(str(chat_id), (Rate(1, 1.0), Rate(20, 60.0)) if chat_id < 0 else (Rate(1, 1.0),))
+
     def identity_call(self) -> ApiRequest:
         """Build getMe: in a group, only with its name the bot can tell its mentions from other bots'."""
         return self._api("getMe", b"{}")
 
-    def identified(self, answer: ApiResponse) -> Adapter:
+    def identified(self, answer: ApiResponse) -> Self:
         """Return this adapter with the bot's username."""
         try:
             user = decode(bytes(decode(answer.body, ApiAnswer, "an answer").result), User, "a User")

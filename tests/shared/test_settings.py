@@ -28,7 +28,7 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert (settings.worker_memory_mib, settings.max_attempts, settings.when_busy) == (1024, 3, BusyRules())
     assert (settings.todo_cache_size, settings.todo_cache_ttl_s, settings.log_flush_interval_s) == (10_000, 3600, 0.5)
     assert (settings.inbox_limit, settings.data_dir) == (10_000, Path("data"))
-    assert (settings.slack, settings.telegram, settings.standard) == (None, None, None)
+    assert settings.platforms == {}
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_key_in_the_place_of_a_url_is_not_shown() -> None:
 def test_replies_are_posted_to_the_url_as_it_is_written() -> None:
     url = "https://example.com/replies/"
     settings = parse_settings({"STANDARD_WEBHOOK_SECRET": WHSEC, "STANDARD_WEBHOOK_REPLY_URL": url})
-    assert settings.standard is not None
-    assert settings.standard.reply_url == url
+    (standard,) = settings.platforms.values()
+    assert getattr(standard, "reply_url", "") == url
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest_one() -> None:

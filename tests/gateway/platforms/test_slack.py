@@ -27,7 +27,7 @@ from gateway.platforms.port import (
 from gateway.platforms.slack import Slack, sign
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, ReplyStatus
-from shared.settings import SlackSettings
+from shared.platform_settings import SlackSettings
 
 SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 AT = 1531420618

@@ -16,7 +16,7 @@ from gateway.platforms.port import ApiResponse, Fail, Gone, SendResult, Sent, Tr
 from gateway.platforms.standard import Standard, sign
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, ReplyStatus
-from shared.settings import StandardSettings
+from shared.platform_settings import StandardSettings
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ADAPTER = Standard(StandardSettings(SECRET, "http://127.0.0.1:9/replies"))

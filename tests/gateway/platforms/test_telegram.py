@@ -27,7 +27,7 @@ from gateway.platforms.port import (
 from gateway.platforms.telegram import Telegram
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, ReplyStatus
-from shared.settings import TelegramSettings
+from shared.platform_settings import TelegramSettings
 
 SECRET = "Qx7-test_Secret_0123456789abcdef"
 ADAPTER = Telegram(TelegramSettings("777:token", SECRET, "http://127.0.0.1:9"), username="my_bot")
