@@ -152,8 +152,9 @@ class WebhookDoor:
         """Return the url that was called, without reading it: a hostile Host header is no url at all."""
         scope = request.scope
         base = self._public_url or f"{scope['scheme']}://{request.headers.get('host', '')}"
-        query = scope["query_string"].decode("latin-1")
-        return base + scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+        path: bytes = scope["raw_path"]
+        query: bytes = scope["query_string"]
+        return base + (path + (b"?" + query if query else b"")).decode("latin-1")
 
     def _addressed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
         addressed = [inbound for inbound in parsed.inbound if inbound.addressed]

@@ -47,8 +47,8 @@ from gateway.platforms.slack_event import (
 )
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
-from shared.retry import retry_after_s
 from shared.platform_settings import SlackSettings
+from shared.retry import retry_after_s
 
 #: markdown_text takes 12,000 characters
 MOST_UNITS = 11_900

@@ -35,8 +35,8 @@ from gateway.platforms.port import (
 from gateway.platforms.signature import check_timestamp, required_header, same
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
-from shared.retry import retry_after_s
 from shared.platform_settings import StandardSettings
+from shared.retry import retry_after_s
 
 #: longest session and user names and webhook ids, in characters
 MOST_NAME = 200

@@ -37,8 +37,8 @@ from gateway.platforms.signature import required_header, same
 from gateway.platforms.telegram_update import Bot, Message, Update, User, read
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
-from shared.retry import LONGEST_S, retry_after_s
 from shared.platform_settings import TelegramSettings
+from shared.retry import LONGEST_S, retry_after_s
 
 SECRET_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105 - the name of a header
 
