@@ -18,7 +18,7 @@ from gateway.export import take_out
 from gateway.tool_check import check_tool_modules
 from gateway.trace_text import moment, trace_lines
 from shared.errors import NotFound, SettingsError, StoreError
-from shared.events import LogWriter
+from shared.events import Event, Events, LogWriter
 from shared.settings import Settings, load_settings, scrub_environment
 from shared.store import open_store
 from shared.store.port import Store
@@ -78,9 +78,11 @@ def start(settings: Settings) -> int:
     from gateway.server import CannotStart, serve  # with all it needs it takes longer than most commands
 
     scrub_environment()
-    check_tool_modules(settings.tool_modules, fetch_allow=settings.fetch_allow)
+    warnings = check_tool_modules(settings.tool_modules, fetch_allow=settings.fetch_allow)
     log = LogWriter(known_secrets(settings))
     log.start()
+    for warning in warnings:
+        Events().emit(Event.TOOL_WARNING, warning=warning)
     try:
         serve(settings, log)
     except CannotStart as error:
@@ -91,8 +93,10 @@ def start(settings: Settings) -> int:
 
 
 async def check(settings: Settings) -> None:
-    """Verify that the files the settings name can be used, and that the database opens, is sound and commits."""
+    """Verify that what the settings name can be used, and that the database opens, is sound and commits."""
     worker_config(settings)
+    for warning in check_tool_modules(settings.tool_modules, fetch_allow=settings.fetch_allow):
+        complain(f"warning: {warning}")
     if await running(settings):
         print("settings: ok\ndatabase: in use by the gateway that runs now")
         return

@@ -62,6 +62,7 @@ class Event(enum.StrEnum):
     RENEWED = "renewed"
     TOOL_FAILED = "tool_failed"
     TOOL_LEAKED = "tool_leaked"
+    TOOL_WARNING = "tool_warning"
     MCP_SERVER_READY = "mcp_server_ready"
     MCP_SERVER_LOST = "mcp_server_lost"
     MODEL_FAILED = "model_failed"
@@ -93,6 +94,7 @@ LEVELS = {
     Event.MESSAGE_REFUSED: logging.WARNING,
     Event.TOOL_FAILED: logging.WARNING,
     Event.TOOL_LEAKED: logging.WARNING,
+    Event.TOOL_WARNING: logging.WARNING,
     Event.MCP_SERVER_LOST: logging.WARNING,
     Event.MODEL_FAILED: logging.WARNING,
     Event.CONTEXT_CUT: logging.WARNING,

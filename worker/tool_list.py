@@ -23,6 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     except SettingsError as error:
         sys.stderr.write(f"gatehouse: {error}\n")
         return 1
+    for name in toolbox.undescribed:
+        sys.stderr.write(f"gatehouse: warning: GATEHOUSE_TOOLS: the model reads nothing of {name!r} but its name; ")
+        sys.stderr.write("write a docstring\n")
     sys.stdout.buffer.write(msgspec.json.encode(toolbox.specs()) + b"\n")
     toolbox.close()
     return 0

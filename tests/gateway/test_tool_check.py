@@ -22,7 +22,13 @@ GOOD = "from worker.tools import tool\n\n@tool\ndef roll() -> str:\n    '''Roll.
 
 def test_modules_with_tools_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_tool_modules([])
-    check_tool_modules([module(tmp_path, monkeypatch, GOOD)])
+    assert check_tool_modules([module(tmp_path, monkeypatch, GOOD)]) == ()
+
+
+def test_a_tool_without_a_docstring_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (warning,) = check_tool_modules([module(tmp_path, monkeypatch, GOOD.replace("    '''Roll.'''\n", ""))])
+    assert "'roll'" in warning
+    assert "docstring" in warning
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from shared.journal import idempotency_key
 
-if TYPE_CHECKING:
-    from worker.agent.todo import TodoStore
+
+class TodoList(Protocol):
+    """The session's todo list, as the todo tool calls it."""
+
+    def call(self, arguments: Mapping[str, Any]) -> str:
+        """Change or read the list, and return all of it as JSON; what cannot be done is an error result."""
 
 
 class ToolContext:
     """One tool call as its tool sees it: annotate a parameter with this class and it is filled in, unseen by the model.
 
     ``session`` and ``message_id`` say whose call it is; ``call_id`` is the model's id of it, ``step`` the step that
-    asked for it; ``todo`` the session's todo store. Made on the loop that runs the turn.
+    asked for it; ``todo`` the session's todo list. Made on the loop that runs the turn.
     """
 
     __slots__ = ("_loop", "_say", "_stopped", "_thread", "call_id", "message_id", "session", "step", "todo")
@@ -27,7 +31,7 @@ class ToolContext:
         session: str,
         message_id: str,
         call_id: str,
-        todo: TodoStore,
+        todo: TodoList,
         say: Callable[[str], None] = lambda _: None,
         step: int = 1,
     ) -> None:

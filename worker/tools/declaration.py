@@ -1,11 +1,14 @@
-"""The ``@tool`` decorator: it marks a function and registers nothing; a toolbox finds the mark in the module."""
+"""The ``@tool`` decorator, which marks a function and registers nothing, and what becomes of it: a Tool."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, overload
 
 import msgspec
+
+from worker.tools.context import ToolContext
+from worker.tools.spec import ToolSpec
 
 OUTPUT_LIMIT_BYTES = 64 * 1024
 _MARK = "__gatehouse_tool__"
@@ -14,16 +17,31 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ToolOptions(msgspec.Struct, frozen=True):
-    """What a declaration says beside the function's own name, types and docstring.
+    """What a declaration says beside the function's own name, types and docstring."""
 
-    A call that may have happened is not repeated unless ``retry_safe``; ``timeout_s`` None leaves the turn's own
-    deadline; a result longer than ``output_limit_bytes`` is cut, and the model is told.
-    """
-
+    #: what a model calls it
     name: str
+    #: whether a call that may have happened may be made again
     retry_safe: bool = True
+    #: seconds that one call may take; None leaves the turn's own deadline
     timeout_s: float | None = None
+    #: a longer result is cut, and the model is told
     output_limit_bytes: int = OUTPUT_LIMIT_BYTES
+
+
+#: runs one call: the model's JSON arguments and the context, to any value
+Run = Callable[[str, ToolContext], Coroutine[Any, Any, object]]
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """One tool of a toolbox."""
+
+    #: what a model is told of it
+    spec: ToolSpec
+    #: what its declaration says
+    options: ToolOptions
+    #: runs one call
+    run: Run
 
 
 @overload

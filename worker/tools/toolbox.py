@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import importlib
-import inspect
 import re
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any
-
-import msgspec
 
 from shared.errors import SettingsError, ToolError
 from shared.events import Event, Field, Say
 from worker.tools import builtin
 from worker.tools.context import ToolContext
-from worker.tools.declaration import OUTPUT_LIMIT_BYTES, ToolOptions, declared_options
-from worker.tools.schema import Parameters, description
+from worker.tools.declaration import Run, Tool, ToolOptions
+from worker.tools.modules import SETTING, import_module, module_tools
+from worker.tools.results import clip, error_text, error_words, result_text
 from worker.tools.spec import ToolCall, ToolSpec
 from worker.tools.threads import ToolThreads
 
-Run = Callable[[str, ToolContext], Coroutine[Any, Any, object]]
 OnResult = Callable[[str], None]
 
 TODO_LIMIT_BYTES = 8 * 1024 * 1024
@@ -42,14 +37,6 @@ def tell_nobody(_: str) -> None:
 
 def _say_nothing(event: Event, **fields: Field) -> None:
     """Drop the event."""
-
-
-class Tool(msgspec.Struct, frozen=True):
-    """One entry of the table; ``run`` takes the model's JSON arguments and the context."""
-
-    spec: ToolSpec
-    options: ToolOptions
-    run: Run
 
 
 class _Result:
@@ -87,13 +74,14 @@ class Toolbox:
         self._tools = self._own
         # a full list of 256 items of 4,000 characters is a result that must stay whole JSON
         self.add(builtin.todo_spec(), builtin.run_todo, ToolOptions("todo", output_limit_bytes=TODO_LIMIT_BYTES))
-        self._load(builtin)
+        for tool in module_tools(builtin, self._threads):
+            self._put(tool)
         if fetch_allow:
             from worker.tools.fetch import fetch_tool
 
             self._put(fetch_tool(fetch_allow))
         for name in modules:
-            self._load(_imported(name))
+            self._load(name)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,6 +92,11 @@ class Toolbox:
     def leaked(self) -> int:
         """How many threads and tasks run a call that nobody waits for."""
         return self._threads.leaked + len(self._stray)
+
+    @property
+    def undescribed(self) -> tuple[str, ...]:
+        """The names of the tools of which a model reads nothing but their name."""
+        return tuple(name for name, tool in self._tools.items() if not tool.spec.description.strip())
 
     def specs(self) -> tuple[ToolSpec, ...]:
         """Return what a model is told, always in the same order, which keeps the provider's prompt cache."""
@@ -179,7 +172,7 @@ class Toolbox:
         return result.text if result.text is not None else result.tell(self._cancelled(call, context))
 
     async def _told(self, tool: Tool, call: ToolCall, context: ToolContext, result: _Result) -> None:
-        text = _clip(await self._outcome(tool, call, context), tool.options.output_limit_bytes)
+        text = clip(await self._outcome(tool, call, context), tool.options.output_limit_bytes)
         if not result.given_up:
             result.tell(text)
 
@@ -201,16 +194,16 @@ class Toolbox:
 
     async def _outcome(self, tool: Tool, call: ToolCall, context: ToolContext) -> str:
         try:
-            return _text(await tool.run(call.arguments, context))
+            return result_text(await tool.run(call.arguments, context))
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
             return self._cancelled(call, context)
         except ToolError as error:
-            return self._failed(call, context, str(error))
+            return self._failed(call, context, error_words(error))
         except (Exception, BaseExceptionGroup, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001
             # the boundary: it is for the model to read; what would end the worker a task passes on to its loop
-            return self._failed(call, context, f"{type(error).__name__}: {error}")
+            return self._failed(call, context, error_text(error))
 
     def _cancelled(self, call: ToolCall, context: ToolContext) -> str:
         return self._failed(call, context, "the call was cancelled by the tool itself")
@@ -223,49 +216,17 @@ class Toolbox:
 
     def _put(self, tool: Tool) -> None:
         if tool.spec.name in self._own:
-            raise SettingsError("GATEHOUSE_TOOLS", f"two tools are named {tool.spec.name!r}")
+            raise SettingsError(SETTING, f"two tools are named {tool.spec.name!r}")
         if not NAME.fullmatch(tool.spec.name):
-            raise SettingsError("GATEHOUSE_TOOLS", f"{tool.spec.name!r}: a tool's name is 1 to 64 of A-Z a-z 0-9 _ -")
+            raise SettingsError(SETTING, f"{tool.spec.name!r}: a tool's name is 1 to 64 of A-Z a-z 0-9 _ -")
         self._own[tool.spec.name] = tool
 
-    def _load(self, module: ModuleType) -> None:
-        functions = {id(value): value for value in vars(module).values() if declared_options(value)}
-        if not functions and module is not builtin:
-            raise SettingsError("GATEHOUSE_TOOLS", f"{module.__name__} has no function with @tool")
-        for function in functions.values():
-            self._add_function(function)
-
-    def _add_function(self, function: Callable[..., Any]) -> None:
-        options = declared_options(function) or ToolOptions(function.__name__)
-        where = f"{function.__module__}.{function.__qualname__}"
-        try:
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise TypeError("it yields, and a tool returns its result")
-            parameters = Parameters(function)
-        except (TypeError, NameError, ValueError) as error:
-            raise SettingsError("GATEHOUSE_TOOLS", f"{where} cannot be a tool: {error}") from error
-        spec = ToolSpec(options.name, description(function), parameters.schema)
-        self.add(spec, self._runner(function, parameters, options.name), options)
-
-    def _runner(self, function: Callable[..., Any], parameters: Parameters, name: str) -> Run:
-        async def run_async(arguments: str, context: ToolContext) -> object:
-            return await function(**parameters.read(arguments, context))
-
-        async def run_sync(arguments: str, context: ToolContext) -> object:
-            call = functools.partial(function, **parameters.read(arguments, context))
-            result = await self._threads.run(call, tool=name, session=context.session)
-            # an async function behind a plain decorator
-            return await result if inspect.isawaitable(result) else result
-
-        return run_async if inspect.iscoroutinefunction(function) else run_sync
-
-
-def _imported(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        # the boundary: importing runs a user's code, and the start is refused in one line that names it
-        raise SettingsError("GATEHOUSE_TOOLS", f"{name}: {type(error).__name__}: {error}") from error
+    def _load(self, name: str) -> None:
+        tools = module_tools(import_module(name), self._threads)
+        if not tools:
+            raise SettingsError(SETTING, f"{name} has no function with @tool")
+        for tool in tools:
+            self._put(tool)
 
 
 def _looked_at(task: asyncio.Future[None]) -> None:
@@ -281,19 +242,3 @@ def _stack(waits: Any) -> str:
         frames.append((frame, frame.f_lineno))
         waits = getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None)
     return "".join(traceback.StackSummary.extract(frames).format())
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return "Done."
-    return msgspec.json.encode(value, enc_hook=str).decode()
-
-
-def _clip(text: str, limit_bytes: int = OUTPUT_LIMIT_BYTES) -> str:
-    """Return the text as valid UTF-8 of at most ``limit_bytes`` and, if it was longer, a line that says so."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= limit_bytes:
-        return data.decode()
-    return f"{data[:limit_bytes].decode('utf-8', 'ignore')}\n[cut: {limit_bytes} of {len(data)} bytes are shown]"

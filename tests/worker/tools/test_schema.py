@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
-from typing import Annotated, Any, Literal
+import pathlib
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -164,3 +168,125 @@ def test_functions_that_cannot_be_called_by_name_are_refused() -> None:
     for function in (variadic, positional, keywords, strange):
         with pytest.raises(TypeError):
             Parameters(function)
+
+
+class Address(pydantic.BaseModel):
+    """Where somebody lives."""
+
+    street: str = pydantic.Field(description="with its number")
+    code: int = pydantic.Field(ge=1000)
+
+
+class Parcel(TypedDict, total=False):
+    weight: Annotated[float, msgspec.Meta(gt=0)]
+    to: Address
+
+
+@dataclasses.dataclass
+class Bounded:
+    floor: Annotated[int, msgspec.Meta(ge=0)]
+
+
+def rich(
+    eyes: Annotated[int, pydantic.Field(ge=1, le=6, description="what the die shows")],
+    address: Address,
+    parcel: Parcel,
+    people: list[Person],
+    bounded: Bounded,
+    path: pathlib.Path,
+    url: pydantic.HttpUrl,
+    at: datetime.datetime,
+    day: datetime.date,
+    either: int | str,
+    limit: int = pydantic.Field(5, ge=1, description="how many at most"),
+    words: list[str] = pydantic.Field(default_factory=list),  # noqa: B008 - as people write it
+    old: Annotated[int, msgspec.Meta(ge=1)] = 1,
+    schema: str = "",
+) -> str:
+    return ""
+
+
+RICH = {
+    "eyes": 3,
+    "address": {"street": "Ring 1", "code": "1010"},
+    "parcel": {"weight": 1.5},
+    "people": [{"name": "Ana"}],
+    "bounded": {"floor": 1},
+    "path": "/srv/x",
+    "url": "https://example.com/a",
+    "at": "2026-01-02T03:04:05Z",
+    "day": "2026-01-02",
+    "either": "5",
+}
+
+
+def test_bounds_descriptions_formats_and_models_reach_the_schema_in_the_order_of_the_function() -> None:
+    schema = Parameters(rich).schema
+    properties = schema["properties"]
+    assert list(properties) == [*RICH, "limit", "words", "old", "schema"]
+    assert schema["required"] == list(RICH)
+    assert properties["eyes"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 6,
+        "description": "what the die shows",
+    }
+    assert properties["limit"] == {"type": "integer", "minimum": 1, "description": "how many at most", "default": 5}
+    assert properties["old"]["minimum"] == 1
+    assert [properties[name]["format"] for name in ("path", "url", "at", "day")] == ["path", "uri", "date-time", "date"]
+    assert properties["either"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    kinds = schema["$defs"]
+    assert set(kinds) == {"Address", "Parcel", "Person", "Bounded"}
+    assert kinds["Address"]["properties"]["street"] == {"type": "string", "description": "with its number"}
+    assert kinds["Bounded"]["properties"]["floor"]["minimum"] == 0
+    assert properties["people"] == {"type": "array", "items": {"$ref": "#/$defs/Person"}}
+
+
+async def test_models_structs_dates_paths_and_urls_become_values_of_their_types() -> None:
+    values = Parameters(rich).read(msgspec.json.encode(RICH).decode(), await make_context())
+    assert values["address"] == Address(street="Ring 1", code=1010)
+    assert values["people"] == [Person("Ana")]
+    assert (values["path"], values["either"]) == (pathlib.Path("/srv/x"), "5")
+    assert values["at"] == datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    assert (values["limit"], values["words"], values["old"]) == (5, [], 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"eyes": 7}, "less than or equal to 6 - at `$.eyes`"),
+        ({"eyes": "7"}, "less than or equal to 6 - at `$.eyes`"),
+        ({"limit": 0}, "greater than or equal to 1 - at `$.limit`"),
+        ({"old": 0}, "greater than or equal to 1 - at `$.old`"),
+        ({"address": {"street": "Ring 1", "code": 1}}, "greater than or equal to 1000 - at `$.address.code`"),
+        ({"address": {"code": 1010}}, "missing required field `street` - at `$.address`"),
+        ({"parcel": {"weight": -1}}, "greater than 0 - at `$.parcel.weight`"),
+        ({"people": [{"name": 5}]}, "at `$.people[0]`"),
+        ({"bounded": {"floor": -1}}, "at `$.bounded`"),
+        ({"url": "no url"}, "valid URL"),
+        ({"at": "tomorrow"}, "valid datetime"),
+        ({"day": "2026-13-01"}, "valid date"),
+    ],
+)
+async def test_a_bound_or_a_format_that_is_not_kept_is_told_with_its_place(
+    change: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ToolError) as caught:
+        Parameters(rich).read(msgspec.json.encode(RICH | change).decode(), await make_context())
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Unknown:
+    pass
+
+
+def test_a_type_that_json_cannot_hold_is_refused_with_the_name_of_its_parameter() -> None:
+    def back(call: Callable[[], None]) -> None: ...
+
+    def nested(things: list[Unknown]) -> None: ...
+
+    for function, name in ((back, "call"), (nested, "things")):
+        with pytest.raises(TypeError, match=f"parameter {name}: ") as caught:
+            Parameters(function)
+        assert "\n" not in str(caught.value)

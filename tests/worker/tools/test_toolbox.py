@@ -123,6 +123,14 @@ def surrogate() -> str:
 def strange() -> object:
     return {"path": object}
 
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+@tool
+def speechless() -> str:
+    raise Silent
+
 def plain() -> str:
     return "not a tool"
 '''
@@ -190,6 +198,7 @@ async def test_options_are_kept(call: Caller) -> None:
         ("roll", '{"sides": "x"}', "the arguments do not fit"),
         ("roll", '{"sides"', "the arguments are not valid JSON"),
         ("fails", "{}", "LookupError: no such thing"),
+        ("speechless", "{}", "Silent: (its text cannot be read: RuntimeError)"),
         ("leaves", "{}", "SystemExit: 3"),
         ("leaves_async", "{}", "SystemExit: 3"),
         ("interrupts", "{}", "KeyboardInterrupt: by a library"),
@@ -300,3 +309,59 @@ async def test_the_largest_todo_list_there_can_be_is_still_whole_json() -> None:
     call = ToolCall("c1", "todo", json.dumps({"todos": todos}))
     result = await Toolbox().call(call, ToolContext("a:b:c", "msg_1", "c1", TodoStore(), lambda _: None))
     assert json.loads(result)["summary"]["total"] == 256
+
+
+LANGCHAIN = '''
+import threading
+from pydantic import BaseModel, Field
+
+class Query(BaseModel):
+    q: str = Field(description="what to look for")
+    count: int = Field(1, ge=1)
+
+class BaseTool:
+    """The shape of langchain_core.tools.BaseTool."""
+    name, description, args_schema, coroutine = "search", "Search.", Query, None
+
+    def invoke(self, given):
+        found = Query(**given)
+        return [found.q] * found.count, threading.current_thread().name
+
+    async def ainvoke(self, given):
+        return given, threading.current_thread() is threading.main_thread()
+
+class AsyncTool(BaseTool):
+    name, coroutine = "search_async", print
+
+search, search_async = BaseTool(), AsyncTool()
+'''
+
+
+async def test_a_tool_of_langchain_is_called_by_its_own_schema(write_module: Callable[[str, str], str]) -> None:
+    caller = Caller(write_module("langchain_tools", LANGCHAIN))
+    (spec,) = [spec for spec in caller.toolbox.specs() if spec.name == "search"]
+    assert spec.description == "Search."
+    assert spec.parameters["required"] == ["q"]
+    assert spec.parameters["properties"]["q"]["description"] == "what to look for"
+    assert json.loads(await caller("search", '{"q": "x", "count": 2}')) == [["x", "x"], "tool"]
+    assert json.loads(await caller("search_async", '{"q": "x"}')) == [{"q": "x"}, True]
+    assert "greater than or equal to 1 - at `$.count`" in await caller("search", '{"q": "x", "count": 0}')
+    caller.toolbox.close()
+
+
+def test_a_tool_object_that_cannot_be_called_here_is_refused_in_one_line(
+    write_module: Callable[[str, str], str],
+) -> None:
+    code = """
+    class FunctionTool:
+        name, description, params_json_schema = "search", "Search.", {}
+    search = FunctionTool()
+    """
+    with pytest.raises(SettingsError) as caught:
+        Toolbox([write_module("foreign_tools", code)])
+    assert "foreign_tools holds a FunctionTool named 'search', which cannot be called here" in str(caught.value)
+
+
+def test_a_tool_without_a_docstring_is_known(call: Caller) -> None:
+    assert "slow" in call.toolbox.undescribed
+    assert not {"roll", "todo"} & set(call.toolbox.undescribed)

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from shared.errors import ToolError
 from worker.tools.context import ToolContext
-from worker.tools.declaration import ToolOptions
+from worker.tools.declaration import Tool, ToolOptions
 from worker.tools.fetch.allow_list import AllowList
 from worker.tools.fetch.fetcher import Fetcher, Lookup, Page, look_up
 from worker.tools.fetch.page_text import page_text
 from worker.tools.schema import Parameters
 from worker.tools.spec import ToolSpec
-from worker.tools.toolbox import Tool
 
 #: characters of a page that one call returns
 PART_CHARS = 20_000

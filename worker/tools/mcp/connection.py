@@ -25,11 +25,11 @@ from shared.errors import ToolError
 from shared.events import Event, Say
 from worker.frames import McpServer
 from worker.tools.context import ToolContext
-from worker.tools.declaration import ToolOptions
+from worker.tools.declaration import Tool, ToolOptions
 from worker.tools.mcp.answer import may_repeat, result_text, tool_description, tool_name, tool_schema
 from worker.tools.mcp.program import Program
 from worker.tools.spec import ToolSpec
-from worker.tools.toolbox import Tool, Toolbox
+from worker.tools.toolbox import Toolbox
 
 #: seconds for the first answers of a server; some are downloaded when they are started
 CONNECT_S = 60.0
