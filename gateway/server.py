@@ -24,6 +24,7 @@ from gateway.app import Gateway
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
 from shared.settings import Settings
+from shared.version import SERVER_NAME
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: seconds from the first signal until the process is gone, even if something it waits for never ends
@@ -137,6 +138,7 @@ def uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        headers=[("server", SERVER_NAME)],
         timeout_graceful_shutdown=CONNECTIONS_END_S,
         backlog=BACKLOG,
     )

@@ -50,11 +50,11 @@ def log_line(at: float, session: str, message: bytes, message_id: str = "", inde
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a log, its segments' too, oldest first; a torn one is passed over. Raises OSError."""
+    """Yield the lines of a log, its segments' too, oldest first; a damaged one is passed over. Raises OSError."""
     for line in log_lines(path):
         try:
             yield _LINES.decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             continue
 
 
@@ -64,8 +64,9 @@ def logged_messages(path: Path) -> list[dict[str, Any]]:
     for line in read_log(path):
         if "role" not in line:
             continue  # an event, not a message
-        if (index := line.get("index")) is not None:
+        if isinstance(index := line.get("index"), int):
             del messages[index:]
-        place = max(0, len(messages) - line.get("later", 0))
+        later = line.get("later", 0)
+        place = max(0, len(messages) - (later if isinstance(later, int) else 0))
         messages.insert(place, {name: value for name, value in line.items() if name not in HEAD_NAMES})
     return messages

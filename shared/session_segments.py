@@ -18,6 +18,7 @@ import io
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -85,11 +86,15 @@ def log_pieces(path: Path, segments: int | None = None) -> Generator[bytes]:
             raise FileNotFoundError(path)
         wanted = range(numbers[0], numbers[-1] + 1) if numbers else range(0)
         for number in wanted if segments is None else wanted[-segments:]:
+            piece = b"\n"
             try:
                 with open_segment(path, number) as segment:
-                    yield from iter(lambda: segment.read(PIECE_BYTES), b"")
-            except (OSError, EOFError) as error:
-                yield _damage(number, error)
+                    while read := segment.read(PIECE_BYTES):
+                        piece = read
+                        yield piece
+            except (OSError, EOFError, zlib.error) as error:
+                torn = b"" if piece.endswith(b"\n") else b"\n"
+                yield torn + _damage(number, error)
         while live is not None and size > 0 and (piece := live.read(min(size, PIECE_BYTES))):
             size -= len(piece)
             yield piece

@@ -20,7 +20,7 @@ from loadtests.provider import RunningProvider, running_provider
 from tests.e2e.bot import Bot
 from tests.e2e.command_line import port_of, run_command
 from tests.e2e.conftest import started
-from tests.gateway.test_export import talk
+from tests.gateway.cli.test_session_export import talk
 from worker.agent.context.prompts import HEAD, INSTRUCTION
 
 SMALL = {"GATEHOUSE_CONTEXT_TOKENS": "1000", "GATEHOUSE_WORKERS": "1"}

@@ -30,15 +30,16 @@ class Database:
     one whose session was leased last, so that the next one's turn comes.
     """
 
-    def __init__(self, db: apsw.Connection, clock: Callable[[], float]) -> None:
+    def __init__(self, db: apsw.Connection, clock: Callable[[], float], *, read_only: bool = False) -> None:
         self.db = db
+        self.read_only = read_only
         self.waiting = 0
         self.last_platform = ""
         self._clock = clock
         self._latest = 0.0
         self._set_back_s = 0.0
         # Places only have to grow, so each opening has its own range of them and none is written down.
-        self._place = int(self.only(DRAW, (1, "opened"))[0]) << 32
+        self._place = 0 if read_only else int(self.only(DRAW, (1, "opened"))[0]) << 32
 
     def now(self) -> float:
         """Return unix seconds that never run backwards."""

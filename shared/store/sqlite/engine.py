@@ -18,7 +18,8 @@ from shared.store.sql.sessions import SqliteSessions
 from shared.store.sql.spending import SqliteSpending
 from shared.store.sql.tables import inbox, outbox
 from shared.store.sqlite.database import Database
-from shared.store.sqlite.schema import migrate
+from shared.store.sqlite.reading import connect_to_read
+from shared.store.sqlite.schema import check_schema, migrate
 from shared.store.sqlite.writer import Writer
 
 #: how long a write waits for another connection's lock (a backup tool), in milliseconds
@@ -37,11 +38,21 @@ PROBED = "SELECT at FROM probe WHERE name = 'check'"
 class SqliteStore:
     """The Store in one file; a lock file beside it keeps every other process out.
 
-    With ``private_dir`` the directory is the store's own, and closed to other users.
+    With ``private_dir`` the directory is the store's own, and closed to other users. With ``read_only`` the file is
+    read as it is, beside whoever writes it: no lock, no migration, and what would write raises StoreUnavailable.
     """
 
-    def __init__(self, path: Path, inbox_limit: int, clock: Callable[[], float], *, private_dir: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        inbox_limit: int,
+        clock: Callable[[], float],
+        *,
+        private_dir: bool = False,
+        read_only: bool = False,
+    ) -> None:
         self._path = path
+        self._read_only = read_only
         self._private_dir = private_dir
         self._clock = clock
         self._lock = -1
@@ -71,6 +82,8 @@ class SqliteStore:
 
     def _open_database(self) -> Database:
         """Open the database, on the writer's thread. Raises StoreUnusable."""
+        if self._read_only:
+            return read_database(self._path, self._clock)
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._private_dir:
@@ -110,6 +123,23 @@ class SqliteStore:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def read_database(path: Path, clock: Callable[[], float]) -> Database:
+    """Return a database opened for reading alone. Raises StoreUnusable, also where its schema is not today's."""
+    try:
+        db = connect_to_read(path)
+    except apsw.Error as error:
+        raise StoreUnusable(f"{path} cannot be read as a database: {error}") from error
+    try:
+        check_schema(db, path)
+        return Database(db, clock, read_only=True)
+    except apsw.Error as error:
+        db.close()
+        raise StoreUnusable(f"{path} cannot be read as a database: {error}") from error
+    except BaseException:
+        db.close()
+        raise
 
 
 def _make_private(directory: Path) -> None:

@@ -254,6 +254,13 @@ MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6)
 
 def migrate(db: apsw.Connection, path: Path) -> None:
     """Bring the database to the newest schema, one transaction a version. Raises StoreUnusable."""
+    found = known_schema(db, path)
+    for version in range(found + 1, len(MIGRATIONS) + 1):
+        db.execute(f"BEGIN IMMEDIATE; {MIGRATIONS[version - 1]}; PRAGMA user_version = {version}; COMMIT")
+
+
+def known_schema(db: apsw.Connection, path: Path) -> int:
+    """Return the version of the database's schema, 0 for an empty file. Raises StoreUnusable for an unknown one."""
     found = int(db.pragma("user_version"))
     if found > len(MIGRATIONS):
         raise StoreUnusable(
@@ -261,5 +268,13 @@ def migrate(db: apsw.Connection, path: Path) -> None:
         )
     if found == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
         raise StoreUnusable(f"{path} is a database of another program: it has tables, but none of Gatehouse's schemas")
-    for version in range(found + 1, len(MIGRATIONS) + 1):
-        db.execute(f"BEGIN IMMEDIATE; {MIGRATIONS[version - 1]}; PRAGMA user_version = {version}; COMMIT")
+    return found
+
+
+def check_schema(db: apsw.Connection, path: Path) -> None:
+    """Raise StoreUnusable unless the database has today's schema."""
+    found = known_schema(db, path)
+    if found != len(MIGRATIONS):
+        raise StoreUnusable(
+            f"{path} has schema {found}, and this release reads {len(MIGRATIONS)}: the next start brings it there"
+        )

@@ -153,7 +153,7 @@ class Writer:
         try:
             if database.db.in_transaction:
                 database.db.execute("ROLLBACK")  # one that failed before
-            database.db.execute("BEGIN IMMEDIATE")
+            database.db.execute("BEGIN" if database.read_only else "BEGIN IMMEDIATE")
         except apsw.Error as error:
             return _refuse(jobs, error)
         try:

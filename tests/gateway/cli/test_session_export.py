@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import httpx2
 import pytest
 
 from loadtests.gateway_process import GatewayProcess
+from shared.session_files import session_log_path
+from shared.session_segments import checksum_file, packed_segment, segments_dir
 from tests.e2e.command_line import port_of, run_command
 
 KEYS = [
@@ -71,11 +75,42 @@ def test_without_a_gateway_the_database_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["export", "replay"])
-def test_a_session_that_is_not_there_is_one_line_and_status_1(
-    running: GatewayProcess, tmp_path: Path, command: str
-) -> None:
+def test_a_session_that_is_not_there_is_one_line_and_status_1(running: GatewayProcess, command: str) -> None:
     for port in (0, port_of(running)):
-        ended = run_command(tmp_path, command, "api:default:nobody", port=port)
+        ended = run_command(running.data_dir, command, "api:default:nobody", port=port)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert ended.stderr.startswith("gatehouse: ")
         assert ended.stderr.count("\n") == 1
+
+
+def test_a_damaged_log_costs_an_export_nothing_but_what_is_damaged(
+    running: GatewayProcess, web: httpx2.Client, tmp_path: Path
+) -> None:
+    session = talk(web, "damaged", "hello")
+    for name, content in {
+        "not utf-8": b'{"at": 1e9, "role": "\xff\xfe"}\n',
+        "no line": b"\x00" * 5000,
+        "no date": b'{"at": 1e300, "role": "user"}\n{"at": "yesterday"}\n{"at": null}\n',
+        "deep": b"[" * 100_000,
+    }.items():
+        logs = tmp_path / "logs"
+        logs.mkdir(exist_ok=True)
+        session_log_path(logs, session).write_bytes(content)
+        ended = run_command(tmp_path, "export", session, port=port_of(running))
+        assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), f"{name}: {ended.stderr}"
+        assert json.loads(ended.stdout)["message_count"] == 2
+
+
+def test_a_damaged_segment_costs_an_export_nothing_and_is_told(
+    running: GatewayProcess, web: httpx2.Client, tmp_path: Path
+) -> None:
+    session = talk(web, "torn", "hello")
+    path = session_log_path(tmp_path / "logs", session)
+    segments_dir(path).mkdir(parents=True)
+    torn = gzip.compress(b'{"at": 1.5, "role": "user", "content": "x"}\n' * 100)[:-40] + b"\xff" * 40
+    packed_segment(path, 1).write_bytes(torn)
+    checksum_file(path, 1).write_text(f"{hashlib.sha256(torn).hexdigest()}  000001.jsonl.gz\n")
+    ended = run_command(tmp_path, "export", session, port=port_of(running))
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert json.loads(ended.stdout)["message_count"] == 2

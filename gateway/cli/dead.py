@@ -1,0 +1,114 @@
+"""``dead``: list, retry and purge dead letters."""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+
+from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.database import database_name, opened_store
+from gateway.cli.running_gateway import RunningGateway, find_gateway, segment
+from gateway.cli.terminal import table
+from gateway.trace_text import last_line, moment
+from shared.errors import NotFound
+from shared.traces import DeadLetter
+
+LIST_LIMIT = 200
+
+
+async def run(invocation: Invocation) -> int:
+    """List, retry or purge dead letters."""
+    if invocation.arguments.action == "list":
+        letters = await dead_letters(invocation)
+        invocation.terminal.show({"dead": letters}, letter_lines(letters))
+        return 0
+    return await change_letters(invocation)
+
+
+async def dead_letters(invocation: Invocation) -> list[DeadLetter]:
+    """Return the dead letters, newest first, from the gateway that runs or from its database."""
+    gateway = await find_gateway(invocation.settings)
+    if gateway is not None:
+        return msgspec.convert((await gateway.get("/v1/dead"))["dead"], list[DeadLetter])
+    async with opened_store(invocation) as store:
+        return await store.inbox.dead(LIST_LIMIT)
+
+
+def letter_lines(letters: list[DeadLetter]) -> list[str]:
+    """Return a line for each dead letter."""
+    return table(
+        ("ID", "DEAD SINCE", "SESSION", "ATTEMPTS", "ERROR"),
+        ((one.id, moment(one.dead_at), one.session, one.attempts, last_line(one.error)) for one in letters),
+    )
+
+
+async def change_letters(invocation: Invocation) -> int:
+    """Retry or purge dead letters one by one; what fails is said, and the others are done. Return the exit status."""
+    action: str = invocation.arguments.action
+    state = "waiting" if action == "retry" else "purged"
+    changed: list[dict[str, str]] = []
+    status = 0
+    gateway = await find_gateway(invocation.settings)
+    ids = await chosen_ids(invocation)
+    with invocation.terminal.progress(action, len(ids), "letter") as bar:
+        for message_id in ids:
+            try:
+                await change_one(invocation, gateway, action, message_id)
+                changed.append({"id": message_id, "state": state})
+            except CommandFailed as error:
+                invocation.terminal.note(str(error))
+                status = 1
+            bar.update(1)
+    invocation.terminal.show({"changed": changed}, (f"{one['id']}  {one['state']}" for one in changed))
+    return status
+
+
+async def chosen_ids(invocation: Invocation) -> list[str]:
+    """Return the ids that were given, or with ``--all`` those of every dead letter."""
+    if invocation.arguments.all:
+        return [letter.id for letter in await dead_letters(invocation)]
+    return list(invocation.arguments.ids)
+
+
+async def change_one(invocation: Invocation, gateway: RunningGateway | None, action: str, message_id: str) -> None:
+    """Retry or purge one dead letter. Raises CommandFailed."""
+    path = f"/v1/dead/{segment(message_id)}"
+    if gateway is not None:
+        method, path = ("POST", f"{path}/retry") if action == "retry" else ("DELETE", path)
+        await gateway.ask(method, path, f"dead letter {message_id}")
+        return
+    async with opened_store(invocation, to_write=True) as store:
+        try:
+            await (store.inbox.retry_dead if action == "retry" else store.inbox.purge_dead)(message_id)
+        except NotFound:
+            where = database_name(invocation.settings)
+            raise CommandFailed(f"there is no dead letter {message_id} in {where}") from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what to do, and with which."""
+    actions = parser.add_subparsers(dest="action", metavar="{list,retry,purge}", title="actions")
+    parser.set_defaults(action="list", all=False, ids=[])
+    letters = actions.add_parser("list", help="list them, newest first")
+    for name, what in (("retry", "let them run again"), ("purge", "remove them for good")):
+        below = actions.add_parser(name, help=what)
+        which = below.add_mutually_exclusive_group(required=True)
+        which.add_argument("ids", nargs="*", default=[], metavar="ID", help="the messages' ids")
+        which.add_argument("--all", action="store_true", help="every dead letter that `dead list` shows")
+        below.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON value")
+    letters.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON value")
+
+
+COMMAND = Command(
+    name="dead",
+    summary="list, retry or purge dead letters: messages that used up their attempts",
+    examples=(
+        "python -m gateway dead list",
+        "python -m gateway dead retry msg_0197a3c0d1e2… msg_0197a3c0d1e3…",
+        "python -m gateway dead retry --all      # after the provider is back",
+        "python -m gateway dead purge msg_0197a3c0d1e2…",
+    ),
+    run=run,
+    add_arguments=add_arguments,
+)

@@ -1,0 +1,40 @@
+"""``replay``: run a recorded session again in the code of today."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+
+import msgspec
+
+from gateway.cli.command import Command, Invocation
+from gateway.cli.session_export import SessionRecord, read_session
+
+
+async def run(invocation: Invocation) -> int:
+    """Print where a session run again differs; the exit status is 1 where it does."""
+    record = await read_session(invocation, invocation.arguments.session)
+    return await asyncio.to_thread(replay, record)
+
+
+def replay(record: SessionRecord) -> int:
+    """Run a session again in a process of its own, which prints where it differs; return its exit status."""
+    recording = msgspec.json.encode({"session": record.key, "messages": record.messages, "todos": record.todos})
+    return subprocess.run([sys.executable, "-m", "worker.replay"], input=recording, check=False).returncode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the session's key."""
+    parser.add_argument("session", metavar="SESSION", help="the key that `sessions` shows")
+
+
+COMMAND = Command(
+    name="replay",
+    summary="run a recorded session again and print where the code of today does otherwise",
+    examples=("python -m gateway replay slack:T1:C2",),
+    run=run,
+    add_arguments=add_arguments,
+    prints=False,
+)

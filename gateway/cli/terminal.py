@@ -1,0 +1,58 @@
+"""Where a command prints: lines for people, or one JSON value for programs; progress of long work on stderr."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+
+import msgspec
+from tqdm import tqdm
+
+#: what would steer a terminal instead of being read on it; a line's end and a tab are no harm in a text of many lines
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+class Terminal:
+    """Prints the result of a command to stdout, and what is beside it to stderr."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def show(self, value: object, lines: Iterable[str]) -> None:
+        """Print the value as JSON where ``--json`` asks for it, else the lines."""
+        if self._as_json:
+            self.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+            return
+        self.write("".join(f"{printable(line)}\n" for line in lines).encode("utf-8", "replace"))
+
+    def write(self, content: bytes) -> None:
+        """Write bytes to stdout."""
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+
+    def note(self, line: str) -> None:
+        """Say something beside the result, for the person who reads along."""
+        sys.stderr.write(f"gatehouse: {printable(line)}\n")
+        sys.stderr.flush()
+
+    def progress(self, what: str, total: int | None, unit: str) -> tqdm[None]:
+        """Return a bar on stderr to ``update(n)`` and ``close()``; where stderr is no terminal nothing is drawn."""
+        scaled = unit == "B"
+        return tqdm(desc=what, total=total, unit=unit, unit_scale=scaled, disable=None, leave=False, file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Return a text with what would steer a terminal shown as an escape."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text.replace("\r", "\\r"))
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
+    """Return lines of columns; without rows there is none, not even the head."""
+    cells = [tuple(str(cell) for cell in row) for row in rows]
+    if not cells:
+        return []
+    widths = [max(len(row[place]) for row in (head, *cells)) for place in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *cells)
+    ]

@@ -1,0 +1,24 @@
+"""A connection that reads a database file and leaves nothing behind, whether somebody writes it or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+
+#: how long a read waits for another connection's lock, in milliseconds
+BUSY_TIMEOUT_MS = 5000
+
+
+def connect_to_read(path: Path) -> apsw.Connection:
+    """Return a read-only connection to an existing database. Raises apsw.Error.
+
+    In WAL mode even a reader makes the ``-wal`` and ``-shm`` files where nobody has made them. Where there is no log
+    to read, nobody writes and the file is read as one that does not change.
+    """
+    immutable = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
+    url = f"file:{quote(str(path.absolute()))}?mode=ro{immutable}"
+    db = apsw.Connection(url, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    db.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return db
