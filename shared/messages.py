@@ -11,6 +11,7 @@ import enum
 
 import msgspec
 
+from shared.attachments import Attachment
 from shared.budgets import Allowance
 from shared.command import Command
 from shared.usage import Usage as Usage
@@ -79,6 +80,9 @@ class Arrival(msgspec.Struct, frozen=True):
     busy_text: str = ""
     quiet_s: float = 0.0
     command: Command | None = None
+    #: its images, and their bytes by digest, which the store keeps apart
+    attachments: tuple[Attachment, ...] = ()
+    attachment_data: dict[str, bytes] = {}
 
 
 class CommandAnswer(msgspec.Struct, frozen=True):
@@ -123,13 +127,16 @@ class Pending(msgspec.Struct, frozen=True):
     traceparent: str = ""
     lost: int = 0
     stop: str = ""
+    #: its images, whose bytes are read when a model is shown them
+    attachments: tuple[Attachment, ...] = ()
 
 
 class JoiningWords(msgspec.Struct, frozen=True):
-    """What a message says that joins another's turn: its id and its text."""
+    """What a message says that joins another's turn."""
 
     id: str
     text: str
+    attachments: tuple[Attachment, ...] = ()
 
 
 class Step(msgspec.Struct, frozen=True):
