@@ -16,10 +16,9 @@ from urllib.parse import urlsplit
 from cachetools import LRUCache
 from starlette.requests import Request
 
+from gateway.announcements import Announcements
 from gateway.platforms.port import Adapter, Inbound
 from gateway.responses import Refused
-from shared.ids import new_message_id
-from shared.messages import Reply, ReplyStatus
 from shared.settings import Settings
 from shared.store.port import Store
 
@@ -45,8 +44,9 @@ class Admission(enum.StrEnum):
 class Access:
     """Decides who may talk and checks bearer keys."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, announcements: Announcements) -> None:
         self._store = store
+        self._announcements = announcements
         self._listed = frozenset(settings.allow)
         self._keys = tuple(key.encode() for key in settings.api_keys)
         self._known: LRUCache[str, bool] = LRUCache(MOST_KNOWN)
@@ -62,25 +62,16 @@ class Access:
         if await self._store.sessions.approved(sender):
             self._known[sender] = True
             return Admission.ALLOWED
-        await self._announce_code(platform.name, sender, inbound)
+        await self._announce_code(platform, sender, inbound)
         return Admission.STRANGER
 
-    async def _announce_code(self, platform: str, sender: str, inbound: Inbound) -> None:
+    async def _announce_code(self, platform: Adapter, sender: str, inbound: Inbound) -> None:
         code = await self._store.sessions.pair(sender, new_code())
         text = (
             "Hello! I do not know you yet. Please give this pairing code to the person who runs me; "
             f"once it is approved, we can talk: {code}"
         )
-        reply = Reply(
-            session=inbound.session,
-            message_id=new_message_id(),
-            part=0,
-            platform=platform,
-            text=text,
-            address=inbound.reply,
-            status=ReplyStatus.REPLIED,
-        )
-        await self._store.inbox.announce(reply, (f"pairing:{sender}",), ANNOUNCED_AGAIN_S)
+        await self._announcements.announce(platform, inbound, text, (f"pairing:{sender}",), ANNOUNCED_AGAIN_S)
 
     def authorize(self, request: Request) -> None:
         """Return if this request may use the API. Raises Refused: 401 without a key, 403 for a page elsewhere."""

@@ -34,10 +34,10 @@ ACTIONS = frozenset({"log", "interrupt"})
 class Api:
     """Answers for the store and the pool; ``log_dir`` is where the session logs lie."""
 
-    def __init__(self, store: Store, pool: Pool, live: TurnBroadcast, log_dir: Path, budgets: Budgets) -> None:
+    def __init__(self, store: Store, pool: Pool, broadcast: TurnBroadcast, log_dir: Path, budgets: Budgets) -> None:
         self._store = store
         self._pool = pool
-        self._live = live
+        self._broadcast = broadcast
         self._log_dir = log_dir
         self._budgets = budgets
 
@@ -110,7 +110,7 @@ class Api:
         await self._store.sessions.delete(key)
         await asyncio.to_thread(remove_log, session_log_path(self._log_dir, key))
         self._pool.removed(key)
-        self._live.tell("deleted", session=key)
+        self._broadcast.tell("deleted", session=key)
         return json_response({"session": key, "deleted": True})
 
     async def message(self, request: Request) -> Response:
@@ -143,14 +143,14 @@ class Api:
         message_id = request.path_params["id"]
         await self._store.inbox.retry_dead(message_id)
         self._pool.wake()
-        self._live.tell("dead", message=message_id, state="waiting")
+        self._broadcast.tell("dead", message=message_id, state="waiting")
         return json_response({"id": message_id, "state": "waiting"})
 
     async def purge_dead(self, request: Request) -> Response:
         """Remove a dead letter for good."""
         message_id = request.path_params["id"]
         await self._store.inbox.purge_dead(message_id)
-        self._live.tell("dead", message=message_id, state="purged")
+        self._broadcast.tell("dead", message=message_id, state="purged")
         return json_response({"id": message_id, "state": "purged"})
 
     async def pairings(self, _: Request) -> Response:
@@ -161,7 +161,7 @@ class Api:
     async def approve(self, request: Request) -> Response:
         """Let the sender of a pairing code in."""
         sender = await self._store.sessions.approve(request.path_params["code"])
-        self._live.tell("pairing", sender=sender, state="approved")
+        self._broadcast.tell("pairing", sender=sender, state="approved")
         return json_response({"sender": sender, "approved": True})
 
 

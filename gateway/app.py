@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from starlette.applications import Starlette
@@ -21,22 +21,24 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.access import Access
+from gateway.announcements import Announcements
 from gateway.api import Api
 from gateway.commands import Commands
 from gateway.console import Console, page_routes
 from gateway.delivery import Delivery
 from gateway.health import Health
 from gateway.intake import Intake
-from gateway.metrics import LoopLag, Meter, PoolCollector, WatchedEvents
+from gateway.metrics import LoopLag, Meter, PoolCollector
 from gateway.openai_api.completions import Completions
+from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
+from gateway.readiness import Readiness
 from gateway.responses import exception_handlers
 from gateway.turn_broadcast import TurnBroadcast
 from gateway.webhook import webhook_routes
 from shared.errors import StoreError
-from shared.events import Event, Field
-from shared.messages import Outcome, Reply, is_stateless
+from shared.events import Event, Events
 from shared.settings import Settings
 from shared.store import open_store
 from shared.store.port import Store
@@ -47,7 +49,7 @@ DELIVERY_DRAIN_S = 3.0
 CALLS_CLOSE_S = 1.0
 EXPIRE_EVERY_S = 3600.0
 KEEP_DONE_S = 7 * 86400.0
-LEFT_OVER_LIMIT = 10_000
+READY_POLL_S = 0.05
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -56,33 +58,35 @@ class Gateway:
     """One running gateway: its parts, its ASGI app, its life; ``store`` is the one the settings name by default."""
 
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
-        self.meter = Meter()
-        self.live = TurnBroadcast(self._on_settled)
-        self.events = WatchedEvents(
-            {
-                Event.REPLY_SENT: self._on_reply_sent,
-                Event.MESSAGE_REJECTED: self.meter.rejected,
-                Event.STRANGER: lambda _: self.live.tell("pairing"),
-                Event.MESSAGE_ACCEPTED: lambda _: self.live.tell("accepted"),
-                Event.WORKER_READY: lambda _: self._say_ready_soon(),
-            }
-        )
-        self.host = host_id()
         self._settings = settings
-        self._stopping = False
-        self._said_ready = False
         self._background: list[asyncio.Task[None]] = []
+        self._left_over: list[str] = []
+        self.host = host_id()
         self.store = store or store_of(settings)
-        self.pool = Pool(settings, self.store, self.events, self.live, self.host)
+        self.events = Events()
+        self.meter = Meter()
         self.platforms = enabled_platforms(settings)
-        self.access = Access(settings, self.store)
-        self.delivery = Delivery(
-            self.store, self.platforms, self.events, self.host, local={"api": self._record_as_sent}
+        self.stateless = StatelessSessions(self.store)
+        self.delivery = Delivery(self.store, self.platforms, self.events, self.host, local={"api": self.stateless})
+        self.broadcast = TurnBroadcast(self.events, (self.delivery, self.meter))
+        self.events.subscribe(self.meter.on_event)
+        self.events.subscribe(self.broadcast.on_event)
+        self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host)
+        self.readiness = Readiness(settings.workers, self.pool)
+        self.announcements = Announcements(self.store, self.delivery)
+        self.access = Access(settings, self.store, self.announcements)
+        self.commands = Commands(self.store, self.pool, self.announcements)
+        self.intake = Intake(
+            self.store,
+            self.pool.turn_control,
+            self.broadcast,
+            self.events,
+            settings.when_busy,
+            self.pool,
+            self.delivery,
         )
-        self.commands = Commands(self.store, self.pool)
-        self.acceptance = Intake(self.store, self.pool.turn_control, self.live, self.events, settings.when_busy)
         self.completions = Completions(
-            self.store, self.pool, self.live, self.acceptance, self.commands, model_names(settings), self.refusing
+            self.pool, self.broadcast, self.intake, self.commands, model_names(settings), self.readiness, self.stateless
         )
         self._lag = LoopLag(self.meter.loop_lag)
         self.app = Starlette(routes=self._routes(), exception_handlers=exception_handlers(self.events))
@@ -93,25 +97,30 @@ class Gateway:
         try:
             if adopted := await self.store.claims.adopt(self.host):
                 self.events.emit(Event.CLAIMS_ADOPTED, claims=adopted)
-            await self._remove_left_over_calls()
+            self._left_over = await self.stateless.left_over()
         except BaseException:
             await self.store.close()
             raise
 
-    def start(self, on_broken: Callable[[BaseException], None]) -> None:
-        """Start delivery, pool and the rest in the background; ``on_broken`` is told if the pool cannot start."""
+    async def start(self) -> None:
+        """Start every part; return once messages are accepted and run. Raises what keeps a part from starting."""
         self._lag.start()
         self._background = [
-            asyncio.create_task(self._run_parts(on_broken), name="start of the parts"),
+            asyncio.create_task(self.stateless.remove_all(self._left_over), name="calls left over"),
             asyncio.create_task(self._expire_always(), name="expiry"),
         ]
+        await self.delivery.start()
+        await self.pool.start()
+        while self.readiness.not_ready():  # noqa: ASYNC110 - only where the first worker died at once
+            await asyncio.sleep(READY_POLL_S)
+        self.events.emit(Event.READY, workers=self._settings.workers)
 
     def refuse_work(self) -> None:
         """Begin to stop: not ready from now on, and no new calls or pages; webhooks are still kept."""
-        if not self._stopping:
-            self._stopping = True
+        if not self.readiness.stopping:
+            self.readiness.stopping = True
             self.events.emit(Event.STOPPING)
-            self.live.close_pages()
+            self.broadcast.close_pages()
 
     async def drain(self, hasten: asyncio.Event) -> None:
         """Let turns come to a step boundary, then answer the calls that still wait; ``hasten`` cuts it short."""
@@ -119,7 +128,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await unless(hasten, self.pool.drain(POOL_DRAIN_S))
-        self.live.close()
+        self.broadcast.close()
 
     async def close(self, hasten: asyncio.Event) -> None:
         """Send what can be sent, end the workers and close the store."""
@@ -132,28 +141,12 @@ class Gateway:
         self._lag.stop()
         await self.store.close()
 
-    def not_ready(self) -> str:
-        """Return why the gateway cannot accept and run messages now, empty if it can."""
-        if self._stopping:
-            return "the gateway is stopping"
-        if self._settings.workers and not self.pool.ready:
-            return "no worker is ready yet"
-        return ""
-
-    def refusing(self) -> str:
-        """Return why no call is taken now, empty if they are; one that comes before the first worker waits for it."""
-        if self._stopping:
-            return "the gateway is stopping"
-        if not self._settings.workers:
-            return "this gateway runs no workers (GATEHOUSE_WORKERS is 0), so no call would be answered"
-        return ""
-
     def _routes(self) -> list[BaseRoute]:
         pool_metrics = PoolCollector(self.events, self.pool.snapshot)
         self.meter.registry.register(pool_metrics)
-        health = Health(self.store, self._settings.budgets, self.meter, pool_metrics, self.not_ready)
-        api = Api(self.store, self.pool, self.live, self._settings.data_dir / "logs", self._settings.budgets)
-        console = Console(self.live, self.pool)
+        health = Health(self.store, self._settings.budgets, self.meter, pool_metrics, self.readiness)
+        api = Api(self.store, self.pool, self.broadcast, self._settings.data_dir / "logs", self._settings.budgets)
+        console = Console(self.broadcast, self.pool)
         guarded = [
             Route("/v1/chat/completions", self.completions.create, methods=["POST"]),
             Route("/v1/models", self.completions.models),
@@ -163,12 +156,11 @@ class Gateway:
         ]
         webhooks = webhook_routes(
             self.platforms,
-            self.acceptance,
+            self.intake,
             self.access,
             self.events,
             self.commands,
-            QueueNotice(self.store, slots(self._settings), lambda: self.pool.snapshot().running),
-            self._on_accepted,
+            QueueNotice(self.announcements, slots(self._settings), self.pool),
             self._settings.gather_s,
             self._settings.public_url,
         )
@@ -186,52 +178,12 @@ class Gateway:
 
         return Route(route.path, guarded, methods=sorted(route.methods or ()))
 
-    def _on_accepted(self) -> None:
-        self.pool.wake()
-        self.delivery.wake()
-
-    def _on_settled(self, session: str, outcome: Outcome) -> None:
-        self.meter.settled(session, outcome)
-        self.delivery.wake()
-
-    def _on_reply_sent(self, fields: Mapping[str, Field]) -> None:
-        self.meter.reply_sent(fields)
-        self.completions.reply_sent(fields)
-
-    async def _record_as_sent(self, reply: Reply) -> str:
-        """Take a reply of the API: its receiver has it already, or reads it in the session."""
-        return reply.message_id
-
-    async def _run_parts(self, on_broken: Callable[[BaseException], None]) -> None:
-        try:
-            await self.delivery.start()
-            await self.pool.start()
-        except Exception as error:  # noqa: BLE001 - the server ends the process with one line that says it
-            on_broken(error)
-            return
-        self._say_ready()
-
-    def _say_ready_soon(self) -> None:
-        # the worker is counted as ready only once its event has been said
-        asyncio.get_running_loop().call_soon(self._say_ready)
-
-    def _say_ready(self) -> None:
-        if not self._said_ready and not self.not_ready():
-            self._said_ready = True
-            self.events.emit(Event.READY, workers=self._settings.workers)
-
     async def _expire_always(self) -> None:
         while True:
             with suppress(StoreError):
                 await self.store.inbox.expire(KEEP_DONE_S)
                 await self.store.spending.expire(KEEP_DONE_S)
             await asyncio.sleep(EXPIRE_EVERY_S)
-
-    async def _remove_left_over_calls(self) -> None:
-        """Remove the sessions of stateless calls whose clients went away with the process that served them."""
-        for row in await self.store.sessions.latest(LEFT_OVER_LIMIT):
-            if is_stateless(row.key):
-                await self.store.sessions.delete(row.key)
 
 
 async def unless(hasten: asyncio.Event, work: Awaitable[object]) -> None:

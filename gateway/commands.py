@@ -14,13 +14,12 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.announcements import Announcements
 from gateway.platforms.port import Adapter, Inbound
 from gateway.todo_text import todo_text
 from gateway.trace_text import trace_lines, trace_message
 from shared.command import Command, CommandKind
 from shared.errors import NotFound
-from shared.ids import new_message_id
-from shared.messages import Reply, ReplyStatus
 from shared.store.port import Store
 from worker.pool import TurnRow
 
@@ -91,8 +90,9 @@ class Asked(msgspec.Struct, frozen=True):
 class Commands:
     """The table of chat commands."""
 
-    def __init__(self, store: Store, pool: PoolView) -> None:
+    def __init__(self, store: Store, pool: PoolView, announcements: Announcements) -> None:
         self._store = store
+        self._announcements = announcements
         self._pool = pool
         self._questions = {
             "/todo": Question("show the todo list, also while I work", 0, self._todo),
@@ -123,16 +123,8 @@ class Commands:
 
     async def answer(self, platform: Adapter, inbound: Inbound, asked: Asked) -> None:
         """Put the answer to a question on its way, once. Raises StoreUnavailable."""
-        reply = Reply(
-            session=inbound.session,
-            message_id=new_message_id(),
-            part=0,
-            platform=platform.name,
-            text=await self.tell(inbound.session, asked),
-            address=inbound.reply,
-            status=ReplyStatus.REPLIED,
-        )
-        await self._store.inbox.announce(reply, inbound.dedupe, platform.capabilities.dedupe_ttl_s)
+        text = await self.tell(inbound.session, asked)
+        await self._announcements.announce(platform, inbound, text, inbound.dedupe, platform.capabilities.dedupe_ttl_s)
 
     async def _help(self, _session: str, _words: Words) -> str:
         known = self._orders | {name: question.what for name, question in self._questions.items() if question.what}

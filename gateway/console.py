@@ -55,18 +55,18 @@ async def page_file(request: Request) -> Response:
 class Console:
     """Answers ``GET /v1/events``: what happens to turns as it happens, and the worker table when it changes."""
 
-    def __init__(self, live: TurnBroadcast, pool: Pool) -> None:
-        self._live = live
+    def __init__(self, broadcast: TurnBroadcast, pool: Pool) -> None:
+        self._broadcast = broadcast
         self._pool = pool
 
     async def events(self, _: Request) -> Response:
         """Answer the stream; it ends when the page leaves or the gateway stops."""
-        if self._live.closed:
+        if self._broadcast.closed:
             raise Refused(503, "the gateway is stopping", code="stopping", headers={"Retry-After": "2"})
         return StreamingResponse(self._stream(), headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
 
     async def _stream(self) -> AsyncGenerator[bytes]:
-        with self._live.subscribe() as subscription:
+        with self._broadcast.subscribe() as subscription:
             yield named("hello", b"{}")
             shown, quiet = b"", 0
             while (happened := await subscription.next(TICK_S)) is not None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
@@ -30,7 +31,7 @@ from gateway.platforms.port import (
 )
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
-from shared.messages import PARTS, Reply
+from shared.messages import PARTS, Outcome, Reply
 from shared.retry import backoff_s
 from shared.store.port import Store
 
@@ -60,11 +61,19 @@ LONG_TEXT = 8_000
 
 STORE_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
-Local = Mapping[str, Callable[[Reply], Awaitable[str]]]
+
+class LocalReceiver(Protocol):
+    """A platform inside this process."""
+
+    async def take(self, reply: Reply) -> str:
+        """Take a reply and return its sent id."""
+
+    async def taken(self, reply: Reply) -> None:
+        """Know that a reply is recorded as sent."""
 
 
 class Delivery:
-    """Owns the sending of replies; ``local`` takes those of platforms inside this process and returns a sent id."""
+    """Owns the sending of replies; ``local`` takes those of platforms inside this process."""
 
     def __init__(
         self,
@@ -72,7 +81,7 @@ class Delivery:
         platforms: MutableMapping[str, Adapter],
         events: Events,
         host: str,
-        local: Local | None = None,
+        local: Mapping[str, LocalReceiver] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -99,6 +108,10 @@ class Delivery:
     def wake(self) -> None:
         """Look for due replies now."""
         self._woken.set()
+
+    def settled(self, session: str, outcome: Outcome) -> None:  # noqa: ARG002 - every outcome may have written a reply
+        """Look for the replies that the settle of a turn wrote."""
+        self.wake()
 
     async def drain(self, within_s: float) -> None:
         """Return once nothing is due or being sent, or after this many seconds."""
@@ -202,8 +215,8 @@ class Delivery:
     async def _attempt(self, reply: Reply, *, plain: bool) -> SendResult:
         """Try once to send a row. What goes wrong inside an adapter puts the row off and is said."""
         try:
-            if take := self._local.get(reply.platform):
-                return Sent(await take(reply))
+            if local := self._local.get(reply.platform):
+                return Sent(await local.take(reply))
             if platform := self._platforms.get(reply.platform):
                 return await self._exchange(platform, reply, plain=plain)
         except (StoreUnavailable, StaleClaim):
@@ -235,6 +248,8 @@ class Delivery:
         else:
             await self._store.outbox.delivered(reply, sent_id)
         self._emit(Event.REPLY_SENT, reply, sent_id=sent_id)
+        if local := self._local.get(reply.platform):
+            await local.taken(reply)
 
     async def _postpone(self, reply: Reply, reason: str, after_s: float | None) -> None:
         delay_s = (

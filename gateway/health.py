@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from gateway.metrics import CONTENT_TYPE, Meter, PoolCollector, exposition
+from gateway.readiness import Readiness
 from gateway.responses import json_response
 from shared.budgets import Budgets
 from shared.errors import StoreError, StoreUnavailable
@@ -20,16 +20,16 @@ CHECK_FRESH_S = 1.0
 
 
 class Health:
-    """Answers probes; ``refusing`` returns why the gateway does not take work now, empty if it does."""
+    """Answers probes."""
 
     def __init__(
-        self, store: Store, budgets: Budgets, meter: Meter, pool_metrics: PoolCollector, refusing: Callable[[], str]
+        self, store: Store, budgets: Budgets, meter: Meter, pool_metrics: PoolCollector, readiness: Readiness
     ) -> None:
         self._store = store
         self._budgets = budgets
         self._meter = meter
         self._pool_metrics = pool_metrics
-        self._refusing = refusing
+        self._readiness = readiness
         self._checked_at = -CHECK_FRESH_S
         self._store_problem = ""
 
@@ -39,7 +39,7 @@ class Health:
 
     async def readyz(self, _: Request) -> Response:
         """Answer 200 when a message can be accepted and run, else 503 and why."""
-        reason = self._refusing() or await self._problem_of_the_store()
+        reason = self._readiness.not_ready() or await self._problem_of_the_store()
         if reason:
             return json_response({"status": "not ready", "reason": reason}, 503)
         return json_response({"status": "ready"})

@@ -21,6 +21,13 @@ BUSY_TEXTS = {
 }
 
 
+class Wakeable(Protocol):
+    """A part that looks for work when it is woken."""
+
+    def wake(self) -> None:
+        """Look for work now."""
+
+
 class TurnControl(Protocol):
     """Where running turns are told what their senders want; the pool's."""
 
@@ -32,22 +39,30 @@ class TurnControl(Protocol):
 
 
 class Intake:
-    """The one way into the inbox; ``listener`` is told of messages that end without a turn."""
+    """The one way into the inbox.
+
+    ``observer`` is told of messages that end without a turn; ``pool`` is woken by a message that waits, ``delivery`` by
+    one that wrote a reply.
+    """
 
     def __init__(
         self,
         store: Store,
         turn_control: TurnControl,
-        listener: TurnObserver,
+        observer: TurnObserver,
         events: Events,
         rules: BusyRules,
+        pool: Wakeable,
+        delivery: Wakeable,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._wishes = turn_control
-        self._listener = listener
+        self._turn_control = turn_control
+        self._observer = observer
         self._events = events
         self._rules = rules
+        self._pool = pool
+        self._delivery = delivery
         self.clock = clock
 
     async def accept(self, arrival: Arrival, when_busy: WhenBusy | None = None) -> Receipt:
@@ -55,21 +70,27 @@ class Intake:
         mode = when_busy or self._rules.mode(arrival.session)
         arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=BUSY_TEXTS.get(mode, ""))
         receipt = await self._store.inbox.accept(arrival)
-        self._say(arrival, receipt)
+        self._emit(arrival, receipt)
+        if receipt.duplicate:
+            return receipt
+        if receipt.state is MessageState.WAITING:
+            self._pool.wake()
+        if receipt.state is not MessageState.WAITING or receipt.withdrawn:
+            self._delivery.wake()
         if receipt.stops:
-            self._wishes.stop(arrival.session, receipt.stops)
+            self._turn_control.stop(arrival.session, receipt.stops)
         if receipt.joins:
-            self._wishes.steer(arrival.session)
+            self._turn_control.steer(arrival.session)
         for told in receipt.withdrawn:
             self._events.emit(Event.MESSAGE_WITHDRAWN, message=told.message_id, session=arrival.session)
             ended = Ended(TurnStatus.INTERRUPTED, told.text, ())
-            self._listener.settled(told.message_id, arrival.session, ended)
+            self._observer.settled(told.message_id, arrival.session, ended)
         if receipt.state is MessageState.DONE:
             ended = Ended(TurnStatus.REPLIED, receipt.answer, ())
-            self._listener.settled(receipt.message_id, arrival.session, ended)
+            self._observer.settled(receipt.message_id, arrival.session, ended)
         return receipt
 
-    def _say(self, arrival: Arrival, receipt: Receipt) -> None:
+    def _emit(self, arrival: Arrival, receipt: Receipt) -> None:
         names = {"message": receipt.message_id, "session": arrival.session, "platform": arrival.platform}
         if receipt.duplicate:
             self._events.emit(Event.MESSAGE_DUPLICATE, **names, ahead=receipt.ahead)

@@ -104,29 +104,23 @@ class Meter:
             for kind, count in token_kinds(share).items():
                 self._tokens.labels(*labels, kind).inc(count)
 
-    def rejected(self, fields: Mapping[str, Field]) -> None:
+    def on_event(self, event: Event, fields: Mapping[str, Field]) -> None:
+        """Count what only the log tells (a subscriber of Events)."""
+        match event:
+            case Event.MESSAGE_REJECTED:
+                self._rejected(fields)
+            case Event.REPLY_SENT:
+                self._reply_sent(fields)
+
+    def _rejected(self, fields: Mapping[str, Field]) -> None:
         """Count a message that was turned away: a ``message_rejected`` event names its platform."""
         self._messages.labels(str(fields.get("platform", "")), "rejected").inc()
 
-    def reply_sent(self, fields: Mapping[str, Field]) -> None:
+    def _reply_sent(self, fields: Mapping[str, Field]) -> None:
         """Observe the time a reply took: a ``reply_sent`` event names its platform and message."""
         accepted_at = accepted_at_s(str(fields.get("message", "")))
         if accepted_at is not None:
             self._reply.labels(str(fields.get("platform", ""))).observe(max(0.0, time.time() - accepted_at))
-
-
-class WatchedEvents(Events):
-    """Events that tell some of them, with their fields, to who asked for them."""
-
-    def __init__(self, watchers: Mapping[Event, Callable[[Mapping[str, Field]], None]]) -> None:
-        super().__init__()
-        self._watchers = watchers
-
-    def emit(self, event: Event, **fields: Field) -> None:
-        """Say that this happened."""
-        super().emit(event, **fields)
-        if watcher := self._watchers.get(event):
-            watcher(fields)
 
 
 class PoolCollector(Collector):

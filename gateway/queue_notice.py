@@ -5,16 +5,16 @@ It is a courtesy: a store that cannot commit it right now does not make the mess
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from cachetools import TTLCache
 
+from gateway.announcements import Announcements
 from gateway.platforms.port import Adapter, Inbound
 from shared.errors import StoreUnavailable
-from shared.ids import new_message_id
-from shared.messages import Receipt, Reply, ReplyStatus
-from shared.store.port import Store
+from shared.messages import Receipt
+from worker.pool import PoolSnapshot
 
 #: a session is not told again within this many seconds
 AGAIN_S = 60.0
@@ -26,13 +26,20 @@ ROUNDS = 2
 MOST_REMEMBERED = 100_000
 
 
-class QueueNotice:
-    """Announces places; ``slots`` is how many turns run at once, ``running`` tells how many of the waiting run now."""
+class PoolView(Protocol):
+    """What is asked of the pool."""
 
-    def __init__(self, store: Store, slots: int, running: Callable[[], int]) -> None:
-        self._store = store
+    def snapshot(self) -> PoolSnapshot:
+        """Return how the pool looks now."""
+
+
+class QueueNotice:
+    """Announces places; ``slots`` is how many turns run at once."""
+
+    def __init__(self, announcements: Announcements, slots: int, pool: PoolView) -> None:
+        self._announcements = announcements
         self._slots = slots
-        self._running = running
+        self._pool = pool
         self._told: TTLCache[str, bool] = TTLCache(MOST_REMEMBERED, AGAIN_S)
 
     async def tell(self, platform: Adapter, inbound: Inbound, receipt: Receipt) -> None:
@@ -41,15 +48,7 @@ class QueueNotice:
         if not crowded or not platform.capabilities.announces_queue_position or inbound.session in self._told:
             return
         self._told[inbound.session] = True
-        place = max(1, receipt.ahead - self._running() + 1)
-        reply = Reply(
-            session=inbound.session,
-            message_id=new_message_id(),
-            part=0,
-            platform=platform.name,
-            text=f"You are number {place} in the queue.",
-            address=inbound.reply,
-            status=ReplyStatus.REPLIED,
-        )
+        place = max(1, receipt.ahead - self._pool.snapshot().running + 1)
+        text = f"You are number {place} in the queue."
         with suppress(StoreUnavailable):
-            await self._store.inbox.announce(reply, ("place in the queue",), AGAIN_S)
+            await self._announcements.announce(platform, inbound, text, ("place in the queue",), AGAIN_S)

@@ -46,6 +46,7 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._log = log
         self._hasten = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -64,11 +65,9 @@ class Server(uvicorn.Server):
         hard_end.start()
         self._gateway.refuse_work()
 
-    def on_broken(self, error: BaseException) -> None:
-        """Stop because a part cannot run."""
-        self.broken = error
-        if not self.should_exit:
-            self.on_signal()
+    def start_gateway(self) -> None:
+        """Start the parts in the background: the first workers take seconds, webhooks are accepted meanwhile."""
+        self._starting = asyncio.create_task(self._start(), name="start of the parts")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
@@ -79,10 +78,21 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain the turns, close the listener and the connections, close the gateway."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         await self._gateway.drain(self._hasten)
         await super().shutdown(sockets)
         await self._gateway.close(self._hasten)
         self._gateway.events.emit(Event.STOPPED)
+
+    async def _start(self) -> None:
+        try:
+            await self._gateway.start()
+        except Exception as error:  # noqa: BLE001 - a part that cannot run ends the process with one line that says it
+            self.broken = error
+            if not self.should_exit:
+                self.on_signal()
 
     def _end_hard(self) -> None:
         """End now, from a thread of its own: nothing accepted is lost, its claims run again at the next start."""
@@ -119,7 +129,7 @@ async def run(
     except CannotStart:
         await gateway.store.close()
         raise
-    gateway.start(server.on_broken)
+    server.start_gateway()
     await server.serve([listener])
     for number in SIGNALS:  # everything is done; one more signal must not spoil the exit status
         loop.remove_signal_handler(number)

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from shared.events import Event, Events, Field
 from shared.messages import Dead, Ended, Outcome
 
 #: named events one page may lag behind before it is told to load everything anew
 SUBSCRIPTION_LIMIT = 256
+
+#: events of the log that pages are told, and under which name
+SHOWN_EVENTS = {Event.STRANGER: "pairing", Event.MESSAGE_ACCEPTED: "accepted"}
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -111,11 +115,19 @@ class Subscription:
         return found
 
 
-class TurnBroadcast:
-    """The pool's TurnObserver; ``on_settled`` is told of every outcome after its commit."""
+class OutcomeObserver(Protocol):
+    """Who wants to know every outcome."""
 
-    def __init__(self, on_settled: Callable[[str, Outcome], None]) -> None:
-        self._on_settled = on_settled
+    def settled(self, session: str, outcome: Outcome) -> None:
+        """Take an outcome, after its commit; never blocks. What it raises is said and harms nobody."""
+
+
+class TurnBroadcast:
+    """The pool's TurnObserver; ``observers`` are told of every outcome after its commit."""
+
+    def __init__(self, events: Events, observers: Sequence[OutcomeObserver] = ()) -> None:
+        self._events = events
+        self._observers = observers
         self._followers: dict[str, Follower] = {}
         self._subscriptions: set[Subscription] = set()
         self._closed = False
@@ -148,6 +160,11 @@ class TurnBroadcast:
             for subscription in self._subscriptions:
                 subscription.put(name, data)
 
+    def on_event(self, event: Event, fields: Mapping[str, Field]) -> None:  # noqa: ARG002 - pages are told its name alone
+        """Tell every page of an event that it shows (a subscriber of Events)."""
+        if name := SHOWN_EVENTS.get(event):
+            self.tell(name)
+
     def turn_started(self, message_id: str, session: str, worker: str) -> None:
         """Take the start of a turn."""
         if follower := self._followers.get(message_id):
@@ -169,13 +186,17 @@ class TurnBroadcast:
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """Take the outcome of a turn, after its commit."""
-        self._on_settled(session, outcome)
         state = type(outcome).__name__.lower()
         if isinstance(outcome, Ended | Dead):
             if isinstance(outcome, Ended):
                 state = outcome.status.value
             if follower := self._followers.get(message_id):
                 follower.put(outcome)
+        for observer in self._observers:
+            try:
+                observer.settled(session, outcome)
+            except Exception as error:  # noqa: BLE001 - the pool settles, whatever a counter does with an odd count
+                self._events.subscriber_failed("settled", error)
         self.tell("turn", session=session, message=message_id, state=state, worker="")
 
     @property

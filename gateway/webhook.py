@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -49,55 +49,52 @@ NOT_ADMITTED = {
 
 def webhook_routes(
     platforms: Mapping[str, Adapter],
-    acceptance: Intake,
+    intake: Intake,
     access: Access,
     events: Events,
     commands: Commands,
     queue_notice: QueueNotice,
-    on_accepted: Callable[[], None],
-    quiet_s: float = 0.0,
+    debounce_s: float = 0.0,
     public_url: str = "",
 ) -> list[Route]:
-    """Return the route of all webhooks; ``on_accepted`` is called after each commit of a new message or reply.
+    """Return the route of all webhooks.
 
-    ``quiet_s`` seconds have to pass after a message before its turn begins; see ``Arrival``. ``public_url`` is what the
-    platforms' urls of this gateway begin with, empty for what each request names.
+    ``debounce_s`` seconds have to pass after a message before its turn begins; see ``Arrival``. ``public_url`` is what
+    the platforms' urls of this gateway begin with, empty for what each request names.
     """
-    door = WebhookDoor(platforms, acceptance, access, events, commands, queue_notice, on_accepted, quiet_s, public_url)
+    webhooks = Webhooks(platforms, intake, access, events, commands, queue_notice, debounce_s, public_url)
     paths = ("/webhooks/{platform}", "/webhooks/{platform}/{rest:path}")
-    return [Route(path, door.receive, methods=["GET", "POST", "PUT"]) for path in paths]
+    return [Route(path, webhooks.receive, methods=["GET", "POST", "PUT"]) for path in paths]
 
 
-class WebhookDoor:
-    """Takes webhooks in; see the module's picture."""
+class Webhooks:
+    """Receives webhooks; see the module's picture."""
 
     def __init__(
         self,
         platforms: Mapping[str, Adapter],
-        acceptance: Intake,
+        intake: Intake,
         access: Access,
         events: Events,
         commands: Commands,
         queue_notice: QueueNotice,
-        on_accepted: Callable[[], None],
-        quiet_s: float,
+        debounce_s: float,
         public_url: str,
     ) -> None:
         self._platforms = platforms
-        self._acceptance = acceptance
+        self._intake = intake
         self._access = access
         self._events = events
         self._commands = commands
         self._queue_notice = queue_notice
-        self._on_accepted = on_accepted
-        self._quiet_s = quiet_s
+        self._debounce_s = debounce_s
         self._public_url = public_url
 
     async def receive(self, request: Request) -> Response:
         """Answer one webhook."""
         name = request.path_params["platform"]
         try:
-            return await self._take(name, request)
+            return await self._accept_all(name, request)
         except RequestRejected as error:
             return self._reject(name, error.status, str(error))
         except Refused as error:
@@ -112,7 +109,7 @@ class WebhookDoor:
         except ClientDisconnect:
             return self._reject(name, 400, "the sender left before its body was complete")
 
-    async def _take(self, name: str, request: Request) -> Response:
+    async def _accept_all(self, name: str, request: Request) -> Response:
         platform = self._platforms.get(name)
         if platform is None:
             raise Refused(404, f"the platform {name[:40]!r} is not on; it is when its secrets are set")
@@ -142,7 +139,7 @@ class WebhookDoor:
             method=request.method,
             headers=request.headers,
             raw=raw,
-            now=self._acceptance.clock(),
+            now=self._intake.clock(),
             url=self._url_of(request),
             path=request.path_params.get("rest", ""),
             query=request.query_params,
@@ -172,7 +169,6 @@ class WebhookDoor:
         if isinstance(command, Asked):
             await self._commands.answer(platform, inbound, command)
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
-            self._on_accepted()
             return ""
         arrival = Arrival(
             id=new_message_id(),
@@ -183,23 +179,19 @@ class WebhookDoor:
             reply=inbound.reply,
             dedupe=inbound.dedupe,
             dedupe_ttl_s=platform.capabilities.dedupe_ttl_s,
-            at=self._acceptance.clock(),
+            at=self._intake.clock(),
             traceparent=traceparent,
-            quiet_s=0.0 if command else self._quiet_s,
+            quiet_s=0.0 if command else self._debounce_s,
             command=command,
         )
-        receipt = await self._acceptance.accept(arrival)
-        if not receipt.duplicate:
-            if receipt.state is MessageState.WAITING:
-                await self._queue_notice.tell(platform, inbound, receipt)
-            self._on_accepted()
+        receipt = await self._intake.accept(arrival)
+        if not receipt.duplicate and receipt.state is MessageState.WAITING:
+            await self._queue_notice.tell(platform, inbound, receipt)
         return receipt.message_id
 
     def _turn_away(self, platform: Adapter, inbound: Inbound, admission: Admission) -> str:
         event = Event.STRANGER if admission is Admission.STRANGER else Event.MESSAGE_REFUSED
         self._events.emit(event, platform=platform.name, user=inbound.user, reason=NOT_ADMITTED[admission])
-        if admission is Admission.STRANGER:
-            self._on_accepted()  # a pairing code may wait to be sent
         return ""
 
     def _reject(

@@ -12,7 +12,7 @@ import queue
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from logging.handlers import QueueHandler, QueueListener
 from typing import Protocol, TextIO
 
@@ -77,12 +77,14 @@ class Event(enum.StrEnum):
     REPLY_AMBIGUOUS = "reply_ambiguous"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_RECOVERED = "store_recovered"
+    SUBSCRIBER_FAILED = "subscriber_failed"
 
 
 LEVELS = {
     Event.REQUEST_FAILED: logging.ERROR,
     Event.MESSAGE_DEAD: logging.ERROR,
     Event.STORE_UNAVAILABLE: logging.ERROR,
+    Event.SUBSCRIBER_FAILED: logging.ERROR,
     Event.WORKER_FAILED_TO_START: logging.ERROR,
     Event.WORKER_HUNG: logging.WARNING,
     Event.WORKER_STACKS: logging.WARNING,
@@ -115,22 +117,47 @@ class Say(Protocol):
         """Say that this happened; never raises, never blocks, and may be called on any thread."""
 
 
+#: who is told of every event with its fields; what it raises is said once and harms nobody
+Subscriber = Callable[[Event, Mapping[str, Field]], None]
+
+
 class Events:
-    """Where code says what happened; ``counts`` holds how often each event was said."""
+    """Where code says what happened."""
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("gatehouse")
-        self.counts: Counter[Event] = Counter()
+        self._subscribers: list[Subscriber] = []
+        self.counts: Counter[Event] = Counter()  #: how often each event was said
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Tell somebody of every event from now on, on the thread that says it."""
+        self._subscribers.append(subscriber)
 
     def emit(self, event: Event, **fields: Field) -> None:
         """Say that this happened, with the fields that tell which and why; never raises, never blocks."""
+        self._write(event, fields)
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event, fields)
+            except Exception as error:  # noqa: BLE001 - whoever said it has no part in what a subscriber does wrong
+                self.subscriber_failed(event.value, error)
+
+    def _write(self, event: Event, fields: Mapping[str, Field], error: Exception | None = None) -> None:
         self.counts[event] += 1
         level = LEVELS.get(event, logging.INFO)
         if self._logger.isEnabledFor(level):
             # Logger.log would walk the stack for a file and line that no event shows
-            record = logging.LogRecord(self._logger.name, level, "", 0, event.value, None, None)
+            trace = (type(error), error, error.__traceback__) if error else None
+            record = logging.LogRecord(self._logger.name, level, "", 0, event.value, None, trace)
             record.fields = fields
             self._logger.handle(record)
+
+    def subscriber_failed(self, told: str, error: Exception) -> None:
+        """Say that somebody who was told of something raised; never raises."""
+        if self.counts[Event.SUBSCRIBER_FAILED]:
+            self.counts[Event.SUBSCRIBER_FAILED] += 1  # it was said; a log of nothing else helps nobody
+        else:
+            self._write(Event.SUBSCRIBER_FAILED, {"told": told}, error)
 
 
 class LineFormatter(logging.Formatter):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 from urllib.parse import quote
 
@@ -23,12 +22,12 @@ from gateway.commands import Asked, Commands
 from gateway.intake import Intake
 from gateway.openai_api.headers import session_name, when_busy_wanted
 from gateway.openai_api.requests import ANY_MODEL, ChatRequest, parse_chat_request
+from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.openai_api.streamed_text import StreamedText
+from gateway.readiness import Readiness
 from gateway.responses import Refused, error_body, json_response, read_body
 from gateway.turn_broadcast import Follower, Started, Stopped, Text, TurnBroadcast
 from shared.command import Command
-from shared.errors import StoreError
-from shared.events import Field
 from shared.ids import new_message_id
 from shared.messages import (
     Arrival,
@@ -41,7 +40,6 @@ from shared.messages import (
     session_key,
     stateless_key,
 )
-from shared.store.port import Store
 from shared.when_busy import WhenBusy
 from worker.pool import Pool
 
@@ -73,25 +71,25 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Completions:
-    """Serves the two routes; ``models`` are the names clients may ask for, ``refusing`` tells why no call is taken."""
+    """Serves the two routes; ``models`` are the names clients may ask for."""
 
     def __init__(
         self,
-        store: Store,
         pool: Pool,
-        live: TurnBroadcast,
-        acceptance: Intake,
+        broadcast: TurnBroadcast,
+        intake: Intake,
         commands: Commands,
         models: tuple[str, ...],
-        refusing: Callable[[], str],
+        readiness: Readiness,
+        stateless: StatelessSessions,
     ) -> None:
-        self._store = store
         self._pool = pool
-        self._live = live
-        self._acceptance = acceptance
+        self._broadcast = broadcast
+        self._intake = intake
         self._commands = commands
         self._models = models
-        self._refusing = refusing
+        self._readiness = readiness
+        self._stateless = stateless
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def models(self, _: Request) -> Response:
@@ -104,7 +102,7 @@ class Completions:
 
     async def create(self, request: Request) -> Response:
         """Answer ``POST /v1/chat/completions``."""
-        if reason := self._refusing():
+        if reason := self._readiness.refuses_calls():
             raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
         name, when_busy = session_name(request), when_busy_wanted(request)
         body = await read_in_time(request)
@@ -136,7 +134,7 @@ class Completions:
     ) -> Call:
         message_id = new_message_id()
         session = session_of(name, message_id)
-        call = Call(message_id, session, chat, self._live.follow(message_id), int(time.time()))
+        call = Call(message_id, session, chat, self._broadcast.follow(message_id), int(time.time()))
         arrival = Arrival(
             id=message_id,
             session=session,
@@ -151,25 +149,17 @@ class Completions:
             command=command,
         )
         try:
-            receipt = await self._acceptance.accept(arrival, when_busy)
+            receipt = await self._intake.accept(arrival, when_busy)
             if receipt.state is MessageState.REJECTED:
                 raise Refused(409, receipt.answer, code="busy", headers=call.headers | {"x-should-retry": "false"})
         except BaseException:
-            self._live.unfollow(message_id)
+            self._broadcast.unfollow(message_id)
             raise
-        finally:
-            self._pool.wake()
         return call
-
-    def reply_sent(self, fields: Mapping[str, Field]) -> None:
-        """Remove the session of a stateless call once its reply is recorded: a ``reply_sent`` event names it."""
-        session = str(fields.get("session", ""))
-        if is_stateless(session):
-            self._remove_soon(session)
 
     def _finish(self, call: Call) -> None:
         """Stop following; a stateless call that lost its reader before the end does not go on."""
-        self._live.unfollow(call.id)
+        self._broadcast.unfollow(call.id)
         if call.stateless and not call.follower.ended:
             self._remove_soon(call.session)
 
@@ -179,10 +169,8 @@ class Completions:
         task.add_done_callback(self._cleaning.discard)
 
     async def _remove(self, session: str) -> None:
-        # what cannot be removed now is removed when the gateway starts again
-        with suppress(StoreError):
-            await self._pool.interrupt(session)
-            await self._store.sessions.delete(session)
+        await self._pool.interrupt(session)
+        await self._stateless.remove(session)
 
 
 class ChatStream(StreamingResponse):

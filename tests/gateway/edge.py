@@ -14,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gateway.access import Access
+from gateway.announcements import Announcements
 from gateway.commands import Commands
 from gateway.intake import Intake
 from gateway.platforms import enabled_platforms
@@ -28,6 +29,7 @@ from shared.events import Events
 from shared.messages import Claim
 from shared.settings import Settings, parse_settings
 from shared.store import Store, open_store
+from worker.pool import PoolSnapshot
 
 SECRETS = Secrets()
 
@@ -64,18 +66,31 @@ class TurnControl:
         return self.todos.get(session)
 
 
+class Woken:
+    """A part that counts how often it is woken; it stands for a pool in which nothing runs."""
+
+    def __init__(self) -> None:
+        self.wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def snapshot(self) -> PoolSnapshot:
+        return PoolSnapshot((), 0, 0, 0)
+
+
 class Edge:
     """What a test may touch of a running edge."""
 
     def __init__(
-        self, url: str, client: httpx2.AsyncClient, store: Store, events: Events, turn_control: TurnControl
+        self, url: str, client: httpx2.AsyncClient, store: Store, events: Events, turn_control: TurnControl, pool: Woken
     ) -> None:
         self.url = url
         self.turn_control = turn_control
         self.client = client
         self.store = store
         self.events = events
-        self.wakes = 0
+        self.pool = pool
 
     async def post(self, signed: SignedRequest, headers: Mapping[str, str] | None = None) -> httpx2.Response:
         """Post a signed webhook."""
@@ -135,26 +150,20 @@ async def running_edge(
     settings = edge_settings(environment)
     events = Events()
     async with open_test_store(data_dir, inbox_limit) as store:
-        woken: list[Edge] = []
-        turn_control = TurnControl()
+        turn_control, pool, delivery = TurnControl(), Woken(), Woken()
+        announcements = Announcements(store, delivery)
         routes = webhook_routes(
             enabled_platforms(settings),
-            Intake(store, turn_control, TurnBroadcast(lambda _session, _outcome: None), events, settings.when_busy),
-            Access(settings, store),
+            Intake(store, turn_control, TurnBroadcast(events), events, settings.when_busy, pool, delivery),
+            Access(settings, store, announcements),
             events,
-            Commands(store, turn_control),
-            QueueNotice(store, slots, lambda: 0),
-            lambda: count_wake(woken[0]),
+            Commands(store, turn_control, announcements),
+            QueueNotice(announcements, slots, pool),
             settings.gather_s,
         )
         app = Starlette(routes=routes, exception_handlers=exception_handlers(events))
         async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:
-            woken.append(Edge(url, client, store, events, turn_control))
-            yield woken[0]
-
-
-def count_wake(edge: Edge) -> None:
-    edge.wakes += 1
+            yield Edge(url, client, store, events, turn_control, pool)
 
 
 def edge_settings(environment: Mapping[str, str] | None = None) -> Settings:

@@ -8,11 +8,13 @@ import pytest
 from starlette.requests import Request
 
 from gateway.access import CODE_ALPHABET, Access, Admission, new_code
+from gateway.announcements import Announcements
 from gateway.platforms import enabled_platforms
 from gateway.platforms.port import Inbound, Kind
 from gateway.responses import Refused
+from shared.settings import Settings
 from shared.store import Store
-from tests.gateway.edge import edge_settings, open_test_store
+from tests.gateway.edge import Woken, edge_settings, open_test_store
 
 KEYS = {"GATEHOUSE_API_KEYS": "first-key-0123456789,zweiter-schlüssel"}
 
@@ -21,9 +23,14 @@ def said_by(user: str, session: str = "telegram:1:2") -> Inbound:
     return Inbound(Kind.MESSAGE, session, ("k",), user, "hi", True, False, b'{"chat_id":2,"message_id":3}')
 
 
+def access_to(settings: Settings, store: Store | None) -> Access:
+    """Return an access; to check keys it needs no store."""
+    return Access(settings, store, Announcements(store, Woken()))  # type: ignore[arg-type]
+
+
 async def admitted(store: Store, allow: str, platform: str, user: str) -> Admission:
     settings = edge_settings({"GATEHOUSE_ALLOW": allow})
-    return await Access(settings, store).admit(enabled_platforms(settings)[platform], said_by(user))
+    return await access_to(settings, store).admit(enabled_platforms(settings)[platform], said_by(user))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +57,7 @@ async def test_a_stranger_is_sent_one_code_and_may_talk_once_it_is_approved(tmp_
     settings = edge_settings()
     telegram = enabled_platforms(settings)["telegram"]
     async with open_test_store(tmp_path) as store:
-        access = Access(settings, store)
+        access = access_to(settings, store)
         for _ in range(3):
             assert await access.admit(telegram, said_by("5")) is Admission.STRANGER
         assert await access.admit(telegram, said_by("6", "telegram:1:6")) is Admission.STRANGER
@@ -80,7 +87,7 @@ def request_with(*headers: tuple[str, str]) -> Request:
 
 
 def status_of(environment: dict[str, str], *headers: tuple[str, str]) -> int:
-    access = Access(edge_settings(environment), None)  # type: ignore[arg-type]  # keys need no store
+    access = access_to(edge_settings(environment), None)
     try:
         access.authorize(request_with(*headers))
     except Refused as refused:
@@ -91,7 +98,7 @@ def status_of(environment: dict[str, str], *headers: tuple[str, str]) -> int:
 def test_a_401_says_how_to_come_in() -> None:
     """As HTTP wants it."""
     with pytest.raises(Refused) as refused:
-        Access(edge_settings(KEYS), None).authorize(request_with())  # type: ignore[arg-type]  # keys need no store
+        access_to(edge_settings(KEYS), None).authorize(request_with())
     assert refused.value.headers == {"WWW-Authenticate": "Bearer"}
 
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.delivery import Delivery
+from gateway.delivery import Delivery, LocalReceiver
 from gateway.platforms import enabled_platforms
 from gateway.platforms.telegram import Telegram
 from loadtests.platform import Fault, RunningPlatform, running_platform
@@ -127,7 +127,7 @@ def far_side() -> Iterator[RunningPlatform]:
 async def delivering(
     far_side: RunningPlatform,
     data_dir: Path,
-    local: dict[str, Callable[[Reply], Awaitable[str]]] | None = None,
+    local: dict[str, LocalReceiver] | None = None,
     **more: str,
 ) -> AsyncIterator[Sending]:
     settings = parse_settings({**far_side.environment(), **more})
@@ -307,18 +307,27 @@ async def test_a_redirect_is_not_followed(sending: Sending) -> None:
     assert "redirect" in trace.replies[0].error
 
 
-async def test_a_reply_of_the_api_is_taken_inside_the_process(far_side: RunningPlatform, tmp_path: Path) -> None:
-    """It is recorded as sent at once."""
-    taken: list[str] = []
+class Here:
+    """A receiver inside the process."""
 
-    async def take(reply: Reply) -> str:
-        taken.append(reply.text)
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    async def take(self, reply: Reply) -> str:
+        self.got.append(reply.text)
         return "here"
 
-    async with delivering(far_side, tmp_path, {"api": take}) as sending:
+    async def taken(self, reply: Reply) -> None:
+        self.got.append(f"recorded: {reply.text}")
+
+
+async def test_a_reply_of_the_api_is_taken_inside_the_process(far_side: RunningPlatform, tmp_path: Path) -> None:
+    """It is recorded as sent at once."""
+    here = Here()
+    async with delivering(far_side, tmp_path, {"api": here}) as sending:
         (message_id,) = await sending.reply("api", "s", "hi")
         trace = await sending.until(message_id, settled(ReplyState.SENT))
-        assert (taken, trace.replies[0].sent_id) == (["hi"], "here")
+        assert (here.got, trace.replies[0].sent_id) == (["hi", "recorded: hi"], "here")
 
 
 async def test_a_reply_of_a_platform_that_is_off_waits_for_it(far_side: RunningPlatform, tmp_path: Path) -> None:

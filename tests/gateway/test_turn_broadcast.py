@@ -6,14 +6,41 @@ import asyncio
 import json
 
 from gateway.turn_broadcast import SUBSCRIPTION_LIMIT, Started, Stopped, Text, TurnBroadcast
+from shared.events import Event, Events
 from shared.messages import Dead, Ended, Outcome, Parked, Retry, TurnStatus
 
 REPLIED = Ended(TurnStatus.REPLIED, "hi", ())
 
 
-def live_with_record() -> tuple[TurnBroadcast, list[tuple[str, Outcome]]]:
-    settled: list[tuple[str, Outcome]] = []
-    return TurnBroadcast(lambda session, outcome: settled.append((session, outcome))), settled
+class Settled(list[Outcome]):
+    """Keeps every outcome it is told of."""
+
+    def settled(self, session: str, outcome: Outcome) -> None:
+        self.append(outcome)
+
+
+class Broken:
+    """An observer that raises."""
+
+    def settled(self, session: str, outcome: Outcome) -> None:
+        raise ValueError(f"{session}: {outcome}")
+
+
+def live_with_record() -> tuple[TurnBroadcast, Settled]:
+    settled = Settled()
+    return TurnBroadcast(Events(), (settled,)), settled
+
+
+async def test_an_observer_that_raises_harms_nobody() -> None:
+    events, after = Events(), Settled()
+    live = TurnBroadcast(events, (Broken(), after))
+    follower = live.follow("m1")
+    with live.subscribe() as page:
+        live.settled("m1", "s1", REPLIED)
+        assert await follower.next(1) == REPLIED
+        assert after == [REPLIED]
+        assert await page.next(1)
+    assert events.counts[Event.SUBSCRIBER_FAILED] == 1
 
 
 async def test_a_follower_sees_its_own_message_alone() -> None:

@@ -37,7 +37,7 @@ async def test_a_message_is_kept_before_it_is_acknowledged(edge: Edge, sign: Cal
     assert message_id.startswith("msg_")
     assert answer.json() == {"message": message_id}
     assert (await edge.store.inbox.trace(message_id)).user in {"ana", "5", "U1"}
-    assert edge.wakes == 1
+    assert edge.pool.wakes == 1
     (claim,) = await edge.claimed()
     assert [pending.text for pending in claim.messages] == ["hi"]
 
@@ -51,7 +51,7 @@ async def test_a_redelivery_gets_the_same_answer_and_starts_no_second_turn(edge:
         (200, answers[0].text, answers[0].headers[MESSAGE])
     }
     assert await edge.store.inbox.waiting() == 1
-    assert edge.wakes == 1
+    assert edge.pool.wakes == 1
     assert edge.events.counts[Event.MESSAGE_DUPLICATE] == 5
 
 

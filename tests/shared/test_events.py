@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
-from shared.events import Event, Events, LogWriter
+from shared.events import Event, Events, Field, LogWriter
 
 SECRET = "xoxb-very-secret"
 
@@ -91,6 +91,30 @@ def test_an_exception_of_a_library_keeps_its_traceback_in_one_line() -> None:
     (line,) = stream.getvalue().splitlines()
     assert "ValueError" in json.loads(line)["exception"]
     assert SECRET not in line
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_subscriber_that_raises_harms_nobody_and_is_said_once() -> None:
+    stream, told = io.StringIO(), []
+    writer = LogWriter([SECRET], stream)
+    writer.start()
+    events = Events()
+
+    def broken(event: Event, fields: Mapping[str, Field]) -> None:
+        raise ValueError(f"{event} {dict(fields)} {SECRET}")
+
+    events.subscribe(broken)
+    events.subscribe(lambda event, fields: told.append((event, dict(fields))))
+    for n in (1, 2):
+        events.emit(Event.WORKER_READY, n=n)
+    writer.stop()
+    assert told == [(Event.WORKER_READY, {"n": 1}), (Event.WORKER_READY, {"n": 2})]
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["worker_ready", "subscriber_failed", "worker_ready"]
+    assert lines[1]["told"] == "worker_ready"
+    assert "ValueError" in lines[1]["exception"]
+    assert SECRET not in stream.getvalue()
+    assert events.counts[Event.SUBSCRIBER_FAILED] == 2
 
 
 def test_events_are_counted_by_name() -> None:
