@@ -6,9 +6,9 @@ Agent code never runs in the gateway's process: a process of the worker's own lo
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Sequence
 
+from gateway.own_module import own_module_command
 from shared.errors import SettingsError
 
 SETTING = "GATEHOUSE_TOOLS"
@@ -26,7 +26,7 @@ def check_tool_modules(
     """
     if not modules:
         return ()
-    command = [sys.executable, "-m", "worker.tool_list", *(f"--fetch={host}" for host in fetch_allow), *modules]
+    command = own_module_command("worker.tool_list", *(f"--fetch={host}" for host in fetch_allow), *modules)
     try:
         ended = subprocess.run(  # noqa: S603 - the settings name the modules
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=within_s, check=False

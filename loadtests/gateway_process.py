@@ -28,7 +28,7 @@ class GatewayProcess:
         self._command = command
         self._environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "PORT": "0",
             "GATEHOUSE_DATA_DIR": str(data_dir),
             **environment,

@@ -29,6 +29,8 @@ DEFAULT_SYSTEM_PROMPT = (
 HARMLESS_VARIABLES = frozenset(
     "PATH HOME USER LANG LANGUAGE TZ TMPDIR VIRTUAL_ENV SSL_CERT_FILE SSL_CERT_DIR TERM NO_COLOR CI".split()
 )
+#: what keeps Python from putting the working directory before all other places of modules
+SAFE_PATH = "PYTHONSAFEPATH"
 HARMLESS_PREFIXES = ("LC_", "PYTHON", "COVERAGE_", "ANTHROPIC_", "OPENAI_")
 
 #: the GATEHOUSE_ names that exist; any other one is a mistake
@@ -152,10 +154,20 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
 
 
 def scrub_environment() -> None:
-    """Remove what child processes must not inherit from the environment: all but model keys and harmless names."""
+    """Remove what child processes must not inherit from the environment: all but model keys and harmless names.
+
+    The fork server is told not to look for modules in the working directory, where a folder of the user's may be called
+    as a package of ours; ``end_safe_path`` undoes that in a worker, for the programs that its tools start.
+    """
     for name in list(os.environ):
         if name not in HARMLESS_VARIABLES and not name.startswith(HARMLESS_PREFIXES):
             del os.environ[name]
+    os.environ[SAFE_PATH] = "1"
+
+
+def end_safe_path() -> None:
+    """Let the programs that are started from here find modules beside their scripts again."""
+    os.environ.pop(SAFE_PATH, None)
 
 
 def parse_settings(values: Mapping[str, str]) -> Settings:

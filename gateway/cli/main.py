@@ -72,15 +72,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def console_script() -> int:
-    """Run a command of ``gatehouse``, which finds the modules of the working directory as ``python -m`` does."""
-    put_behind_our_own(Path.cwd())
+    """Run a command of ``gatehouse``, which finds modules in the working directory too, after all others."""
+    sys.path.append(str(Path.cwd()))
     return main(sys.argv[1:])
-
-
-def put_behind_our_own(directory: Path) -> None:
-    """Let modules be imported from a directory, unless a package of ours has the name."""
-    if str(directory) not in sys.path and "" not in sys.path:
-        sys.path.append(str(directory))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import subprocess
-import sys
 
 import msgspec
 
 from gateway.cli.command import Command, Invocation
 from gateway.cli.session_export import SessionRecord, read_session
+from gateway.own_module import own_module_command
 
 
 async def run(invocation: Invocation) -> int:
@@ -22,7 +22,8 @@ async def run(invocation: Invocation) -> int:
 def replay(record: SessionRecord) -> int:
     """Run a session again in a process of its own, which prints where it differs; return its exit status."""
     recording = msgspec.json.encode({"session": record.key, "messages": record.messages, "todos": record.todos})
-    return subprocess.run([sys.executable, "-m", "worker.replay"], input=recording, check=False).returncode
+    command = own_module_command("worker.replay")
+    return subprocess.run(command, input=recording, check=False).returncode  # noqa: S603 - our own module
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import subprocess
-import sys
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from gateway.cli.command import CommandFailed, Invocation
 from gateway.cli.database import database_name, opened_store
 from gateway.cli.running_gateway import find_gateway, segment
+from gateway.own_module import own_module_command
 from shared.errors import NotFound
 from shared.redaction import Redaction
 from shared.session_files import read_log, session_log_path
@@ -97,7 +97,7 @@ def _started_at(invocation: Invocation, record: SessionRecord) -> float:
 def _tools(settings: Settings) -> msgspec.Raw:
     """Return what a model is told of the tools; none where a module cannot be loaded, which is said on stderr."""
     hosts = [f"--fetch={host}" for host in settings.fetch_allow]
-    command = [sys.executable, "-m", "worker.tool_list", *hosts, *settings.tool_modules]
+    command = own_module_command("worker.tool_list", *hosts, *settings.tool_modules)
     listed = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603 - the settings name the modules
     return msgspec.Raw(listed.stdout.strip() if listed.returncode == 0 else b"[]")
 

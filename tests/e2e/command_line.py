@@ -19,7 +19,7 @@ def run_command(data_dir: Path, *arguments: str, port: int = 0, **settings: str)
         cwd=data_dir,
         env={
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "GATEHOUSE_DATA_DIR": str(data_dir),
             "PORT": str(port),
             **settings,

@@ -11,6 +11,7 @@ import socket
 import sys
 from types import FrameType
 
+from shared.settings import end_safe_path
 from worker.shared_page import SharedPage
 
 #: prctl's PR_SET_PDEATHSIG (linux/prctl.h)
@@ -23,6 +24,7 @@ def run_child(socket_fd: int, page_fd: int, stacks_fd: int, entry: str) -> None:
     ``entry`` is the dotted name of the module whose ``run(sock, page)`` owns the child until the channel closes or
     the drain is done. A child whose parent is gone ends its whole process group.
     """
+    end_safe_path()
     lead_own_group()
     faulthandler.register(signal.SIGUSR1, file=stacks_fd, all_threads=True, chain=False)
     sock = socket.socket(fileno=socket_fd)

@@ -13,7 +13,8 @@ import os
 import httpx2
 
 import worker.agent.child
-import worker.agent.models.offline  # noqa: F401
+import worker.agent.models.offline
+import worker.forkserver.bootstrap  # noqa: F401
 
 #: what every model client verifies servers with; making one takes longer than starting a worker
 TLS_CONTEXT = httpx2.create_ssl_context()

@@ -1,4 +1,4 @@
-"""The model that needs no key and no network: it echoes chat, and keeps a todo list from plain words.
+"""The model that needs no key and no network: it echoes chat, keeps a todo list from plain words, and calls tools.
 
 It holds no state. What to do next it reads from the transcript, as any model does: it asks for the list, writes it
 changed, and then answers with it.
@@ -17,13 +17,14 @@ from shared.prices import FREE, Price
 from shared.usage import Usage
 from worker.agent.context.prompts import ASKED, HEAD, INSTRUCTION
 from worker.agent.models.offline_commands import OfflineCommand, apply, numbered, read_command
+from worker.agent.models.offline_tools import WantedCall, read_tool_call
 from worker.agent.models.port import ModelReply, ModelRequest
 from worker.agent.todo import TOOL_NAMES, TodoItem
 from worker.tools.spec import ToolCall
 
 GREETING = (
     "I am the offline model: I repeat what you say, and I keep a todo list. "
-    "Try “add buy milk”, “done 1”, “remove 1”, “clear” or “list”."
+    "Try “add buy milk”, “done 1”, “remove 1”, “clear” or “list”. I call a tool when you begin with its name."
 )
 _GREETED = re.compile(
     r"(?:hi|hello|hey|help|hallo|good (?:morning|evening|day)|what can you do)\b.{0,40}", re.IGNORECASE
@@ -101,7 +102,8 @@ def answer(request: ModelRequest) -> tuple[str, tuple[ToolCall, ...]]:
     wish = read_command(seen.said[-1]) if seen.said else None
     tool = next((spec.name for spec in request.tools if spec.name in TOOL_NAMES), None)
     if wish is None or tool is None:
-        return _chat("\n".join(seen.said)), ()
+        wanted = read_tool_call(seen.said[-1], request.tools) if seen.said else None
+        return _use_tool(wanted, seen.results) if wanted else (_chat("\n".join(seen.said)), ())
     match seen.results:
         case ():
             return "", (_call(tool, {}),)
@@ -144,6 +146,15 @@ def _chat(said: str) -> str:
         return "You said nothing that I can read."
     greeting = f"\n\n{GREETING}" if _GREETED.fullmatch(said.strip()) else ""
     return f"You said: {said}{greeting}"
+
+
+def _use_tool(wanted: WantedCall, results: Sequence[str]) -> tuple[str, tuple[ToolCall, ...]]:
+    """Call the tool, say what it gave, or say how it is called."""
+    if results:
+        return f"{wanted.tool}: {results[-1]}", ()
+    if wanted.arguments is None:
+        return f"That is not how {wanted.tool} is called. Try: {wanted.usage}", ()
+    return "", (_call(wanted.tool, wanted.arguments),)
 
 
 def _change_or_show(tool: str, wish: OfflineCommand, result: str) -> tuple[str, tuple[ToolCall, ...]]:

@@ -16,6 +16,7 @@ from worker.agent.context import transcript
 from worker.agent.context.compaction import summary_request
 from worker.agent.context.window import Window
 from worker.agent.models.offline import OfflineModel
+from worker.agent.models.offline_tools import read_tool_call
 from worker.agent.models.port import ModelReply, ModelRequest
 from worker.agent.todo import TodoStore
 from worker.tools.spec import ToolSpec
@@ -184,3 +185,62 @@ async def test_the_head_of_a_window_is_not_what_the_user_said() -> None:
     cut = Window(step, 10, Summary(10, "They like tea.", asked="add tea"))
     reply = await model.call(ModelRequest("", cut.shown, (TODO,)))
     assert "tea" in reply.tool_calls[0].arguments
+
+
+ROLL = ToolSpec(
+    "roll",
+    "Roll one die.",
+    {"type": "object", "properties": {"sides": {"type": "integer"}}, "required": ["sides"]},
+)
+TELL = ToolSpec(
+    "tell",
+    "Tell somebody something.",
+    {
+        "type": "object",
+        "properties": {"who": {"type": "string"}, "what": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+        "required": ["who"],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("roll 6", {"sides": 6}),
+        ("Roll sides=6", {"sides": 6}),
+        ('roll {"sides": 6}', {"sides": 6}),
+        ("roll six", {"sides": "six"}),
+        ("roll", None),
+        ("roll 6 7", None),
+        ('roll {"dice": 6}', None),
+        ("roll sides=6 sides=7", None),
+        ("tell Ann it's late", {"who": "Ann", "what": "it's late"}),
+        ("tell 'Ann Lee' 5", {"who": "Ann Lee", "what": "5"}),
+        ("tell Ann", {"who": "Ann"}),
+    ],
+)
+def test_a_tool_is_called_by_its_name_and_words(words: str, arguments: dict[str, object] | None) -> None:
+    wanted = read_tool_call(words, [TODO, ROLL, TELL])
+    assert wanted is not None
+    assert wanted.arguments == arguments
+
+
+@given(st.text())
+def test_any_words_after_a_name_are_a_call_or_a_word_on_how_it_is_called(words: str) -> None:
+    for spec in (ROLL, TELL):
+        wanted = read_tool_call(f"{spec.name} {words}", [spec])
+        assert wanted is None or wanted.arguments is None or set(wanted.arguments) <= {"sides", "who", "what"}
+    assert read_tool_call(words, []) is None
+
+
+async def test_what_a_tool_gave_is_said_and_a_call_that_does_not_fit_is_explained() -> None:
+    model = OfflineModel()
+    asked = transcript.user("roll 6")
+    request = ModelRequest("", [asked], (TODO, ROLL))
+    reply = await model.call(request)
+    ((called, arguments),) = [(call.name, call.arguments) for call in reply.tool_calls]
+    assert (called, arguments) == ("roll", '{"sides":6}')
+    seen = [asked, transcript.assistant(reply.text, reply.tool_calls), transcript.tool(reply.tool_calls[0], "4")]
+    assert (await model.call(ModelRequest("", seen, (TODO, ROLL)))).text == "roll: 4"
+    unfit = await model.call(ModelRequest("", [transcript.user("roll")], (ROLL,)))
+    assert unfit.text == "That is not how roll is called. Try: roll SIDES"
