@@ -2,13 +2,13 @@
 
 Senders: ``GATEHOUSE_ALLOW`` lists them; where it is unset, members of workspace platforms and holders of a signing
 secret may talk, and a stranger on an open platform gets a pairing code that an operator approves. API and console:
-bearer keys; without keys they are open on loopback, but not to a web page of another origin.
+keys with a role (gateway/keys.py); where none is needed they are open on loopback, but not to a web page of another
+origin.
 """
 
 from __future__ import annotations
 
 import enum
-import hmac
 import ipaddress
 import secrets
 from urllib.parse import urlsplit
@@ -17,14 +17,21 @@ from cachetools import LRUCache
 from starlette.requests import Request
 
 from gateway.announcements import Announcements
+from gateway.keys import ANYBODY, Caller, Keys
 from gateway.platforms.port import Adapter, Inbound
 from gateway.responses import Refused
+from shared.api_keys import Role
 from shared.settings import Settings
 from shared.store.port import Store
 
 #: letters and digits that nobody takes for another
 CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 CODE_LENGTH = 8
+
+#: the cookie of a browser that has signed in
+COOKIE = "gatehouse_login"
+#: what changes nothing, so that a page elsewhere may make a browser ask for it
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: how often a stranger who goes on writing is told the code again
 ANNOUNCED_AGAIN_S = 3600.0
@@ -42,13 +49,13 @@ class Admission(enum.StrEnum):
 
 
 class Access:
-    """Decides who may talk and checks bearer keys."""
+    """Decides who may talk, and checks the keys of requests."""
 
     def __init__(self, settings: Settings, store: Store, announcements: Announcements) -> None:
+        self.keys = Keys(settings)
         self._store = store
         self._announcements = announcements
         self._listed = frozenset(settings.allow)
-        self._keys = tuple(key.encode() for key in settings.api_keys)
         self._known: LRUCache[str, bool] = LRUCache(MOST_KNOWN)
 
     async def admit(self, platform: Adapter, inbound: Inbound) -> Admission:
@@ -73,24 +80,57 @@ class Access:
         )
         await self._announcements.announce(platform, inbound, text, (f"pairing:{sender}",), ANNOUNCED_AGAIN_S)
 
-    def authorize(self, request: Request) -> None:
-        """Return if this request may use the API. Raises Refused: 401 without a key, 403 for a page elsewhere."""
-        if self._keys:
-            self._check_key(request.headers.get("authorization", ""))
-        else:
+    def authorize(self, request: Request, needed: Role | None = Role.ADMIN) -> Caller:
+        """Return who makes this request. Raises Refused: 401 without a key, 403 for one whose role does not do."""
+        if not self.keys.needed:
             check_is_local(request)
-
-    def _check_key(self, authorization: str) -> None:
-        scheme, _, given = authorization.partition(" ")
-        offered = given.strip().encode("latin-1", "replace")
-        matches = [hmac.compare_digest(offered, key) for key in self._keys]  # all of them: time tells nothing
-        if scheme.lower() != "bearer" or not any(matches):
+            return ANYBODY
+        caller = self.caller(request)
+        if caller is None:
             raise Refused(
                 401,
-                "this needs `Authorization: Bearer <key>` with one of GATEHOUSE_API_KEYS",
+                "this needs `Authorization: Bearer <key>` with one of GATEHOUSE_API_KEYS, or of `gateway key list`",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        if not caller.role.may(needed):
+            raise Refused(
+                403, f"the key {caller.name!r} has the role {caller.role}; this needs {needed}", code="role_missing"
+            )
+        return caller
+
+    def caller(self, request: Request) -> Caller | None:
+        """Return whose key a request shows, None without one. Raises Refused for a cookie sent by a page elsewhere."""
+        if (offered := offered_secret(request)) is not None:
+            return self.keys.by_secret(offered)
+        if (ticket := request.cookies.get(COOKIE)) is None:
+            return None
+        if request.method not in SAFE_METHODS:
+            check_same_origin(request)
+        return self.keys.by_ticket(ticket)
+
+
+def offered_secret(request: Request) -> str | None:
+    """Return the key that the headers show: as OpenAI's clients send it, or as Anthropic's did."""
+    authorization = request.headers.get("authorization")
+    if authorization is None:
+        return decoded(request.headers.get("x-api-key"))
+    scheme, _, given = authorization.partition(" ")
+    return decoded(given.strip()) if scheme.lower() == "bearer" else ""
+
+
+def decoded(value: str | None) -> str | None:
+    """Return a header's value as it was written: it arrives as latin-1, and people write UTF-8."""
+    return None if value is None else value.encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+def check_same_origin(request: Request) -> None:
+    """Refuse what a browser does not say to come from this gateway's own page: a cookie is sent by other pages too."""
+    site = request.headers.get("sec-fetch-site")
+    origin = host_of(request.headers.get("origin", "")) or ""
+    if site == "same-origin" or (site is None and origin and origin.lower() == request.headers.get("host", "").lower()):
+        return
+    raise Refused(403, "this request does not come from a page of this gateway", code="cross_origin")
 
 
 def new_code() -> str:

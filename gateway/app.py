@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -28,6 +29,7 @@ from gateway.console import Console, page_routes
 from gateway.delivery import Delivery
 from gateway.health import Health
 from gateway.intake import Intake
+from gateway.login import Login, role_needed
 from gateway.metrics import LoopLag, Meter, PoolCollector
 from gateway.openai_api.completions import Completions
 from gateway.openai_api.stateless_sessions import StatelessSessions
@@ -35,8 +37,10 @@ from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.readiness import Readiness
 from gateway.responses import exception_handlers
+from gateway.tickets import make_secret
 from gateway.turn_broadcast import TurnBroadcast
 from gateway.webhook import webhook_routes
+from shared.api_keys import Role
 from shared.errors import StoreError
 from shared.events import Event, Events
 from shared.settings import Settings
@@ -95,6 +99,7 @@ class Gateway:
         """Open the store and take over what an earlier process of this database left. Raises StoreUnusable."""
         await self.store.open()
         try:
+            make_secret(self._settings.data_dir)
             if adopted := await self.store.claims.adopt(self.host):
                 self.events.emit(Event.CLAIMS_ADOPTED, claims=adopted)
             self._left_over = await self.stateless.left_over()
@@ -165,15 +170,25 @@ class Gateway:
             self._settings.public_url,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
-        page = page_routes(key_needed=bool(self._settings.api_keys))
-        return [*webhooks, *probes, *page, *(self._guard(route) for route in guarded)]
+        login = Login(self.access)
+        return [*webhooks, *probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]
 
     def _guard(self, route: Route) -> Route:
-        """Return the route behind the bearer keys."""
+        """Return the route behind the keys; ``request.state.caller`` is who asks."""
 
         async def guarded(request: Request) -> Response:
-            self.access.authorize(request)
-            answer: Response = await route.endpoint(request)
+            needed = role_needed(request)
+            caller = request.state.caller = self.access.authorize(request, needed)
+            code = 500
+            try:
+                answer: Response = await route.endpoint(request)
+                code = answer.status_code
+            except HTTPException as refused:
+                code = refused.status_code
+                raise
+            finally:
+                if needed is Role.CHAT:
+                    self.meter.api_call(caller.name, code)
             return answer
 
         return Route(route.path, guarded, methods=sorted(route.methods or ()))

@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.api import worker_table
-from gateway.responses import Refused, json_response
+from gateway.responses import Refused
 from gateway.turn_broadcast import TurnBroadcast
 from worker.pool import Pool
 
@@ -37,13 +37,9 @@ TICK_S = 1.0
 KEEP_ALIVE_TICKS = 15
 
 
-def page_routes(*, key_needed: bool) -> list[Route]:
-    """Return the routes of the page's files, and of the one fact it needs before it may ask for any other."""
-
-    async def facts(_: Request) -> Response:
-        return json_response({"key_needed": key_needed})
-
-    return [*(Route(path, page_file) for path in FILES), Route("/console.json", facts)]
+def page_routes() -> list[Route]:
+    """Return the routes of the page's files."""
+    return [Route(path, page_file) for path in FILES]
 
 
 async def page_file(request: Request) -> Response:

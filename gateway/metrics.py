@@ -76,6 +76,9 @@ class Meter:
         self._model_calls = Counter(
             "gatehouse_model_calls", "Model calls that used tokens", ["provider", "model"], registry=self.registry
         )
+        self._api_calls = Counter(
+            "gatehouse_api_calls", "Calls of the OpenAI API", ["key", "code"], registry=self.registry
+        )
         self._tool_calls = Counter("gatehouse_tool_calls", "Tool calls made", registry=self.registry)
         self.loop_lag = Histogram(
             "gatehouse_loop_lag_seconds",
@@ -93,6 +96,10 @@ class Meter:
             case Dead(usage=usage):
                 self._messages.labels(platform_of(session), "dead").inc()
                 self._used(usage)
+
+    def api_call(self, key: str, code: int) -> None:
+        """Count a call of the OpenAI API by the name of its key; only keys that exist are named."""
+        self._api_calls.labels(key, str(code)).inc()
 
     def _used(self, usage: Usage) -> None:
         self._tool_calls.inc(usage.tool_calls)

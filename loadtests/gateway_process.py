@@ -66,6 +66,12 @@ class GatewayProcess:
         """Where it listens."""
         return f"http://127.0.0.1:{self.wait_for('started')['port']}"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request to its API carries: the first of its keys."""
+        key = self._environment.get("GATEHOUSE_API_KEYS", "").partition(",")[0]
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
     def start(self, ready_within_s: float = 60) -> None:
         """Start it, and wait until it is ready."""
         self.launch()
@@ -95,9 +101,14 @@ class GatewayProcess:
         except (httpx2.TransportError, TimeoutError):
             return False
 
+    def ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        """Return the answer of its API to one request."""
+        headers = self.headers | request.pop("headers", {})
+        return httpx2.request(method, f"{self.url}{path}", headers=headers, timeout=30, **request)
+
     def get(self, path: str) -> Any:
         """Return the JSON answer of one GET."""
-        answer = httpx2.get(f"{self.url}{path}", timeout=30)
+        answer = self.ask("GET", path)
         answer.raise_for_status()
         return answer.json()
 

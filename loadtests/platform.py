@@ -215,6 +215,10 @@ class RunningPlatform:
         self._platform.forget()
 
 
+#: the key of a gateway whose API is asked too
+API_KEY = "a-key-of-the-tests"
+
+
 def platform_environment(url: str, secrets: Secrets) -> dict[str, str]:
     """Return the settings of a gateway that talks to the platform at ``url`` and lets everybody in."""
     return {
@@ -227,6 +231,7 @@ def platform_environment(url: str, secrets: Secrets) -> dict[str, str]:
         "SLACK_BOT_TOKEN": secrets.slack_bot_token,
         "SLACK_API_BASE": url + "/api",
         "GATEHOUSE_ALLOW": "*",
+        "GATEHOUSE_API_KEYS": API_KEY,
     }
 
 

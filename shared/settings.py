@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from shared.api_keys import parse_entry
 from shared.budgets import Budgets, read_budgets
 from shared.env_file import read_env_file
 from shared.errors import SettingsError
@@ -48,6 +49,8 @@ KNOWN_NAMES = frozenset(
 PLATFORMS = tuple(PLATFORM_SETTINGS)
 #: what a session's key may begin with
 SESSION_PLATFORMS = (*PLATFORMS, "api")
+#: hosts that no other machine reaches
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class ModelSetting(msgspec.Struct, frozen=True):
@@ -102,6 +105,11 @@ class Settings(msgspec.Struct, frozen=True):
     platforms: Mapping[str, PlatformSettings]
     #: where platforms reach this gateway, empty if it is what their requests name
     public_url: str
+
+    @property
+    def reached_from_internet(self) -> bool:
+        """Whether strangers can reach this process: it listens for other machines, or a platform posts to it."""
+        return self.host not in LOOPBACK_HOSTS or bool(self.platforms.keys() - {"standard"})
 
     def secrets(self) -> tuple[str, ...]:
         """Return every value that no log line may show."""
@@ -174,7 +182,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
     """Build the settings from named values. Raises SettingsError, which names the first one that is wrong."""
     reader = Reader(values)
     refuse_unknown_names(values)
-    api_keys = reader.words("GATEHOUSE_API_KEYS")
+    api_keys = read_api_keys(reader)
     models = read_models(reader)
     return Settings(
         host=read_host(reader, api_keys),
@@ -220,9 +228,23 @@ def refuse_unknown_names(values: Mapping[str, str]) -> None:
             raise SettingsError(name, "there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
 
 
+def read_api_keys(reader: Reader) -> tuple[str, ...]:
+    """Read plain keys and ``name:role:sha256:HEX`` entries; they are kept as they are written."""
+    words = reader.words("GATEHOUSE_API_KEYS")
+    names = set()
+    for word in words:
+        try:
+            names.add(parse_entry(word).name)
+        except ValueError as error:
+            raise SettingsError("GATEHOUSE_API_KEYS", str(error)) from None
+    if len(names) < len(set(words)):
+        raise SettingsError("GATEHOUSE_API_KEYS", "two entries have one name")
+    return words
+
+
 def read_host(reader: Reader, api_keys: tuple[str, ...]) -> str:
     host = reader.text("GATEHOUSE_HOST", "127.0.0.1")
-    if host not in {"127.0.0.1", "localhost", "::1"} and not api_keys:
+    if host not in LOOPBACK_HOSTS and not api_keys:
         raise SettingsError(
             "GATEHOUSE_HOST", f"{host} is open to other machines: set GATEHOUSE_API_KEYS too, or listen on 127.0.0.1"
         )

@@ -5,6 +5,7 @@ Whatever a live one knows is asked of it: its workers are in no database, and on
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ import httpx2
 import msgspec
 
 from gateway.cli.command import CommandFailed
+from gateway.keys import command_credential
 from shared.settings import Settings
 from shared.version import SERVER_NAME
 
@@ -72,7 +74,7 @@ async def find_gateway(settings: Settings) -> RunningGateway | None:
     if server != SERVER_NAME:
         said = f"answers as {server!r}" if server else f"answers {answer.status_code} and does not say what it is"
         raise CommandFailed(f"the program at {url} is no Gatehouse: it {said}; {_advice(settings)}")
-    return RunningGateway(url, settings.api_keys[0] if settings.api_keys else "")
+    return RunningGateway(url, command_credential(settings, time.time()) or "")
 
 
 class NobodyListens(CommandFailed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway import keys
 from gateway.cli.command import Command, CommandFailed, Invocation
 from gateway.tool_check import check_tool_modules
 from shared.events import Event, Events, LogWriter
@@ -16,6 +17,7 @@ def run(invocation: Invocation) -> int:
     settings = invocation.settings
     scrub_environment()
     warnings = check_tool_modules(settings.tool_modules, fetch_allow=settings.fetch_allow)
+    make_first_key(invocation)
     log = LogWriter(known_secrets(settings))
     log.start()
     for warning in warnings:
@@ -27,6 +29,20 @@ def run(invocation: Invocation) -> int:
     finally:
         log.stop()
     return 0
+
+
+def make_first_key(invocation: Invocation) -> None:
+    """Make the first admin key where one is needed and there is none, and show it. Raises CommandFailed."""
+    try:
+        secret = keys.make_first_key(invocation.settings)
+    except OSError as error:
+        raise CommandFailed(f"the first key cannot be kept: {error} (GATEHOUSE_DATA_DIR says where)") from None
+    if secret is not None:
+        invocation.terminal.note(
+            "strangers can reach this gateway, so its API and console need a key. The first one, for admins, is shown "
+            f"this once: {secret}"
+        )
+        invocation.terminal.note("`python -m gateway key add NAME` makes more, `key revoke first` takes this one away")
 
 
 COMMAND = Command(

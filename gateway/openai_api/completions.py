@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.commands import Asked, Commands
 from gateway.intake import Intake
+from gateway.keys import Caller
 from gateway.openai_api.headers import session_name, when_busy_wanted
 from gateway.openai_api.requests import ANY_MODEL, ChatRequest, parse_chat_request
 from gateway.openai_api.stateless_sessions import StatelessSessions
@@ -104,14 +105,15 @@ class Completions:
         """Answer ``POST /v1/chat/completions``."""
         if reason := self._readiness.refuses_calls():
             raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
+        caller: Caller = request.state.caller
         name, when_busy = session_name(request), when_busy_wanted(request)
         body = await read_in_time(request)
         chat = parse_chat_request(body, self._models, in_session=name is not None)
         command = self._commands.find(chat.text) if name is not None else None
         if isinstance(command, Asked):
-            call = await self._tell(chat, session_of(name, ""), command)
+            call = await self._tell(chat, session_of(name, "", caller.account), command)
         else:
-            call = await self._accept(chat, name, command, when_busy)
+            call = await self._accept(chat, name, command, when_busy, caller)
         if call.request.stream:
             return ChatStream(stream(call), call.headers, lambda: self._finish(call))
         try:
@@ -130,16 +132,16 @@ class Completions:
         return Call(new_message_id(), session, chat, follower, int(time.time()), kept=False)
 
     async def _accept(
-        self, chat: ChatRequest, name: str | None, command: Command | None, when_busy: WhenBusy | None
+        self, chat: ChatRequest, name: str | None, command: Command | None, when_busy: WhenBusy | None, caller: Caller
     ) -> Call:
         message_id = new_message_id()
-        session = session_of(name, message_id)
+        session = session_of(name, message_id, caller.account)
         call = Call(message_id, session, chat, self._broadcast.follow(message_id), int(time.time()))
         arrival = Arrival(
             id=message_id,
             session=session,
             platform="api",
-            user="api",
+            user=caller.name,
             text=chat.text,
             reply=b"{}",
             dedupe=(),
@@ -187,9 +189,9 @@ class ChatStream(StreamingResponse):
             self._on_over()
 
 
-def session_of(name: str | None, message_id: str) -> str:
-    """Return the key of a session of this name, or of one that ends with the call."""
-    return stateless_key(message_id) if name is None else session_key("api", "default", name)
+def session_of(name: str | None, message_id: str, account: str) -> str:
+    """Return the key of an account's session of this name, or of one that ends with the call."""
+    return stateless_key(message_id) if name is None else session_key("api", account, name)
 
 
 async def read_in_time(request: Request) -> bytes:

@@ -4,7 +4,7 @@ import { forgetTodos, showDead, showPairings, showTodos, showWorkers } from "./b
 import { $, element } from "./dom.js";
 import { markdown } from "./markdown.js";
 import { Reveal } from "./reveal.js";
-import { askJson, events, Refused, saveKey, savedKey } from "./stream.js";
+import { askJson, events, Refused, signIn } from "./stream.js";
 
 const SESSION = "gatehouse-session";
 const OWN = "api:default:";
@@ -262,10 +262,10 @@ function askForKey(problem = "") {
     $("key-form").addEventListener(
       "submit",
       () => {
-        saveKey($("key").value.trim());
+        const key = $("key").value.trim();
         $("key").value = "";
         unlocking = null;
-        resolve();
+        resolve(signIn(key).catch((wrong) => askForKey(wrong.message)));
       },
       { once: true },
     );
@@ -302,8 +302,8 @@ for (const button of document.querySelectorAll(".try")) button.addEventListener(
 $("new-session").addEventListener("click", () => openSession(OWN + newName()).catch(report));
 
 async function start() {
-  const { key_needed: keyNeeded } = await askJson("/console.json");
-  if (keyNeeded && !savedKey()) await askForKey();
+  const { key_needed: keyNeeded, signed_in: signedIn } = await askJson("/console.json");
+  if (keyNeeded && !signedIn) await askForKey();
   stayLive();
   page.current = OWN + (localStorage.getItem(SESSION) ?? newName());
   await refresh().catch(report);

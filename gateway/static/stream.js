@@ -1,6 +1,4 @@
-// Asking the gateway: JSON answers, and server-sent events read through fetch, because EventSource cannot send a key.
-
-const KEY = "gatehouse-key";
+// Asking the gateway: JSON answers, and server-sent events read through fetch, because EventSource tells no status.
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -9,13 +7,11 @@ export class Refused extends Error {
   }
 }
 
-export const savedKey = () => sessionStorage.getItem(KEY) ?? "";
-export const saveKey = (key) => sessionStorage.setItem(KEY, key);
+// Shows a key once; from then on the browser sends a cookie that no script can read.
+export const signIn = (key) => askJson("/v1/login", { method: "POST", body: JSON.stringify({ key }) });
 
 async function ask(path, options = {}) {
-  const headers = new Headers(options.headers);
-  if (savedKey()) headers.set("Authorization", `Bearer ${savedKey()}`);
-  const answer = await fetch(path, { ...options, headers });
+  const answer = await fetch(path, options);
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => null);
   throw new Refused(answer.status, body?.error?.message ?? `the gateway answered ${answer.status}`);

@@ -154,7 +154,7 @@ def running_gateway() -> Iterator[tuple[GatewayProcess, Sender]]:
 
 async def measure_all(gateway: GatewayProcess, sender: Sender) -> bool:
     """Measure every scenario; tell whether all were within the target."""
-    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=60, trust_env=False) as client:
         bench = Bench(gateway, sender, client)
         sys.stdout.write(f"\nlag of the gateway's loop, {SECONDS:g} s each, {RATE:g} messages a second under load\n")
         scenarios = (bench.idle, bench.load, bench.hung, bench.spinning, bench.killed)

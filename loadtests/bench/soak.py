@@ -97,7 +97,7 @@ def running_gateway(data_dir: Path) -> Iterator[GatewayProcess]:
 
 async def measure(gateway: GatewayProcess, turns: int) -> bool:
     """Print both figures; tell whether neither grew too much."""
-    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=60, trust_env=False) as client:
         soak = Soak(gateway, client)
         pids = set(gateway.worker_pids())
         print(f"\nmemory (PSS) after offline turns, {CROWD} conversations at a time, two workers", flush=True)

@@ -21,7 +21,7 @@ from loadtests.crash.notes import NOTES, Notebook
 from loadtests.crash.plan import Boundary, Round
 from loadtests.crash.traffic import Traffic
 from loadtests.gateway_process import GatewayProcess
-from loadtests.platform import running_platform
+from loadtests.platform import API_KEY, running_platform
 from loadtests.platform_wire import Secrets
 from loadtests.provider import running_provider
 
@@ -154,6 +154,6 @@ class Lane:
         return msgspec.convert(self._get(f"/v1/sessions/{key}")["messages"], list[TranscriptMessage])
 
     def _get(self, path: str) -> Any:
-        answer = self._client.get(self._url + path)
+        answer = self._client.get(self._url + path, headers={"Authorization": f"Bearer {API_KEY}"})
         answer.raise_for_status()
         return answer.json()

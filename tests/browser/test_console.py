@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from loadtests.gateway_process import GatewayProcess
-from loadtests.platform import running_platform
+from loadtests.platform import API_KEY, running_platform
 from loadtests.provider import running_provider
 from loadtests.sender import Sender
 from loadtests.signing import SignedRequest
@@ -168,21 +168,30 @@ def test_it_is_readable_in_the_dark_and_on_a_phone(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_locked_gateway_asks_for_a_key_and_keeps_it_in_the_tab(
+def unlock(page: Page, key: str) -> None:
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Unlock").click()
+
+
+def test_a_locked_gateway_asks_for_a_key_that_no_script_can_read_afterwards(
     context: BrowserContext, problems: list[str], tmp_path: Path
 ) -> None:
     settings = {"GATEHOUSE_WORKERS": "1", "GATEHOUSE_API_KEYS": "the-right-key"}
     with GatewayProcess(tmp_path, settings) as locked:
         page = context.new_page()
         page.goto(locked.url)
-        page.get_by_label("API key").fill("the-right-key")
-        page.get_by_role("button", name="Unlock").click()
+        unlock(page, "a-wrong-key")
+        expect(page.get_by_role("alert")).to_contain_text("does not open this gateway")
+        problems.clear()  # the browser logs the 401
+        unlock(page, "the-right-key")
         expect(page.locator("#live")).to_have_text("live")
         say(page, "hello")
         expect(page.locator(".message.assistant")).to_have_text(re.compile("hello"))
         page.reload()
         expect(page.locator("#live")).to_have_text("live")
-        assert page.evaluate("Object.values(localStorage).join()").find("the-right-key") == -1
+        kept = "[...Object.values(localStorage), ...Object.values(sessionStorage), document.cookie].join()"
+        assert page.evaluate(kept).find("the-right-key") == -1
+        assert "gatehouse" not in page.evaluate("document.cookie")
         page.close()
     assert problems == []
 
@@ -196,6 +205,7 @@ def test_a_stranger_is_let_in_on_the_page_and_their_chat_appears_there(
         with GatewayProcess(tmp_path, settings) as gateway:
             page = context.new_page()
             page.goto(gateway.url)
+            unlock(page, API_KEY)
             expect(page.locator("#live")).to_have_text("live")
             post(gateway, sender.telegram(4242, "hello"))
             told = platform.wait(1, "telegram")[0].text

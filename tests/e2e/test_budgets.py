@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx2
 import pytest
 
 from loadtests.platform import RunningPlatform, running_platform
@@ -74,16 +73,16 @@ def test_who_is_over_budget_is_told_and_goes_on_with_a_new_conversation(bounded_
         assert board["hour"]["spent"] == [{"by": "", "amount": pytest.approx(used["cost"])}]
     assert board["session"]["limit"] == 500
     assert board["hour"]["held"] == 0
-    metrics = httpx2.get(f"{bot.gateway.url}/metrics").text
+    metrics = bot.gateway.ask("GET", "/metrics").text
     assert 'gatehouse_messages_total{outcome="over_budget",platform="standard"} 1.0' in metrics
     assert 'gatehouse_budget_limit{budget="session",unit="tokens"} 500.0' in metrics
 
 
 def test_the_api_answers_429_once_a_budget_is_used_up(bounded_bot: Bot) -> None:
     body = {"model": "gatehouse", "messages": [{"role": "user", "content": "word " * 5000}]}
-    url = f"{bounded_bot.gateway.url}/v1/chat/completions"
-    assert httpx2.post(url, json=body, timeout=30).status_code == 200
-    refused = httpx2.post(url, json=body, timeout=30)
+    path = "/v1/chat/completions"
+    assert bounded_bot.gateway.ask("POST", path, json=body).status_code == 200
+    refused = bounded_bot.gateway.ask("POST", path, json=body)
     assert refused.status_code == 429
     error = refused.json()["error"]
     assert (error["code"], error["type"]) == ("over_budget", "insufficient_quota")

@@ -100,7 +100,7 @@ def test_a_message_is_rejected_and_can_be_seen(busy_bot: Bot, provider: RunningP
     told = "I am still working on an earlier message. Please send this one again later."
     assert texts(busy_bot, "reject", 2) == [told, "one"]
     assert (busy_bot.replies("reject")[0].status, trace(busy_bot, rejected)["state"]) == ("failed", "rejected")
-    metrics = httpx2.get(busy_bot.gateway.url + "/metrics").text
+    metrics = busy_bot.gateway.ask("GET", "/metrics").text
     assert 'gatehouse_messages_total{outcome="rejected",platform="standard"} 1.0' in metrics
 
 
@@ -129,7 +129,7 @@ def call(bot: Bot, text: str, mode: str = "enqueue", session: str = "api") -> ht
     """Say something in a session of the API and wait for the answer."""
     body = {"model": "gatehouse", "messages": [{"role": "user", "content": text}]}
     headers = {"X-Gatehouse-Session": session, "X-Gatehouse-When-Busy": mode}
-    return httpx2.post(bot.gateway.url + "/v1/chat/completions", json=body, headers=headers, timeout=30)
+    return bot.gateway.ask("POST", "/v1/chat/completions", json=body, headers=headers)
 
 
 def answered(response: httpx2.Response) -> str:

@@ -93,7 +93,7 @@ def test_an_interrupt_while_it_summarizes_ends_the_turn_at_once(small_bot: Bot, 
     small_bot.say("stopped", "y" * 2200)
     small_bot.wait_until(lambda: summaries_asked(provider, "[[stall") == 1 and provider.running == 1, 20, "it asks")
     asked_at = time.monotonic()
-    assert httpx2.post(small_bot.gateway.url + path_of("stopped", "/interrupt")).json()["interrupted"]
+    assert small_bot.gateway.ask("POST", path_of("stopped", "/interrupt")).json()["interrupted"]
     assert wait_for_reply(small_bot, "stopped", 2) == "Stopped."
     assert time.monotonic() - asked_at < 10  # it would have stalled for a minute
     provider.wait_until(lambda now: now.running == 0)
@@ -104,7 +104,10 @@ def test_an_interrupt_while_it_summarizes_ends_the_turn_at_once(small_bot: Bot, 
 def test_a_long_chat_without_a_key_goes_on_for_ever_and_is_taken_out_whole(
     tmp_path: Path, platform: RunningPlatform
 ) -> None:
-    with started(tmp_path, platform, None, **SMALL) as bot, httpx2.Client(base_url=bot.gateway.url, timeout=30) as web:
+    with (
+        started(tmp_path, platform, None, **SMALL) as bot,
+        httpx2.Client(base_url=bot.gateway.url, headers=bot.gateway.headers, timeout=30) as web,
+    ):
         texts = ["add buy milk", *(f"{number} " + "chat " * 120 for number in range(12)), "add call Ann", "done 1"]
         session = talk(web, "chatty", *texts)
         answer = web.get(f"/v1/sessions/{quote(session, safe='')}").json()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from loadtests.platform import RunningPlatform
@@ -64,9 +63,9 @@ def test_dead_letters_are_purged_over_http_and_without_a_gateway(poisoned: Bot, 
     first, second = (poison(poisoned, session, tmp_path / "cause") for session in ("a", "b"))
     assert [row["id"] for row in poisoned.gateway.get("/v1/dead")["dead"]] == [second, first]
 
-    purged = httpx2.delete(f"{poisoned.gateway.url}/v1/dead/{first}")
+    purged = poisoned.gateway.ask("DELETE", f"/v1/dead/{first}")
     assert purged.json() == {"id": first, "state": "purged"}
-    assert httpx2.post(f"{poisoned.gateway.url}/v1/dead/{first}/retry").status_code == 404
+    assert poisoned.gateway.ask("POST", f"/v1/dead/{first}/retry").status_code == 404
 
     held = run_command(tmp_path, "dead", "purge", second)
     assert (held.returncode, held.stderr.count("\n")) == (1, 1)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from loadtests.gateway_process import descendants
@@ -107,7 +106,7 @@ def test_an_interrupt_ends_the_turn_and_the_provider_takes_the_next_one(tool_bot
         tool_bot.wait_until(told, 20, "the tool runs")
     else:
         tool_bot.wait_for_running_model_call()
-    assert httpx2.post(f"{tool_bot.gateway.url}/v1/sessions/{key}/interrupt").status_code == 200
+    assert tool_bot.gateway.ask("POST", f"/v1/sessions/{key}/interrupt").status_code == 200
     tool_bot.wait_until(lambda: bool(tool_bot.replies(session)), 10, "the turn is stopped")
     assert tool_bot.replies(session)[0].text.endswith("Stopped.")
     tool_bot.say(session, "and now?")

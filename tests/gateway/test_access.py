@@ -12,7 +12,7 @@ from gateway.announcements import Announcements
 from gateway.platforms import enabled_platforms
 from gateway.platforms.port import Inbound, Kind
 from gateway.responses import Refused
-from shared.settings import Settings
+from shared.settings import Settings, parse_settings
 from shared.store import Store
 from tests.gateway.edge import Woken, edge_settings, open_test_store
 
@@ -87,7 +87,7 @@ def request_with(*headers: tuple[str, str]) -> Request:
 
 
 def status_of(environment: dict[str, str], *headers: tuple[str, str]) -> int:
-    access = access_to(edge_settings(environment), None)
+    access = access_to(parse_settings(environment), None)
     try:
         access.authorize(request_with(*headers))
     except Refused as refused:
