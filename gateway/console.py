@@ -18,12 +18,15 @@ from gateway.responses import Refused
 from gateway.turn_broadcast import TurnBroadcast
 from worker.pool import Pool
 
-SCRIPTS = ("console", "board", "dom", "markdown", "reveal", "stream")
 STATIC = Path(__file__).parent / "static"
-FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/console.css": ("console.css", "text/css; charset=utf-8"),
-} | {f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in SCRIPTS}
+#: the addresses of pages; the one page file shows what its address names
+PAGES = ("/", "/chat/{key:path}", "/sessions", "/messages/{id:path}", "/workers", "/dead", "/spend", "/access")
+MEDIA = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -38,14 +41,21 @@ KEEP_ALIVE_TICKS = 15
 
 
 def page_routes() -> list[Route]:
-    """Return the routes of the page's files."""
-    return [Route(path, page_file) for path in FILES]
+    """Return the routes of the pages and their files."""
+    pages = [Route(path, page) for path in PAGES]
+    files = [Route(f"/{path.relative_to(STATIC)}", static_file) for path in STATIC.rglob("*") if path.suffix in MEDIA]
+    return [*pages, *files]
 
 
-async def page_file(request: Request) -> Response:
+async def page(_: Request) -> Response:
+    """Answer the page; its script reads the address."""
+    return FileResponse(STATIC / "index.html", media_type=MEDIA[".html"], headers=HEADERS)
+
+
+async def static_file(request: Request) -> Response:
     """Answer one file of the page."""
-    name, media_type = FILES[request.url.path]
-    return FileResponse(STATIC / name, media_type=media_type, headers=HEADERS)
+    path = STATIC / request.url.path.removeprefix("/")
+    return FileResponse(path, media_type=MEDIA[path.suffix], headers=HEADERS)
 
 
 class Console:

@@ -70,7 +70,7 @@ def scripted_page(context: BrowserContext, directory: Path, **settings: str) -> 
 
 
 def say(page: Page, text: str) -> None:
-    page.get_by_label("Message").fill(text)
+    page.get_by_label("Message", exact=True).fill(text)
     page.get_by_role("button", name="Send").click()
 
 
@@ -83,8 +83,9 @@ def test_the_first_minute_shows_a_reply_and_a_todo_list(page: Page) -> None:
     say(page, "done 1")
     expect(page.locator("#todos li.completed")).to_have_text(["buy milk"])
     expect(page.locator("#session-used")).to_have_text(re.compile(r"[\d,.]+ tokens"))
-    expect(page.locator("#workers tr")).to_have_count(1)
     expect(page.locator("#sessions [aria-current=true]")).to_have_count(1)
+    page.get_by_role("link", name="Workers").click()
+    expect(page.locator("#workers tr")).to_have_count(1)
 
 
 def test_a_reload_shows_the_same_conversation(page: Page) -> None:
@@ -112,7 +113,7 @@ def test_a_new_session_is_empty_and_the_old_one_is_a_click_away(page: Page) -> N
     page.get_by_role("button", name="New session").click()
     expect(page.locator("#todos li")).to_have_count(0)
     expect(page.locator("#welcome")).to_be_visible()
-    page.locator("#sessions button", has_text=old).click()
+    page.locator("#sessions a", has_text=old).click()
     expect(page.locator("#todos li")).to_have_text(["water the plants"])
 
 
@@ -161,7 +162,7 @@ def test_the_list_changes_on_the_page_while_its_turn_still_runs(
 def test_it_is_readable_in_the_dark_and_on_a_phone(page: Page) -> None:
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 390, "height": 800})
-    expect(page.get_by_label("Message")).to_be_visible()
+    expect(page.get_by_label("Message", exact=True)).to_be_visible()
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.emulate_media(color_scheme="light")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
@@ -209,14 +210,16 @@ def test_a_stranger_is_let_in_on_the_page_and_their_chat_appears_there(
             expect(page.locator("#live")).to_have_text("live")
             post(gateway, sender.telegram(4242, "hello"))
             told = platform.wait(1, "telegram")[0].text
+            page.get_by_role("link", name="Access").click()
             expect(page.locator("#pairings .code")).to_have_text(re.compile(r"^[A-Z2-9]{8}$"))
             assert page.locator("#pairings .code").inner_text() in told
             page.get_by_role("button", name="Let in").click()
-            expect(page.locator("#pairings-card")).to_be_hidden()
+            expect(page.locator("#no-pairings")).to_be_visible()
             post(gateway, sender.telegram(4242, "add buy milk"))
-            page.locator("#sessions button", has_text="4242").click()
+            page.get_by_role("link", name="Chat").click()
+            page.locator("#sessions a", has_text="4242").click()
             expect(page.locator("#todos li")).to_have_text(["buy milk"])
-            expect(page.get_by_label("Message")).to_be_disabled()
+            expect(page.get_by_label("Message", exact=True)).to_be_disabled()
             page.close()
     assert problems == []
 
@@ -226,10 +229,13 @@ def test_a_dead_letter_is_shown_and_tried_again_on_the_page(
 ) -> None:
     with scripted_page(context, tmp_path, GATEHOUSE_MAX_ATTEMPTS="1") as page:
         say(page, "[[tool die {} times=1]] poison")
-        expect(page.locator("#dead li")).to_contain_text("poison")
         expect(page.locator(".message.assistant.failed")).to_have_count(1)
-        page.get_by_role("button", name="Retry").click()
+        expect(page.locator("#dead-badge")).to_have_text("1")
+        page.get_by_role("link", name="Dead letters").click()
+        expect(page.locator("#dead li")).to_contain_text("poison")
+        page.locator("#dead").get_by_role("button", name="Retry").click()
         expect(page.locator("#no-dead")).to_be_visible()
+        page.get_by_role("link", name="Chat").click()
         expect(page.locator(".message.assistant")).to_contain_text("poison")
     assert problems == []
 

@@ -7,11 +7,23 @@ export class Refused extends Error {
   }
 }
 
+// Raised when the gateway cannot be reached at all: what was asked did not arrive, or its answer was lost.
+export class Away extends Error {}
+
 // Shows a key once; from then on the browser sends a cookie that no script can read.
 export const signIn = (key) => askJson("/v1/login", { method: "POST", body: JSON.stringify({ key }) });
 
+// A key of a message or a session as it stands in an address.
+export const sessionPath = (key) => `/v1/sessions/${encodeURIComponent(key)}`;
+
 async function ask(path, options = {}) {
-  const answer = await fetch(path, options);
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (problem) {
+    if (problem.name === "AbortError") throw problem;
+    throw new Away("the gateway cannot be reached");
+  }
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => null);
   throw new Refused(answer.status, body?.error?.message ?? `the gateway answered ${answer.status}`);
@@ -21,9 +33,27 @@ export async function askJson(path, options) {
   return (await ask(path, options)).json();
 }
 
-// Yields {name, data} for every event until the stream ends.
-export async function* events(path, options) {
+// Asks for what a gateway of another version may not serve; null then.
+export async function askMaybe(path) {
+  try {
+    return await askJson(path);
+  } catch (problem) {
+    if (problem instanceof Refused && (problem.status === 404 || problem.status === 403)) return null;
+    throw problem;
+  }
+}
+
+export const post = (path, body) =>
+  askJson(path, {
+    method: "POST",
+    headers: body ? { "Content-Type": "application/json" } : {},
+    body: body && JSON.stringify(body),
+  });
+
+// Yields {name, data} for every event until the stream ends; ``opened`` is called when the gateway has taken the request.
+export async function* events(path, options, opened = () => {}) {
   const answer = await ask(path, options);
+  opened();
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let waiting = "";
   try {

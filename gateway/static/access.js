@@ -1,0 +1,81 @@
+// Who may talk: pairing codes, approvals, API keys, and what was done about them.
+
+import { askJson, post } from "./api.js";
+import { $, ago, button, clock, confirmed, element, reconcile } from "./dom.js";
+
+export class Access {
+  static template = "access";
+
+  constructor(app) {
+    this.app = app;
+  }
+
+  async open() {
+    await this.refresh();
+  }
+
+  close() {
+    this.closed = true;
+  }
+
+  async refresh() {
+    const [pairings, keys, audit] = [await askJson("/v1/pairings"), null, null];
+    if (this.closed) return;
+    this.showPairings(pairings);
+    $("keys-card").hidden = !keys;
+    reconcile($("keys"), keys?.keys ?? [], (key) => key.name, keyRow);
+    $("audit-card").hidden = !audit;
+    reconcile($("audit"), audit?.audit ?? audit?.entries ?? [], (entry) => entry.id ?? `${entry.at} ${entry.what}`, auditRow);
+  }
+
+  showPairings({ pairings, approved = [] }) {
+    $("pairings-count").textContent = pairings.length || "";
+    $("no-pairings").hidden = pairings.length > 0;
+    reconcile($("pairings"), pairings, (one) => one.sender, (one) => this.pairingRow(one));
+    $("approved-card").hidden = approved.length === 0;
+    reconcile($("approved"), approved, (one) => one.sender, (one) => this.approvedRow(one));
+  }
+
+  pairingRow({ sender, code, expires_at: expires }) {
+    const row = element("li");
+    row.append(element("span", "code", code));
+    row.append(button("Let in", () => this.act(`/v1/pairings/${encodeURIComponent(code)}/approve`)));
+    row.append(element("span", "muted", expires ? `${sender}, until ${clock(expires)}` : sender));
+    return row;
+  }
+
+  approvedRow({ sender, approved_at: at }) {
+    const row = element("li");
+    row.append(element("span", "", sender), button("Revoke", () => this.revoke(sender), "small danger"));
+    row.append(element("span", "muted", at ? `since ${ago(at)}` : ""));
+    return row;
+  }
+
+  async revoke(sender) {
+    if (await confirmed(`Shut ${sender} out again?`, "Revoke"))
+      await this.act("/v1/pairings/revoke", { sender });
+  }
+
+  async act(path, body) {
+    await post(path, body).catch(this.app.report);
+    this.app.refreshSoon();
+  }
+
+  happened(name) {
+    if (name === "pairing" || name === "audit") this.app.refreshSoon();
+  }
+}
+
+function keyRow({ name, role, last_used_at: used }) {
+  const row = element("li");
+  row.append(element("b", "", name), element("span", "state-chip", role));
+  row.append(element("span", "muted", used ? `last used ${ago(used)}` : ""));
+  return row;
+}
+
+function auditRow(entry) {
+  const row = element("tr");
+  row.append(element("td", "", `${new Date(entry.at * 1000).toLocaleDateString()} ${clock(entry.at)}`));
+  row.append(element("td", "", entry.what ?? entry.action ?? entry.event), element("td", "", entry.who ?? entry.actor ?? ""), element("td", "wide", entry.about ?? entry.subject ?? ""));
+  return row;
+}

@@ -1,0 +1,101 @@
+// Queues and spend: what waits and runs, as it was in the last hour and is now, and what the budgets hold.
+
+import { askJson, askMaybe } from "./api.js";
+import { $, element, megabytes, reconcile } from "./dom.js";
+import uPlot from "./vendor/uplot/uPlot.esm.js";
+
+const MIB = 1048576;
+//: a plot: its lines (label, field, scale) and how its figures read
+const PLOTS = {
+  "plot-queue": { series: [["waiting", "waiting"], ["running", "running"], ["undelivered", "undelivered"]], read: (value) => value },
+  "plot-lag": { series: [["loop lag ms", "lag_ms"], ["oldest wait s", "oldest_s"]], read: (value) => value.toFixed(1) },
+  "plot-tokens": { series: [["tokens a minute", "tokens_per_min"]], read: (value) => Math.round(value).toLocaleString() },
+  "plot-memory": { series: [["gateway MB", "gateway_mb"], ["workers MB", "workers_mb"]], read: (value) => Math.round(value) },
+};
+
+export class Spend {
+  static template = "spend";
+
+  constructor(app) {
+    this.app = app;
+    this.plots = {};
+  }
+
+  async open() {
+    const style = element("link");
+    style.rel = "stylesheet";
+    style.href = "/vendor/uplot/uPlot.css";
+    $("page").firstElementChild.prepend(style);
+    this.resizing = new ResizeObserver(() => this.resize());
+    this.resizing.observe($("page"));
+    await this.refresh();
+    this.ticking = setInterval(() => this.refresh().catch(this.app.report), 5000);
+  }
+
+  close() {
+    this.closed = true;
+    clearInterval(this.ticking);
+    this.resizing?.disconnect();
+    for (const plot of Object.values(this.plots)) plot.destroy();
+  }
+
+  async refresh() {
+    const [stats, budgets] = await Promise.all([askMaybe("/v1/stats"), askJson("/v1/budgets")]);
+    if (this.closed) return;
+    if (stats) this.showPlots(stats.samples.map(readSample));
+    $("no-budgets").hidden = budgets.budgets.length > 0;
+    reconcile($("budgets"), budgets.budgets, (budget) => budget.budget, budgetCard);
+  }
+
+  showPlots(samples) {
+    $("spend-note").textContent = samples.length ? "the last hour" : "";
+    for (const [id, { series, read }] of Object.entries(PLOTS)) {
+      const data = [samples.map((sample) => sample.at), ...series.map(([, field]) => samples.map((sample) => sample[field]))];
+      if (this.plots[id]) this.plots[id].setData(data);
+      else this.plots[id] = drawPlot($(id), series, data, read);
+    }
+    const now = samples.at(-1);
+    if (!now) return;
+    $("now-waiting").textContent = `${now.waiting} waiting, ${now.running} running`;
+    $("now-lag").textContent = `${now.lag_ms.toFixed(1)} ms, ${now.oldest_s.toFixed(0)} s`;
+    $("now-tokens").textContent = Math.round(now.tokens_per_min).toLocaleString();
+    $("now-memory").textContent = `${megabytes(now.gateway_mb * MIB)} gateway, ${megabytes(now.workers_mb * MIB)} workers`;
+  }
+
+  resize() {
+    for (const [id, plot] of Object.entries(this.plots)) plot.setSize({ width: $(id).clientWidth, height: 180 });
+  }
+
+  happened() {}
+}
+
+const readSample = (sample) => ({ ...sample, gateway_mb: sample.gateway_rss_bytes / MIB, workers_mb: sample.workers_rss_bytes / MIB });
+
+function drawPlot(box, series, data, read) {
+  const style = getComputedStyle(document.documentElement);
+  const colours = ["--line-1", "--line-2", "--line-3"].map((name) => style.getPropertyValue(name).trim());
+  const ink = style.getPropertyValue("--soft").trim();
+  const grid = { stroke: style.getPropertyValue("--line").trim(), width: 1 };
+  const options = {
+    width: box.clientWidth,
+    height: 180,
+    cursor: { y: false },
+    axes: [{ stroke: ink, grid, ticks: grid }, { stroke: ink, grid, ticks: grid, size: 56 }],
+    scales: { y: { range: (plot, low, high) => [0, Math.max(1, high * 1.1)] } },
+    series: [{}, ...series.map(([label], at) => ({ label, stroke: colours[at], width: 2, points: { show: false }, value: (plot, value) => (value == null ? "–" : read(value)) }))],
+  };
+  return new uPlot(options, data, box);
+}
+
+function budgetCard(budget) {
+  const row = element("li");
+  const spent = Math.max(0, ...budget.spent.map((one) => one.amount));
+  row.append(element("b", "", `${budget.budget} budget`), element("span", "muted", ` ${budget.limit.toLocaleString()} ${budget.unit} a ${budget.window}`));
+  const bar = element("progress");
+  bar.max = budget.limit;
+  bar.value = spent;
+  bar.setAttribute("aria-label", `most used of the ${budget.budget} budget`);
+  row.append(bar);
+  for (const { by, amount } of budget.spent.slice(0, 5)) row.append(element("p", "muted", `${by || "everybody"}: ${amount.toLocaleString()}`));
+  return row;
+}

@@ -1,0 +1,86 @@
+// The workers, the turns that run now, and the last hang.
+
+import { askJson, post } from "./api.js";
+import { $, ago, button, clock, confirmed, element, link, megabytes, reconcile } from "./dom.js";
+
+export class Workers {
+  static template = "workers";
+
+  constructor(app) {
+    this.app = app;
+  }
+
+  async open() {
+    await this.refresh();
+  }
+
+  close() {
+    this.closed = true;
+  }
+
+  async refresh() {
+    const table = await askJson("/v1/workers");
+    if (!this.closed) this.show(table);
+  }
+
+  happened(name, said) {
+    if (name === "workers") this.show(said);
+  }
+
+  show(table) {
+    $("workers-count").textContent = table.workers.length;
+    const restarts = `${table.restarts} restart${table.restarts === 1 ? "" : "s"}`;
+    $("workers-note").textContent = `${table.spares} warm spare${table.spares === 1 ? "" : "s"}, ${restarts}`;
+    reconcile($("workers"), table.workers, (worker) => worker.host ? `${worker.host} ${worker.n}` : worker.n, (worker) => this.row(worker));
+    const turns = table.turns ?? [];
+    $("turns-card").hidden = table.turns === undefined;
+    $("no-turns").hidden = turns.length > 0;
+    reconcile($("turns"), turns, (turn) => turn.message_id, turnRow);
+    this.showServers(table.mcp ?? []);
+    this.showHang(table.last_hang);
+  }
+
+  row(worker) {
+    const row = element("tr");
+    const looked = worker.todo_cache.hits + worker.todo_cache.misses;
+    row.append(element("td", "", worker.n), element("td", `state ${worker.state}`, worker.state));
+    const cells = [worker.turns, worker.sessions, megabytes(worker.rss_bytes), looked ? `${worker.todo_cache.hits}/${looked}` : "–"];
+    for (const cell of [...cells, worker.started_at ? ago(worker.started_at) : "–"]) row.append(element("td", "number", cell));
+    const acts = element("td", "number");
+    if (worker.pid) acts.append(button("Kill", () => this.kill(worker), "small danger"));
+    row.append(acts);
+    row.title = worker.pid ? `pid ${worker.pid}` : "";
+    return row;
+  }
+
+  async kill(worker) {
+    if (!(await confirmed(`Kill worker ${worker.n} (pid ${worker.pid})? Its turns go on in another one.`, "Kill"))) return;
+    await post(`/v1/workers/${worker.n}/kill`).catch(this.app.report);
+    this.app.refreshSoon();
+  }
+
+  showServers(servers) {
+    $("mcp-card").hidden = servers.length === 0;
+    reconcile($("mcp"), servers, (server) => `${server.name} ${server.worker}`, (server) => {
+      const row = element("li");
+      row.append(element("b", server.up ? "good" : "bad", server.name));
+      row.append(element("span", "muted", [server.up ? "up" : "down", server.tools && `${server.tools} tools`, server.error].filter(Boolean).join(", ")));
+      return row;
+    });
+  }
+
+  showHang(hang) {
+    $("hangs-card").hidden = !hang;
+    if (!hang) return;
+    $("hang-facts").textContent = `${clock(hang.at)}, worker ${hang.n}: ${hang.error}`;
+    if ($("hang-stacks").textContent !== hang.stacks) $("hang-stacks").textContent = hang.stacks;
+  }
+}
+
+function turnRow(turn) {
+  const row = element("li");
+  row.append(link(`/messages/${encodeURIComponent(turn.message_id)}`, turn.session));
+  const doing = turn.tool ? `using ${turn.tool}` : "asks the model";
+  row.append(element("span", "muted", `since ${clock(turn.started_at)}, worker ${turn.worker ?? "–"}, step ${turn.step}, ${doing}`));
+  return row;
+}
