@@ -5,15 +5,16 @@ The page holds no data of its own, so it is open; everything it shows comes from
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.api import worker_table
+from gateway.event_stream import encoded
 from gateway.responses import Refused
 from gateway.turn_broadcast import TurnBroadcast
 from worker.pool import Pool
@@ -59,35 +60,49 @@ async def static_file(request: Request) -> Response:
 
 
 class Console:
-    """Answers ``GET /v1/events``: what happens to turns as it happens, and the worker table when it changes."""
+    """Answers ``GET /v1/events``: what happens to turns as it happens, and the worker table when it changes.
+
+    With ``?session=KEY`` the text of that session's running turn comes too.
+    """
 
     def __init__(self, broadcast: TurnBroadcast, pool: Pool) -> None:
         self._broadcast = broadcast
         self._pool = pool
+        self._ticking: asyncio.Task[None] | None = None
+        self._table = b""
 
-    async def events(self, _: Request) -> Response:
-        """Answer the stream; it ends when the page leaves or the gateway stops."""
-        if self._broadcast.closed:
-            raise Refused(503, "the gateway is stopping", code="stopping", headers={"Retry-After": "2"})
-        return StreamingResponse(self._stream(), headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
+    async def events(self, request: Request) -> Response:
+        """Answer the stream; it ends when the page leaves, reads too slowly, or the gateway stops."""
+        again = {"Retry-After": "2"}
+        if self._broadcast.stream.closed:
+            raise Refused(503, "the gateway is stopping", code="stopping", headers=again)
+        if self._broadcast.stream.full:
+            raise Refused(503, "too many pages read the events", code="too_many_readers", headers=again)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        stream = self._stream(request.query_params.get("session", ""))
+        return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
-    async def _stream(self) -> AsyncGenerator[bytes]:
-        with self._broadcast.subscribe() as subscription:
-            yield named("hello", b"{}")
-            shown, quiet = b"", 0
-            while (happened := await subscription.next(TICK_S)) is not None:
-                table = msgspec.json.encode(worker_table(self._pool.snapshot()))
-                if table != shown:
-                    happened.append(("workers", table))
-                    shown = table
-                quiet = 0 if happened else quiet + 1
-                if happened:
-                    yield b"".join(named(name, data) for name, data in happened)
-                elif quiet % KEEP_ALIVE_TICKS == 0:
-                    yield b": keep-alive\n\n"
-            yield named("bye", b"{}")
+    async def _stream(self, session: str) -> AsyncGenerator[bytes]:
+        with self._broadcast.watch(session) as reader:
+            if self._ticking is None or self._ticking.done():
+                self._table = b""
+                self._ticking = asyncio.create_task(self._tick(), name="worker table")
+            elif self._table:
+                reader.put(self._table)
+            while (chunk := await reader.next()) is not None:
+                yield chunk
+            yield encoded("bye", {})
 
-
-def named(name: str, data: bytes) -> bytes:
-    """Return one server-sent event; its data is JSON, so it holds no line break."""
-    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+    async def _tick(self) -> None:
+        """Tell the worker table when it changes, and a comment when nothing does, for as long as anybody reads."""
+        stream = self._broadcast.stream
+        quiet = 0
+        while stream.read and not stream.closed:
+            table = encoded("workers", worker_table(self._pool.snapshot()))
+            quiet = 0 if table != self._table else quiet + 1
+            if table != self._table:
+                self._table = table
+                stream.put(table)
+            elif quiet % KEEP_ALIVE_TICKS == 0:
+                stream.put(b": keep-alive\n\n")
+            await asyncio.sleep(TICK_S)

@@ -1,8 +1,8 @@
 """What happens to turns right now, fanned out to the requests and pages that watch.
 
 The pool tells it (it is the pool's TurnObserver); a completions request follows one message; a console page
-subscribes to named events. Nothing here waits for a slow reader: a follower's text is joined while it is not read,
-a subscription that overflows is told to load everything anew.
+reads named events (gateway.event_stream). Nothing here waits for a slow reader: a follower's text is joined while it
+is not read, and a page that does not read is dropped.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.event_stream import EventStream, Reader, encoded
 from shared.events import Event, Events, Field
 from shared.messages import Dead, Ended, Outcome
-
-#: named events one page may lag behind before it is told to load everything anew
-SUBSCRIPTION_LIMIT = 256
 
 #: events of the log that pages are told, and under which name
 SHOWN_EVENTS = {Event.STRANGER: "pairing", Event.MESSAGE_ACCEPTED: "accepted"}
@@ -79,40 +77,12 @@ class Follower:
         return Text(first[0], "".join(first[1])) if isinstance(first, tuple) else first
 
 
-class Subscription:
-    """One page's queue of named events (name and JSON), bounded; ``None`` ends it."""
+class RunningText(msgspec.Struct):
+    """What the model has written so far in the step that a session's turn is in."""
 
-    def __init__(self) -> None:
-        self._queue: deque[tuple[str, bytes]] = deque()
-        self._arrived = asyncio.Event()
-        self._ended = False
-
-    def put(self, name: str, data: bytes) -> None:
-        """Take an event; past the limit all that waits is replaced by one ``reload``."""
-        if len(self._queue) >= SUBSCRIPTION_LIMIT:
-            self._queue.clear()
-            name, data = "reload", b"{}"
-        self._queue.append((name, data))
-        self._arrived.set()
-
-    def end(self) -> None:
-        """End the subscription once what waits has been read."""
-        self._ended = True
-        self._arrived.set()
-
-    async def next(self, within_s: float) -> list[tuple[str, bytes]] | None:
-        """Return the events that wait, none of them if nothing came within this many seconds; None at the end."""
-        try:
-            async with asyncio.timeout(within_s):
-                await self._arrived.wait()
-        except TimeoutError:
-            return []
-        found = list(self._queue)
-        self._queue.clear()
-        if self._ended:
-            return found or None
-        self._arrived.clear()
-        return found
+    message_id: str  #: the message whose turn it is
+    step: int  #: counts from 1; 0 before the first text
+    pieces: list[str]  #: the deltas of this step, oldest first
 
 
 class OutcomeObserver(Protocol):
@@ -129,20 +99,8 @@ class TurnBroadcast:
         self._events = events
         self._observers = observers
         self._followers: dict[str, Follower] = {}
-        self._subscriptions: set[Subscription] = set()
-        self._closed = False
-
-    @contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        """Subscribe a page for as long as the block lasts."""
-        subscription = Subscription()
-        if self._closed:
-            subscription.end()
-        self._subscriptions.add(subscription)
-        try:
-            yield subscription
-        finally:
-            self._subscriptions.discard(subscription)
+        self._running: dict[str, RunningText] = {}
+        self.stream = EventStream()  #: what pages read
 
     def follow(self, message_id: str) -> Follower:
         """Follow one message until ``unfollow``; begin before it is accepted, so that nothing is missed."""
@@ -155,10 +113,18 @@ class TurnBroadcast:
 
     def tell(self, name: str, /, **fields: Any) -> None:
         """Tell every page a named event."""
-        if self._subscriptions:
-            data = msgspec.json.encode(fields)
-            for subscription in self._subscriptions:
-                subscription.put(name, data)
+        self.stream.tell(name, **fields)
+
+    @contextmanager
+    def watch(self, session: str) -> Iterator[Reader]:
+        """Let a page read for as long as the block lasts; of ``session`` it reads the text of the running turn too."""
+        with self.stream.subscribe(session) as reader:
+            if running := self._running.get(session):
+                text = "".join(running.pieces)
+                said = {"session": session, "message": running.message_id, "step": running.step, "text": text}
+                reader.tell(encoded("text", said | {"whole": True}))
+            reader.put(encoded("hello", {}))
+            yield reader
 
     def on_event(self, event: Event, fields: Mapping[str, Field]) -> None:  # noqa: ARG002 - pages are told its name alone
         """Tell every page of an event that it shows (a subscriber of Events)."""
@@ -169,12 +135,20 @@ class TurnBroadcast:
         """Take the start of a turn."""
         if follower := self._followers.get(message_id):
             follower.put(Started())
+        self._running[session] = RunningText(message_id, 0, [])
         self.tell("turn", session=session, message=message_id, state="running", worker=str(worker))
 
-    def delta(self, message_id: str, session: str, step: int, text: str) -> None:  # noqa: ARG002 - TurnObserver's
+    def delta(self, message_id: str, session: str, step: int, text: str) -> None:
         """Take text of a running step."""
         if follower := self._followers.get(message_id):
             follower.text(step, text)
+        running = self._running.get(session)
+        if running is None or running.message_id != message_id:
+            return
+        if running.step != step:
+            running.step, running.pieces = step, []
+        running.pieces.append(text)
+        self.stream.tell_session(session, "text", session=session, message=message_id, step=step, text=text)
 
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         """Take the start of a tool call."""
@@ -187,6 +161,7 @@ class TurnBroadcast:
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """Take the outcome of a turn, after its commit."""
         state = type(outcome).__name__.lower()
+        self._running.pop(session, None)
         if isinstance(outcome, Ended | Dead):
             if isinstance(outcome, Ended):
                 state = outcome.status.value
@@ -199,19 +174,12 @@ class TurnBroadcast:
                 self._events.subscriber_failed("settled", error)
         self.tell("turn", session=session, message=message_id, state=state, worker="")
 
-    @property
-    def closed(self) -> bool:
-        """Whether pages are turned away because the gateway stops."""
-        return self._closed
-
     def close_pages(self) -> None:
-        """End every subscription, and each later one at once; followers go on."""
-        self._closed = True
-        for subscription in self._subscriptions:
-            subscription.end()
+        """End every page's stream, and each later one at once; followers go on."""
+        self.stream.close()
 
     def close(self) -> None:
-        """End every subscription and every follower."""
+        """End every page's stream and every follower."""
         self.close_pages()
         for follower in self._followers.values():
             follower.put(Stopped())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
-from gateway.turn_broadcast import SUBSCRIPTION_LIMIT, Started, Stopped, Text, TurnBroadcast
+from gateway.event_stream import READER_LIMIT_BYTES
+from gateway.turn_broadcast import Started, Stopped, Text, TurnBroadcast
 from shared.events import Event, Events
 from shared.messages import Dead, Ended, Outcome, Parked, Retry, TurnStatus
 
@@ -35,11 +37,12 @@ async def test_an_observer_that_raises_harms_nobody() -> None:
     events, after = Events(), Settled()
     live = TurnBroadcast(events, (Broken(), after))
     follower = live.follow("m1")
-    with live.subscribe() as page:
+    with live.watch("") as page:
+        await page.next()
         live.settled("m1", "s1", REPLIED)
         assert await follower.next(1) == REPLIED
         assert after == [REPLIED]
-        assert await page.next(1)
+        assert await page.next()
     assert events.counts[Event.SUBSCRIBER_FAILED] == 1
 
 
@@ -86,37 +89,76 @@ async def test_an_unfollowed_message_is_forgotten() -> None:
     assert await follower.next(0.01) is None
 
 
+def events_of(chunk: bytes | None) -> list[tuple[str, Any]]:
+    """Read the named events of a chunk."""
+    assert chunk is not None
+    blocks = [block.split("\n") for block in chunk.decode().split("\n\n") if block]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
 async def test_pages_get_named_events() -> None:
     live, _ = live_with_record()
-    with live.subscribe() as page:
+    with live.watch("") as page:
+        assert events_of(await page.next()) == [("hello", {})]
         live.todo_changed("s1", b'[{"id":"1"}]')
         live.tool_started("m1", "s1", "roll")
         live.settled("m1", "s1", REPLIED)
-        found = await page.next(1)
-    assert found is not None
+        found = events_of(await page.next())
     assert [name for name, _ in found] == ["todo", "tool", "turn"]
-    assert json.loads(found[0][1]) == {"session": "s1", "todos": [{"id": "1"}]}
-    assert json.loads(found[2][1])["state"] == "replied"
+    assert found[0][1] == {"session": "s1", "todos": [{"id": "1"}]}
+    assert found[2][1]["state"] == "replied"
 
 
-async def test_a_page_that_lags_is_told_to_load_everything_anew() -> None:
+async def test_a_page_reads_the_text_of_its_session_alone_and_what_came_before_it_was_opened() -> None:
     live, _ = live_with_record()
-    with live.subscribe() as page:
-        for _ in range(SUBSCRIPTION_LIMIT + 1):
-            live.tell("turn", session="s1")
-        assert await page.next(1) == [("reload", b"{}")]
+    live.turn_started("m1", "s1", "0")
+    for text in ("half ", "an "):
+        live.delta("m1", "s1", 1, text)
+    with live.watch("s1") as page, live.watch("s2") as other:
+        whole, hello = events_of(await page.next())
+        assert whole == ("text", {"session": "s1", "message": "m1", "step": 1, "text": "half an ", "whole": True})
+        assert hello == ("hello", {})
+        assert events_of(await other.next()) == [("hello", {})]
+        live.delta("m1", "s1", 1, "answer")
+        live.settled("m1", "s1", REPLIED)
+        assert [name for name, _ in events_of(await page.next())] == ["text", "turn"]
+        assert [name for name, _ in events_of(await other.next())] == ["turn"]
+    with live.watch("s1") as late:
+        assert events_of(await late.next()) == [("hello", {})]
+
+
+async def test_a_page_that_does_not_read_is_dropped_and_the_others_miss_nothing() -> None:
+    live, _ = live_with_record()
+    words = "x" * (READER_LIMIT_BYTES // 4)
+    with live.watch("") as slow, live.watch("") as quick:
+        await quick.next()
+        read = 0
+        for _ in range(6):
+            live.tell("turn", session=words)
+            read += len(events_of(await quick.next()))
+        assert (read, slow.dropped, quick.dropped) == (6, True, False)
+        assert await slow.next() is None
+
+
+async def test_every_reader_gets_the_same_bytes() -> None:
+    live, _ = live_with_record()
+    with live.watch("") as one, live.watch("") as other:
+        await asyncio.gather(one.next(), other.next())
+        live.tell("turn", session="s1")
+        assert await one.next() is await other.next()
 
 
 async def test_closing_ends_pages_after_what_waits_and_stops_followers() -> None:
     live, _ = live_with_record()
     follower = live.follow("m1")
-    with live.subscribe() as page:
-        waiting = asyncio.create_task(page.next(5))
+    with live.watch("") as page:
+        await page.next()
+        waiting = asyncio.create_task(page.next())
         await asyncio.sleep(0)
         live.tell("turn", session="s1")
         live.close()
-        assert await waiting is not None
-        assert await page.next(5) is None
+        assert events_of(await waiting) == [("turn", {"session": "s1"})]
+        assert await page.next() is None
     assert await follower.next(1) == Stopped()
-    with live.subscribe() as late:
-        assert await late.next(5) is None
+    with live.stream.subscribe() as late:
+        assert await late.next() is None
