@@ -27,12 +27,19 @@ def database_name(settings: Settings) -> str:
     return str(path) if path else settings.database_url.rpartition("@")[2]
 
 
-def existing_file(settings: Settings) -> Path | None:
-    """Return what ``database_file`` does. Raises CommandFailed where there is no such file."""
+def check_it_exists(settings: Settings) -> None:
+    """Raise CommandFailed where there is no such file; a server tells that itself."""
     path = database_file(settings)
     if path and not path.is_file():
         setting = "DATABASE_URL" if settings.database_url else "GATEHOUSE_DATA_DIR"
         raise CommandFailed(f"there is no database {path} yet ({setting} says where it lies), and no gateway runs")
+
+
+def needs_file(settings: Settings, otherwise: str) -> Path:
+    """Return the SQLite file. Raises CommandFailed for a server's database, with what to do instead."""
+    path = database_file(settings)
+    if path is None:
+        raise CommandFailed(f"the database {database_name(settings)} is a server's, and no file: {otherwise}")
     return path
 
 
@@ -44,7 +51,7 @@ async def opened_store(invocation: Invocation, *, to_write: bool = False) -> Asy
     Raises CommandFailed where there is none, or it cannot be used.
     """
     settings = invocation.settings
-    existing_file(settings)
+    check_it_exists(settings)
     store = open_store(
         settings.database_url,
         settings.data_dir,

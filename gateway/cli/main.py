@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.cli import check, dead, export, key, replay, serve, sessions, status, trace
+from gateway.cli import backup, check, dead, export, key, replay, serve, sessions, status, trace
 from gateway.cli.command import Command, CommandFailed, Invocation
 from gateway.cli.terminal import Terminal, printable
 from shared.errors import GatehouseError, SettingsError
@@ -31,6 +31,8 @@ COMMANDS: tuple[Command, ...] = (
     replay.COMMAND,
     dead.COMMAND,
     key.COMMAND,
+    backup.BACKUP,
+    backup.RESTORE,
 )
 
 DESCRIPTION = "Run Gatehouse, or ask and mend one. Without a command it serves."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
+from typing import Self
 
 import msgspec
 from tqdm import tqdm
@@ -40,6 +41,24 @@ class Terminal:
         """Return a bar on stderr to ``update(n)`` and ``close()``; where stderr is no terminal nothing is drawn."""
         scaled = unit == "B"
         return tqdm(desc=what, total=total, unit=unit, unit_scale=scaled, disable=None, leave=False, file=sys.stderr)
+
+
+class PageProgress:
+    """A bar of pages, moved by ``(done, total)``: what copies and reads a database calls."""
+
+    def __init__(self, terminal: Terminal, what: str) -> None:
+        self._bar = terminal.progress(what, None, "page")
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
 
 
 def printable(text: str) -> str:
