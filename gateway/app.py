@@ -217,7 +217,13 @@ async def unless(hasten: asyncio.Event, work: Awaitable[object]) -> None:
 
 def store_of(settings: Settings) -> Store:
     """Return the unopened store that the settings name."""
-    return open_store(settings.database_url, settings.data_dir, inbox_limit=settings.inbox_limit, clock=time.time)
+    return open_store(
+        settings.database_url,
+        settings.data_dir,
+        inbox_limit=settings.inbox_limit,
+        sender_share=settings.sender_share,
+        clock=time.time,
+    )
 
 
 def slots(settings: Settings) -> int:

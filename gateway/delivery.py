@@ -148,18 +148,17 @@ class Delivery:
         if not free:
             return None
         try:
-            replies = await self._store.outbox.due(self._host, min(free, BEGUN_AT_ONCE), LEASE_S)
-            next_s = await self._store.outbox.next_due_in_s()
+            due = await self._store.outbox.due(self._host, min(free, BEGUN_AT_ONCE), LEASE_S)
         except StoreUnavailable as error:
             return self._store_failed(error)
         self._store_works()
-        for reply in replies:
+        for reply in due.replies:
             task = asyncio.create_task(self._send(reply), name=f"send {reply.idempotency_key}")
             self._sending.add(task)
             task.add_done_callback(self._sent_one)
-        if not self._sending and next_s != 0:
+        if not self._sending and due.next_in_s != 0:
             self._idle.set()
-        return None if next_s is None else max(next_s, 0.001)
+        return None if due.next_in_s is None else max(due.next_in_s, 0.001)
 
     def _sent_one(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)

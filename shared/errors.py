@@ -4,8 +4,10 @@ GatehouseError
 ├── SettingsError          the entry point: one line, exit status 2
 ├── StoreError
 │   ├── StoreUnavailable   the webhook answers 503; the pool and the delivery back off and go on
+│   │   └── StoreDamaged   as above, and for good: the operator puts a backup in its place
 │   ├── StoreUnusable      the entry point: one line, exit status 1
 │   ├── InboxFull          the webhook answers 503 with Retry-After
+│   │   └── SenderShareFull  as above, for one sender
 │   ├── StaleClaim         the pool drops what the turn did; whoever holds the claim goes on
 │   └── NotFound           the API answers 404
 ├── RequestRejected
@@ -51,6 +53,10 @@ class StoreUnavailable(StoreError):
     """Raised when the store cannot commit now (full or read-only disk, locked file, lost server) but may later."""
 
 
+class StoreDamaged(StoreUnavailable):
+    """Raised by every call once the database was found damaged: nothing more is accepted, and nothing promised."""
+
+
 class StoreUnusable(StoreError):
     """Raised when the store cannot be opened at all: corrupt file, newer schema, or held by another process."""
 
@@ -62,6 +68,14 @@ class InboxFull(StoreError):
         super().__init__(f"the inbox is full: {waiting} messages are waiting")
         self.waiting = waiting
         self.retry_after_s = retry_after_s
+
+
+class SenderShareFull(InboxFull):
+    """Raised when one sender's waiting messages have reached their share of the inbox; nothing was written."""
+
+    def __init__(self, waiting: int, retry_after_s: int) -> None:
+        super().__init__(waiting, retry_after_s)
+        self.args = (f"this sender's share of the inbox is full: {waiting} of its messages are waiting",)
 
 
 class StaleClaim(StoreError):

@@ -219,6 +219,15 @@ class Claim(msgspec.Struct, frozen=True):
     allowance: Allowance | None = None
 
 
+class ClaimBatch(msgspec.Struct, frozen=True):
+    """What one look for claims found."""
+
+    #: the sessions that were leased
+    claims: tuple[Claim, ...] = ()
+    #: seconds until the next look can find one: 0 if now, None if none waits
+    next_in_s: float | None = None
+
+
 class Conversation(msgspec.Struct, frozen=True):
     """What a session holds: transcript messages, oldest first, and its todo list (JSON array, None if never set)."""
 
@@ -320,6 +329,15 @@ class Reply(msgspec.Struct, frozen=True):
     def begins(self) -> bool:
         """Whether it is the first chunk of its text."""
         return self.part % PARTS == 0
+
+
+class DueReplies(msgspec.Struct, frozen=True):
+    """What one look for due replies found."""
+
+    #: the rows that were leased, longest due first
+    replies: tuple[Reply, ...] = ()
+    #: seconds until the next look can find one: 0 if now, None if none is pending
+    next_in_s: float | None = None
 
 
 #: what the keys of sessions begin with that end with their call

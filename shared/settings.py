@@ -40,7 +40,7 @@ KNOWN_NAMES = frozenset(
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
-        "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT DATA_DIR TOOLS "
+        "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT SENDER_SHARE DATA_DIR TOOLS "
         "MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW PUBLIC_URL"
     ).split()
 )
@@ -94,6 +94,7 @@ class Settings(msgspec.Struct, frozen=True):
     log_flush_interval_s: float
     budgets: Budgets
     inbox_limit: int
+    sender_share: float
     data_dir: Path
     database_url: str
     tool_modules: tuple[str, ...]
@@ -208,6 +209,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
         budgets=read_budgets(reader, [(model.name, model.price) for model in models]),
         inbox_limit=reader.integer("GATEHOUSE_INBOX_LIMIT", 10_000, 1, 100_000_000),
+        sender_share=reader.share("GATEHOUSE_SENDER_SHARE", 0.25),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         database_url=read_database_url(reader),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),

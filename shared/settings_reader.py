@@ -39,6 +39,13 @@ class Reader:
             raise SettingsError(name, f"{text!r} is not a whole number from {least} to {most}")
         return int(text)
 
+    def share(self, name: str, default: float) -> float:
+        """Return a part of a whole, more than 0 and 1 at the most."""
+        text = self.text(name, str(default))
+        if not re.fullmatch(r"[0-9]*\.?[0-9]+", text) or not 0 < float(text) <= 1:
+            raise SettingsError(name, f"{text!r} is not a number from 0.01 to 1")
+        return float(text)
+
     def seconds(self, name: str, default: float, least: float = 0.01) -> float:
         """Return a duration in seconds, a week at the most."""
         text = self.text(name, str(default))

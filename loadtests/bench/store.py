@@ -18,7 +18,8 @@ import uvloop
 from loadtests.measuring import figure, interleaved, print_table
 from shared.ids import new_message_id
 from shared.messages import Arrival, Claim, Ended, TurnStatus, Usage
-from shared.store.sqlite.engine import SqliteStore
+from shared.store import Store
+from shared.store.sqlite.engine import SqliteEngine
 from worker.agent.context import transcript
 
 TURNS = int(os.environ.get("BENCH_TURNS", "1024"))
@@ -29,11 +30,11 @@ TODO = b'[{"id":"1","content":"buy milk","status":"pending"}]'
 OUTCOME = Ended(TurnStatus.REPLIED, "an answer", MESSAGES, TODO, Usage(), "", "")
 
 
-async def claims_of(store: SqliteStore) -> list[Claim]:
+async def claims_of(store: Store) -> tuple[Claim, ...]:
     """Accept one message in each of so many new sessions, and claim them all."""
     arrivals = [arrival(f"bench:a:{new_message_id()}") for _ in range(TURNS)]
     await asyncio.gather(*(store.inbox.accept(one) for one in arrivals))
-    return await store.claims.claim("bench", TURNS, 600)
+    return (await store.claims.claim("bench", TURNS, 600)).claims
 
 
 def arrival(session: str) -> Arrival:
@@ -54,8 +55,9 @@ def arrival(session: str) -> Arrival:
 class Contender:
     """Settles turns, so many at once; remembers how many shared a transaction."""
 
-    def __init__(self, store: SqliteStore, at_once: int) -> None:
+    def __init__(self, store: Store, engine: SqliteEngine, at_once: int) -> None:
         self._store = store
+        self._engine = engine
         self._at_once = at_once
         self.shared: list[float] = []
 
@@ -68,20 +70,21 @@ class Contender:
             for claim in waiting:
                 await self._store.claims.settle(claim.ref, OUTCOME)
 
-        commits, began = self._store.writer.commits, time.perf_counter()
+        commits, began = self._engine.writer.commits, time.perf_counter()
         await asyncio.gather(*(settle_next() for _ in range(self._at_once)))
         took_s = time.perf_counter() - began
-        self.shared.append(len(claims) / (self._store.writer.commits - commits))
+        self.shared.append(len(claims) / (self._engine.writer.commits - commits))
         return len(claims) / took_s
 
 
 async def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as place:
-        store = SqliteStore(Path(place) / "gatehouse.db", 10**9, time.time)
+        engine = SqliteEngine(Path(place) / "gatehouse.db", time.time)
+        store = Store(engine, 10**9)
         await store.open()
         try:
-            contenders = {at_once: Contender(store, at_once) for at_once in AT_ONCE}
+            contenders = {at_once: Contender(store, engine, at_once) for at_once in AT_ONCE}
             measures: dict[str, Callable[[], Awaitable[float]]] = {
                 f"{at_once} at once": contender.measure for at_once, contender in contenders.items()
             }

@@ -9,7 +9,19 @@ from loadtests.crash.kill_switch import KillSwitch
 from loadtests.crash.notes import Note, Notebook, finished_labels
 from loadtests.crash.plan import Boundary, Side
 from shared.journal import CallIntent, CallResult, JournalEntry
-from shared.messages import Arrival, Claim, ClaimRef, CommandAnswer, Dead, Ended, Outcome, Receipt, Reply, Step, Summary
+from shared.messages import (
+    Arrival,
+    ClaimBatch,
+    ClaimRef,
+    CommandAnswer,
+    Dead,
+    Ended,
+    Outcome,
+    Receipt,
+    Reply,
+    Step,
+    Summary,
+)
 from shared.store.port import Claims, Inbox, Outbox, Store
 
 
@@ -60,15 +72,15 @@ class WatchedClaims(Watched):
         super().__init__(inner, watch)
         self._messages: dict[ClaimRef, str] = {}
 
-    async def claim(self, *given: Any, **named: Any) -> list[Claim]:
-        if await self._inner.next_ready_in_s() == 0:
+    async def claim(self, host: str, limit: int, *given: Any, **named: Any) -> ClaimBatch:
+        if (await self._inner.claim(host, 0, *given, **named)).next_in_s == 0:
             self._watch.before(Boundary.CLAIM)
-        claims: list[Claim] = await self._inner.claim(*given, **named)
-        for claim in claims:
+        batch: ClaimBatch = await self._inner.claim(host, limit, *given, **named)
+        for claim in batch.claims:
             self._messages[claim.ref] = claim.messages[0].id
-        if claims:
-            self._watch.after(Boundary.CLAIM, claims[0].ref.session)
-        return claims
+        if batch.claims:
+            self._watch.after(Boundary.CLAIM, batch.claims[0].ref.session)
+        return batch
 
     async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step], summary: Summary | None = None) -> None:
         labels = finished_labels(message for step in steps for message in step.messages)

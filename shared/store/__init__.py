@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.store.port import Store
-from shared.store.sqlite.engine import SqliteStore
+from shared.store.sqlite.engine import SqliteEngine
 
 __all__ = ["Store", "open_store", "sqlite_path"]
 
@@ -19,6 +19,7 @@ def open_store(
     data_dir: Path,
     *,
     inbox_limit: int,
+    sender_share: float = 1.0,
     clock: Callable[[], float] = time.time,
     read_only: bool = False,
 ) -> Store:
@@ -28,7 +29,8 @@ def open_store(
     ``read_only`` opening it creates, migrates and changes nothing, and it may be in use by a gateway.
     """
     path = sqlite_path(database_url, data_dir)
-    return SqliteStore(path, inbox_limit, clock, private_dir=not database_url, read_only=read_only)
+    engine = SqliteEngine(path, clock, private_dir=not database_url, read_only=read_only)
+    return Store(engine, inbox_limit, sender_share)
 
 
 def sqlite_path(database_url: str, data_dir: Path) -> Path:

@@ -99,7 +99,7 @@ class Edge:
     async def sent(self) -> list[str]:
         """Send every reply that is due and return their texts."""
         texts = []
-        while due := await self.store.outbox.due("test", 10, 30):
+        while due := (await self.store.outbox.due("test", 10, 30)).replies:
             for reply in due:
                 await self.store.outbox.delivered(reply, "sent")
                 texts.append(reply.text)
@@ -107,7 +107,7 @@ class Edge:
 
     async def claimed(self) -> list[Claim]:
         """Claim all that waits."""
-        return await self.store.claims.claim("test", 1000, 60.0)
+        return list((await self.store.claims.claim("test", 1000, 60.0)).claims)
 
 
 @contextlib.asynccontextmanager

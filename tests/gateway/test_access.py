@@ -61,7 +61,7 @@ async def test_a_stranger_is_sent_one_code_and_may_talk_once_it_is_approved(tmp_
         for _ in range(3):
             assert await access.admit(telegram, said_by("5")) is Admission.STRANGER
         assert await access.admit(telegram, said_by("6", "telegram:1:6")) is Admission.STRANGER
-        replies = await store.outbox.due("test", 10, 60.0)
+        replies = (await store.outbox.due("test", 10, 60.0)).replies
         codes = dict(await store.sessions.strangers())
         assert set(codes) == {"telegram:5", "telegram:6"}
         assert len(set(codes.values())) == 2

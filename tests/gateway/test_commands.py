@@ -29,7 +29,7 @@ def telegram(text: str, update_id: int, chat: int = 5) -> SignedRequest:
 async def sent(edge: Edge) -> list[Reply]:
     """Send every reply that is due."""
     replies = []
-    while due := await edge.store.outbox.due("test", 10, 30):
+    while due := (await edge.store.outbox.due("test", 10, 30)).replies:
         for reply in due:
             await edge.store.outbox.delivered(reply, "sent")
             replies.append(reply)

@@ -51,7 +51,7 @@ class Sending:
         ids = []
         for text in texts:
             ids.append(await self._accept(platform, conversation))
-            (claim,) = await self.store.claims.claim("test", 1, 60.0)
+            (claim,) = (await self.store.claims.claim("test", 1, 60.0)).claims
             await self.store.claims.settle(claim.ref, Ended(TurnStatus.REPLIED, text, ()))
         self.delivery.wake()
         return ids

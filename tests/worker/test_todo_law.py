@@ -25,6 +25,7 @@ from shared.errors import ModelUnavailable
 from shared.events import Events
 from shared.messages import Arrival, Conversation, Dead, Ended, Outcome, Retry
 from shared.store import Store, open_store
+from tests.shared.store.bench import rewrite
 from tests.worker.agent.scripted import says
 from tests.worker.agent.test_todo import CALLS, model_call
 from tests.worker.pool.test_pool import Audience
@@ -215,7 +216,7 @@ class Host:
 
     async def run(self, frames_heard: int | None = None) -> Outcome | None:
         """Run the turn that is ready; its worker is killed after so many frames, then it gives no outcome."""
-        (claim,) = await self.store.claims.claim("host", 1, 3600)
+        (claim,) = (await self.store.claims.claim("host", 1, 3600)).claims
         self.turn = turn = self.turns.begin(claim)
         self.model.at = len(claim.steps) + (claim.open_step is not None)
         outcomes: list[Outcome] = []
@@ -322,9 +323,8 @@ class TodoLaw(RuleBasedStateMachine):
         async def run() -> None:
             before = await self._host.store.sessions.conversation(session)
             todo = None if items is None else msgspec.json.encode(items)
-            await self._host.store.sessions.rewrite(
-                session, Conversation(before.version, tuple(history.messages), todo)
-            )
+            found = Conversation(before.version, tuple(history.messages), todo)
+            await rewrite(self._host.store, session, found)
 
         self._do(run())
         self._sheets[session].rewritten(items, history.items)

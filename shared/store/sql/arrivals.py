@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from shared.messages import Arrival, MessageState, Receipt, Reply, ReplyStatus
-from shared.store.sql.tables import busy, history, inbox, outbox, sessions
+from shared.store.engine import Database
+from shared.store.sql.tables import history, inbox, joins, outbox, sessions
 from shared.store.sql.tables.sessions import ArrivalPlace
-from shared.store.sqlite.database import Database
 from shared.when_busy import WhenBusy
 
 #: quiet times that a message waits for more of the same thought, at most
@@ -20,29 +20,29 @@ def receive(database: Database, arrival: Arrival, arrived: ArrivalPlace, ahead: 
         _begin(database, arrival, arrived)
         return Receipt(arrival.id, duplicate=False, ahead=ahead)
     running = arrived.head if arrived.finds_running else 0
-    goes_on = busy.goes_on(database, arrival, arrived.seq, running)
-    steers = arrival.when_busy is WhenBusy.STEER and not goes_on
-    inbox.add(database, arrived.seq, arrival, joins=goes_on or steers)
-    if arrival.when_busy is WhenBusy.REJECT and not goes_on:
+    continues = joins.continues_previous(database, arrival, arrived.seq, running)
+    steers = arrival.when_busy is WhenBusy.STEER and not continues
+    inbox.add(database, arrived.seq, arrival, joins=continues or steers)
+    if arrival.when_busy is WhenBusy.REJECT and not continues:
         return _reject(database, arrival, arrived.seq)
-    if goes_on and arrival.quiet_s and arrived.state == "gathering":
+    if continues and arrival.quiet_s and arrived.state == "gathering":
         _wait_on(database, arrival, arrived.head)
     stops = ""
     if arrival.when_busy is WhenBusy.INTERRUPT and running:
-        busy.stop(database, arrival.session, running, arrival.busy_text)
+        inbox.request_stop(database, arrival.session, running, arrival.busy_text)
         stops = inbox.id_of(database, arrival.session, running)
     return Receipt(arrival.id, duplicate=False, ahead=ahead, stops=stops, joins=steers)
 
 
-def ready_in_time(database: Database, session: str, head: inbox.Next) -> None:
+def ready_in_time(database: Database, session: str, head: inbox.NextMessage) -> None:
     """Make a session ready for its next message, once the sender has been quiet if more of it may come."""
     quiet_until = head.quiet_until
     if quiet_until:
-        quiet_until = max([quiet_until, *(row.quiet_until for row in busy.followers(database, session, head.seq))])
+        quiet_until = max([quiet_until, *(row.quiet_until for row in joins.followers(database, session, head.seq))])
     if quiet_until > database.now():
-        sessions.gather(database, session, head.seq, quiet_until)
+        sessions.gather(database, session, head.seq, head.sender, quiet_until)
     else:
-        sessions.make_ready(database, session, head.seq, suspect=head.suspect)
+        sessions.make_ready(database, session, head.seq, head.sender, suspect=head.suspect)
 
 
 def _begin(database: Database, arrival: Arrival, arrived: ArrivalPlace) -> None:
@@ -50,23 +50,25 @@ def _begin(database: Database, arrival: Arrival, arrived: ArrivalPlace) -> None:
     session, seq = arrival.session, arrived.seq
     if seq == 1 and arrival.history:
         history.append(database, session, arrival.history)
-        sessions.set_version(database, session, database.next_epoch())
+        sessions.set_version(database, session, *database.next_epochs(1))
     inbox.add(database, seq, arrival)
+    sender = f"{arrival.platform}:{arrival.user}"
     if arrival.quiet_s:
-        sessions.gather(database, session, seq, database.now() + arrival.quiet_s)
+        sessions.gather(database, session, seq, sender, database.now() + arrival.quiet_s)
     elif seq > 1:  # a new session is ready
-        sessions.make_ready(database, session, seq, suspect=False)
+        sessions.make_ready(database, session, seq, sender, suspect=False)
 
 
 def _wait_on(database: Database, arrival: Arrival, head: int) -> None:
     """Wait a quiet time more for the rest of a thought, but not for ever."""
-    latest = busy.quiet_until(database, arrival.session, head) + (MOST_QUIET_TIMES - 1) * arrival.quiet_s
-    sessions.gather(database, arrival.session, head, min(database.now() + arrival.quiet_s, latest))
+    latest = joins.quiet_until(database, arrival.session, head) + (MOST_QUIET_TIMES - 1) * arrival.quiet_s
+    sender = f"{arrival.platform}:{arrival.user}"
+    sessions.gather(database, arrival.session, head, sender, min(database.now() + arrival.quiet_s, latest))
 
 
 def _reject(database: Database, arrival: Arrival, seq: int) -> Receipt:
     session, text = arrival.session, arrival.busy_text
-    busy.close(database, session, seq, MessageState.REJECTED, BUSY)
+    inbox.close(database, session, seq, MessageState.REJECTED, BUSY)
     reply = Reply(session, arrival.id, 0, arrival.platform, text, arrival.reply, ReplyStatus.FAILED)
     outbox.add(database, seq, reply)
     return Receipt(arrival.id, duplicate=False, state=MessageState.REJECTED, answer=text)

@@ -8,6 +8,7 @@ from shared.budgets import Allowance, Budgets, Spend
 from shared.journal import JournalEntry
 from shared.messages import (
     Claim,
+    ClaimBatch,
     ClaimRef,
     CommandAnswer,
     Dead,
@@ -22,20 +23,20 @@ from shared.messages import (
     Summary,
     TurnStatus,
 )
-from shared.store.sql.session_commands import go_on
+from shared.store.engine import Database, Engine
+from shared.store.sql.session_commands import start_next
 from shared.store.sql.tables import (
-    busy,
     checkpoints,
+    commands,
     history,
     inbox,
+    joins,
     journal,
     outbox,
     sessions,
     spending,
     summaries,
 )
-from shared.store.sqlite.database import Database
-from shared.store.sqlite.writer import Writer
 
 #: how long a session waits for what others hold of its budget, in seconds, before it is looked at again
 HELD_S = 1.0
@@ -43,74 +44,103 @@ HELD_S = 1.0
 NO_TODO = b"[]"
 
 
-class SqliteClaims:
-    """The Claims of the embedded engine."""
+class Claims:
+    """Leases on sessions. Every write carries the claim's epoch; a stale one raises StaleClaim and writes nothing."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, engine: Engine) -> None:
+        self._run = engine.run
 
     async def claim(
         self, host: str, limit: int, lease_s: float, *, suspects: bool = False, budgets: Budgets | None = None
-    ) -> list[Claim]:
-        """Lease up to ``limit`` ready sessions, platforms in turns, each with its next turn's messages."""
-        return await self._writer.run(_claim, host, limit, lease_s, suspects=suspects, budgets=budgets)
+    ) -> ClaimBatch:
+        """Lease up to ``limit`` ready sessions, each with its first waiting message and those that join its turn.
+
+        Platforms take turns, so that a flood of one starves no other; of each the longest waiting come first, and of
+        each sender one session a minute ahead of those of others. With ``suspects`` only sessions whose first message
+        is a suspect are leased, without it only the others. Sessions whose lease has ended are ready again: their
+        message counts one more lost execution.
+
+        With ``budgets`` each claim holds a part of them, named by its allowance; one whose budget is spent is leased
+        with an allowance of nothing, to be refused. A session that has to wait for what others hold is not leased. A
+        hold ends with its claim, however that ends.
+        """
+        return await self._run("", _claim, host, limit, lease_s, suspects=suspects, budgets=budgets)
 
     async def hold(self, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
-        """Hold more of the budgets for a running turn. Raises StaleClaim."""
-        return await self._writer.run(_hold, ref, used, wanted, budgets)
+        """Hold more for a running turn: ``wanted`` in all, of which it has ``used`` a part.
 
-    async def next_ready_in_s(self) -> float | None:
-        """Return the seconds until a session can be claimed: 0 if now, None if none waits."""
-        return await self._writer.run(sessions.next_ready_in_s)
+        Returns what it may use in all: not more than it has used where a budget is spent, or where others hold what is
+        left, which its refusal tells; then it may ask again.
+        """
+        return await self._run(ref.session, _hold, ref, used, wanted, budgets)
 
     async def renew(self, host: str, refs: Sequence[ClaimRef], lease_s: float) -> list[ClaimRef]:
         """Extend the leases that are still this host's; return those that are not any more."""
-        return await self._writer.run(_renew, host, tuple(refs), lease_s)
+        return await self._run("", _renew, host, tuple(refs), lease_s)
 
     async def adopt(self, host: str) -> int:
-        """End the leases of every other host at once; count them."""
-        return await self._writer.run(_adopt, host)
+        """End the leases of every other host at once, for an engine that only one host can open; count them."""
+        return await self._run("", _adopt, host)
 
     async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step], summary: Summary | None = None) -> None:
-        """Append finished steps to the claim's turn, and keep the summary made after them. Raises StaleClaim."""
-        await self._writer.run(_checkpoint, ref, tuple(steps), summary)
+        """Append finished steps to the claim's turn; the journal of a finished step goes.
+
+        ``summary`` was made after these steps; it holds from now on, unless the message ends as a dead letter.
+        """
+        await self._run(ref.session, _checkpoint, ref, tuple(steps), summary)
 
     async def journal(self, ref: ClaimRef, entries: Sequence[JournalEntry]) -> None:
-        """Append to the side-effect journal of the claim's open step. Raises StaleClaim."""
-        await self._writer.run(_journal, ref, tuple(entries))
+        """Append to the side-effect journal of the claim's open step: its opening, then its calls' intents and results.
+
+        A later claim of the message carries it as ``open_step``. An opening replaces the step that was open; what
+        belongs to a step that is not open is dropped.
+        """
+        await self._run(ref.session, _journal, ref, tuple(entries))
 
     async def join(self, ref: ClaimRef) -> tuple[Pending, ...]:
-        """Let the messages that wait for it join the claim, and return them. Raises StaleClaim."""
-        return await self._writer.run(_join, ref)
+        """Let the messages that wait to join the claim's turn do so, and return them; a later claim carries them too.
+
+        They are settled with the turn if the outcome names them as ``joined``; else they wait again.
+        """
+        return await self._run(ref.session, _join, ref)
 
     async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[CommandAnswer, ...]:
-        """End the claim; return the chat commands that waited for that. Raises StaleClaim."""
-        return await self._writer.run(_settle, ref, outcome)
+        """End the claim in one transaction: history, todo, summary, inbox state, outbox rows; the rest goes.
+
+        What the turn used is charged, in all its attempts together once, and what it held is free. Chat commands that
+        waited for it are carried out with it, and returned.
+        """
+        return await self._run(ref.session, _settle, ref, outcome)
 
 
 def _claim(
     database: Database, host: str, limit: int, lease_s: float, *, suspects: bool, budgets: Budgets | None
-) -> list[Claim]:
-    sessions.wake(database)
-    _lose(database, sessions.lapsed(database))
-    rows = sessions.ready(database, limit, suspects=suspects)
-    if not rows:
-        return []
-    first_epoch = database.next_epoch(len(rows)) - len(rows) + 1
-    claims = []
-    for epoch, (session, platform, version, head) in enumerate(rows, first_epoch):
+) -> ClaimBatch:
+    sessions.wake_due(database)
+    _release_lost(database, sessions.lapsed(database))
+    ready = sessions.ready(database, limit, suspects=suspects) if limit > 0 else []
+    epochs = database.next_epochs(len(ready)) if ready else []
+
+    def lease(epoch: int, session: str, platform: str, version: int, head: int) -> Claim | None:
+        """Lease one session, unless it has to wait for what others hold of its budget."""
         ref, allowance = ClaimRef(session, epoch), None
         if budgets:
             sender = inbox.sender(database, session, head)
             allowance = spending.hold(database, session, sender, budgets, Spend(), budgets.first_hold)
             if allowance.refusal and allowance.refusal.held and not allowance.covers(Spend()):
                 sessions.delay(database, session, HELD_S, suspect=suspects)
-                continue
+                return None
         sessions.lease(database, ref, host, lease_s)
-        messages = (inbox.take(database, session, head), *busy.join(database, session, head))
+        messages = (inbox.claim(database, session, head), *joins.join(database, session, head))
         steps, open_step = checkpoints.read(database, session), journal.read(database, session)
-        claims.append(Claim(ref, platform, version, messages, steps, open_step, allowance))
-    return claims
+        return Claim(ref, platform, version, messages, steps, open_step, allowance)
+
+    found = [(epoch, *row) for epoch, row in zip(epochs, ready, strict=True)]
+    # what one holds of a budget another cannot: then one after the other
+    leased = [lease(*one) for one in found] if budgets else database.each(lambda one: lease(*one), found)
+    claims = tuple(claim for claim in leased if claim is not None)
+    more = bool(claims) and len(claims) == limit
+    return ClaimBatch(claims, 0.0 if more else sessions.next_ready_in_s(database, suspects=suspects))
 
 
 def _hold(database: Database, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
@@ -118,21 +148,22 @@ def _hold(database: Database, ref: ClaimRef, used: Spend, wanted: Spend, budgets
     return spending.hold(database, ref.session, sender, budgets, used, wanted)
 
 
-def _lose(database: Database, claimed: list[tuple[str, int]]) -> None:
+def _release_lost(database: Database, claimed: list[tuple[str, int]]) -> None:
     """Make sessions ready again whose host is gone; what their turns held is free."""
     for session, head in claimed:
         spending.release(database, session)
-        suspect = inbox.lose(database, session, head)
+        suspect = inbox.count_lost(database, session, head)
         sessions.release(database, session, suspect=suspect)
 
 
 def _renew(database: Database, host: str, refs: Sequence[ClaimRef], lease_s: float) -> list[ClaimRef]:
-    return [ref for ref in refs if not sessions.renew(database, ref, host, lease_s)]
+    kept = database.each(lambda ref: sessions.renew(database, ref, host, lease_s), refs)
+    return [ref for ref, held in zip(refs, kept, strict=True) if not held]
 
 
 def _adopt(database: Database, host: str) -> int:
     foreign = sessions.of_other_hosts(database, host)
-    _lose(database, foreign)
+    _release_lost(database, foreign)
     return len(foreign)
 
 
@@ -150,7 +181,7 @@ def _journal(database: Database, ref: ClaimRef, entries: Sequence[JournalEntry])
 
 
 def _join(database: Database, ref: ClaimRef) -> tuple[Pending, ...]:
-    return busy.join(database, ref.session, sessions.fence(database, ref), anew=True)
+    return joins.join(database, ref.session, sessions.fence(database, ref), anew=True)
 
 
 def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> tuple[CommandAnswer, ...]:
@@ -158,7 +189,7 @@ def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> tuple[Comman
     head = sessions.fence(database, ref)
     match outcome:
         case Ended():
-            return _end(database, ref, head, outcome)
+            return _settle_ended(database, ref, head, outcome)
         case Parked():
             spending.release(database, ref.session)
             sessions.release(database, ref.session)
@@ -167,40 +198,40 @@ def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> tuple[Comman
             inbox.retry(database, ref.session, head, outcome)
             sessions.delay(database, ref.session, outcome.delay_s, suspect=outcome.suspect)
         case Dead():
-            return _bury(database, ref, head, outcome)
+            return _settle_dead(database, ref, head, outcome)
     return ()
 
 
-def _end(database: Database, ref: ClaimRef, head: int, ended: Ended) -> tuple[CommandAnswer, ...]:
+def _settle_ended(database: Database, ref: ClaimRef, head: int, ended: Ended) -> tuple[CommandAnswer, ...]:
     if ended.summary is not None:
         summaries.add(database, ref.session, ended.summary)
     if ended.messages:
         history.append(database, ref.session, ended.messages, head)
     if ended.todo is not None:
-        busy.keep_todo(database, ref.session, head, history.read_todo(database, ref.session) or NO_TODO)
+        commands.keep_todo(database, ref.session, head, history.read_todo(database, ref.session) or NO_TODO)
         history.write_todo(database, ref.session, ended.todo)
     if ended.messages or ended.todo is not None:
         sessions.set_version(database, ref.session, ref.epoch)
-    answered = inbox.finish(database, ref.session, head, ended)
-    busy.settle_joined(database, ref.session, head, ended)
+    answered = inbox.mark_done(database, ref.session, head, ended)
+    joins.settle(database, ref.session, head, ended)
     spending.settle(database, ref.session, answered.sender, ended.usage)
     failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED, TurnStatus.OVER_BUDGET}
     text = answered.stop if answered.stop and ended.status is TurnStatus.INTERRUPTED else ended.text
     _answer(database, ref.session, head, answered, text, ReplyStatus.FAILED if failed else ReplyStatus.REPLIED)
-    return _go_on(database, ref.session)
+    return _start_next(database, ref.session)
 
 
-def _bury(database: Database, ref: ClaimRef, head: int, dead: Dead) -> tuple[CommandAnswer, ...]:
+def _settle_dead(database: Database, ref: ClaimRef, head: int, dead: Dead) -> tuple[CommandAnswer, ...]:
     summaries.remove_unsettled(database, ref.session)
-    answered = inbox.bury(database, ref.session, head, dead)
+    answered = inbox.mark_dead(database, ref.session, head, dead)
     spending.settle(database, ref.session, answered.sender, dead.usage)
-    busy.let_go(database, ref.session, head)
+    joins.release(database, ref.session, head)
     _answer(database, ref.session, head, answered, dead.text, ReplyStatus.FAILED)
-    return _go_on(database, ref.session)
+    return _start_next(database, ref.session)
 
 
 def _answer(
-    database: Database, session: str, seq: int, answered: inbox.DuplicateOf, text: str, status: ReplyStatus
+    database: Database, session: str, seq: int, answered: inbox.SettledMessage, text: str, status: ReplyStatus
 ) -> None:
     """Put the answer to a message on its way; an empty one is none."""
     if text:
@@ -209,8 +240,8 @@ def _answer(
         )
 
 
-def _go_on(database: Database, session: str) -> tuple[CommandAnswer, ...]:
+def _start_next(database: Database, session: str) -> tuple[CommandAnswer, ...]:
     """Drop the settled turn's steps and journal; carry out and make ready what comes next."""
     checkpoints.remove(database, session)
     journal.remove(database, session)
-    return go_on(database, session)
+    return start_next(database, session)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from shared.command import CommandKind
-from shared.errors import InboxFull
+from shared.errors import InboxFull, SenderShareFull
 from shared.messages import Arrival, MessageState, Receipt, Reply
+from shared.store.engine import Database, Engine
 from shared.store.sql.arrivals import receive
-from shared.store.sql.session_commands import go_on, receive_command
+from shared.store.sql.session_commands import receive_command, start_next
 from shared.store.sql.tables import checkpoints, dedupe, inbox, journal, outbox, sessions, spending
-from shared.store.sqlite.database import Database
-from shared.store.sqlite.writer import Writer
 from shared.traces import DeadLetter, MessageTrace
 
-#: what a refused sender is told to wait, in seconds
+#: what a refused sender is answers to wait, in seconds
 RETRY_AFTER_S = 5
 #: rows removed in one transaction at most, so that accepts need not wait for long
 EXPIRE_LIMIT = 500
@@ -21,84 +22,122 @@ EXPIRE_LIMIT = 500
 CLOSED = (MessageState.DONE, MessageState.REJECTED, MessageState.WITHDRAWN)
 
 
-class SqliteInbox:
-    """The Inbox of the embedded engine; ``limit`` is the number of waiting messages past which no new one is taken."""
+class Room(NamedTuple):
+    """How many messages may wait."""
 
-    def __init__(self, writer: Writer, limit: int) -> None:
-        self._writer = writer
-        self._limit = limit
+    #: of all senders
+    limit: int
+    #: of one sender
+    share: int
+
+
+class Inbox:
+    """Accepted messages and the keys that make a redelivery a duplicate.
+
+    ``limit`` is the number of waiting messages past which no new one is taken, ``share`` the part of it for one sender.
+    """
+
+    def __init__(self, engine: Engine, limit: int, share: float) -> None:
+        self._run = engine.run
+        self._room = Room(limit, max(1, int(limit * share)))
 
     async def accept(self, arrival: Arrival) -> Receipt:
-        """Write one arrival unless any of its dedupe keys is known. Raises InboxFull."""
-        return await self._writer.run(_accept, arrival, self._limit)
+        """Write one arrival unless any of its dedupe keys is known; many calls share one commit.
+
+        A duplicate gets the first one's message id. Raises InboxFull past the limit and SenderShareFull past the
+        sender's share of it, for new messages only, and never for the first command that stops a turn. A chat command
+        is carried out in its place in the session's order, in one transaction with its answer: at once where the
+        session rests, else with the settle of what is before it.
+        """
+        return await self._run(arrival.session, _accept, arrival, self._room)
 
     async def announce(self, reply: Reply, dedupe: tuple[str, ...], dedupe_ttl_s: float) -> bool:
-        """Put one reply into the outbox that answers no accepted message; False if a duplicate."""
-        return await self._writer.run(_announce, reply, dedupe, dedupe_ttl_s)
+        """Put one reply into the outbox that answers no accepted message (a pairing code); False if a duplicate."""
+        return await self._run(reply.session, _announce, reply, dedupe, dedupe_ttl_s)
 
     async def waiting(self) -> int:
         """Count the waiting messages of all sessions."""
-        return await self._writer.run(lambda database: database.waiting)
+        return await self._run("", lambda database: database.waiting)
 
     async def trace(self, message_id: str) -> MessageTrace:
         """Return every stage of one message. Raises NotFound."""
-        return await self._writer.run(_trace, message_id)
+        return await self._run("", _trace, message_id)
 
     async def latest(self, session: str) -> str:
-        """Return the id of a session's last message. Raises NotFound."""
-        return await self._writer.run(inbox.latest, session)
+        """Return the id of a session's last message that is no chat command. Raises NotFound."""
+        return await self._run(session, inbox.latest, session)
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, newest first."""
-        return await self._writer.run(inbox.dead, limit)
+        return await self._run("", inbox.dead, limit)
 
     async def retry_dead(self, message_id: str) -> None:
         """Make a dead letter wait again, with no attempts used. Raises NotFound."""
-        await self._writer.run(_retry_dead, message_id)
+        session = await self._run("", inbox.session_of_dead, message_id)
+        await self._run(session, _retry_dead, message_id)
 
     async def purge_dead(self, message_id: str) -> None:
         """Remove a dead letter and its replies for good. Raises NotFound."""
-        await self._writer.run(_purge_dead, message_id)
+        session = await self._run("", inbox.session_of_dead, message_id)
+        await self._run(session, _purge_dead, message_id)
 
     async def expire(self, keep_done_s: float) -> int:
-        """Remove dedupe keys past their time, and old settled messages whose replies are on their way no more.
+        """Remove dedupe keys past their time, and settled messages with sent replies older than this.
 
         Many short transactions, so that nothing else has to wait; counts the rows of messages, replies that answer
         none, and keys.
         """
         removed = 0
-        while count := await self._writer.run(dedupe.expire, EXPIRE_LIMIT):
+        while count := await self._run("", dedupe.expire, EXPIRE_LIMIT):
             removed += count
-        while count := await self._writer.run(_expire_unasked, keep_done_s):
+        while count := await self._run("", _expire_unsolicited, keep_done_s):
             removed += count
         for state in CLOSED:
-            mark: inbox.WaitingMark | None = inbox.WaitingMark()
+            mark: inbox.SettledMark | None = inbox.SettledMark()
             while mark is not None:
-                count, mark = await self._writer.run(_expire_closed, state, keep_done_s, mark)
+                count, mark = await self._run("", _expire_closed, state, keep_done_s, mark)
                 removed += count
         return removed
 
 
-def _accept(database: Database, arrival: Arrival, limit: int) -> Receipt:
-    if arrival.dedupe and (known := dedupe.find(database, arrival.session, arrival.dedupe)):
-        return Receipt(known, duplicate=True)
+def _accept(database: Database, arrival: Arrival, room: Room) -> Receipt:
     ahead = database.waiting
-    command = arrival.command
-    # a stop waits for nothing, and is needed most where much does
-    if ahead >= limit and (command is None or command.kind is not CommandKind.STOP):
-        raise InboxFull(ahead, RETRY_AFTER_S)
-    dedupe.remember(database, arrival.session, arrival.dedupe, arrival.id, arrival.dedupe_ttl_s)
-    arrived = sessions.arrive(database, arrival.session, arrival.platform)
-    if command is not None:
-        return receive_command(database, arrival, command, arrived)
+    if known := dedupe.find(database, arrival.session, arrival.dedupe):
+        return Receipt(known, duplicate=True)
+    if refusal := _no_room(database, arrival, ahead, room):
+        raise refusal
+    owner = dedupe.remember(database, arrival.session, arrival.dedupe, arrival.id, arrival.dedupe_ttl_s)
+    if owner != arrival.id:
+        return Receipt(owner, duplicate=True)
+    sender = f"{arrival.platform}:{arrival.user}"
+    arrived = sessions.arrive(database, arrival.session, arrival.platform, sender)
+    if arrival.command is not None:
+        return receive_command(database, arrival, arrival.command, arrived)
     return receive(database, arrival, arrived, ahead)
+
+
+def _no_room(database: Database, arrival: Arrival, waiting: int, room: Room) -> InboxFull | None:
+    """Return why a message cannot be taken now, None if it can."""
+    if waiting >= room.limit:
+        # a stop waits for nothing, and is needed most where much does: the first one for each turn
+        if arrival.command is not None and arrival.command.kind is CommandKind.STOP:
+            head = sessions.busy_with(database, arrival.session)
+            if head is not None and not inbox.stop_requested(database, arrival.session, head):
+                return None
+        return InboxFull(waiting, RETRY_AFTER_S)
+    if waiting >= room.share:
+        of_sender = inbox.count_waiting_by(database, arrival.platform, arrival.user, room.share)
+        if of_sender >= room.share:
+            return SenderShareFull(of_sender, RETRY_AFTER_S)
+    return None
 
 
 def _announce(database: Database, reply: Reply, keys: tuple[str, ...], ttl_s: float) -> bool:
     if dedupe.find(database, reply.session, keys):
         return False
-    dedupe.remember(database, reply.session, keys, reply.message_id, ttl_s)
-    outbox.add(database, outbox.UNASKED, reply)
+    if dedupe.remember(database, reply.session, keys, reply.message_id, ttl_s) != reply.message_id:
+        return False
+    outbox.add(database, outbox.UNSOLICITED, reply)
     return True
 
 
@@ -133,9 +172,9 @@ def _trace(database: Database, message_id: str) -> MessageTrace:
 
 
 def _retry_dead(database: Database, message_id: str) -> None:
-    session, _ = inbox.revive(database, message_id)
-    if sessions.is_idle(database, session):
-        go_on(database, session)
+    session = inbox.requeue(database, message_id)
+    if sessions.busy_with(database, session) is None:
+        start_next(database, session)
 
 
 def _purge_dead(database: Database, message_id: str) -> None:
@@ -143,13 +182,13 @@ def _purge_dead(database: Database, message_id: str) -> None:
     outbox.remove(database, session, seq)
 
 
-def _expire_unasked(database: Database, keep_done_s: float) -> int:
-    return outbox.expire_unasked(database, database.now() - keep_done_s, EXPIRE_LIMIT)
+def _expire_unsolicited(database: Database, keep_done_s: float) -> int:
+    return outbox.expire_unsolicited(database, database.now() - keep_done_s, EXPIRE_LIMIT)
 
 
 def _expire_closed(
-    database: Database, state: MessageState, keep_done_s: float, after: inbox.WaitingMark
-) -> tuple[int, inbox.WaitingMark | None]:
+    database: Database, state: MessageState, keep_done_s: float, after: inbox.SettledMark
+) -> tuple[int, inbox.SettledMark | None]:
     """Remove some old messages; return how many, and the mark to go on from, None at the end."""
     marks = inbox.settled_before(database, state, database.now() - keep_done_s, after, EXPIRE_LIMIT)
     old = [mark for mark in marks if not outbox.any_unsent_of(database, mark.session, mark.seq)]

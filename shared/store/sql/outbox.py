@@ -6,45 +6,45 @@ from collections.abc import Sequence
 
 import msgspec
 
-from shared.messages import Reply
+from shared.messages import DueReplies, Reply
+from shared.store.engine import Database, Engine
 from shared.store.sql.tables import outbox
-from shared.store.sqlite.database import Database
-from shared.store.sqlite.writer import Writer
 
 
-class SqliteOutbox:
-    """The Outbox of the embedded engine."""
+class Outbox:
+    """Replies on their way out: one order per session, a sent id per row, leased while being sent."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, engine: Engine) -> None:
+        self._run = engine.run
 
-    async def due(self, host: str, limit: int, lease_s: float) -> list[Reply]:
+    async def due(self, host: str, limit: int, lease_s: float) -> DueReplies:
         """Lease up to ``limit`` due replies, at most one a session: its oldest unsent one."""
-        return await self._writer.run(outbox.lease, host, limit, lease_s)
-
-    async def next_due_in_s(self) -> float | None:
-        """Return the seconds until a reply is due: 0 if now, None if none is pending."""
-        return await self._writer.run(outbox.next_due_in_s)
+        return await self._run("", _due, host, limit, lease_s)
 
     async def split(self, reply: Reply, texts: Sequence[str]) -> list[Reply]:
         """Replace an unrendered row by one rendered row a chunk; the first stays leased. Raises StaleClaim."""
-        return await self._writer.run(_split, reply, tuple(texts))
+        return await self._run(reply.session, _split, reply, tuple(texts))
 
     async def delivered(self, reply: Reply, sent_id: str) -> None:
         """Record that the platform took this row. Raises StaleClaim."""
-        await self._writer.run(outbox.sent, reply, sent_id)
+        await self._run(reply.session, outbox.mark_sent, reply, sent_id)
 
     async def postpone(self, reply: Reply, delay_s: float, error: str) -> None:
         """Give the row back, due again after ``delay_s`` seconds, one attempt more. Raises StaleClaim."""
-        await self._writer.run(outbox.postpone, reply, delay_s, error)
+        await self._run(reply.session, outbox.postpone, reply, delay_s, error)
 
     async def refuse(self, reply: Reply, error: str) -> None:
         """Record that this row and the later chunks of its message can never be sent. Raises StaleClaim."""
-        await self._writer.run(outbox.refuse, reply, error)
+        await self._run(reply.session, outbox.refuse, reply, error)
 
     async def readdress(self, reply: Reply, address: bytes) -> None:
         """Give the row and the later ones of its session a new address. Raises StaleClaim."""
-        await self._writer.run(outbox.readdress, reply, address)
+        await self._run(reply.session, outbox.readdress, reply, address)
+
+
+def _due(database: Database, host: str, limit: int, lease_s: float) -> DueReplies:
+    replies = tuple(outbox.lease(database, host, limit, lease_s)) if limit > 0 else ()
+    return DueReplies(replies, outbox.next_due_in_s(database))
 
 
 def _split(database: Database, reply: Reply, texts: tuple[str, ...]) -> list[Reply]:

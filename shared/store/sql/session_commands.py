@@ -12,10 +12,10 @@ import msgspec
 
 from shared.command import Command, CommandKind
 from shared.messages import Arrival, CommandAnswer, MessageState, Receipt, Reply, ReplyStatus
+from shared.store.engine import Database
 from shared.store.sql.arrivals import ready_in_time
-from shared.store.sql.tables import busy, history, inbox, outbox, sessions, spending
+from shared.store.sql.tables import commands, history, inbox, outbox, sessions, spending
 from shared.store.sql.tables.sessions import ArrivalPlace
-from shared.store.sqlite.database import Database
 
 WITHDRAWN = "taken back by its sender before its turn began"
 
@@ -24,71 +24,72 @@ def receive_command(database: Database, arrival: Arrival, command: Command, arri
     """Keep a chat command; carry it out now, or after the turn that runs."""
     inbox.add(database, arrived.seq, arrival)
     if not arrived.finds_busy:
-        return _obey_now(database, arrival, command, arrived.seq)
+        return _execute_now(database, arrival, command, arrived.seq)
     match command.kind:
         case CommandKind.STOP:
             stops = _stop(database, arrival.session, arrived, command)
-            told = _close(database, arrival.session, arrived.seq, command.done)
-            return msgspec.structs.replace(_receipt(arrival, told), stops=stops)
+            answers = _close(database, arrival.session, arrived.seq, command.done)
+            return msgspec.structs.replace(_receipt(arrival, answers), stops=stops)
         case CommandKind.NEW:
-            behind = busy.said_behind(database, arrival.session, arrived.head)
-            withdrawn = [_withdraw(database, arrival.session, said.seq, command) for said in behind if not said.joined]
+            behind = commands.messages_behind(database, arrival.session, arrived.head)
+            alone = [message for message in behind if not message.joined]
+            withdrawn = [_withdraw(database, arrival.session, message.seq, command) for message in alone]
             receipt = _wait(database, arrival, arrived, command)
             return msgspec.structs.replace(receipt, withdrawn=tuple(withdrawn))
         case CommandKind.UNDO | CommandKind.RETRY:
-            return _take_last(database, arrival, arrived, command)
+            return _withdraw_last(database, arrival, arrived, command)
 
 
-def go_on(database: Database, session: str) -> tuple[CommandAnswer, ...]:
+def start_next(database: Database, session: str) -> tuple[CommandAnswer, ...]:
     """Carry out the commands whose turn has come; make the session ready for its next message, if one waits."""
-    told: list[CommandAnswer] = []
+    answers: list[CommandAnswer] = []
     while following := inbox.first_waiting(database, session):
         if following.command is None:
             ready_in_time(database, session, following)
-            return tuple(told)
-        if text := _obey(database, session, following.seq, following.command):
-            told.append(_close(database, session, following.seq, text))
-    sessions.rest(database, session)
-    return tuple(told)
+            return tuple(answers)
+        if text := _execute(database, session, following.seq, following.command):
+            answers.append(_close(database, session, following.seq, text))
+    sessions.make_idle(database, session)
+    return tuple(answers)
 
 
-def _obey_now(database: Database, arrival: Arrival, command: Command, seq: int) -> Receipt:
+def _execute_now(database: Database, arrival: Arrival, command: Command, seq: int) -> Receipt:
     """Carry out the command of a session that rests."""
     if command.kind is CommandKind.STOP:
-        sessions.rest(database, arrival.session)
+        sessions.make_idle(database, arrival.session)
         return _receipt(arrival, _close(database, arrival.session, seq, command.nothing))
-    return _receipt(arrival, *go_on(database, arrival.session))
+    return _receipt(arrival, *start_next(database, arrival.session))
 
 
-def _take_last(database: Database, arrival: Arrival, arrived: ArrivalPlace, command: Command) -> Receipt:
+def _withdraw_last(database: Database, arrival: Arrival, arrived: ArrivalPlace, command: Command) -> Receipt:
     """Take back the last message of a busy session: now if it waits, with its turn if that is the one that runs."""
-    last = busy.last_said(database, arrival.session, arrived.head)
+    last = commands.last_message(database, arrival.session, arrived.head)
     if last.turn == arrived.head:
         return _wait(database, arrival, arrived, msgspec.structs.replace(command, target=arrived.head))
     if command.kind is CommandKind.RETRY:
         return _receipt(arrival, _close(database, arrival.session, arrived.seq, command.waits))
     withdrawn = _withdraw(database, arrival.session, last.seq, command)
-    told = _close(database, arrival.session, arrived.seq, command.done)
-    return msgspec.structs.replace(_receipt(arrival, told), withdrawn=(withdrawn,))
+    answers = _close(database, arrival.session, arrived.seq, command.done)
+    return msgspec.structs.replace(_receipt(arrival, answers), withdrawn=(withdrawn,))
 
 
 def _wait(database: Database, arrival: Arrival, arrived: ArrivalPlace, command: Command) -> Receipt:
     """Let a command wait for the end of the turn that runs, and ask for that."""
-    busy.aim(database, arrival.session, arrived.seq, command)
+    commands.set_target(database, arrival.session, arrived.seq, command)
     return Receipt(arrival.id, duplicate=False, stops=_stop(database, arrival.session, arrived, command))
 
 
 def _stop(database: Database, session: str, arrived: ArrivalPlace, command: Command) -> str:
     """Ask for the end of the turn whose time it is; return its message's id if it runs."""
-    busy.stop(database, session, arrived.head, command.stopped)
+    inbox.request_stop(database, session, arrived.head, command.stopped)
     if arrived.finds_running:
         return inbox.id_of(database, session, arrived.head)
-    # nothing runs that could be told: the next claim ends it
+    # nothing runs that could be answers: the next claim ends it
     sessions.release(database, session)
     return ""
 
 
-def _obey(database: Database, session: str, seq: int, command: Command) -> str:
+def _execute(database: Database, session: str, seq: int, command: Command) -> str:
     """Carry out a command whose turn has come; return its answer, empty for a retry, which is a message now."""
     begin, began_seq = sessions.began(database, session)
     match command.kind:
@@ -96,14 +97,14 @@ def _obey(database: Database, session: str, seq: int, command: Command) -> str:
             return command.done if _begin_anew(database, session, seq, begin) else command.nothing
         case CommandKind.UNDO:
             target = command.target or history.last_seq(database, session, begin)
-            return command.done if _take_back(database, session, target, begin) else command.nothing
+            return command.done if _withdraw_exchange(database, session, target, begin) else command.nothing
         case CommandKind.RETRY:
-            target = command.target or busy.last_ended(database, session, began_seq, seq)
-            words = busy.words(database, session, target)
+            target = command.target or commands.last_ended(database, session, began_seq, seq)
+            words = commands.texts(database, session, target)
             if not words:
                 return command.nothing
-            _take_back(database, session, target, begin)
-            busy.run_again(database, session, seq, words)
+            _withdraw_exchange(database, session, target, begin)
+            commands.make_message(database, session, seq, words)
             return ""
         case CommandKind.STOP:
             return command.nothing
@@ -115,26 +116,26 @@ def _begin_anew(database: Database, session: str, seq: int, begin: int) -> bool:
     sessions.begin_anew(database, session, end, seq)
     spending.begin_anew(database, session)
     if end > begin:
-        sessions.set_version(database, session, database.next_epoch())
+        sessions.set_version(database, session, *database.next_epochs(1))
     return end > begin
 
 
-def _take_back(database: Database, session: str, target: int, begin: int) -> bool:
+def _withdraw_exchange(database: Database, session: str, target: int, begin: int) -> bool:
     """Take the exchange of a message back, with its todo change; False if there is none."""
     if not target:
         return False
     removed = history.cut(database, session, begin, target)
-    if not busy.take_back(database, session, target) and not removed:
+    if not commands.withdraw_turn(database, session, target) and not removed:
         return False
-    todo = busy.todo_before(database, session, target)
+    todo = commands.todo_before(database, session, target)
     if todo is not None:
         history.write_todo(database, session, todo)
-    sessions.set_version(database, session, database.next_epoch())
+    sessions.set_version(database, session, *database.next_epochs(1))
     return True
 
 
 def _withdraw(database: Database, session: str, seq: int, command: Command) -> CommandAnswer:
-    """Take back a message that waits; its sender is told."""
+    """Take back a message that waits; its sender is answers."""
     return _close(database, session, seq, command.withdrawn, MessageState.WITHDRAWN, WITHDRAWN)
 
 
@@ -142,14 +143,14 @@ def _close(
     database: Database, session: str, seq: int, text: str, state: MessageState = MessageState.DONE, error: str = ""
 ) -> CommandAnswer:
     """Close a message that waits with an answer, without a turn."""
-    closed = busy.close(database, session, seq, state, error)
+    closed = inbox.close(database, session, seq, state, error)
     reply = Reply(session, closed.message_id, 0, closed.platform, text, closed.address, ReplyStatus.REPLIED)
     outbox.add(database, seq, reply)
     return CommandAnswer(closed.message_id, text)
 
 
-def _receipt(arrival: Arrival, *told: CommandAnswer) -> Receipt:
+def _receipt(arrival: Arrival, *answers: CommandAnswer) -> Receipt:
     """Return the receipt of a command, with its answer if it was carried out."""
-    text = next((one.text for one in told if one.message_id == arrival.id), "")
+    text = next((one.text for one in answers if one.message_id == arrival.id), "")
     state = MessageState.DONE if text else MessageState.WAITING
     return Receipt(arrival.id, duplicate=False, state=state, answer=text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shared.messages import Context, Conversation
+from shared.messages import Context, Conversation, is_stateless
+from shared.store.engine import Database, Engine, Row
 from shared.store.sql.tables import (
     checkpoints,
     history,
@@ -14,66 +15,74 @@ from shared.store.sql.tables import (
     spending,
     summaries,
 )
-from shared.store.sqlite.database import Database, Row
-from shared.store.sqlite.writer import Writer
 from shared.traces import SessionSummary
 
-#: the todo list of a session that had one and has none any more
-NO_ITEMS = b"[]"
+#: messages removed in one transaction at most, so that accepts need not wait for long
+DELETE_LIMIT = 1000
 
 
-class SqliteSessions:
-    """The Sessions of the embedded engine."""
+class Sessions:
+    """What survives of a conversation, and who may talk."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._run = engine.run
 
     async def latest(self, limit: int = 200) -> list[SessionSummary]:
         """Return sessions, latest first."""
-        return await self._writer.run(_latest, limit)
+        return await self._run("", _latest, limit)
 
     async def summary(self, key: str) -> SessionSummary:
         """Return one session's row. Raises NotFound."""
-        return await self._writer.run(_summary, key)
+        return await self._run(key, _summary, key)
 
     async def conversation(self, key: str, last: int | None = None) -> Conversation:
-        """Return a session's history, at most its ``last`` messages, and its todo list; empty for a new session."""
-        return await self._writer.run(_conversation, key, last)
+        """Return a session's present conversation, at most its ``last`` messages, and its todo list.
 
-    async def context(self, key: str, last: int, limit_bytes: int, least: int = 1) -> Context:
-        """Return what a turn has to know of a session: the latest summary, and the newest messages behind it."""
-        return await self._writer.run(_context, key, last, limit_bytes, least)
+        Both are empty for a session that does not exist.
+        """
+        return await self._run(key, _conversation, key, last)
 
     async def earlier(self, key: str) -> tuple[bytes, ...]:
         """Return what was said in a session before its present conversation, oldest first."""
-        return await self._writer.run(_earlier, key)
+        return await self._run(key, _earlier, key)
 
-    async def rewrite(self, key: str, conversation: Conversation) -> int:
-        """Replace the history and todo of a session that is not claimed. Raises NotFound, StaleClaim."""
-        return await self._writer.run(_rewrite, key, conversation)
+    async def context(self, key: str, last: int, limit_bytes: int, least: int = 1) -> Context:
+        """Return what a turn has to know: the latest summary, and what is behind it, at most ``last`` messages.
+
+        Of those the newest that fit into ``limit_bytes``, and ``least`` of them whatever their size. A summary goes
+        with the messages it was made of, whoever removes them; the one before it holds again.
+        """
+        return await self._run(key, _context, key, last, limit_bytes, least)
 
     async def delete(self, key: str) -> None:
         """Remove a session with all its rows but its dedupe keys, which end by themselves. Raises NotFound.
 
-        The keys stay so that a platform's redelivery of a deleted message does not start a second turn.
+        A running turn of it becomes stale. The keys stay so that a platform's redelivery of a deleted message does not
+        start a second turn. A long transcript goes in several transactions, its end first; what a kill leaves of it
+        goes with the next call. The words are gone from the files too, but those of a stateless call only in time.
         """
-        await self._writer.run(_delete, key)
+        while await self._run(key, history.cut_some, key, DELETE_LIMIT) == DELETE_LIMIT:
+            continue
+        await self._run(key, _delete, key)
+        if not is_stateless(key):
+            await self._engine.scrub()
 
     async def pair(self, sender: str, code: str) -> str:
         """Remember a stranger with a pairing code (the first one stands) and return the code that holds."""
-        return await self._writer.run(pairings.add, sender, code)
+        return await self._run("", pairings.add, sender, code)
 
     async def approve(self, code: str) -> str:
         """Let the sender of this pairing code in and return who it is. Raises NotFound."""
-        return await self._writer.run(pairings.approve, code)
+        return await self._run("", pairings.approve, code)
 
     async def approved(self, sender: str) -> bool:
         """Tell whether a pairing let this sender in."""
-        return await self._writer.run(pairings.approved, sender)
+        return await self._run("", pairings.approved, sender)
 
     async def strangers(self) -> list[tuple[str, str]]:
         """Return (sender, code) of every pairing that waits."""
-        return await self._writer.run(pairings.waiting)
+        return await self._run("", pairings.waiting)
 
 
 def _latest(database: Database, limit: int) -> list[SessionSummary]:
@@ -106,21 +115,6 @@ def _context(database: Database, key: str, last: int, limit_bytes: int, least: i
 def _earlier(database: Database, key: str) -> tuple[bytes, ...]:
     begin, _ = sessions.began(database, key)
     return history.read_before(database, key, begin)
-
-
-def _rewrite(database: Database, key: str, conversation: Conversation) -> int:
-    version = sessions.move_on(database, key, conversation.version)
-    had_list = history.read_todo(database, key) is not None
-    begin, _ = sessions.began(database, key)
-    summaries.remove(database, key)
-    history.cut_from(database, key, begin)
-    history.remove_todo(database, key)
-    history.append(database, key, conversation.messages)
-    if not conversation.messages:
-        spending.begin_anew(database, key)
-    if had_list or conversation.todo is not None:
-        history.write_todo(database, key, conversation.todo or NO_ITEMS)
-    return version
 
 
 def _delete(database: Database, key: str) -> None:

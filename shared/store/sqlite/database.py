@@ -1,4 +1,4 @@
-"""What every job of the writer works with: the one connection, the time, the counters.
+"""What every job works with on the embedded engine: the one connection, the time, the counters.
 
 The clock given may jump back (a machine's clock is set); the database's never does: it goes on from where it was, so
 that leases, delays and dedupe times keep their length. What has an order has it by number, never by time.
@@ -6,40 +6,45 @@ that leases, delays and dedupe times keep their length. What has an order has it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 import apsw
 
-Row = tuple[Any, ...]
+from shared.store.engine import Row
 
-#: no lease is longer, in seconds; one that seems to be was written before the clock was set back, and has ended
-MAX_LEASE_S = 3600.0
-#: no delay is longer, in seconds; one that seems to be is over
-MAX_DELAY_S = 86_400.0
+T = TypeVar("T")
+U = TypeVar("U")
 
 # Draw the next numbers of a counter.
 DRAW = "UPDATE sequences SET last = last + ? WHERE name = ? RETURNING last"
+# Find the greatest number that anything unfinished is ordered by.
+LAST_PLACE = """
+SELECT max(coalesce((SELECT max(place) FROM sessions WHERE state <> 'idle'), 0),
+           coalesce((SELECT max(place) FROM outbox WHERE closed_at IS NULL), 0))
+"""
+# Count the waiting messages of all sessions.
+COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 
 
-class Database:
-    """One open database.
+class SqliteDatabase:
+    """The Database of the embedded engine: one open connection.
 
-    ``waiting`` is the number of waiting messages, kept so that no accept has to count them; ``last_platform`` is the
-    one whose session was leased last, so that the next one's turn comes.
+    The count of waiting messages is a walk over all of them, once at the start.
     """
 
     def __init__(self, db: apsw.Connection, clock: Callable[[], float], *, read_only: bool = False) -> None:
         self.db = db
         self.read_only = read_only
-        self.waiting = 0
         self.last_platform = ""
+        #: whether the write-ahead log is to be cut after the commit
+        self.scrub_asked = False
         self._clock = clock
         self._latest = 0.0
         self._set_back_s = 0.0
-        # Places only have to grow, so each opening has its own range of them and none is written down.
-        self._place = 0 if read_only else int(self.only(DRAW, (1, "opened"))[0]) << 32
+        self.waiting = int(self.only(COUNT_WAITING)[0])
+        self._place = int(self.only(LAST_PLACE)[0])
 
     def now(self) -> float:
         """Return unix seconds that never run backwards."""
@@ -50,13 +55,14 @@ class Database:
         return self._latest
 
     def next_place(self) -> int:
-        """Return a number greater than every earlier one, to order by."""
-        self._place += 1
+        """Return a number greater than every earlier one."""
+        self._place = max(self._place + 1, int(self.now() * 1e6))
         return self._place
 
-    def next_epoch(self, count: int = 1) -> int:
-        """Reserve ``count`` epochs no claim ever had and return the last of them."""
-        return int(self.only(DRAW, (count, "epoch"))[0])
+    def next_epochs(self, count: int) -> list[int]:
+        """Return ``count`` epochs no claim ever had, rising."""
+        last = int(self.only(DRAW, (count, "epoch"))[0])
+        return list(range(last - count + 1, last + 1))
 
     def one(self, sql: str, values: Row = ()) -> Row | None:
         """Return the first row."""
@@ -82,10 +88,18 @@ class Database:
         finally:
             cursor.close()
 
-    def run(self, sql: str, values: Row = ()) -> int:
+    def run(self, sql: str, values: Row = ()) -> None:
+        """Execute a statement."""
+        self.db.execute(sql, values)
+
+    def changed(self, sql: str, values: Row = ()) -> int:
         """Execute a statement and return how many rows it changed."""
         self.db.execute(sql, values)
         return self.db.changes()
+
+    def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
+        """Do the work for every item, one after the other."""
+        return [work(item) for item in items]
 
     def run_each(self, sql: str, values: Iterable[Row]) -> None:
         """Execute a statement once for each of the values."""

@@ -7,20 +7,20 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import apsw
 
 from shared.errors import StoreUnavailable, StoreUnusable
-from shared.store.sql.claims import SqliteClaims
-from shared.store.sql.inbox import SqliteInbox
-from shared.store.sql.outbox import SqliteOutbox
-from shared.store.sql.sessions import SqliteSessions
-from shared.store.sql.spending import SqliteSpending
-from shared.store.sql.tables import inbox, outbox
-from shared.store.sqlite.database import Database
+from shared.store.engine import Database
+from shared.store.sql.tables import outbox
+from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.reading import connect_to_read
 from shared.store.sqlite.schema import check_schema, migrate
-from shared.store.sqlite.writer import Writer
+from shared.store.sqlite.writer import DAMAGE, Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: how long a write waits for another connection's lock (a backup tool), in milliseconds
 BUSY_TIMEOUT_MS = 1000
@@ -28,28 +28,22 @@ BUSY_TIMEOUT_MS = 1000
 WAL_SIZE_BYTES = 64 * 1024 * 1024
 
 # Write the row of the health check.
-PROBE = "INSERT OR REPLACE INTO probe (name, at) VALUES ('check', ?)"
+PROBE = "INSERT INTO probe (name, at) VALUES ('check', ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at"
 # Look for damage, up to the first that is found.
 VERIFY = "PRAGMA quick_check(1)"
 # Read it back.
 PROBED = "SELECT at FROM probe WHERE name = 'check'"
 
 
-class SqliteStore:
-    """The Store in one file; a lock file beside it keeps every other process out.
+class SqliteEngine:
+    """The Engine in one file; a lock file beside it keeps every other process out.
 
     With ``private_dir`` the directory is the store's own, and closed to other users. With ``read_only`` the file is
     read as it is, beside whoever writes it: no lock, no migration, and what would write raises StoreUnavailable.
     """
 
     def __init__(
-        self,
-        path: Path,
-        inbox_limit: int,
-        clock: Callable[[], float],
-        *,
-        private_dir: bool = False,
-        read_only: bool = False,
+        self, path: Path, clock: Callable[[], float], *, private_dir: bool = False, read_only: bool = False
     ) -> None:
         self._path = path
         self._read_only = read_only
@@ -57,11 +51,6 @@ class SqliteStore:
         self._clock = clock
         self._lock = -1
         self.writer = Writer(self._open_database)
-        self.inbox = SqliteInbox(self.writer, inbox_limit)
-        self.claims = SqliteClaims(self.writer)
-        self.outbox = SqliteOutbox(self.writer)
-        self.sessions = SqliteSessions(self.writer)
-        self.spending = SqliteSpending(self.writer)
 
     async def open(self) -> None:
         """Open and migrate forward. Raises StoreUnusable."""
@@ -72,6 +61,16 @@ class SqliteStore:
         await self.writer.close()
         self._unlock()
 
+    async def run(
+        self,
+        session: str,  # noqa: ARG002 - one writer serves all sessions
+        job: Callable[Concatenate[Database, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a job and return its value once it is committed. Raises what it raises, and StoreUnavailable."""
+        return await self.writer.run(job, *args, **kwargs)
+
     async def check(self) -> None:
         """Write and read back one row. Raises StoreUnavailable."""
         await self.writer.run(_probe)
@@ -80,7 +79,11 @@ class SqliteStore:
         """Read the whole file and verify that it is sound. Raises StoreUnusable and StoreUnavailable."""
         await self.writer.run(_verify, self._path)
 
-    def _open_database(self) -> Database:
+    async def scrub(self) -> None:
+        """Cut the write-ahead log to nothing: it holds pages as they were before a deletion."""
+        await self.writer.scrub()
+
+    def _open_database(self) -> SqliteDatabase:
         """Open the database, on the writer's thread. Raises StoreUnusable."""
         if self._read_only:
             return read_database(self._path, self._clock)
@@ -101,17 +104,17 @@ class SqliteStore:
             self._unlock()
             raise
 
-    def _connect(self) -> Database:
+    def _connect(self) -> SqliteDatabase:
         db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
             db.pragma("journal_mode", "wal")
             db.pragma("synchronous", "full")
             db.pragma("temp_store", "memory")
+            db.pragma("secure_delete", True)
             db.pragma("journal_size_limit", WAL_SIZE_BYTES)
             migrate(db, self._path)
-            database = Database(db, self._clock)
-            database.waiting = inbox.count_waiting(database)
+            database = SqliteDatabase(db, self._clock)
             # The lock says that no other process lives, so nobody is sending any more.
             outbox.end_leases(database)
         except BaseException:
@@ -125,7 +128,7 @@ class SqliteStore:
             self._lock = -1
 
 
-def read_database(path: Path, clock: Callable[[], float]) -> Database:
+def read_database(path: Path, clock: Callable[[], float]) -> SqliteDatabase:
     """Return a database opened for reading alone. Raises StoreUnusable, also where its schema is not today's."""
     try:
         db = connect_to_read(path)
@@ -133,7 +136,7 @@ def read_database(path: Path, clock: Callable[[], float]) -> Database:
         raise StoreUnusable(f"{path} cannot be read as a database: {error}") from error
     try:
         check_schema(db, path)
-        return Database(db, clock, read_only=True)
+        return SqliteDatabase(db, clock, read_only=True)
     except apsw.Error as error:
         db.close()
         raise StoreUnusable(f"{path} cannot be read as a database: {error}") from error
@@ -164,7 +167,7 @@ def _lock(lock_path: Path, path: Path) -> int:
 def _verify(database: Database, path: Path) -> None:
     try:
         found = str(database.only(VERIFY)[0])
-    except apsw.CorruptError as error:
+    except DAMAGE as error:
         found = str(error)
     if found != "ok":
         told = found.replace("\n", " ")

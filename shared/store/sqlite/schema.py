@@ -248,8 +248,24 @@ ALTER TABLE sessions ADD COLUMN began_position INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN began_seq INTEGER NOT NULL DEFAULT 0;
 """
 
+
+VERSION_7 = """
+-- ``user`` is a reserved word of the standard. Whose turn a session is at orders it among the others of that sender.
+ALTER TABLE inbox RENAME COLUMN user TO user_id;
+ALTER TABLE holds RENAME COLUMN user TO sender;
+ALTER TABLE sessions ADD COLUMN sender TEXT NOT NULL DEFAULT '';
+CREATE INDEX sessions_sender ON sessions (sender, place) WHERE state = 'ready';
+DROP INDEX inbox_settled;
+CREATE INDEX inbox_settled ON inbox (state, settled_at, session_key, seq) WHERE settled_at IS NOT NULL;
+CREATE INDEX inbox_sender ON inbox (platform, user_id) WHERE state = 'waiting';
+"""
+
+#: tables of bodies that may be large: in a WITHOUT ROWID table a seek reads every body on its way in whole
+WITHOUT_ROWID = ", WITHOUT ROWID"
+ROWID_TABLES = ("inbox", "history", "todos", "checkpoints", "outbox", "open_steps", "tool_calls", "summaries")
+
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6)
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:
@@ -257,6 +273,10 @@ def migrate(db: apsw.Connection, path: Path) -> None:
     found = known_schema(db, path)
     for version in range(found + 1, len(MIGRATIONS) + 1):
         db.execute(f"BEGIN IMMEDIATE; {MIGRATIONS[version - 1]}; PRAGMA user_version = {version}; COMMIT")
+    db.pragma("legacy_alter_table", True)
+    for table in ROWID_TABLES:
+        _give_rowid(db, table)
+    db.pragma("legacy_alter_table", False)
 
 
 def known_schema(db: apsw.Connection, path: Path) -> int:
@@ -278,3 +298,22 @@ def check_schema(db: apsw.Connection, path: Path) -> None:
         raise StoreUnusable(
             f"{path} has schema {found}, and this release reads {len(MIGRATIONS)}: the next start brings it there"
         )
+
+
+def _give_rowid(db: apsw.Connection, table: str) -> None:
+    """Make a table WITHOUT ROWID an ordinary one, in one transaction; nothing to do for one that is."""
+    (created,) = _scripts(db, table, "table")
+    if not created.endswith(WITHOUT_ROWID):
+        return
+    ordinary = created.removesuffix(WITHOUT_ROWID).replace(table, f"{table}_new", 1)
+    further = "; ".join([*_scripts(db, table, "index"), *_scripts(db, table, "trigger")])
+    db.execute(
+        f"BEGIN IMMEDIATE; {ordinary}; INSERT INTO {table}_new SELECT * FROM {table}; DROP TABLE {table}; "  # noqa: S608
+        f"ALTER TABLE {table}_new RENAME TO {table}; {further}; COMMIT"
+    )
+
+
+def _scripts(db: apsw.Connection, table: str, kind: str) -> list[str]:
+    """Return what has created a table, or its indexes or triggers."""
+    statement = "SELECT sql FROM sqlite_schema WHERE tbl_name = ? AND type = ? AND sql IS NOT NULL"
+    return [str(sql) for (sql,) in db.execute(statement, (table, kind))]

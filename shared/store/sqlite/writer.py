@@ -17,11 +17,14 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import apsw
 
-from shared.errors import StoreUnavailable
-from shared.store.sqlite.database import Database
+from shared.errors import StoreDamaged, StoreUnavailable
+from shared.store.sqlite.database import SqliteDatabase
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: what SQLite raises for a file that is no sound database (any more)
+DAMAGE = (apsw.CorruptError, apsw.NotADBError)
 
 #: jobs that share one commit at most: bounds how long the first of them waits
 BATCH_LIMIT = 256
@@ -34,7 +37,7 @@ class Job(NamedTuple):
     """What to run, and who waits for it."""
 
     future: asyncio.Future[Any]
-    work: Callable[[Database], Any]
+    work: Callable[[SqliteDatabase], Any]
 
 
 class JobAnswer(NamedTuple):
@@ -70,16 +73,17 @@ class _Life(NamedTuple):
 
 
 class Writer:
-    """Runs jobs on its own thread; ``open_ledger`` is called there, and closes with it.
+    """Runs jobs on its own thread; ``open_database`` is called there, and closes with it.
 
     ``commits`` counts the transactions that have written something.
     """
 
-    def __init__(self, open_ledger: Callable[[], Database]) -> None:
-        self._open_database = open_ledger
+    def __init__(self, open_database: Callable[[], SqliteDatabase]) -> None:
+        self._open_database = open_database
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._life: _Life | None = None
         self._wal_pages = 0
+        self._damage = ""
         self.commits = 0
 
     async def start(self) -> None:
@@ -94,13 +98,20 @@ class Writer:
         await opened
         self._life = _Life(loop, thread, ended)
 
-    async def run(self, work: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, work: Callable[Concatenate[SqliteDatabase, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a job and return its value once it is committed. Raises what it raises, and StoreUnavailable."""
+        if self._damage:
+            raise StoreDamaged(self._damage)
         if self._life is None:
             raise StoreUnavailable("the store is not open")
         future: asyncio.Future[T] = self._life.loop.create_future()
         self._jobs.put(Job(future, lambda database: work(database, *args, **kwargs)))
         return await future
+
+    async def scrub(self) -> None:
+        """Copy the write-ahead log into the database and cut it to nothing, behind what is queued."""
+        with contextlib.suppress(StoreUnavailable):  # the next one does it
+            await self.run(_ask_for_scrub)
 
     async def close(self) -> None:
         """Commit what is queued, close the database and end the thread."""
@@ -122,6 +133,9 @@ class Writer:
         database.db.set_wal_hook(self._count_wal_pages)
         answers.give([JobAnswer(opened, None, None)])
         while jobs := self._next_jobs():
+            if self._damage:
+                answers.give([JobAnswer(job.future, None, StoreDamaged(self._damage)) for job in jobs])
+                continue
             answers.give(self._run_together(database, jobs))
             self._copy_back(database)
         database.db.close()
@@ -143,7 +157,7 @@ class Writer:
             self._jobs.put(None)
         return jobs
 
-    def _run_together(self, database: Database, jobs: list[Job]) -> list[JobAnswer]:
+    def _run_together(self, database: SqliteDatabase, jobs: list[Job]) -> list[JobAnswer]:
         """Run jobs in one transaction; where one of them breaks it, each in its own.
 
         Jobs check before they write, so hardly any does break it. A savepoint a job would do the same at half as
@@ -155,11 +169,13 @@ class Writer:
                 database.db.execute("ROLLBACK")  # one that failed before
             database.db.execute("BEGIN" if database.read_only else "BEGIN IMMEDIATE")
         except apsw.Error as error:
-            return _refuse(jobs, error)
+            return self._refuse_damaged(jobs, error) if isinstance(error, DAMAGE) else _refuse(jobs, error)
         try:
             answers = [_run_one(database, job) for job in jobs]
         except (apsw.Error, _HalfDone) as error:
             _roll_back(database, waiting)
+            if isinstance(error, DAMAGE):
+                return self._refuse_damaged(jobs, error)
             if len(jobs) > 1:
                 return [answer for job in jobs for answer in self._run_together(database, [job])]
             return _refuse(jobs, error)
@@ -167,16 +183,27 @@ class Writer:
             database.db.execute("COMMIT")
         except apsw.Error as error:
             _roll_back(database, waiting)
-            return _refuse(jobs, error)
+            return self._refuse_damaged(jobs, error) if isinstance(error, DAMAGE) else _refuse(jobs, error)
         return answers
+
+    def _refuse_damaged(self, jobs: list[Job], error: apsw.Error) -> list[JobAnswer]:
+        """Refuse these jobs and all that come: what is written to a damaged file may never be read again."""
+        self._damage = f"the database is damaged: {error}; put a backup in its place, or salvage what can be read"
+        return [JobAnswer(job.future, None, StoreDamaged(self._damage)) for job in jobs]
 
     def _count_wal_pages(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         self.commits += 1
         return apsw.SQLITE_OK
 
-    def _copy_back(self, database: Database) -> None:
+    def _copy_back(self, database: SqliteDatabase) -> None:
         """Copy the write-ahead log into the database: after the answers, so that no caller waits for it."""
+        if database.scrub_asked:
+            database.scrub_asked = False
+            with contextlib.suppress(apsw.Error):
+                database.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._wal_pages = 0
+            return
         if self._wal_pages < (IDLE_CHECKPOINT_PAGES if self._jobs.empty() else BUSY_CHECKPOINT_PAGES):
             return
         self._wal_pages = 0
@@ -186,7 +213,7 @@ class Writer:
             return  # what is committed is safe in the log; the next commit counts its pages again
 
 
-def _run_one(database: Database, job: Job) -> JobAnswer:
+def _run_one(database: SqliteDatabase, job: Job) -> JobAnswer:
     """Run a job. Raises what the transaction must be rolled back for: apsw.Error, and _HalfDone."""
     waiting = database.waiting
     changes = database.db.total_changes()
@@ -201,7 +228,7 @@ def _run_one(database: Database, job: Job) -> JobAnswer:
         return JobAnswer(job.future, None, error)
 
 
-def _roll_back(database: Database, waiting: int) -> None:
+def _roll_back(database: SqliteDatabase, waiting: int) -> None:
     """Undo the transaction, unless the database already did so by itself; what fails is tried again before the next."""
     database.waiting = waiting
     if database.db.in_transaction:
@@ -230,3 +257,7 @@ def _resolve(answers: list[JobAnswer]) -> None:
             future.set_result(value)
         else:
             future.set_exception(error)
+
+
+def _ask_for_scrub(database: SqliteDatabase) -> None:
+    database.scrub_asked = True

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from shared.command import Command, CommandKind
-from shared.messages import Arrival, Claim, Dead, Ended, Receipt, Reply, TurnStatus, Usage
+from shared.messages import Arrival, Claim, Conversation, Dead, Ended, Receipt, Reply, TurnStatus, Usage
 from shared.store import Store, open_store
+from shared.store.engine import Database
+from shared.store.sql.tables import history, sessions
 
 #: an engine's name and how to make an unopened store of it in a directory
 Engine = Callable[[Path, Callable[[], float], int], Store]
@@ -39,6 +41,24 @@ def run_machine(machine: type[RuleBasedStateMachine], engine: str, *, steps: int
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+async def rewrite(store: Store, session: str, conversation: Conversation) -> int:
+    """Replace the history and todo list of a session as another program may do, and return its new version."""
+
+    def job(database: Database) -> int:
+        (version,) = database.next_epochs(1)
+        database.run("UPDATE sessions SET version = ?, epoch = ? WHERE session_key = ?", (version, version, session))
+        had_list = history.read_todo(database, session) is not None
+        begin, _ = sessions.began(database, session)
+        database.run("DELETE FROM history WHERE session_key = ? AND position >= ?", (session, begin))
+        database.run("DELETE FROM todos WHERE session_key = ?", (session,))
+        history.append(database, session, conversation.messages)
+        if had_list or conversation.todo is not None:
+            history.write_todo(database, session, conversation.todo or b"[]")
+        return version
+
+    return await store.engine.run(session, job)
 
 
 class Clock:
@@ -107,9 +127,17 @@ class Bench:
         words = Command(kind, "done", "nothing", "waits", "stopped", "withdrawn")
         return await self.store.inbox.accept(self.arrival(session, f"/{kind}", command=words))
 
+    async def next_ready_in_s(self) -> float | None:
+        """Return the seconds until a look for claims can find one."""
+        return (await self.store.claims.claim("host", 0, 30)).next_in_s
+
+    async def next_due_in_s(self) -> float | None:
+        """Return the seconds until a look for due replies can find one."""
+        return (await self.store.outbox.due("host", 0, 30)).next_in_s
+
     async def claim_one(self, host: str = "host", *, suspects: bool = False) -> Claim:
         """Claim the one session that is ready."""
-        (claim,) = await self.store.claims.claim(host, 10, 30, suspects=suspects)
+        (claim,) = (await self.store.claims.claim(host, 10, 30, suspects=suspects)).claims
         return claim
 
     async def accept_and_claim(self, session: str = "a:b:c") -> Claim:
@@ -136,7 +164,7 @@ class Bench:
     async def send_all(self) -> list[Reply]:
         """Send every reply that is due, until none is, and return them in the order sent."""
         sent: list[Reply] = []
-        while due := await self.store.outbox.due("host", 10, 30):
+        while due := (await self.store.outbox.due("host", 10, 30)).replies:
             for reply in due:
                 sent.append(reply)
                 await self.store.outbox.delivered(reply, f"sent-{len(sent)}")

@@ -102,7 +102,7 @@ class BusyMachine(RuleBasedStateMachine):
 
     @rule(suspects=st.booleans())
     def take_claim(self, suspects: bool) -> None:
-        for claim in self.run(self.bench.store.claims.claim("h1", 10, 30, suspects=suspects)):
+        for claim in self.run(self.bench.store.claims.claim("h1", 10, 30, suspects=suspects)).claims:
             self.claim, self.in_turn = claim, [message.id for message in claim.messages]
             assert self.in_turn == self.left[: len(self.in_turn)]
 

@@ -29,21 +29,21 @@ class TestClaim:
         await bench.accept()
         await bench.claim_one()
         await bench.accept()
-        assert await store.claims.claim("other", 10, 30) == []
+        assert (await store.claims.claim("other", 10, 30)).claims == ()
 
     async def test_claims_at_once_never_share_a_session(self, bench: Bench, store: Store) -> None:
         for number in range(30):
             await bench.accept(f"a:b:{number}")
         claimed = await asyncio.gather(*(store.claims.claim(f"host-{n}", 7, 30) for n in range(6)))
-        sessions = [claim.ref.session for claims in claimed for claim in claims]
+        sessions = [claim.ref.session for batch in claimed for claim in batch.claims]
         assert sorted(sessions) == sorted(f"a:b:{number}" for number in range(30))
 
     async def test_the_longest_waiting_sessions_come_first(self, bench: Bench, store: Store) -> None:
         for number in range(5):
             bench.clock.now -= 10
             await bench.accept(f"a:b:{number}")
-        first = await store.claims.claim("host", 2, 30)
-        rest = await store.claims.claim("host", 9, 30)
+        first = (await store.claims.claim("host", 2, 30)).claims
+        rest = (await store.claims.claim("host", 9, 30)).claims
         assert [claim.ref.session[-1] for claim in [*first, *rest]] == list("01234")
 
     async def test_a_busy_session_does_not_starve_the_others(self, bench: Bench, store: Store) -> None:
@@ -52,7 +52,7 @@ class TestClaim:
         await bench.accept("a:b:other")
         order = []
         for _ in range(4):
-            (claim,) = await store.claims.claim("host", 1, 30)
+            (claim,) = (await store.claims.claim("host", 1, 30)).claims
             order.append(claim.ref.session[4:])
             await store.claims.settle(claim.ref, ended("hello"))
         assert order == ["busy", "other", "busy", "busy"]
@@ -64,7 +64,7 @@ class TestClaim:
             await bench.accept(f"calm:b:{number}")
         order = []
         for limit in (1, 1, 2, 1, 3):
-            claims = await store.claims.claim("host", limit, 30)
+            claims = (await store.claims.claim("host", limit, 30)).claims
             order += [claim.ref.session.replace(":b:", " ") for claim in claims]
         assert sorted(order[:6]) == ["calm 0", "calm 1", "calm 2", "flood 0", "flood 1", "flood 2"]
         assert order[6:] == ["flood 3", "flood 4"]
@@ -87,7 +87,7 @@ class TestClaim:
         await bench.accept("a:b:d")
         epochs = set()
         for _ in range(4):
-            claims = await store.claims.claim("host", 10, 30)
+            claims = (await store.claims.claim("host", 10, 30)).claims
             epochs |= {claim.ref.epoch for claim in claims}
             for claim in claims:
                 await store.claims.settle(claim.ref, Parked())
@@ -95,17 +95,17 @@ class TestClaim:
         assert len(epochs) == 8
 
     async def test_next_ready_tells_when_to_come_again(self, bench: Bench, store: Store) -> None:
-        assert await store.claims.next_ready_in_s() is None
+        assert await bench.next_ready_in_s() is None
         await bench.accept()
-        assert await store.claims.next_ready_in_s() == 0
+        assert await bench.next_ready_in_s() == 0
         claim = await bench.claim_one()
-        assert await store.claims.next_ready_in_s() == pytest.approx(30)
+        assert await bench.next_ready_in_s() == pytest.approx(30)
         await store.claims.settle(claim.ref, Retry(8, 1, suspect=False, error="died"))
-        assert await store.claims.next_ready_in_s() == pytest.approx(8)
+        assert await bench.next_ready_in_s() == pytest.approx(8)
         bench.clock.now += 9
-        assert await store.claims.next_ready_in_s() == 0
+        assert await bench.next_ready_in_s() == 0
         await store.claims.settle((await bench.claim_one()).ref, ended("hello"))
-        assert await store.claims.next_ready_in_s() is None
+        assert await bench.next_ready_in_s() is None
 
 
 class TestLeases:
@@ -113,7 +113,7 @@ class TestLeases:
         await bench.accept()
         lost = await bench.claim_one()
         bench.clock.now += 29
-        assert await store.claims.claim("other", 10, 30) == []
+        assert (await store.claims.claim("other", 10, 30)).claims == ()
         bench.clock.now += 2
         again = await bench.claim_one("other")
         assert again.ref.epoch > lost.ref.epoch
@@ -124,7 +124,7 @@ class TestLeases:
         bench.clock.now += 29
         assert await store.claims.renew("host", [claim.ref], 30) == []
         bench.clock.now += 29
-        assert await store.claims.claim("other", 10, 30) == []
+        assert (await store.claims.claim("other", 10, 30)).claims == ()
 
     async def test_renewing_tells_which_claims_are_lost(self, bench: Bench, store: Store) -> None:
         lost = await bench.accept_and_claim("a:b:lost")
@@ -145,16 +145,16 @@ class TestLeases:
         mine = await bench.accept_and_claim("a:b:mine")
         for number in range(2):
             await bench.accept(f"a:b:{number}")
-        assert len(await store.claims.claim("dead", 10, 30)) == 2
+        assert len((await store.claims.claim("dead", 10, 30)).claims) == 2
         assert await store.claims.adopt("host") == 2
         assert await store.claims.adopt("host") == 0
-        assert len(await store.claims.claim("host", 10, 30)) == 2
+        assert len((await store.claims.claim("host", 10, 30)).claims) == 2
         await store.claims.settle(mine.ref, ended("hello"))
 
     async def test_a_clock_that_jumps_back_makes_no_lease_longer(self, bench: Bench, store: Store) -> None:
         await bench.accept_and_claim()
         bench.clock.now -= 86_400
-        assert await store.claims.claim("other", 10, 30) == []
+        assert (await store.claims.claim("other", 10, 30)).claims == ()
         bench.clock.now += 31
         await bench.claim_one("other")
 
@@ -163,15 +163,15 @@ class TestLeases:
         await bench.close()
         bench.clock.now -= 10 * 86_400
         store = await bench.open()
-        assert await store.claims.next_ready_in_s() == 0
-        assert len(await store.claims.claim("other", 10, 30)) == 1
+        assert await bench.next_ready_in_s() == 0
+        assert len((await store.claims.claim("other", 10, 30)).claims) == 1
 
     async def test_no_delay_is_eternal_when_the_clock_was_set_back_meanwhile(self, bench: Bench, store: Store) -> None:
         await store.claims.settle((await bench.accept_and_claim()).ref, Retry(60, 1, suspect=False, error="died"))
         await bench.close()
         bench.clock.now -= 10 * 86_400
         store = await bench.open()
-        assert await store.claims.next_ready_in_s() == 0
+        assert await bench.next_ready_in_s() == 0
         await bench.claim_one()
 
 
@@ -182,7 +182,7 @@ class TestLostHosts:
             message = (await bench.claim_one()).messages[0]
             assert (message.attempts, message.suspect) == (0, False)
             bench.clock.now += 31
-        assert await store.claims.claim("host", 10, 30) == []
+        assert (await store.claims.claim("host", 10, 30)).claims == ()
         message = (await bench.claim_one(suspects=True)).messages[0]
         assert (message.attempts, message.suspect) == (0, True)
 
@@ -214,8 +214,8 @@ class TestLostHosts:
     async def test_suspects_are_claimed_apart(self, bench: Bench, store: Store) -> None:
         await store.claims.settle((await bench.accept_and_claim("a:b:1")).ref, Retry(0, 1, suspect=True, error="died"))
         await bench.accept("a:b:2")
-        (suspect,) = await store.claims.claim("host", 10, 30, suspects=True)
-        (other,) = await store.claims.claim("host", 10, 30)
+        (suspect,) = (await store.claims.claim("host", 10, 30, suspects=True)).claims
+        (other,) = (await store.claims.claim("host", 10, 30)).claims
         assert (suspect.ref.session, other.ref.session) == ("a:b:1", "a:b:2")
 
     async def test_the_message_behind_a_suspect_is_none(self, bench: Bench, store: Store) -> None:

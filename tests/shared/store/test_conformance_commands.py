@@ -31,7 +31,7 @@ class TestWhileTheSessionRests:
         receipt = await bench.order(kind)
         assert (receipt.state, receipt.answer, receipt.stops) == (MessageState.DONE, "nothing", "")
         assert await replies(bench) == ["nothing"]
-        assert await store.claims.claim("host", 10, 30) == []
+        assert (await store.claims.claim("host", 10, 30)).claims == ()
         assert await store.inbox.waiting() == 0
         trace = await store.inbox.trace(receipt.message_id)
         assert (trace.state, trace.running) == (MessageState.DONE, False)
@@ -217,7 +217,7 @@ class TestWhileTheSessionIsBusy:
         assert (receipt.stops, receipt.answer) == ("", "done")
         assert [told.message_id for told in receipt.withdrawn] == [waiting]
         await store.claims.settle(claim.ref, ended("one"))
-        assert await store.claims.claim("host", 10, 30) == []
+        assert (await store.claims.claim("host", 10, 30)).claims == ()
         assert await replies(bench) == ["withdrawn", "one", "done"]
 
     async def test_retry_ends_the_turn_that_runs_and_runs_it_again(self, bench: Bench, store: Store) -> None:
@@ -248,7 +248,7 @@ class TestWhileTheSessionIsBusy:
             CommandAnswer(undo.message_id, "done"), CommandAnswer(more.message_id, "nothing"),
             CommandAnswer(new.message_id, "done")
         )  # fmt: skip
-        assert await store.claims.claim("host", 10, 30) == []
+        assert (await store.claims.claim("host", 10, 30)).claims == ()
 
     async def test_old_commands_and_withdrawn_messages_go(self, bench: Bench, store: Store) -> None:
         await bench.answer("one", messages=(b"1",))

@@ -119,7 +119,7 @@ class TestAnnounce:
     async def test_an_announcement_is_sent_once_and_makes_no_session(self, store: Store) -> None:
         assert await store.inbox.announce(self.REPLY, ("event-1",), 60)
         assert not await store.inbox.announce(self.REPLY, ("event-1",), 60)
-        (reply,) = await store.outbox.due("host", 10, 30)
+        (reply,) = (await store.outbox.due("host", 10, 30)).replies
         assert (reply.text, reply.message_id) == ("Your code is 123", "msg_code")
         assert await store.sessions.latest() == []
 

@@ -16,7 +16,7 @@ SESSION = "a:b:c"
 
 async def lease_one(store: Store, host: str = "host") -> Reply:
     """Lease the one reply that is due."""
-    (reply,) = await store.outbox.due(host, 10, 30)
+    (reply,) = (await store.outbox.due(host, 10, 30)).replies
     return reply
 
 
@@ -25,7 +25,7 @@ class TestDue:
         for text in ("one", "two", "three"):
             await bench.answer(text)
         first = await lease_one(store)
-        assert await store.outbox.due("other", 10, 30) == []
+        assert (await store.outbox.due("other", 10, 30)).replies == ()
         await store.outbox.delivered(first, "id")
         assert (first.text, (await lease_one(store)).text) == ("one", "two")
 
@@ -38,15 +38,15 @@ class TestDue:
     async def test_sessions_do_not_wait_for_each_other(self, bench: Bench, store: Store) -> None:
         for number in range(5):
             await bench.answer(f"{number}", f"a:b:{number}")
-        first = await store.outbox.due("host", 2, 30)
-        rest = await store.outbox.due("host", 10, 30)
+        first = (await store.outbox.due("host", 2, 30)).replies
+        rest = (await store.outbox.due("host", 10, 30)).replies
         assert [reply.text for reply in [*first, *rest]] == list("01234")
 
     async def test_senders_at_once_never_share_a_reply(self, bench: Bench, store: Store) -> None:
         for number in range(20):
             await bench.answer("hello", f"a:b:{number}")
         leased = await asyncio.gather(*(store.outbox.due(f"host-{n}", 6, 30) for n in range(5)))
-        assert len({reply.session for replies in leased for reply in replies}) == 20
+        assert len({reply.session for due in leased for reply in due.replies}) == 20
 
     async def test_a_lease_that_ended_is_leased_again_and_counts_as_sent(self, bench: Bench, store: Store) -> None:
         await bench.answer("hello")
@@ -62,23 +62,23 @@ class TestDue:
         assert (await lease_one(store)).attempts == 1
 
     async def test_next_due_tells_when_to_come_again(self, bench: Bench, store: Store) -> None:
-        assert await store.outbox.next_due_in_s() is None
+        assert await bench.next_due_in_s() is None
         await bench.answer("hello")
-        assert await store.outbox.next_due_in_s() == 0
+        assert await bench.next_due_in_s() == 0
         reply = await lease_one(store)
-        assert await store.outbox.next_due_in_s() == pytest.approx(30)
+        assert await bench.next_due_in_s() == pytest.approx(30)
         await store.outbox.postpone(reply, 7, "429")
-        assert await store.outbox.next_due_in_s() == pytest.approx(7)
+        assert await bench.next_due_in_s() == pytest.approx(7)
         bench.clock.now += 8
         await bench.send_all()
-        assert await store.outbox.next_due_in_s() is None
+        assert await bench.next_due_in_s() is None
 
     async def test_nothing_waits_for_ever_when_the_clock_was_set_back_meanwhile(
         self, bench: Bench, store: Store
     ) -> None:
         await bench.answer("due", "a:b:1")
         await bench.answer("postponed", "a:b:2")
-        replies = await store.outbox.due("host", 10, 30)
+        replies = (await store.outbox.due("host", 10, 30)).replies
         await store.outbox.postpone(replies[1], 60, "429")
         await bench.close()
         bench.clock.now -= 10 * 86_400
@@ -98,7 +98,7 @@ class TestOutcome:
         message = await bench.answer("one")
         await bench.answer("two")
         await store.outbox.postpone(await lease_one(store), 10, "429 slow down")
-        assert await store.outbox.due("host", 10, 30) == []
+        assert (await store.outbox.due("host", 10, 30)).replies == ()
         (trace,) = (await store.inbox.trace(message)).replies
         assert (trace.state, trace.attempts, trace.error) == (ReplyState.PENDING, 1, "429 slow down")
         bench.clock.now += 11
@@ -123,7 +123,7 @@ class TestOutcome:
         await store.outbox.refuse(await lease_one(store), "gone")
         states = [trace.state for trace in (await store.inbox.trace(message)).replies]
         assert states == [ReplyState.SENT, ReplyState.FAILED, ReplyState.FAILED]
-        assert await store.outbox.next_due_in_s() is None
+        assert await bench.next_due_in_s() is None
 
     async def test_a_new_address_holds_for_all_that_is_behind(self, bench: Bench, store: Store) -> None:
         await bench.answer("zero")
@@ -131,7 +131,7 @@ class TestOutcome:
         await bench.answer("one")
         await bench.answer("two")
         await bench.answer("elsewhere", "a:b:d")
-        one, elsewhere = await store.outbox.due("host", 10, 30)
+        one, elsewhere = (await store.outbox.due("host", 10, 30)).replies
         await store.outbox.readdress(one, b"new")
         await store.outbox.delivered(one, "id")
         await store.outbox.postpone(elsewhere, 0, "")
@@ -150,7 +150,7 @@ class TestSplit:
             (1, "long", True),
             (2, "text", True),
         ]
-        assert await store.outbox.due("other", 10, 30) == []
+        assert (await store.outbox.due("other", 10, 30)).replies == ()
         await store.outbox.delivered(chunks[0], "id")
         rest = await bench.send_all()
         assert [(r.text, r.rendered) for r in rest] == [("long", True), ("text", True), ("next", False)]
@@ -199,7 +199,7 @@ class TestFence:
         reply = await lease_one(store)
         bench.clock.now += 31
         await store.outbox.delivered(reply, "id")
-        assert await store.outbox.due("other", 10, 30) == []
+        assert (await store.outbox.due("other", 10, 30)).replies == ()
 
     async def test_a_reply_is_closed_once(self, bench: Bench, store: Store) -> None:
         await bench.answer("hello")

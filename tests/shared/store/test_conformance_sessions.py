@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.errors import NotFound, StaleClaim, StoreUnavailable
-from shared.messages import Conversation, Dead, Retry
+from shared.messages import Conversation, Dead
 from shared.store import Store
 from tests.shared.store.bench import Bench, ended
 
@@ -44,47 +44,13 @@ class TestSessions:
         assert (await store.sessions.conversation(SESSION, last=0)).messages == ()
         assert len((await store.sessions.conversation(SESSION)).messages) == 10
 
-    async def test_a_rewrite_replaces_history_and_todo(self, bench: Bench, store: Store) -> None:
-        await bench.answer("hello", messages=(b"1", b"2"), todo=b"[1]")
-        before = await store.sessions.conversation(SESSION)
-        version = await store.sessions.rewrite(SESSION, Conversation(before.version, (b"9",), b"[9]"))
-        assert await store.sessions.conversation(SESSION) == Conversation(version, (b"9",), b"[9]")
-        assert version != before.version
-
-    async def test_a_rewrite_without_a_list_empties_it_and_gives_none_to_who_had_none(
-        self, bench: Bench, store: Store
-    ) -> None:
-        await bench.answer("hello", messages=(b"1",), todo=b"[1]")
-        before = await store.sessions.conversation(SESSION)
-        await store.sessions.rewrite(SESSION, Conversation(before.version, (b"old list",), None))
-        assert (await store.sessions.conversation(SESSION)).todo == b"[]"
-        await bench.answer("hello", "a:b:d", messages=(b"1",))
-        bare = await store.sessions.conversation("a:b:d")
-        await store.sessions.rewrite("a:b:d", Conversation(bare.version, (b"9",), None))
-        assert (await store.sessions.conversation("a:b:d")).todo is None
-
-    async def test_a_rewrite_of_an_outdated_version_is_refused(self, bench: Bench, store: Store) -> None:
-        await bench.answer("hello", messages=(b"1",))
-        before = await store.sessions.conversation(SESSION)
-        await store.sessions.rewrite(SESSION, before)
-        with pytest.raises(StaleClaim):
-            await store.sessions.rewrite(SESSION, before)
-
-    async def test_a_claimed_or_unknown_session_is_not_rewritten(self, bench: Bench, store: Store) -> None:
-        await bench.accept()
-        await bench.claim_one()
-        with pytest.raises(StaleClaim):
-            await store.sessions.rewrite(SESSION, Conversation(0, (), None))
-        with pytest.raises(NotFound):
-            await store.sessions.rewrite("a:b:none", Conversation(0, (), None))
-
     async def test_a_deleted_session_is_gone_with_all_it_had(self, bench: Bench, store: Store) -> None:
         message = await bench.answer("hello", messages=(b"1",), todo=b"[1]")
         await bench.accept()
         await store.sessions.delete(SESSION)
         assert await store.sessions.conversation(SESSION) == Conversation(0, (), None)
         assert await store.inbox.waiting() == 0
-        assert await store.outbox.due("host", 10, 30) == []
+        assert (await store.outbox.due("host", 10, 30)).replies == ()
         with pytest.raises(NotFound):
             await store.inbox.trace(message)
         with pytest.raises(NotFound):
@@ -108,14 +74,6 @@ class TestSessions:
         assert new.ref.epoch != old.ref.epoch
         with pytest.raises(StaleClaim):
             await store.claims.settle(old.ref, ended("too late"))
-
-    async def test_a_rewrite_does_not_disturb_what_waits(self, bench: Bench, store: Store) -> None:
-        message = await bench.accept()
-        await store.claims.settle((await bench.claim_one()).ref, Retry(60, 1, suspect=True, error="died"))
-        await store.sessions.rewrite(SESSION, Conversation(0, (b"1",), None))
-        bench.clock.now += 61
-        claim = await bench.claim_one(suspects=True)
-        assert (claim.messages[0].id, claim.messages[0].attempts) == (message, 1)
 
 
 class TestPairings:

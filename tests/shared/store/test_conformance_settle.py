@@ -46,7 +46,7 @@ class TestSettle:
         await store.claims.settle(claim.ref, ended("hello", messages=(b"1", b"2"), todo=b"[1]"))
         assert await store.sessions.conversation(SESSION) == Conversation(claim.ref.epoch, (b"1", b"2"), b"[1]")
         assert await store.inbox.waiting() == 0
-        (reply,) = await store.outbox.due("host", 10, 30)
+        (reply,) = (await store.outbox.due("host", 10, 30)).replies
         assert (reply.text, reply.message_id, reply.part) == ("hello", claim.messages[0].id, 0)
         assert (reply.platform, reply.address, reply.rendered) == ("a", b'{"to": "ann"}', False)
 
@@ -67,7 +67,7 @@ class TestSettle:
     async def test_a_turn_without_a_text_sends_nothing(self, bench: Bench, store: Store) -> None:
         await bench.answer("", messages=(b"1",))
         assert await store.inbox.waiting() == 0
-        assert await store.outbox.due("host", 10, 30) == []
+        assert (await store.outbox.due("host", 10, 30)).replies == ()
 
     @pytest.mark.parametrize(
         ("status", "shown"),
@@ -88,7 +88,7 @@ class TestSettle:
         claim = await bench.accept_and_claim("a:b:parked")
         await bench.accept("a:b:later")
         await store.claims.settle(claim.ref, Parked())
-        again, _ = await store.claims.claim("other", 10, 30)
+        again, _ = (await store.claims.claim("other", 10, 30)).claims
         assert again.messages == claim.messages
 
     async def test_a_parked_suspect_is_still_one(self, bench: Bench, store: Store) -> None:
@@ -99,7 +99,7 @@ class TestSettle:
     async def test_a_retry_waits_and_remembers(self, bench: Bench, store: Store) -> None:
         claim = await bench.accept_and_claim()
         await store.claims.settle(claim.ref, Retry(5, 2, suspect=True, error="worker died"))
-        assert await store.claims.claim("host", 10, 30, suspects=True) == []
+        assert (await store.claims.claim("host", 10, 30, suspects=True)).claims == ()
         bench.clock.now += 6
         message = (await bench.claim_one(suspects=True)).messages[0]
         assert (message.id, message.attempts, message.suspect) == (claim.messages[0].id, 2, True)
@@ -111,7 +111,7 @@ class TestSettle:
         second = await bench.accept()
         await store.claims.settle(claim.ref, Dead(3, "died", ""))
         assert (await bench.claim_one()).messages[0].id == second
-        assert await store.outbox.due("host", 10, 30) == []
+        assert (await store.outbox.due("host", 10, 30)).replies == ()
 
 
 class TestFence:

@@ -8,7 +8,7 @@ from shared.command import CommandKind
 from shared.errors import StaleClaim
 from shared.messages import Claim, Context, Conversation, Dead, Parked, Retry, Step, Summary
 from shared.store import Store
-from tests.shared.store.bench import Bench, ended
+from tests.shared.store.bench import Bench, ended, rewrite
 
 SESSION = "a:b:c"
 PLENTY = 1 << 20
@@ -112,7 +112,7 @@ class TestSummaries:
         await store.claims.checkpoint(claim.ref, (), summary(2))
         await store.claims.settle(claim.ref, ended("hello", messages=(b"4",)))
         before = await store.sessions.conversation(SESSION)
-        await store.sessions.rewrite(SESSION, Conversation(before.version, before.messages))
+        await rewrite(store, SESSION, Conversation(before.version, before.messages))
         assert (await store.sessions.context(SESSION, 100, PLENTY)).summary is None
         claim = await bench.accept_and_claim()
         await store.claims.checkpoint(claim.ref, (), summary(2))

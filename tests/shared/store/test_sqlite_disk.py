@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from shared.errors import StoreUnavailable
+from shared.errors import StoreDamaged, StoreUnavailable
 from tests.shared.store.bench import Bench, ended, sqlite
 from tests.shared.store.faulty_disk import FaultyDisk, faulty_disk
 
@@ -23,7 +23,7 @@ def disk() -> Iterator[FaultyDisk]:
 
 
 @pytest.mark.parametrize("when", ["on_write", "on_sync"])
-@pytest.mark.parametrize("fault", [apsw.FullError, apsw.IOError, apsw.ReadOnlyError, apsw.CorruptError])
+@pytest.mark.parametrize("fault", [apsw.FullError, apsw.IOError, apsw.ReadOnlyError])
 async def test_a_commit_that_fails_is_acknowledged_to_nobody(
     tmp_path: Path, disk: FaultyDisk, when: str, fault: type[apsw.Error]
 ) -> None:
@@ -48,6 +48,24 @@ async def test_a_commit_that_fails_is_acknowledged_to_nobody(
     assert not any(receipt.duplicate for receipt in receipts)
     store = await bench.open()
     assert await store.inbox.waiting() == 30
+    await bench.close()
+
+
+async def test_nothing_is_accepted_any_more_once_the_database_was_found_damaged(
+    tmp_path: Path, disk: FaultyDisk
+) -> None:
+    bench = Bench(sqlite, tmp_path)
+    store = await bench.open()
+    kept = await bench.accept()
+    disk.on_write = apsw.CorruptError("the disk is broken")
+    results = await asyncio.gather(*(bench.accept(f"a:b:{n}") for n in range(9)), return_exceptions=True)
+    assert all(isinstance(result, StoreDamaged) for result in results)
+    disk.mend()
+    for call in (bench.accept(), store.check(), store.inbox.waiting()):
+        with pytest.raises(StoreDamaged, match="salvage"):
+            await call
+    store = await bench.open()
+    assert (await store.inbox.trace(kept)).state == "waiting"
     await bench.close()
 
 

@@ -17,11 +17,11 @@ import apsw
 import msgspec
 import pytest
 
-from shared.errors import StoreUnavailable, StoreUnusable
+from shared.errors import StoreDamaged, StoreUnavailable, StoreUnusable
 from shared.messages import Receipt
-from shared.store import open_store
-from shared.store.sqlite.database import Database
-from shared.store.sqlite.engine import SqliteStore
+from shared.store import Store, open_store
+from shared.store.sqlite.database import SqliteDatabase
+from shared.store.sqlite.engine import SqliteEngine
 from shared.store.sqlite.schema import MIGRATIONS
 from tests.shared.store.acceptor import Report
 from tests.shared.store.bench import Bench, ended, sqlite
@@ -39,10 +39,16 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-def store(bench: Bench) -> SqliteStore:
-    """The engine itself, for tests that reach into its connection."""
-    assert isinstance(bench.store, SqliteStore)
+def store(bench: Bench) -> Store:
+    """The store of the bench."""
     return bench.store
+
+
+@pytest.fixture
+def engine(store: Store) -> SqliteEngine:
+    """Its engine, for tests that reach into the connection."""
+    assert isinstance(store.engine, SqliteEngine)
+    return store.engine
 
 
 @pytest.fixture
@@ -148,9 +154,11 @@ class TestFull:
         assert fault.after == fault.refused
         assert fault.waiting_after == 400
 
-    async def test_a_full_database_fails_every_write_and_no_read(self, bench: Bench, store: SqliteStore) -> None:
+    async def test_a_full_database_fails_every_write_and_no_read(
+        self, bench: Bench, store: Store, engine: SqliteEngine
+    ) -> None:
         first = await bench.accept()
-        await store.writer.run(limit_pages, 0)
+        await engine.writer.run(limit_pages, 0)
         arrivals = [bench.arrival(f"a:b:{n}", text="x" * 5000) for n in range(50)]
         results = await asyncio.gather(*(store.inbox.accept(a) for a in arrivals), return_exceptions=True)
         assert any(isinstance(result, StoreUnavailable) for result in results)
@@ -158,25 +166,25 @@ class TestFull:
         accepted = sum(isinstance(result, Receipt) for result in results)
         assert await store.inbox.waiting() == 1 + accepted
         assert (await store.inbox.trace(first)).id == first
-        await store.writer.run(limit_pages, 1_000_000)
+        await engine.writer.run(limit_pages, 1_000_000)
         for arrival in arrivals:
             await store.inbox.accept(arrival)
         assert await store.inbox.waiting() == 51
 
-    async def test_a_full_database_fails_a_settle_whole(self, bench: Bench, store: SqliteStore) -> None:
+    async def test_a_full_database_fails_a_settle_whole(self, bench: Bench, store: Store, engine: SqliteEngine) -> None:
         claim = await bench.accept_and_claim()
-        await store.writer.run(limit_pages, 0)
+        await engine.writer.run(limit_pages, 0)
         big = ended("hello", messages=(b"x" * 100_000,) * 10)
         with pytest.raises(StoreUnavailable):
             await store.claims.settle(claim.ref, big)
         assert (await store.sessions.conversation("a:b:c")).messages == ()
-        await store.writer.run(limit_pages, 1_000_000)
+        await engine.writer.run(limit_pages, 1_000_000)
         await store.claims.settle(claim.ref, big)
         assert len((await store.sessions.conversation("a:b:c")).messages) == 10
         assert await store.inbox.waiting() == 0
 
 
-def limit_pages(database: Database, pages: int) -> None:
+def limit_pages(database: SqliteDatabase, pages: int) -> None:
     """Let the database have no more pages than this, or than it has now."""
     database.db.pragma("max_page_count", max(pages, database.db.pragma("page_count")))
 
@@ -218,17 +226,16 @@ class TestCorrupt:
                 await store.verify()
             await bench.close()
 
-    async def test_a_damaged_page_fails_only_what_needs_it(self, bench: Bench, database: Path) -> None:
+    async def test_a_damaged_page_ends_all_acceptance_once_it_is_found(self, bench: Bench, database: Path) -> None:
         await bench.answer("hello", messages=(b"x" * 500,) * 100)
         await bench.close()
         with damaged(database, (root_page(database, "history") - 1) * 4096, 4096):
             store = await bench.open()
-            accepts = [store.inbox.accept(bench.arrival(f"a:b:{n}")) for n in range(10)]
-            results = await asyncio.gather(
-                *accepts[:5], store.sessions.conversation("a:b:c"), *accepts[5:], return_exceptions=True
-            )
-        assert isinstance(results.pop(5), StoreUnavailable)
-        assert all(isinstance(result, Receipt) for result in results)
+            await bench.accept("a:b:before")
+            with pytest.raises(StoreDamaged):
+                await store.sessions.conversation("a:b:c")
+            results = await asyncio.gather(*(bench.accept(f"a:b:{n}") for n in range(9)), return_exceptions=True)
+        assert all(isinstance(result, StoreDamaged) for result in results)
 
     async def test_a_newer_schema_is_unusable(self, tmp_path: Path) -> None:
         make_other_database(tmp_path / "gatehouse.db", "PRAGMA user_version = 999")
@@ -249,7 +256,7 @@ class TestCorrupt:
 
 class TestLocked:
     async def test_a_lock_of_another_tool_is_waited_for_and_then_said(
-        self, bench: Bench, store: SqliteStore, database: Path
+        self, bench: Bench, store: Store, database: Path
     ) -> None:
         tool = apsw.Connection(str(database))
         tool.execute("BEGIN IMMEDIATE")

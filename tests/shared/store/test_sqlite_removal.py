@@ -35,7 +35,7 @@ async def live(bench: Bench, store: Store) -> None:
     claim = await bench.accept_and_claim()
     await store.claims.settle(claim.ref, ended("one", messages=(b"1", b"2"), todo=b"[1]", usage=USED))
     await bench.accept()
-    (claim,) = await store.claims.claim("host", 1, 30, budgets=BUDGETS)
+    (claim,) = (await store.claims.claim("host", 1, 30, budgets=BUDGETS)).claims
     await store.inbox.accept(bench.arrival(text="and this", when_busy=WhenBusy.STEER))
     await store.claims.join(claim.ref)
     await store.claims.checkpoint(claim.ref, [Step(1, (b"3",), usage=USED)], Summary(1, "one thing was said"))

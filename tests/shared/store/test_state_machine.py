@@ -101,7 +101,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(host=st.sampled_from(("h1", "h2")), limit=st.integers(1, 3), suspects=st.booleans(), bounded=st.booleans())
     def claim(self, host: str, limit: int, suspects: bool, bounded: bool = False) -> None:
         budgets = BUDGETS if bounded else None
-        for claim in self.run(self.bench.store.claims.claim(host, limit, 30, suspects=suspects, budgets=budgets)):
+        look = self.bench.store.claims.claim(host, limit, 30, suspects=suspects, budgets=budgets)
+        for claim in self.run(look).claims:
             session, (message,) = claim.ref.session, claim.messages
             assert message.id == self.queues[session][0]
             assert message.suspect == suspects

@@ -142,7 +142,7 @@ async def test_a_suspect_runs_once_and_in_a_worker_of_its_own(plant: MakePlant, 
     await store.open()
     key, suspect = "standard:a:s", f"msg_{0:032}"
     await store.inbox.accept(Arrival(suspect, key, "standard", "ann", f"[[tool note {call}]]", b"{}", (), 60.0, 1.0))
-    (claim,) = await store.claims.claim("host", 1, 30)
+    (claim,) = (await store.claims.claim("host", 1, 30)).claims
     # long enough for a spare to stand ready when the quarantine is opened
     await store.claims.settle(claim.ref, Retry(2.5, 1, True, "its worker died"))
     await store.close()
@@ -214,7 +214,7 @@ async def test_a_message_under_which_its_host_died_as_often_as_it_may_is_given_u
     store = open_store("", tmp_path, inbox_limit=10)
     await store.open()
     await store.inbox.accept(arrival("s"))
-    (claim,) = await store.claims.claim("host", 1, 30)
+    (claim,) = (await store.claims.claim("host", 1, 30)).claims
     await store.claims.settle(claim.ref, Retry(0, 2, True, "its worker died"))
     await store.claims.claim("host", 1, 30, suspects=True)
     assert await store.claims.adopt("another") == 1
@@ -333,7 +333,7 @@ async def test_a_turn_that_waits_for_a_worker_is_interrupted_at_once(plant: Make
     # a worker that stops takes no turn, so what is claimed for its place waits in the backlog
     turns = made.pool._turns
     store_claim = (await made.store.inbox.accept(arrival("waits"))).message_id
-    (claim,) = await made.store.claims.claim("host", 1, 30)
+    (claim,) = (await made.store.claims.claim("host", 1, 30)).claims
     made.pool._begin(claim)
     assert turns.of_session(claim.ref.session) is not None
     assert await made.pool.interrupt(claim.ref.session)
@@ -429,7 +429,7 @@ async def test_a_turn_whose_session_its_own_host_takes_again_is_ended_and_leaves
     await until(lambda: made.pool.snapshot().workers[0].turns_done == 2, "the worker has ended the earlier one too")
     assert (tmp_path / "notes").read_text("utf-8") == "ran\n"
     assert made.audience.settled_ids == [message]
-    assert [reply.text for reply in await made.store.outbox.due("host", 10, 30)] == ["on"]
+    assert [reply.text for reply in (await made.store.outbox.due("host", 10, 30)).replies] == ["on"]
     assert (await made.trace(message)).attempts == 0
     assert made.pool.snapshot().running == made.pool.snapshot().waiting == 0
     assert made.events.counts[Event.CLAIM_LOST] == 1

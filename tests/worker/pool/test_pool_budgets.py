@@ -75,7 +75,9 @@ async def test_fifty_sessions_of_one_user_cannot_overrun_a_budget_together(plant
     assert total == sum(trace.usage.tokens for trace in traces)
     assert 20_000 <= total < 20_000 + step
     assert all(trace.usage.tokens == 0 and trace.worker == "" for trace in refused)
-    (reply,) = [reply for reply in await plant.store.outbox.due("h", 100, 60) if reply.message_id == refused[0].id]
+    (reply,) = [
+        reply for reply in (await plant.store.outbox.due("h", 100, 60)).replies if reply.message_id == refused[0].id
+    ]
     assert "You have used up your budget of 20,000 tokens for this day. Please come back at 00:00 UTC" in reply.text
 
 

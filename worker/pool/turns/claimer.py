@@ -14,7 +14,7 @@ from contextlib import suppress
 from shared.budgets import Budgets
 from shared.errors import StoreUnavailable
 from shared.events import Event, Events
-from shared.messages import Claim, ClaimRef
+from shared.messages import Claim, ClaimBatch, ClaimRef
 from shared.store.port import Store
 from worker.pool.store_health import StoreHealth
 
@@ -117,45 +117,45 @@ class Claimer:
         """Take what there is room for, then wait until it is worth looking again."""
         self._wake.clear()
         await self._renew_if_due()
-        taken = await self._take_suspects()
+        found = [await self._take_suspects()]
         room = self._room()
         if room > 0:
-            taken += await self._take(min(room, BATCH))
+            found.append(await self._take(min(room, BATCH)))
         self._watch.worked()
         room = self._room()
-        if not taken or room <= 0:
-            await self._wait(room)
+        next_s = min((batch.next_in_s for batch in found if batch.next_in_s is not None), default=None)
+        if room <= 0 or next_s != 0 or not any(batch.claims for batch in found):
+            await self._wait(next_s if room > 0 else None)
 
-    async def _take(self, count: int, *, suspects: bool = False) -> int:
+    async def _take(self, count: int, *, suspects: bool = False) -> ClaimBatch:
         # once asked for, a claim must reach the turn it is for: a cancelled look would leave it to its lease
         look = self._store.claims.claim(self._host, count, LEASE_S, suspects=suspects, budgets=self._budgets)
         asked = asyncio.ensure_future(look)
         try:
-            claims = await asyncio.shield(asked)
+            batch = await asyncio.shield(asked)
         except asyncio.CancelledError:
             with suppress(StoreUnavailable):
                 self._begin(await asked)
             raise
-        return self._begin(claims)
+        return self._begin(batch)
 
-    def _begin(self, claims: list[Claim]) -> int:
-        for claim in claims:
+    def _begin(self, batch: ClaimBatch) -> ClaimBatch:
+        for claim in batch.claims:
             self._events.emit(Event.SESSION_CLAIMED, session=claim.ref.session, epoch=claim.ref.epoch)
             self._on_claim(claim)
-        return len(claims)
+        return batch
 
-    async def _take_suspects(self) -> int:
+    async def _take_suspects(self) -> ClaimBatch:
         room = self._suspect_room()
         if time.monotonic() < self._suspects_after_mono or room <= 0:
-            return 0
-        taken = await self._take(room, suspects=True)
-        if not taken:
+            return ClaimBatch()
+        batch = await self._take(room, suspects=True)
+        if not batch.claims:
             self._suspects_after_mono = time.monotonic() + POLL_S
-        return taken
+        return batch
 
-    async def _wait(self, room: int) -> None:
-        due_s = await self._store.claims.next_ready_in_s() if room > 0 else None
-        wait_s = POLL_S if due_s is None else min(max(due_s, PAUSE_S), POLL_S)
+    async def _wait(self, next_s: float | None) -> None:
+        wait_s = POLL_S if next_s is None else min(max(next_s, PAUSE_S), POLL_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import msgspec
 
 from shared.messages import Step
-from shared.store.sqlite.database import Database
+from shared.store.engine import Database
 
 # Keep one finished step.
-ADD = "INSERT OR REPLACE INTO checkpoints (session_key, step, body) VALUES (?, ?, ?)"
+ADD = """
+INSERT INTO checkpoints (session_key, step, body) VALUES (?, ?, ?)
+ON CONFLICT (session_key, step) DO UPDATE SET body = excluded.body
+"""
 # Read a session's finished steps, oldest first.
 READ = "SELECT body FROM checkpoints WHERE session_key = ? ORDER BY step"
 # Remove a session's finished steps.

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from shared.store.sqlite.database import Database
+from shared.store.engine import Database
 
 # Find the message a key belongs to.
 FIND = "SELECT message_id FROM dedupe WHERE session_key = ? AND key = ? AND until > ?"
-# Remember a key, over one whose time has passed.
-REMEMBER = "INSERT OR REPLACE INTO dedupe (session_key, key, message_id, until) VALUES (?, ?, ?, ?)"
+# Remember a key, unless it is known; over one whose time has passed. Tells whose it is now.
+REMEMBER = """
+INSERT INTO dedupe (session_key, key, message_id, until) VALUES (?, ?, ?, ?)
+ON CONFLICT (session_key, key) DO UPDATE SET
+  message_id = CASE WHEN dedupe.until <= ? THEN excluded.message_id ELSE dedupe.message_id END,
+  until = CASE WHEN dedupe.until <= ? THEN excluded.until ELSE dedupe.until END
+RETURNING message_id
+"""
+# Give a key to the message that another key of the same redelivery belongs to.
+ASSIGN = "UPDATE dedupe SET message_id = ? WHERE session_key = ? AND key = ?"
 # Forget some keys whose time has passed.
 EXPIRE = """
 DELETE FROM dedupe WHERE (session_key, key) IN
-  (SELECT session_key, key FROM dedupe WHERE until <= ? ORDER BY until LIMIT ?)
+  (SELECT session_key, key FROM dedupe WHERE until <= ? ORDER BY until LIMIT ? /*SKIP LOCKED*/)
 """
 
 
@@ -24,13 +32,21 @@ def find(database: Database, session: str, keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def remember(database: Database, session: str, keys: tuple[str, ...], message_id: str, ttl_s: float) -> None:
-    """Make the keys belong to the message for ``ttl_s`` seconds."""
-    until = database.now() + ttl_s
-    for key in keys:
-        database.run(REMEMBER, (session, key, message_id, until))
+def remember(database: Database, session: str, keys: tuple[str, ...], message_id: str, ttl_s: float) -> str:
+    """Make the keys belong to a message for ``ttl_s`` seconds, or to the one that any of them belongs to already.
+
+    Returns whose they are. Of two gateways that get the same message at once, one waits here for the other.
+    """
+    now = database.now()
+    for number, key in enumerate(keys):
+        owner = str(database.only(REMEMBER, (session, key, message_id, now + ttl_s, now, now))[0])
+        if owner != message_id:
+            for earlier in keys[:number]:
+                database.run(ASSIGN, (owner, session, earlier))
+            return owner
+    return message_id
 
 
 def expire(database: Database, limit: int) -> int:
     """Forget up to ``limit`` keys whose time has passed; count them."""
-    return database.run(EXPIRE, (database.now(), limit))
+    return database.changed(EXPIRE, (database.now(), limit))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.store.sqlite.database import Database
+from shared.store.engine import ALL_ROWS, Database
 
 # Find where a session's transcript goes on.
 NEXT_POSITION = "SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?"
 # Add one message to a transcript.
 ADD = "INSERT INTO history (session_key, position, message, seq) VALUES (?, ?, ?, ?)"
-# Read the end of a transcript, last message first; a negative limit reads all of it.
+# Read the end of a transcript, last message first.
 READ_BACK = """
 SELECT message FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?
 """
@@ -28,10 +28,17 @@ SELECT position FROM history WHERE session_key = ? AND position >= ? AND seq <> 
 """
 # Remove the end of a transcript.
 CUT = "DELETE FROM history WHERE session_key = ? AND position >= ?"
+# Remove some of the end of a transcript.
+CUT_SOME = """
+DELETE FROM history WHERE (session_key, position) IN
+  (SELECT session_key, position FROM history WHERE session_key = ? ORDER BY position DESC LIMIT ?)
+"""
 # Remove a transcript.
 REMOVE = "DELETE FROM history WHERE session_key = ?"
 # Write a todo list.
-WRITE_TODO = "INSERT OR REPLACE INTO todos (session_key, todo) VALUES (?, ?)"
+WRITE_TODO = """
+INSERT INTO todos (session_key, todo) VALUES (?, ?) ON CONFLICT (session_key) DO UPDATE SET todo = excluded.todo
+"""
 # Read a todo list.
 READ_TODO = "SELECT todo FROM todos WHERE session_key = ?"
 # Remove a todo list.
@@ -51,7 +58,7 @@ def next_position(database: Database, session: str) -> int:
 
 def read(database: Database, session: str, begin: int, last: int | None) -> tuple[bytes, ...]:
     """Return a session's transcript from a position on, at most its ``last`` messages, oldest first."""
-    rows = database.all(READ_BACK, (session, begin, -1 if last is None else max(last, 0)))
+    rows = database.all(READ_BACK, (session, begin, ALL_ROWS if last is None else max(last, 0)))
     return tuple(message for (message,) in reversed(rows))
 
 
@@ -92,17 +99,12 @@ def cut(database: Database, session: str, begin: int, seq: int) -> int:
     What is before the position ``begin`` stays.
     """
     other = database.one(LAST_OF_OTHERS, (session, begin, seq))
-    return cut_from(database, session, other[0] + 1 if other else begin)
+    return database.changed(CUT, (session, other[0] + 1 if other else begin))
 
 
-def cut_from(database: Database, session: str, position: int) -> int:
-    """Remove the end of a session's transcript from a position on; count the messages."""
-    return database.run(CUT, (session, position))
-
-
-def remove_todo(database: Database, session: str) -> None:
-    """Remove a session's todo list."""
-    database.run(REMOVE_TODO, (session,))
+def cut_some(database: Database, session: str, limit: int) -> int:
+    """Remove up to ``limit`` messages of the end of a session's transcript; count them."""
+    return database.changed(CUT_SOME, (session, limit))
 
 
 def write_todo(database: Database, session: str, todo: bytes) -> None:
@@ -119,4 +121,4 @@ def read_todo(database: Database, session: str) -> bytes | None:
 def remove(database: Database, session: str) -> None:
     """Remove a session's transcript and todo list."""
     database.run(REMOVE, (session,))
-    remove_todo(database, session)
+    database.run(REMOVE_TODO, (session,))

@@ -8,8 +8,8 @@ import msgspec
 
 from shared.command import Command
 from shared.errors import NotFound
-from shared.messages import Arrival, Dead, Ended, Pending, Retry
-from shared.store.sqlite.database import Database, Row
+from shared.messages import Arrival, Dead, Ended, MessageState, Pending, Retry
+from shared.store.engine import Database, Row
 from shared.traces import DeadLetter
 from shared.usage import Usage
 
@@ -18,7 +18,7 @@ LOST_LIMIT = 3
 
 # Keep an accepted message.
 ADD = """
-INSERT INTO inbox (session_key, seq, id, platform, user, text, reply, at, traceparent, joins, quiet_until, command)
+INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, traceparent, joins, quiet_until, command)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Count the waiting messages of all sessions.
@@ -27,54 +27,71 @@ COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 COUNT_WAITING_OF = "SELECT count(*) FROM inbox WHERE session_key = ? AND state = 'waiting'"
 # Find the first waiting message of a session.
 FIRST_WAITING = """
-SELECT seq, suspect, quiet_until, command FROM inbox INDEXED BY inbox_waiting
+SELECT seq, suspect, quiet_until, command, platform || ':' || user_id FROM inbox INDEXED BY inbox_waiting
 WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
 """
 # Find the last message of a session that is no chat command.
 LATEST = "SELECT id FROM inbox WHERE session_key = ? AND command IS NULL ORDER BY seq DESC LIMIT 1"
+# Count the waiting messages of one sender, up to a limit.
+COUNT_WAITING_BY = """
+SELECT count(*) FROM
+  (SELECT 1 FROM inbox WHERE platform = ? AND user_id = ? AND state = 'waiting' LIMIT ?) AS one_row
+"""
+# Ask for the end of a message's turn; the first who asks is heard.
+REQUEST_STOP = "UPDATE inbox SET stop = ? WHERE session_key = ? AND seq = ? AND stop = ''"
+# Tell whether the end of a message's turn has been asked for.
+STOP_REQUESTED = "SELECT stop <> '' FROM inbox WHERE session_key = ? AND seq = ?"
+# Close a message that waits, without a turn of its own.
+CLOSE = """
+UPDATE inbox SET state = ?, settled_at = ?, error = ?, usage = ?
+WHERE session_key = ? AND seq = ? AND state = 'waiting' RETURNING id, platform, reply
+"""
 # Name a message.
 ID = "SELECT id FROM inbox WHERE session_key = ? AND seq = ?"
 # Tell who sent a message.
-SENDER = "SELECT platform || ':' || user FROM inbox WHERE session_key = ? AND seq = ?"
+SENDER = "SELECT platform || ':' || user_id FROM inbox WHERE session_key = ? AND seq = ?"
 # Hand a message to a turn.
-TAKE = """
+CLAIM = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user, text, at, attempts, suspect, traceparent, lost, stop
+RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop
 """
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
-LOSE = """
-UPDATE inbox SET lost = lost + (NOT suspect), attempts = attempts + suspect, suspect = suspect OR lost + 1 >= ?
+COUNT_LOST = """
+UPDATE inbox SET lost = lost + 1 - suspect, attempts = attempts + suspect,
+  suspect = CASE WHEN suspect = 1 OR lost + 1 >= ? THEN 1 ELSE 0 END
 WHERE session_key = ? AND seq = ? RETURNING suspect
 """
 # Record what a lost execution means for the message.
 RETRY = "UPDATE inbox SET attempts = ?, lost = ?, suspect = ?, error = ? WHERE session_key = ? AND seq = ?"
 # Record that a turn came to an end.
-FINISH = """
+MARK_DONE = """
 UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ? WHERE session_key = ? AND seq = ?
-RETURNING id, platform, reply, platform || ':' || user, stop
+RETURNING id, platform, reply, platform || ':' || user_id, stop
 """
 # Make a message a dead letter.
-BURY = """
+MARK_DEAD = """
 UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?
 WHERE session_key = ? AND seq = ?
-RETURNING id, platform, reply, platform || ':' || user
+RETURNING id, platform, reply, platform || ':' || user_id
 """
+# Find the session of a dead letter.
+SESSION_OF_DEAD = "SELECT session_key FROM inbox WHERE id = ? AND state = 'dead'"
 # Make a dead letter wait again.
-REVIVE = """
+REQUEUE = """
 UPDATE inbox SET state = 'waiting', settled_at = NULL, attempts = 0, lost = 0, suspect = 0, error = '', stacks = '',
   usage = NULL, joins = 0, stop = '', quiet_until = 0
-WHERE id = ? AND state = 'dead' RETURNING session_key, seq
+WHERE id = ? AND state = 'dead' RETURNING session_key
 """
 # Remove a dead letter.
 PURGE = "DELETE FROM inbox WHERE id = ? AND state = 'dead' RETURNING session_key, seq"
 # List dead letters, newest first.
 DEAD = """
-SELECT id, session_key, platform, user, text, attempts, error, stacks, at, settled_at FROM inbox
+SELECT id, session_key, platform, user_id, text, attempts, error, stacks, at, settled_at FROM inbox
 WHERE state = 'dead' AND settled_at IS NOT NULL ORDER BY settled_at DESC LIMIT ?
 """
 # Read every stage of a message.
 TRACE = """
-SELECT session_key, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage,
+SELECT session_key, seq, platform, user_id, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage,
   joined
 FROM inbox WHERE id = ?
 """
@@ -89,27 +106,39 @@ REMOVE = "DELETE FROM inbox WHERE session_key = ? AND seq = ?"
 # Remove every message of a session.
 REMOVE_ALL = "DELETE FROM inbox WHERE session_key = ?"
 
+CLOSED_USAGE = msgspec.json.encode(Usage())
 
-class DuplicateOf(NamedTuple):
-    """What is needed of a message that is answered: id, platform, the address for the answer, and whose it was."""
 
+class SettledMessage(NamedTuple):
+    """A message that came to its end, as far as its answer needs to know it."""
+
+    #: its message id
     message_id: str
     platform: str
+    #: where the answer goes, as the platform wrote it
     address: bytes
+    #: who sent it, as ``platform:user``
     sender: str = ""
+    #: what its sender is told if its turn was stopped, empty if nobody asked for that
     stop: str = ""
 
 
-class Next(NamedTuple):
-    """A waiting message whose turn has come: its number, what it is, and until when more of it may come."""
+class NextMessage(NamedTuple):
+    """The waiting message of a session whose turn has come."""
 
+    #: its number in the session
     seq: int
+    #: whether it runs on a worker of its own
     suspect: bool
+    #: until when more of it may come, 0 if nothing is waited for
     quiet_until: float
+    #: the chat command it is, None for a message that a turn answers
     command: Command | None
+    #: who sent it, as ``platform:user``
+    sender: str
 
 
-class WaitingMark(NamedTuple):
+class SettledMark(NamedTuple):
     """A place in the settled messages, for those who walk over them some at a time."""
 
     settled_at: float = 0.0
@@ -122,8 +151,8 @@ def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) 
     a = arrival
     quiet_until = database.now() + a.quiet_s if a.quiet_s else 0.0
     command = msgspec.msgpack.encode(a.command) if a.command else None
-    told = (a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent)
-    database.run(ADD, (a.session, seq, *told, joins, quiet_until, command))
+    columns = (a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent)
+    database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, command))
     database.waiting += 1
 
 
@@ -137,10 +166,15 @@ def count_waiting_of(database: Database, session: str) -> int:
     return int(database.only(COUNT_WAITING_OF, (session,))[0])
 
 
-def first_waiting(database: Database, session: str) -> Next | None:
+def count_waiting_by(database: Database, platform: str, user: str, limit: int) -> int:
+    """Count the waiting messages of one sender, up to a limit."""
+    return int(database.only(COUNT_WAITING_BY, (platform, user, limit))[0])
+
+
+def first_waiting(database: Database, session: str) -> NextMessage | None:
     """Return a session's first waiting message."""
     row = database.one(FIRST_WAITING, (session,))
-    return Next(row[0], bool(row[1]), row[2], decode_command(row[3])) if row else None
+    return NextMessage(row[0], bool(row[1]), row[2], decode_command(row[3]), row[4]) if row else None
 
 
 def latest(database: Database, session: str) -> str:
@@ -162,50 +196,73 @@ def id_of(database: Database, session: str, seq: int) -> str:
     return str(row[0]) if row else ""
 
 
-def take(database: Database, session: str, seq: int) -> Pending:
+def claim(database: Database, session: str, seq: int) -> Pending:
     """Return a message for a turn."""
-    return pending(database.only(TAKE, (database.now(), session, seq)))
+    return pending(database.only(CLAIM, (database.now(), session, seq)))
 
 
 def pending(row: Row) -> Pending:
-    """Return a message as TAKE gives it."""
+    """Return a message as CLAIM gives it."""
     message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop = row
     return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent, lost, stop)
 
 
-def lose(database: Database, session: str, seq: int) -> bool:
+def count_lost(database: Database, session: str, seq: int) -> bool:
     """Count an execution that was lost with its host; tell whether the message is a suspect now."""
-    return bool(database.only(LOSE, (LOST_LIMIT, session, seq))[0])
+    return bool(database.only(COUNT_LOST, (LOST_LIMIT, session, seq))[0])
 
 
 def retry(database: Database, session: str, seq: int, lost: Retry) -> None:
     """Record what a lost execution means for the message."""
-    database.run(RETRY, (lost.attempts, lost.lost, lost.suspect, lost.error, session, seq))
+    database.run(RETRY, (lost.attempts, lost.lost, int(lost.suspect), lost.error, session, seq))
 
 
-def finish(database: Database, session: str, seq: int, ended: Ended) -> DuplicateOf:
+def mark_done(database: Database, session: str, seq: int, ended: Ended) -> SettledMessage:
     """Record that the turn of a message came to an end."""
     usage = msgspec.json.encode(ended.usage)
-    row = database.only(FINISH, (database.now(), ended.worker, ended.error, usage, session, seq))
+    row = database.only(MARK_DONE, (database.now(), ended.worker, ended.error, usage, session, seq))
     database.waiting -= 1
-    return DuplicateOf(*row)
+    return SettledMessage(*row)
 
 
-def bury(database: Database, session: str, seq: int, dead: Dead) -> DuplicateOf:
+def mark_dead(database: Database, session: str, seq: int, dead: Dead) -> SettledMessage:
     """Make a message a dead letter."""
     usage = msgspec.json.encode(dead.usage)
     row = database.only(
-        BURY, (database.now(), dead.attempts, dead.error, dead.stacks, dead.worker, usage, session, seq)
+        MARK_DEAD, (database.now(), dead.attempts, dead.error, dead.stacks, dead.worker, usage, session, seq)
     )
     database.waiting -= 1
-    return DuplicateOf(*row)
+    return SettledMessage(*row)
 
 
-def revive(database: Database, message_id: str) -> tuple[str, int]:
-    """Make a dead letter wait again and return its session and number. Raises NotFound."""
-    session, seq = _found(database.one(REVIVE, (message_id,)), message_id)
+def request_stop(database: Database, session: str, seq: int, text: str) -> None:
+    """Ask for the end of a message's turn; its sender is told ``text``."""
+    database.run(REQUEST_STOP, (text, session, seq))
+
+
+def stop_requested(database: Database, session: str, seq: int) -> bool:
+    """Tell whether the end of a message's turn has been asked for."""
+    row = database.one(STOP_REQUESTED, (session, seq))
+    return bool(row and row[0])
+
+
+def close(database: Database, session: str, seq: int, state: MessageState, error: str = "") -> SettledMessage:
+    """Close a message that waits, without a turn of its own."""
+    row = database.only(CLOSE, (state.value, database.now(), error, CLOSED_USAGE, session, seq))
+    database.waiting -= 1
+    return SettledMessage(*row)
+
+
+def session_of_dead(database: Database, message_id: str) -> str:
+    """Return the session of a dead letter. Raises NotFound."""
+    return str(_found(database.one(SESSION_OF_DEAD, (message_id,)), message_id)[0])
+
+
+def requeue(database: Database, message_id: str) -> str:
+    """Make a dead letter wait again and return its session. Raises NotFound."""
+    session = str(_found(database.one(REQUEUE, (message_id,)), message_id)[0])
     database.waiting += 1
-    return session, seq
+    return session
 
 
 def purge(database: Database, message_id: str) -> tuple[str, int]:
@@ -233,10 +290,10 @@ def usage(body: bytes | None) -> Usage:
 
 
 def settled_before(
-    database: Database, state: str, settled_at: float, after: WaitingMark, limit: int
-) -> list[WaitingMark]:
+    database: Database, state: str, settled_at: float, after: SettledMark, limit: int
+) -> list[SettledMark]:
     """Return (settled at, session, number) of messages that came to a state by then, oldest first, behind a mark."""
-    return [WaitingMark(*row) for row in database.all(SETTLED, (state, settled_at, *after, limit))]
+    return [SettledMark(*row) for row in database.all(SETTLED, (state, settled_at, *after, limit))]
 
 
 def remove(database: Database, session: str, seq: int) -> None:

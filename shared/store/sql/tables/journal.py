@@ -8,7 +8,7 @@ import msgspec
 
 from shared.journal import CallIntent, CallResult, JournalEntry, StepOpening
 from shared.messages import JournaledCall, OpenStep, Step
-from shared.store.sqlite.database import Database
+from shared.store.engine import Database
 from shared.traces import CallTrace
 
 # Open a step.
@@ -32,7 +32,7 @@ TRACE = "SELECT step, call_id, name, started_at, ended_at FROM tool_calls WHERE 
 # Remove the open step if it is no later than this.
 REMOVE = "DELETE FROM open_steps WHERE session_key = ? AND step <= ?"
 # Remove its calls.
-REMOVE_CALLS = "DELETE FROM tool_calls WHERE session_key = ?"
+REMOVE_CALLS = "DELETE FROM tool_calls WHERE session_key = ? AND step <= ?"
 
 LAST_STEP = (1 << 63) - 1
 
@@ -77,5 +77,5 @@ def finish(database: Database, session: str, steps: Sequence[Step]) -> None:
 
 def remove(database: Database, session: str, up_to_step: int = LAST_STEP) -> None:
     """Remove a session's journal unless it is of a later step."""
-    if database.run(REMOVE, (session, up_to_step)):
-        database.run(REMOVE_CALLS, (session,))
+    database.run(REMOVE_CALLS, (session, up_to_step))
+    database.run(REMOVE, (session, up_to_step))

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from shared.errors import StaleClaim
 from shared.messages import PARTS, Reply, ReplyState, ReplyStatus
-from shared.store.sqlite.database import MAX_DELAY_S, MAX_LEASE_S, Database, Row
+from shared.store.engine import MAX_DELAY_S, MAX_LEASE_S, Database, Row
 from shared.traces import ReplyTrace
 
 #: the number of replies that answer no message
-UNASKED = 0
+UNSOLICITED = 0
 
 # Find where a message's next reply starts.
 LAST_PART = "SELECT max(part) FROM outbox WHERE session_key = ? AND seq = ?"
@@ -32,23 +32,31 @@ INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address,
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # End the delays that are over.
-WAKE_POSTPONED = "UPDATE outbox SET state = 'due', until = NULL WHERE state = 'postponed' AND (until <= ? OR until > ?)"
+WAKE_POSTPONED = """
+UPDATE outbox SET state = 'due', until = NULL WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'postponed' AND (until <= ? OR until > ?)
+   LIMIT 1000 /*SKIP LOCKED*/)
+"""
 # End the leases that are over: the row may have been sent, so it counts as one more attempt.
 WAKE_LEASED = """
 UPDATE outbox SET state = 'due', until = NULL, host = '', attempts = attempts + 1
-WHERE state = 'leased' AND (until <= ? OR until > ?)
+WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'leased' AND (until <= ? OR until > ?)
+   LIMIT 1000 /*SKIP LOCKED*/)
 """
 # Lease the rows that are due, longest due first.
 LEASE = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' ORDER BY place LIMIT ?)
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
 """
-# Tell whether any row is due.
-ANY_DUE = "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due')"
-# Find when the next delay or lease ends.
-NEXT_UNTIL = "SELECT min(until) FROM outbox WHERE state = ? AND until IS NOT NULL"
+# Tell whether any row is due, and when the next delay and lease end.
+NEXT_DUE = """
+SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due'),
+  (SELECT min(until) FROM outbox WHERE state = 'postponed' AND until IS NOT NULL),
+  (SELECT min(until) FROM outbox WHERE state = 'leased' AND until IS NOT NULL)
+"""
 # Find a leased row again by what its sender knows of it.
 FENCE = """
 SELECT seq FROM outbox INDEXED BY outbox_unsent
@@ -97,9 +105,9 @@ ANY_UNSENT_OF = "SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND s
 # Remove the replies to a message.
 REMOVE = "DELETE FROM outbox WHERE session_key = ? AND seq = ?"
 # Remove some replies that answered no message and were closed long ago.
-EXPIRE_UNASKED = """
+EXPIRE_UNSOLICITED = """
 DELETE FROM outbox WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE seq = 0 AND closed_at <= ? LIMIT ?)
+  (SELECT session_key, seq, part FROM outbox WHERE seq = 0 AND closed_at <= ? LIMIT ? /*SKIP LOCKED*/)
 """
 # Remove every reply of a session.
 REMOVE_ALL = "DELETE FROM outbox WHERE session_key = ?"
@@ -110,7 +118,7 @@ def add(database: Database, seq: int, reply: Reply) -> None:
     last = database.only(LAST_PART, (reply.session, seq))[0]
     part = 0 if last is None else (last // PARTS + 1) * PARTS
     state = "queued" if database.only(ANY_UNSENT, (reply.session,))[0] else "due"
-    columns = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value, reply.rendered)
+    columns = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value, int(reply.rendered))
     database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place()))
 
 
@@ -127,14 +135,15 @@ def end_leases(database: Database) -> None:
 
 
 def next_due_in_s(database: Database) -> float | None:
-    """Return the seconds until a row is due or a lease ends; None if there is none."""
-    if database.only(ANY_DUE)[0]:
+    """Return the seconds until a row is due or a lease ends: 0 if one is now, None if there is none."""
+    due, *ends = database.only(NEXT_DUE)
+    if due:
         return 0.0
     now = database.now()
     left = [
         max(0.0, until - now) if until <= now + limit_s else 0.0
-        for state, limit_s in (("postponed", MAX_DELAY_S), ("leased", MAX_LEASE_S))
-        if (until := database.only(NEXT_UNTIL, (state,))[0]) is not None
+        for until, limit_s in zip(ends, (MAX_DELAY_S, MAX_LEASE_S), strict=True)
+        if until is not None
     ]
     return min(left, default=None)
 
@@ -149,11 +158,11 @@ def split(database: Database, reply: Reply, texts: Sequence[str]) -> None:
         database.run(ADD_CHUNK, (reply.part + number, text, reply.session, seq, reply.part))
 
 
-def sent(database: Database, reply: Reply, sent_id: str) -> None:
+def mark_sent(database: Database, reply: Reply, sent_id: str) -> None:
     """Record that the platform took a row, and let the next of its session go. Raises StaleClaim."""
     seq = _fence(database, reply)
     database.run(SENT, (sent_id, database.now(), reply.session, seq, reply.part))
-    _let_next_go(database, reply.session)
+    _release_next(database, reply.session)
 
 
 def postpone(database: Database, reply: Reply, delay_s: float, error: str) -> None:
@@ -168,7 +177,7 @@ def refuse(database: Database, reply: Reply, error: str) -> None:
     seq = _fence(database, reply)
     end = (reply.part // PARTS + 1) * PARTS
     database.run(REFUSE, (database.now(), error, reply.session, seq, reply.part, end))
-    _let_next_go(database, reply.session)
+    _release_next(database, reply.session)
 
 
 def readdress(database: Database, reply: Reply, address: bytes) -> None:
@@ -190,12 +199,12 @@ def any_unsent_of(database: Database, session: str, seq: int) -> bool:
 def remove(database: Database, session: str, seq: int) -> None:
     """Remove the replies to a message, and let the next of its session go."""
     database.run(REMOVE, (session, seq))
-    _let_next_go(database, session)
+    _release_next(database, session)
 
 
-def expire_unasked(database: Database, closed_at: float, limit: int) -> int:
+def expire_unsolicited(database: Database, closed_at: float, limit: int) -> int:
     """Remove replies that answered no message and were closed by then; count them."""
-    return database.run(EXPIRE_UNASKED, (closed_at, limit))
+    return database.changed(EXPIRE_UNSOLICITED, (closed_at, limit))
 
 
 def remove_all(database: Database, session: str) -> None:
@@ -217,7 +226,7 @@ def _fence(database: Database, reply: Reply) -> int:
     return int(row[0])
 
 
-def _let_next_go(database: Database, session: str) -> None:
+def _release_next(database: Database, session: str) -> None:
     database.run(NEXT, (database.next_place(), session))
 
 

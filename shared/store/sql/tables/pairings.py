@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.errors import NotFound
-from shared.store.sqlite.database import Database
+from shared.store.engine import Database
 
 # Remember a stranger, unless already known.
 ADD = "INSERT INTO pairings (sender, code) VALUES (?, ?) ON CONFLICT (sender) DO NOTHING"

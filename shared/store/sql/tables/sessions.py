@@ -5,7 +5,9 @@
      └──▶ gathering ────┴──── delayed ◀───┘ to be tried again later
           more of the same thought may come
 
-A session's head is the message it is ready or claimed for; it changes only when that one is settled.
+A session's head is the message it is ready or claimed for; it changes only when that one is settled. Ready sessions are
+taken by their places: microseconds of the clock, of each sender a minute apart, so that one who has thirty sessions
+waiting is overtaken by those who have one.
 """
 
 from __future__ import annotations
@@ -16,20 +18,31 @@ from typing import NamedTuple
 
 from shared.errors import NotFound, StaleClaim
 from shared.messages import ClaimRef
-from shared.store.sqlite.database import MAX_DELAY_S, MAX_LEASE_S, Database, Row
+from shared.store.engine import MAX_DELAY_S, MAX_LEASE_S, Database, Row
 
+#: how far a sender's next session is put behind the one of theirs that is ready, in microseconds of places
+SENDER_SPACING_US = 60 * 10**6
+#: the farthest that anything is put behind what is ready now, so that nobody waits for ever
+LATEST_PLACE_US = 3600 * 10**6
+
+# Choose a place: now, but behind the sender's last session that is ready by a while, and before the latest there is.
+PLACE = """
+(SELECT CASE WHEN behind < ? THEN ? WHEN behind > ? THEN ? ELSE behind END FROM
+  (SELECT coalesce(max(place), 0) + ? AS behind FROM sessions WHERE sender = ? AND state = 'ready') AS one_row)
+"""
 # Give a message its number; a new session is ready for it at once.
 ARRIVE = """
-INSERT INTO sessions (session_key, platform, state, place, head, next_seq, updated_at)
-VALUES (?, ?, 'ready', ?, 1, 2, ?)
-ON CONFLICT (session_key) DO UPDATE SET next_seq = next_seq + 1
-RETURNING next_seq - 1, state, head
-"""
+INSERT INTO sessions (session_key, platform, state, sender, place, head, next_seq, updated_at)
+VALUES (?, ?, 'ready', ?, (place), 1, 2, ?)
+ON CONFLICT (session_key) DO UPDATE SET next_seq = sessions.next_seq + 1
+RETURNING sessions.next_seq - 1, sessions.state, sessions.head
+""".replace("(place)", PLACE)
 # Make a session ready for its next message.
 MAKE_READY = """
-UPDATE sessions SET state = 'ready', place = ?, head = ?, suspect = ?, host = '', until = NULL, updated_at = ?
+UPDATE sessions SET state = 'ready', sender = ?, place = (place), head = ?,
+  suspect = ?, host = '', until = NULL, updated_at = ?
 WHERE session_key = ?
-"""
+""".replace("(place)", PLACE)
 # Make a session ready again for the same message, in its old place.
 RELEASE = """
 UPDATE sessions SET state = 'ready', suspect = coalesce(?, suspect), host = '', until = NULL WHERE session_key = ?
@@ -38,19 +51,24 @@ UPDATE sessions SET state = 'ready', suspect = coalesce(?, suspect), host = '', 
 DELAY = "UPDATE sessions SET state = 'delayed', suspect = ?, host = '', until = ? WHERE session_key = ?"
 # Make a session ready for its next message once its sender has been quiet for a while.
 GATHER = """
-UPDATE sessions SET state = 'gathering', place = ?, head = ?, suspect = 0, host = '', until = ?, updated_at = ?
+UPDATE sessions SET state = 'gathering', sender = ?, place = (place), head = ?,
+  suspect = 0, host = '', until = ?, updated_at = ?
 WHERE session_key = ?
-"""
+""".replace("(place)", PLACE)
 # Let a session rest: nothing waits.
-REST = "UPDATE sessions SET state = 'idle', suspect = 0, host = '', until = NULL, updated_at = ? WHERE session_key = ?"
+MAKE_IDLE = (
+    "UPDATE sessions SET state = 'idle', suspect = 0, host = '', until = NULL, updated_at = ? WHERE session_key = ?"
+)
 # End the delays that are over.
-WAKE = "UPDATE sessions SET state = 'ready', until = NULL WHERE state = 'delayed' AND (until <= ? OR until > ?)"
-# End the gathering that is over.
-WAKE_GATHERING = """
-UPDATE sessions SET state = 'ready', until = NULL WHERE state = 'gathering' AND (until <= ? OR until > ?)
+WAKE = """
+UPDATE sessions SET state = 'ready', until = NULL WHERE session_key IN
+  (SELECT session_key FROM sessions WHERE state = ? AND (until <= ? OR until > ?) LIMIT 1000 /*SKIP LOCKED*/)
 """
 # Find the claims whose lease has ended.
-LAPSED = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND (until <= ? OR until > ?)"
+LAPSED = """
+SELECT session_key, head FROM sessions WHERE state = 'claimed' AND (until <= ? OR until > ?)
+LIMIT 1000 /*SKIP LOCKED*/
+"""
 # Find the claims of other hosts.
 FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NOT NULL AND host <> ?"
 # Find the next platform that has a ready session, in the order of their names.
@@ -61,7 +79,7 @@ WHERE state = 'ready' AND suspect = ? AND platform > ? ORDER BY platform LIMIT 1
 # Find the sessions of a platform that are ready, longest waiting first.
 READY = """
 SELECT session_key, platform, version, head FROM sessions INDEXED BY sessions_ready
-WHERE state = 'ready' AND suspect = ? AND platform = ? ORDER BY place LIMIT ?
+WHERE state = 'ready' AND suspect = ? AND platform = ? ORDER BY place LIMIT ? /*SKIP LOCKED*/
 """
 # Lease a session.
 LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, until = ? WHERE session_key = ?"
@@ -69,20 +87,23 @@ LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, until = ? W
 RENEW = "UPDATE sessions SET until = ? WHERE session_key = ? AND epoch = ? AND host = ? AND state = 'claimed'"
 # Check an epoch.
 FENCE = "SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed'"
-# Tell whether any session is ready.
-ANY_READY = "SELECT EXISTS (SELECT 1 FROM sessions WHERE state = 'ready')"
-# Find when the next delay or lease ends.
-NEXT_UNTIL = "SELECT min(until) FROM sessions WHERE state = ? AND until IS NOT NULL"
+# Tell whether any session is ready, and when the next delay, gathering and lease end.
+NEXT = """
+SELECT EXISTS (SELECT 1 FROM sessions WHERE state = 'ready' AND suspect = ?),
+  (SELECT min(until) FROM sessions WHERE state = 'delayed' AND until IS NOT NULL),
+  (SELECT min(until) FROM sessions WHERE state = 'gathering' AND until IS NOT NULL),
+  (SELECT min(until) FROM sessions WHERE state = 'claimed' AND until IS NOT NULL)
+"""
 # Name the conversation anew.
 SET_VERSION = "UPDATE sessions SET version = ? WHERE session_key = ?"
-# Name the conversation anew and fence off every earlier claim.
-MOVE_ON = "UPDATE sessions SET version = ?, epoch = ?, updated_at = ? WHERE session_key = ?"
 # Begin a new conversation.
 BEGIN_ANEW = "UPDATE sessions SET began_position = ?, began_seq = ? WHERE session_key = ?"
 # Read where the present conversation begins.
 BEGAN = "SELECT began_position, began_seq FROM sessions WHERE session_key = ?"
-# Read what tells whether a session may be rewritten.
-VERSION = "SELECT version, epoch, state FROM sessions WHERE session_key = ?"
+# Tell which message a session is busy with.
+BUSY_WITH = "SELECT head FROM sessions WHERE session_key = ? AND state <> 'idle'"
+# Read a session's version.
+VERSION = "SELECT version FROM sessions WHERE session_key = ?"
 # Tell which message a session is claimed for.
 CLAIMED_FOR = "SELECT head FROM sessions WHERE session_key = ? AND state = 'claimed'"
 # Tell which message a session is at.
@@ -100,10 +121,13 @@ SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessio
 
 
 class ArrivalPlace(NamedTuple):
-    """A new message's number in its session, 1 in a new one, the session's state before it, and its head then."""
+    """What a new message finds in its session."""
 
+    #: its number, 1 in a new session
     seq: int
+    #: the session's state before it
     state: str
+    #: the number of the message that the session was ready or claimed for
     head: int
 
     @property
@@ -117,31 +141,35 @@ class ArrivalPlace(NamedTuple):
         return self.state == "claimed"
 
 
-def arrive(database: Database, session: str, platform: str) -> ArrivalPlace:
+def arrive(database: Database, session: str, platform: str, sender: str) -> ArrivalPlace:
     """Give a new message its number; a new session is made ready for it."""
-    seq, state, head = database.only(ARRIVE, (session, platform, database.next_place(), database.now()))
+    columns = (session, platform, sender, *_place(database, sender), database.now())
+    seq, state, head = database.only(ARRIVE, columns)
     return ArrivalPlace(seq, "idle" if seq == 1 else state, head)
 
 
-def is_idle(database: Database, session: str) -> bool:
-    """Tell whether nothing of a session is ready, delayed or claimed."""
-    return bool(database.only(VERSION, (session,))[2] == "idle")
+def busy_with(database: Database, session: str) -> int | None:
+    """Return the number of the message that a session is ready, delayed or claimed for, None for one that is idle."""
+    row = database.one(BUSY_WITH, (session,))
+    return int(row[0]) if row else None
 
 
-def make_ready(database: Database, session: str, head: int, *, suspect: bool) -> None:
-    """Make a session ready for another message, behind all that are ready now."""
-    database.run(MAKE_READY, (database.next_place(), head, suspect, database.now(), session))
+def make_ready(database: Database, session: str, head: int, sender: str, *, suspect: bool) -> None:
+    """Make a session ready for another message, behind all of other senders that are ready now."""
+    place = _place(database, sender)
+    database.run(MAKE_READY, (sender, *place, head, int(suspect), database.now(), session))
 
 
-def gather(database: Database, session: str, head: int, until: float) -> None:
+def gather(database: Database, session: str, head: int, sender: str, until: float) -> None:
     """Make a session ready for another message at a time of the store's clock, if nothing of it comes before then."""
     latest = database.now() + MAX_DELAY_S
-    database.run(GATHER, (database.next_place(), head, min(until, latest), database.now(), session))
+    place = _place(database, sender)
+    database.run(GATHER, (sender, *place, head, min(until, latest), database.now(), session))
 
 
 def release(database: Database, session: str, *, suspect: bool | None = None) -> None:
     """Make a session ready again for the same message, in its old place; None leaves open whether it is a suspect."""
-    database.run(RELEASE, (suspect, session))
+    database.run(RELEASE, (None if suspect is None else int(suspect), session))
 
 
 def delay(database: Database, session: str, delay_s: float, *, suspect: bool) -> None:
@@ -149,19 +177,19 @@ def delay(database: Database, session: str, delay_s: float, *, suspect: bool) ->
     if delay_s <= 0:
         release(database, session, suspect=suspect)
     else:
-        database.run(DELAY, (suspect, database.now() + min(delay_s, MAX_DELAY_S), session))
+        database.run(DELAY, (int(suspect), database.now() + min(delay_s, MAX_DELAY_S), session))
 
 
-def rest(database: Database, session: str) -> None:
+def make_idle(database: Database, session: str) -> None:
     """Make a session idle."""
-    database.run(REST, (database.now(), session))
+    database.run(MAKE_IDLE, (database.now(), session))
 
 
-def wake(database: Database) -> None:
+def wake_due(database: Database) -> None:
     """Make the sessions ready whose delay is over, or whose sender has been quiet."""
     now = database.now()
-    for wake_up in (WAKE, WAKE_GATHERING):
-        database.run(wake_up, (now, now + MAX_DELAY_S))
+    for state in ("delayed", "gathering"):
+        database.run(WAKE, (state, now, now + MAX_DELAY_S))
 
 
 def lapsed(database: Database) -> list[tuple[str, int]]:
@@ -180,7 +208,9 @@ def ready(database: Database, limit: int, *, suspects: bool) -> list[Row]:
 
     Of each platform the longest waiting come first; the next call goes on with the platform after the last one.
     """
-    queues = [database.all(READY, (suspects, platform, limit)) for platform in _platforms(database, suspects=suspects)]
+    queues = [
+        database.all(READY, (int(suspects), platform, limit)) for platform in _platforms(database, suspects=suspects)
+    ]
     dealt = itertools.chain.from_iterable(itertools.zip_longest(*queues))
     found = list(itertools.islice((row for row in dealt if row is not None), limit))
     if found:
@@ -191,7 +221,7 @@ def ready(database: Database, limit: int, *, suspects: bool) -> list[Row]:
 def _platforms(database: Database, *, suspects: bool) -> list[str]:
     """Return the platforms that have a ready session, the one after the last that was served first."""
     names: list[str] = []
-    while row := database.one(NEXT_PLATFORM, (suspects, names[-1] if names else "")):
+    while row := database.one(NEXT_PLATFORM, (int(suspects), names[-1] if names else "")):
         names.append(row[0])
     first = bisect.bisect_right(names, database.last_platform)
     return names[first:] + names[:first]
@@ -204,7 +234,7 @@ def lease(database: Database, ref: ClaimRef, host: str, lease_s: float) -> None:
 
 def renew(database: Database, ref: ClaimRef, host: str, lease_s: float) -> bool:
     """Extend a lease; False if it is not this host's any more."""
-    return database.run(RENEW, (database.now() + min(lease_s, MAX_LEASE_S), ref.session, ref.epoch, host)) == 1
+    return database.changed(RENEW, (database.now() + min(lease_s, MAX_LEASE_S), ref.session, ref.epoch, host)) == 1
 
 
 def fence(database: Database, ref: ClaimRef) -> int:
@@ -215,15 +245,16 @@ def fence(database: Database, ref: ClaimRef) -> int:
     return int(row[0])
 
 
-def next_ready_in_s(database: Database) -> float | None:
-    """Return the seconds until a session is ready or a lease ends; None if there is none."""
-    if database.only(ANY_READY)[0]:
+def next_ready_in_s(database: Database, *, suspects: bool) -> float | None:
+    """Return the seconds until a session is ready or a lease ends: 0 if one is now, None if there is none."""
+    ready, *ends = database.only(NEXT, (int(suspects),))
+    if ready:
         return 0.0
     now = database.now()
     left = [
         max(0.0, until - now) if until <= now + limit_s else 0.0
-        for state, limit_s in (("delayed", MAX_DELAY_S), ("gathering", MAX_DELAY_S), ("claimed", MAX_LEASE_S))
-        if (until := database.only(NEXT_UNTIL, (state,))[0]) is not None
+        for until, limit_s in zip(ends, (MAX_DELAY_S, MAX_DELAY_S, MAX_LEASE_S), strict=True)
+        if until is not None
     ]
     return min(left, default=None)
 
@@ -242,18 +273,6 @@ def began(database: Database, session: str) -> tuple[int, int]:
     """Return where the present conversation begins: its first position, and the number of the message it follows."""
     row = database.one(BEGAN, (session,))
     return (row[0], row[1]) if row else (0, 0)
-
-
-def move_on(database: Database, session: str, version: int) -> int:
-    """Give a session that is not claimed a new version and return it. Raises NotFound, StaleClaim."""
-    row = database.one(VERSION, (session,))
-    if row is None:
-        raise NotFound(f"there is no session {session}")
-    if row[0] != version or row[2] == "claimed":
-        raise StaleClaim(session, version)
-    epoch = database.next_epoch()
-    database.run(MOVE_ON, (epoch, epoch, database.now(), session))
-    return epoch
 
 
 def version(database: Database, session: str) -> int:
@@ -275,7 +294,7 @@ def head(database: Database, session: str) -> int:
 
 def remove(database: Database, session: str) -> None:
     """Remove a session's row. Raises NotFound."""
-    if not database.run(REMOVE, (session,)):
+    if not database.changed(REMOVE, (session,)):
         raise NotFound(f"there is no session {session}")
 
 
@@ -290,3 +309,10 @@ def summary(database: Database, session: str) -> Row:
     if row is None:
         raise NotFound(f"there is no session {session}")
     return row
+
+
+def _place(database: Database, sender: str) -> Row:
+    """Return the values of PLACE."""
+    now = database.next_place()
+    latest = now + LATEST_PLACE_US
+    return now, now, latest, latest, SENDER_SPACING_US, sender

@@ -11,8 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from shared.budgets import Allowance, Budget, Budgets, Scope, Spend, Window
+from shared.store.engine import Database
 from shared.store.sql.tables import checkpoints, journal
-from shared.store.sqlite.database import Database
 from shared.usage import NOTHING, Usage
 
 # Read what a session has used in its life.
@@ -21,7 +21,8 @@ READ_USAGE = "SELECT usage FROM usage WHERE session_key = ?"
 WRITE_USAGE = """
 INSERT INTO usage (session_key, usage, tokens, nanos) VALUES (?, ?, ?, ?)
 ON CONFLICT (session_key) DO UPDATE SET
-  usage = excluded.usage, tokens = tokens + excluded.tokens, nanos = nanos + excluded.nanos
+  usage = excluded.usage, tokens = usage.tokens + excluded.tokens,
+  nanos = usage.nanos + excluded.nanos
 """
 # Read what a conversation has spent since it was begun.
 SPENT_IN_ALL = "SELECT tokens, nanos FROM usage WHERE session_key = ?"
@@ -30,7 +31,8 @@ BEGIN_ANEW = "UPDATE usage SET tokens = 0, nanos = 0 WHERE session_key = ?"
 # Add to what was spent in an hour or a day.
 SPEND = """
 INSERT INTO spending (owner, scope, span, began, tokens, nanos) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (owner, scope, span, began) DO UPDATE SET tokens = tokens + excluded.tokens, nanos = nanos + excluded.nanos
+ON CONFLICT (owner, scope, span, began) DO UPDATE SET
+  tokens = spending.tokens + excluded.tokens, nanos = spending.nanos + excluded.nanos
 """
 # Read what was spent in an hour or a day.
 SPENT = "SELECT tokens, nanos FROM spending WHERE owner = ? AND scope = ? AND span = ? AND began = ?"
@@ -44,23 +46,26 @@ MOST_IN_ALL = "SELECT session_key, tokens, nanos FROM usage INDEXED BY usage_mos
 # Forget hours and days that are long over.
 EXPIRE = """
 DELETE FROM spending WHERE (owner, scope, span, began) IN
-  (SELECT owner, scope, span, began FROM spending WHERE began < ? ORDER BY began LIMIT ?)
+  (SELECT owner, scope, span, began FROM spending WHERE began < ? ORDER BY began LIMIT ? /*SKIP LOCKED*/)
 """
 # Hold an amount for a claimed turn; what it was charged before stays.
 HOLD = """
-INSERT INTO holds (session_key, user, tokens, nanos) VALUES (?, ?, ?, ?)
+INSERT INTO holds (session_key, sender, tokens, nanos) VALUES (?, ?, ?, ?)
 ON CONFLICT (session_key) DO UPDATE SET tokens = excluded.tokens, nanos = excluded.nanos
 """
 # Read for whom a turn holds, and what it was charged.
-READ_HOLD = "SELECT user, charged FROM holds WHERE session_key = ?"
+READ_HOLD = "SELECT sender, charged FROM holds WHERE session_key = ?"
 # End a hold, and remember what was charged.
 END_HOLD = "UPDATE holds SET tokens = 0, nanos = 0, charged = ? WHERE session_key = ?"
 # Remove a settled turn's row.
 REMOVE_HOLD = "DELETE FROM holds WHERE session_key = ?"
 # Sum what others hold.
-HELD = "SELECT coalesce(sum(tokens), 0), coalesce(sum(nanos), 0) FROM holds WHERE session_key <> ?"
+HELD = """
+SELECT CAST(coalesce(sum(tokens), 0) AS BIGINT), CAST(coalesce(sum(nanos), 0) AS BIGINT)
+FROM holds WHERE session_key <> ?
+"""
 # Sum what others hold for one user.
-HELD_BY_USER = HELD + " AND user = ?"
+HELD_BY_USER = HELD + " AND sender = ?"
 # Remove what a session has used in its life.
 REMOVE_USAGE = "DELETE FROM usage WHERE session_key = ?"
 # Remove a session's own hours and days.
@@ -145,7 +150,7 @@ def begin_anew(database: Database, session: str) -> None:
 
 def expire(database: Database, keep_s: float, limit: int) -> int:
     """Forget some of what was spent longer ago than this; what sessions used in their life stays. Count rows."""
-    return database.run(EXPIRE, (database.now() - keep_s, limit))
+    return database.changed(EXPIRE, (database.now() - keep_s, limit))
 
 
 def remove_all(database: Database, session: str) -> None:

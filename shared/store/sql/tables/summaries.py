@@ -9,12 +9,13 @@ from __future__ import annotations
 import msgspec
 
 from shared.messages import Summary
-from shared.store.sqlite.database import Database
+from shared.store.engine import Database
 
 # Keep a summary that was made when the transcript had so many settled messages.
 ADD = """
-INSERT OR REPLACE INTO summaries (session_key, covers, settled, body)
+INSERT INTO summaries (session_key, covers, settled, body)
 VALUES (?, ?, (SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?), ?)
+ON CONFLICT (session_key, covers) DO UPDATE SET settled = excluded.settled, body = excluded.body
 """
 # Read the one that covers most, if it covers anything behind a position.
 READ = "SELECT body FROM summaries WHERE session_key = ? AND covers > ? ORDER BY covers DESC LIMIT 1"

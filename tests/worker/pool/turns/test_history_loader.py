@@ -46,7 +46,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def claimed(store: Store, count: int, size: int = 10) -> Claim:
     history = tuple(f"{number:0{size}}".encode() for number in range(count))
     await store.inbox.accept(Arrival("m", "a:b:c", "a", "ann", "x", b"{}", ("m",), 60.0, 1.0, history=history))
-    (claim,) = await store.claims.claim("host", 1, 30)
+    (claim,) = (await store.claims.claim("host", 1, 30)).claims
     return claim
 
 

@@ -1,0 +1,101 @@
+"""The port to a database: what each engine gives to the statements of ``shared/store/sql``, which all engines share.
+
+    Store ── its five objects ──▶ Engine.run(session, job) ── one transaction ──▶ job(Database) ── statements ──▶ rows
+
+A job is a plain function of a Database: first it reads all that it needs, then it writes. It sees nothing of threads,
+connections, batches or commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+U = TypeVar("U")
+
+Row = tuple[Any, ...]
+
+#: no lease is longer, in seconds; one that seems to be was written before the clock was set back, and has ended
+MAX_LEASE_S = 3600.0
+#: no delay is longer, in seconds; one that seems to be is over
+MAX_DELAY_S = 86_400.0
+#: a limit on rows that is none
+ALL_ROWS = (1 << 62) - 1
+
+
+class Database(Protocol):
+    """What a job works with: statements inside its transaction, the time, the counters.
+
+    Statements have ``?`` for their values, and are written so that every engine takes them as they are: a bool is an
+    integer, ``ON CONFLICT`` names its table in expressions, and ``/*SKIP LOCKED*/`` stands behind the LIMIT of a
+    subselect whose rows other hosts may be looking at.
+    """
+
+    #: the number of waiting messages, kept so that no accept has to count them
+    waiting: int
+    #: the platform whose session was leased last, so that the next one's turn comes
+    last_platform: str
+
+    def now(self) -> float:
+        """Return unix seconds of the store's own clock, which never runs backwards."""
+
+    def next_place(self) -> int:
+        """Return a number greater than every earlier one, to order by: microseconds, as far as the clock goes on."""
+
+    def next_epochs(self, count: int) -> list[int]:
+        """Return ``count`` epochs no claim ever had, rising."""
+
+    def one(self, sql: str, values: Row = ()) -> Row | None:
+        """Return the first row."""
+
+    def only(self, sql: str, values: Row = ()) -> Row:
+        """Return the first row of a statement that always has one."""
+
+    def all(self, sql: str, values: Row = ()) -> list[Row]:
+        """Return all rows."""
+
+    def rows(self, sql: str, values: Row = ()) -> AbstractContextManager[Iterator[Row]]:
+        """Give the rows one by one, for who may not need all of them."""
+
+    def run(self, sql: str, values: Row = ()) -> None:
+        """Execute a statement; nobody waits for it before the commit."""
+
+    def run_each(self, sql: str, values: Iterable[Row]) -> None:
+        """Execute a statement once for each of the values."""
+
+    def changed(self, sql: str, values: Row = ()) -> int:
+        """Execute a statement and return how many rows it changed."""
+
+    def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
+        """Do the work for every item, in any order or at once; they touch no row in common."""
+
+
+class Engine(Protocol):
+    """One database and its life. Every method raises StoreUnavailable when the database does not answer."""
+
+    async def open(self) -> None:
+        """Open and migrate forward. Raises StoreUnusable."""
+
+    async def close(self) -> None:
+        """Commit what is queued and close; later calls raise StoreUnavailable."""
+
+    async def run(
+        self, session: str, job: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a job in a transaction and return its value once that is committed; raises what the job raises.
+
+        ``session`` is the one whose rows it touches, empty for a job that touches rows of many or of none. Jobs of one
+        session run in the order in which they were given. Raises StoreUnavailable when nothing was committed.
+        """
+
+    async def check(self) -> None:
+        """Write and read back one row. Raises StoreUnavailable."""
+
+    async def verify(self) -> None:
+        """Read all there is and verify that it is sound; takes its time. Raises StoreUnusable."""
+
+    async def scrub(self) -> None:
+        """Let nothing that has been deleted be left in the files, as far as that is the engine's to decide."""
