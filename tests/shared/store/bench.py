@@ -18,12 +18,12 @@ from shared.store.engine import Database
 from shared.store.sql.tables import history, sessions
 
 #: an engine's name and how to make an unopened store of it in a directory
-Engine = Callable[[Path, Callable[[], float], int], Store]
+Engine = Callable[[Path, Callable[[], float], int, float], Store]
 
 
-def sqlite(directory: Path, clock: Callable[[], float], inbox_limit: int) -> Store:
+def sqlite(directory: Path, clock: Callable[[], float], inbox_limit: int, sender_share: float = 1.0) -> Store:
     """Make a store of the embedded engine."""
-    return open_store("", directory / "data", inbox_limit=inbox_limit, clock=clock)
+    return open_store("", directory / "data", inbox_limit=inbox_limit, sender_share=sender_share, clock=clock)
 
 
 ENGINES: dict[str, Engine] = {"sqlite": sqlite}
@@ -81,10 +81,10 @@ class Bench:
         self.clock = Clock()
         self.store: Store
 
-    async def open(self, inbox_limit: int = 1000) -> Store:
+    async def open(self, inbox_limit: int = 1000, sender_share: float = 1.0) -> Store:
         """Open the database, again if it is open."""
         await self.close()
-        self.store = self._engine(self._directory, self.clock, inbox_limit)
+        self.store = self._engine(self._directory, self.clock, inbox_limit, sender_share)
         await self.store.open()
         return self.store
 

@@ -69,6 +69,25 @@ class TestClaim:
         assert sorted(order[:6]) == ["calm 0", "calm 1", "calm 2", "flood 0", "flood 1", "flood 2"]
         assert order[6:] == ["flood 3", "flood 4"]
 
+    async def test_many_sessions_of_one_sender_delay_nobody_else(self, bench: Bench, store: Store) -> None:
+        for number in range(30):
+            await bench.accept(f"a:b:{number}")
+        bench.clock.now += 5
+        await store.inbox.accept(bench.arrival("a:b:quiet", user="bob"))
+        first, second, third = (await store.claims.claim("host", 3, 30)).claims
+        assert [claim.ref.session for claim in (first, second, third)] == ["a:b:0", "a:b:quiet", "a:b:1"]
+        assert (await store.claims.claim("host", 3, 30)).claims[0].ref.session == "a:b:2"
+
+    async def test_a_sender_with_many_sessions_is_overtaken_for_an_hour_at_most(
+        self, bench: Bench, store: Store
+    ) -> None:
+        for number in range(100):
+            await bench.accept(f"a:b:{number}")
+        bench.clock.now += 3602
+        await store.inbox.accept(bench.arrival("a:b:quiet", user="bob"))
+        order = [claim.ref.session for claim in (await store.claims.claim("host", 200, 30)).claims]
+        assert order[-1] == "a:b:quiet"
+
     async def test_a_sessions_messages_run_in_order(self, bench: Bench, store: Store) -> None:
         texts = [f"message {number}" for number in range(12)]
         for text in texts:

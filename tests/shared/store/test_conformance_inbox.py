@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from shared.errors import InboxFull, NotFound
+from shared.command import CommandKind
+from shared.errors import InboxFull, NotFound, SenderShareFull
 from shared.messages import MessageState, Receipt, Reply, ReplyStatus, Step, Usage
 from shared.store import Store
 from tests.shared.store.bench import Bench, ended
@@ -62,6 +63,26 @@ class TestAccept:
     async def test_messages_without_keys_are_never_duplicates(self, bench: Bench, store: Store) -> None:
         receipts = [await store.inbox.accept(bench.arrival(dedupe=())) for _ in range(2)]
         assert not any(receipt.duplicate for receipt in receipts)
+
+    async def test_a_sender_fills_its_share_of_the_inbox_and_others_the_rest(self, bench: Bench, store: Store) -> None:
+        store = await bench.open(inbox_limit=8, sender_share=0.25)
+        await bench.accept("a:b:1")
+        await bench.accept("a:b:2")
+        with pytest.raises(SenderShareFull, match="this sender's share"):
+            await bench.accept("a:b:3")
+        with pytest.raises(SenderShareFull):
+            await bench.order(CommandKind.NEW, "a:b:1")
+        await store.inbox.accept(bench.arrival("a:b:4", user="bob"))
+        await store.claims.settle((await store.claims.claim("host", 1, 30)).claims[0].ref, ended("done"))
+        await bench.accept("a:b:3")
+
+    async def test_past_the_limit_only_the_first_stop_of_a_turn_is_taken(self, bench: Bench, store: Store) -> None:
+        await bench.open(inbox_limit=1)
+        await bench.accept_and_claim()
+        assert (await bench.order(CommandKind.STOP)).stops
+        for session in ("a:b:c", "a:b:other"):
+            with pytest.raises(InboxFull):
+                await bench.order(CommandKind.STOP, session)
 
     async def test_a_full_inbox_refuses_new_messages_only(self, bench: Bench) -> None:
         store = await bench.open(inbox_limit=2)

@@ -12,7 +12,7 @@ import pytest
 
 from shared.journal import CallIntent, StepOpening
 from shared.messages import Conversation, Parked, Step
-from shared.store.sqlite.schema import MIGRATIONS
+from shared.store.sqlite.schema import MIGRATIONS, ROWID_TABLES
 from tests.shared.store.bench import Bench, sqlite
 
 STEP = Step(1, (b'{"role":"user"}',), b"[1]")
@@ -64,6 +64,9 @@ async def test_an_older_database_is_migrated_with_its_data(tmp_path: Path, versi
         await bench.close()
     with connection(database) as db:
         assert db.pragma("user_version") == len(MIGRATIONS)
+        kinds = db.execute("SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'")
+        assert {name for name, without_rowid in kinds if not without_rowid} == set(ROWID_TABLES)
+        assert db.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall() == [("summaries_follow",)]
 
 
 async def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -80,3 +81,27 @@ async def test_of_an_old_session_its_conversation_and_what_it_used_stay(bench: B
     await bench.store.spending.expire(A_WEEK_S)
     left = {name for name, count in rows(tmp_path).items() if count}
     assert left == {"sessions", "history", "todos", "summaries", "usage", "sequences"}
+
+
+async def test_the_words_of_a_deleted_session_are_gone_from_the_files(bench: Bench, tmp_path: Path) -> None:
+    await bench.accept_and_claim("a:b:other")
+    word = b"the dentist at noon"
+    await bench.store.inbox.accept(bench.arrival(text=word.decode()))
+    (claim,) = (await bench.store.claims.claim("host", 1, 30)).claims
+    long = ended(f"{word.decode()}, yes", messages=(word, word * 1000, *(word for _ in range(2500))))
+    await bench.store.claims.settle(claim.ref, long)
+    assert any(word in path.read_bytes() for path in (tmp_path / "data").iterdir())
+    await bench.store.sessions.delete("a:b:c")
+    await bench.store.check()
+    assert not [path.name for path in (tmp_path / "data").iterdir() if word in path.read_bytes()]
+
+
+async def test_a_seek_past_large_bodies_reads_none_of_them(bench: Bench) -> None:
+    store, large = bench.store, b"x" * 4_000_000
+    await store.inbox.accept(bench.arrival("a:b:c", history=(large,) * 3))
+    began = time.process_time()
+    await store.inbox.accept(bench.arrival("a:b:d", history=(b"small",) * 20_000))
+    for number in range(100):
+        await bench.accept(f"a:b:{number}")
+    assert time.process_time() - began < 3
+    assert len((await store.sessions.conversation("a:b:d")).messages) == 20_000
