@@ -33,7 +33,9 @@ SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 AT = 1531420618
 ADAPTER = Slack(SlackSettings(SECRET, "xoxb-1", "http://127.0.0.1:9/api"))
 FORM = "application/x-www-form-urlencoded"
-REPLY = Reply("s", "msg_1", 0, "slack", "**hi** <\u200b!channel>", b'{"channel":"C1","thread_ts":"1.2"}', ReplyStatus.REPLIED)
+REPLY = Reply(
+    "s", "msg_1", 0, "slack", "**hi** <\u200b!channel>", b'{"channel":"C1","thread_ts":"1.2"}', ReplyStatus.REPLIED
+)
 
 VECTOR_A = (
     b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V"
