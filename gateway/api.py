@@ -19,15 +19,16 @@ from gateway.responses import Refused, json_response
 from gateway.trace_text import trace_message
 from gateway.turn_broadcast import TurnBroadcast
 from shared.budgets import Account, Budgets, Spend
-from shared.messages import is_stateless
 from shared.session_files import session_log_path
 from shared.session_segments import has_log, log_pieces, remove_log
 from shared.store.port import Store
+from shared.traces import SessionQuery
 from shared.usage import usage_entry
 from worker.pool import Pool, PoolSnapshot
 
 SESSIONS = "/v1/sessions/"
 LIST_LIMIT = 200
+LIST_LIMIT_MOST = 1000
 ACTIONS = frozenset({"log", "interrupt"})
 
 
@@ -57,10 +58,11 @@ class Api:
             Route("/v1/pairings/{code}/approve", self.approve, methods=["POST"]),
         ]
 
-    async def list_sessions(self, _: Request) -> Response:
-        """Answer the latest sessions; those of stateless calls are not listed."""
-        found = await self._store.sessions.latest(LIST_LIMIT)
-        return json_response({"sessions": [row for row in found if not is_stateless(row.key)]})
+    async def list_sessions(self, request: Request) -> Response:
+        """Answer a page of sessions, latest first; ``next`` is what ``?after=`` takes for the page behind it."""
+        found = await self._store.sessions.page(session_query(request))
+        following = f"{found.after[0]!r},{found.after[1]}" if found.after else None
+        return json_response({"sessions": found.sessions, "next": following})
 
     async def session(self, request: Request) -> Response:
         """Answer what concerns one session: itself, its log, an interrupt, its end."""
@@ -89,6 +91,7 @@ class Api:
         shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
         shown["todos"] = msgspec.Raw(todo or conversation.todo or b"[]")
         shown["turn"] = self._pool.running_turn(key)
+        shown["pending"] = await self._store.inbox.unanswered(key)
         shown["usage"] = usage_entry(await self._store.spending.usage(key))
         if earlier:
             shown["earlier"] = [msgspec.Raw(message) for message in await self._store.sessions.earlier(key)]
@@ -203,6 +206,26 @@ def last_wanted(request: Request) -> int | None:
     if last is not None and not (last.isascii() and last.isdigit() and len(last) < 10):
         raise Refused(400, "last has to be a whole number of messages", param="last")
     return None if last is None else int(last)
+
+
+def session_query(request: Request) -> SessionQuery:
+    """Read which sessions are asked for: ``q``, ``platform``, ``state``, ``limit``, ``after``. Raises Refused."""
+    given = request.query_params
+    limit, state = given.get("limit", str(LIST_LIMIT)), given.get("state", "")
+    if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= LIST_LIMIT_MOST):
+        raise Refused(400, f"limit has to be a whole number from 1 to {LIST_LIMIT_MOST}", param="limit")
+    if state not in {"", "running", "waiting"}:
+        raise Refused(400, "state has to be running or waiting", param="state")
+    after = None
+    if "after" in given:
+        updated_at, comma, key = given["after"].partition(",")
+        try:
+            after = (float(updated_at), key)
+        except ValueError:
+            comma = ""
+        if not comma:
+            raise Refused(400, "after has to be the next of an earlier page", param="after")
+    return SessionQuery(given.get("q", "").strip(), given.get("platform", ""), state, after, int(limit))
 
 
 async def pieces_of(path: Path) -> AsyncGenerator[bytes]:

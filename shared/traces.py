@@ -19,6 +19,33 @@ class SessionSummary(msgspec.Struct, frozen=True):
     waiting: int
 
 
+class SessionQuery(msgspec.Struct, frozen=True):
+    """Which sessions are asked for; an empty word asks for any."""
+
+    words: str = ""  #: what the key holds, in letters of any case
+    platform: str = ""  #: the platform it is held on
+    state: str = ""  #: ``running``, or ``waiting``
+    after: tuple[float, str] | None = None  #: ``updated_at`` and key of the last one of the page before
+    limit: int = 200  #: sessions of one page
+
+
+class SessionPage(msgspec.Struct, frozen=True):
+    """One page of the session list, latest first."""
+
+    sessions: tuple[SessionSummary, ...]
+    after: tuple[float, str] | None  #: where the next page begins; None at the end
+
+
+class UnansweredMessage(msgspec.Struct, frozen=True):
+    """A message that waits for its turn, or is in it."""
+
+    id: str
+    user: str
+    text: str
+    accepted_at: float  #: unix seconds
+    claimed_at: float | None  #: unix seconds; None while it waits
+
+
 class ReplyTrace(msgspec.Struct, frozen=True):
     """One reply chunk's way out; times are unix seconds, None until it happened."""
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
+from gateway.console import STATIC
 from loadtests.gateway_process import GatewayProcess
 from shared.session_files import session_log_path
 from shared.session_segments import has_log, packed_segment, segment_numbers
@@ -42,7 +43,7 @@ def test_a_session_shows_its_messages_and_its_todo_list(web: httpx2.Client) -> N
     assert set(row) == {"key", "platform", "version", "updated_at", "running", "waiting"}
     assert (row["platform"], row["running"], row["waiting"]) == ("api", False, 0)
     session = web.get(path_of("shown")).json()
-    assert set(session) == {*row, "messages", "todos", "turn", "usage"}
+    assert set(session) == {*row, "messages", "pending", "todos", "turn", "usage"}
     assert session["usage"]["input_tokens"] > session["usage"]["output_tokens"] > 0
     assert session["usage"]["cost"] == 0  # the offline model is free
     assert session["usage"]["models"].keys() == {"offline"}
@@ -227,20 +228,29 @@ def test_the_metrics_tell_of_turns_workers_cache_and_loop(web: httpx2.Client) ->
 
 
 def test_the_page_may_load_nothing_from_elsewhere(web: httpx2.Client) -> None:
-    for path in (
-        "/",
-        "/console.js",
-        "/board.js",
-        "/dom.js",
-        "/markdown.js",
-        "/reveal.js",
-        "/stream.js",
-        "/console.css",
-    ):
+    files = [f"/{path.relative_to(STATIC)}" for path in STATIC.rglob("*") if path.suffix in {".js", ".css", ".svg"}]
+    assert {"/console.js", "/console.css", "/markdown.js"} < set(files)
+    for path in ("/", "/chat/api%3Adefault%3Ax", "/messages/msg_1", "/dead", *files):
         answer = web.get(path)
         assert answer.status_code == 200
         assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_sessions_are_listed_a_page_at_a_time_and_found_by_words(web: httpx2.Client) -> None:
+    for number in range(5):
+        say(web, f"listed-{number}", "hello")
+    wanted = {"q": "LISTED-", "limit": "2"}
+    found: list[str] = []
+    while True:
+        page = web.get("/v1/sessions", params=wanted).json()
+        found += [row["key"] for row in page["sessions"]]
+        if page["next"] is None:
+            break
+        wanted["after"] = page["next"]
+    assert sorted(found) == [f"api:default:listed-{number}" for number in range(5)]
+    for wrong in ({"limit": "0"}, {"limit": "many"}, {"state": "asleep"}, {"after": "yesterday"}):
+        assert web.get("/v1/sessions", params=wrong).status_code == 400
 
 
 def test_a_page_of_another_origin_is_refused(web: httpx2.Client) -> None:

@@ -11,7 +11,7 @@ from shared.store.engine import Database, Engine
 from shared.store.sql.arrivals import receive
 from shared.store.sql.session_commands import receive_command, start_next
 from shared.store.sql.tables import checkpoints, dedupe, inbox, journal, outbox, sessions, spending
-from shared.traces import DeadLetter, MessageTrace
+from shared.traces import DeadLetter, MessageTrace, UnansweredMessage
 
 #: what a refused sender is answers to wait, in seconds
 RETRY_AFTER_S = 5
@@ -66,6 +66,10 @@ class Inbox:
     async def latest(self, session: str) -> str:
         """Return the id of a session's last message that is no chat command. Raises NotFound."""
         return await self._run(session, inbox.latest, session)
+
+    async def unanswered(self, session: str, limit: int = 20) -> list[UnansweredMessage]:
+        """Return the messages of a session that wait or are in their turn, oldest first, commands left out."""
+        return await self._run(session, inbox.unanswered, session, limit)
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, newest first."""

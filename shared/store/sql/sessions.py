@@ -15,10 +15,14 @@ from shared.store.sql.tables import (
     spending,
     summaries,
 )
-from shared.traces import SessionSummary
+from shared.traces import SessionPage, SessionQuery, SessionSummary
 
 #: messages removed in one transaction at most, so that accepts need not wait for long
 DELETE_LIMIT = 1000
+#: sessions looked at in one transaction at most
+LOOK_LIMIT = 2000
+#: where the list begins: behind a time that never comes
+FIRST = (1e12, "")
 
 
 class Sessions:
@@ -31,6 +35,18 @@ class Sessions:
     async def latest(self, limit: int = 200) -> list[SessionSummary]:
         """Return sessions, latest first."""
         return await self._run("", _latest, limit)
+
+    async def page(self, query: SessionQuery) -> SessionPage:
+        """Return a page of the sessions asked for, latest first; those of stateless calls are left out.
+
+        Where few fit the whole list is looked through, some thousand rows a transaction.
+        """
+        found: list[SessionSummary] = []
+        after: tuple[float, str] | None = query.after or FIRST
+        while after is not None and len(found) < query.limit:
+            rows, after = await self._run("", _look_on, query, after, query.limit - len(found))
+            found += rows
+        return SessionPage(tuple(found), after)
 
     async def summary(self, key: str) -> SessionSummary:
         """Return one session's row. Raises NotFound."""
@@ -87,6 +103,24 @@ class Sessions:
 
 def _latest(database: Database, limit: int) -> list[SessionSummary]:
     return [_summarise(database, row) for row in sessions.latest(database, limit)]
+
+
+def _look_on(
+    database: Database, query: SessionQuery, after: tuple[float, str], limit: int
+) -> tuple[list[SessionSummary], tuple[float, str] | None]:
+    """Look at some sessions behind one; return those that are asked for, and where to go on."""
+    rows = sessions.behind(database, after, LOOK_LIMIT)
+    words = query.words.casefold()
+    found: list[SessionSummary] = []
+    for *row, busy in rows:
+        key, platform, _, updated_at, claimed = row
+        after = (updated_at, key)
+        fits = words in key.casefold() and query.platform in {"", platform} and not is_stateless(key)
+        if fits and (not query.state or (claimed if query.state == "running" else busy and not claimed)):
+            found.append(_summarise(database, tuple(row)))
+            if len(found) == limit:
+                return found, after
+    return found, after if len(rows) == LOOK_LIMIT else None
 
 
 def _summary(database: Database, key: str) -> SessionSummary:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from shared.errors import NotFound, StaleClaim, StoreUnavailable
-from shared.messages import Conversation, Dead
+from shared.messages import Conversation, Dead, stateless_key
 from shared.store import Store
+from shared.traces import SessionQuery
 from tests.shared.store.bench import Bench, ended
 
 SESSION = "a:b:c"
@@ -23,6 +25,39 @@ class TestSessions:
         listed = await store.sessions.latest()
         assert [(row.key, row.waiting) for row in listed] == [("a:b:2", 1), ("a:b:1", 2), ("a:b:0", 1)]
         assert len(await store.sessions.latest(limit=2)) == 2
+
+    async def test_pages_of_a_search_hold_every_session_that_fits_once(self, bench: Bench, store: Store) -> None:
+        for number in range(7):
+            bench.clock.now += number % 2  # some have the same time
+            await bench.accept(f"{'ab'[number % 2]}:bot:Room{number}")
+        await bench.accept(stateless_key("msg_1"))
+        found: list[str] = []
+        query = SessionQuery(words="bot:ROOM", platform="a", limit=3)
+        while True:
+            page = await store.sessions.page(query)
+            found += [row.key for row in page.sessions]
+            if page.after is None:
+                break
+            query = msgspec.structs.replace(query, after=page.after)
+        assert found == ["a:bot:Room6", "a:bot:Room4", "a:bot:Room2", "a:bot:Room0"]
+        assert len((await store.sessions.page(SessionQuery())).sessions) == 7
+
+    async def test_sessions_are_found_by_what_they_do(self, bench: Bench, store: Store) -> None:
+        await bench.accept("a:b:runs")
+        await bench.claim_one()
+        await bench.accept("a:b:waits")
+        for state, key in (("running", "a:b:runs"), ("waiting", "a:b:waits")):
+            page = await store.sessions.page(SessionQuery(state=state))
+            assert [row.key for row in page.sessions] == [key]
+
+    async def test_what_is_not_answered_is_told_in_its_order(self, bench: Bench, store: Store) -> None:
+        await bench.accept("a:b:c", text="first")
+        claim = await bench.claim_one()
+        await bench.accept("a:b:c", text="second")
+        waiting = await store.inbox.unanswered("a:b:c")
+        assert [(one.text, one.claimed_at is None) for one in waiting] == [("first", False), ("second", True)]
+        await store.claims.settle(claim.ref, ended("hello"))
+        assert [one.text for one in await store.inbox.unanswered("a:b:c")] == ["second"]
 
     async def test_a_summary_tells_what_runs(self, bench: Bench, store: Store) -> None:
         await bench.accept()

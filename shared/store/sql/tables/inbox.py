@@ -10,7 +10,7 @@ from shared.command import Command
 from shared.errors import NotFound
 from shared.messages import Arrival, Dead, Ended, MessageState, Pending, Retry
 from shared.store.engine import Database, Row
-from shared.traces import DeadLetter
+from shared.traces import DeadLetter, UnansweredMessage
 from shared.usage import Usage
 
 #: executions lost with their host before a message is a suspect itself
@@ -29,6 +29,11 @@ COUNT_WAITING_OF = "SELECT count(*) FROM inbox WHERE session_key = ? AND state =
 FIRST_WAITING = """
 SELECT seq, suspect, quiet_until, command, platform || ':' || user_id FROM inbox INDEXED BY inbox_waiting
 WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
+"""
+# Read the messages of a session that are not answered yet, in their order.
+UNANSWERED = """
+SELECT id, user_id, text, at, claimed_at FROM inbox
+WHERE session_key = ? AND state = 'waiting' AND command IS NULL ORDER BY seq LIMIT ?
 """
 # Find the last message of a session that is no chat command.
 LATEST = "SELECT id FROM inbox WHERE session_key = ? AND command IS NULL ORDER BY seq DESC LIMIT 1"
@@ -159,6 +164,11 @@ def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) 
 def count_waiting(database: Database) -> int:
     """Count the waiting messages of all sessions: a walk over all of them, for the start alone."""
     return int(database.only(COUNT_WAITING)[0])
+
+
+def unanswered(database: Database, session: str, limit: int) -> list[UnansweredMessage]:
+    """Return the messages of a session that wait or are in their turn, oldest first."""
+    return [UnansweredMessage(*row) for row in database.all(UNANSWERED, (session, limit))]
 
 
 def count_waiting_of(database: Database, session: str) -> int:

@@ -114,6 +114,11 @@ REMOVE = "DELETE FROM sessions WHERE session_key = ?"
 LATEST = """
 SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions ORDER BY updated_at DESC LIMIT ?
 """
+# List sessions behind one of the list, latest first.
+LIST = """
+SELECT session_key, platform, version, updated_at, state = 'claimed', state <> 'idle' FROM sessions
+WHERE updated_at <= ? AND (updated_at < ? OR session_key < ?) ORDER BY updated_at DESC, session_key DESC LIMIT ?
+"""
 # Read one session's line of the list.
 SUMMARY = """
 SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions WHERE session_key = ?
@@ -301,6 +306,12 @@ def remove(database: Database, session: str) -> None:
 def latest(database: Database, limit: int) -> list[Row]:
     """Return (session, platform, version, updated_at, claimed) of sessions, latest first."""
     return database.all(LATEST, (limit,))
+
+
+def behind(database: Database, after: tuple[float, str], limit: int) -> list[Row]:
+    """Return (session, platform, version, updated_at, claimed, busy) of sessions behind one of the list."""
+    updated_at, key = after
+    return database.all(LIST, (updated_at, updated_at, key, limit))
 
 
 def summary(database: Database, session: str) -> Row:
