@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.cli import backup, check, dead, export, key, replay, serve, sessions, status, trace
+from gateway.cli import backup, check, dead, export, key, replay, salvage, serve, sessions, status, trace
 from gateway.cli.command import Command, CommandFailed, Invocation
 from gateway.cli.terminal import Terminal, printable
 from shared.errors import GatehouseError, SettingsError
@@ -33,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     key.COMMAND,
     backup.BACKUP,
     backup.RESTORE,
+    salvage.COMMAND,
 )
 
 DESCRIPTION = "Run Gatehouse, or ask and mend one. Without a command it serves."

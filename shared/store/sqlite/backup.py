@@ -67,13 +67,13 @@ def back_up(source: Path, target: Path, progress: Progress, *, replace: bool = F
     """
     if target.exists() and not replace:
         raise StoreUnusable(f"{target} exists already")
-    with _part_of(target) as part:
+    with part_of(target) as part:
         try:
             _copy(source, part, progress)
         except apsw.Error as error:
             raise StoreUnusable(f"{source} cannot be copied: {error}") from error
         report = verified(part, named=target)
-        _put_in_place(part, target)
+        put_in_place(part, target)
     return report
 
 
@@ -103,16 +103,16 @@ def restore(backup: Path, database: Path, progress: Progress) -> RestoreReport:
         raise StoreUnusable(f"there is no file {backup}")
     verified(backup)
     database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(database.with_name(database.name + ".lock"), f"{database} is in use by a gateway: stop it first"):
+    with locked(database.with_name(database.name + ".lock"), f"{database} is in use by a gateway: stop it first"):
         report = None
-        with _part_of(database) as part:
+        with part_of(database) as part:
             try:
                 _copy(backup, part, progress)
             except apsw.Error as error:
                 raise StoreUnusable(f"{backup} cannot be copied: {error}") from error
             report = verified(part, named=database)
             kept, missing = _keep(database, part)
-            _put_in_place(part, database)
+            put_in_place(part, database)
     return RestoreReport(report, str(kept or ""), missing)
 
 
@@ -129,10 +129,10 @@ def _copy(source: Path, part: Path, progress: Progress) -> None:
 
 
 @contextlib.contextmanager
-def _part_of(target: Path) -> Iterator[Path]:
+def part_of(target: Path) -> Iterator[Path]:
     """Give the empty file that is to become the target, locked; it goes if that fails. Raises StoreUnusable."""
     part = target.with_name(target.name + ".part")
-    with _locked(part, f"{part} is being written by another process"):
+    with locked(part, f"{part} is being written by another process"):
         os.truncate(part, 0)
         for suffix in ("-journal", "-wal", "-shm"):
             part.with_name(part.name + suffix).unlink(missing_ok=True)
@@ -144,7 +144,7 @@ def _part_of(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, otherwise: str) -> Iterator[None]:
+def locked(path: Path, otherwise: str) -> Iterator[None]:
     """Hold the lock of a file, made if it is not there. Raises StoreUnusable where another process holds it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -157,7 +157,7 @@ def _locked(path: Path, otherwise: str) -> Iterator[None]:
         os.close(lock)
 
 
-def _put_in_place(part: Path, target: Path) -> None:
+def put_in_place(part: Path, target: Path) -> None:
     """Give a whole file its name, so that a loss of power leaves the old one or the new one."""
     _sync(part)
     part.replace(target)

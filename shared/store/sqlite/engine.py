@@ -171,7 +171,9 @@ def _verify(database: Database, path: Path) -> None:
         found = str(error)
     if found != "ok":
         told = found.replace("\n", " ")
-        raise StoreUnusable(f"{path} is damaged: {told}; put a backup in its place, or recover it with sqlite3")
+        raise StoreUnusable(
+            f"{path} is damaged: {told}; `restore` puts a backup in its place, `salvage` reads what can be read of it"
+        )
 
 
 def _probe(database: Database) -> None:

@@ -265,3 +265,14 @@ def test_a_backup_is_made_beside_a_gateway_and_put_back_without_one(
     assert "keep this" in run_command(fresh, "export", "api:default:kept").stdout
     replaced = run_command(fresh, "restore", str(stopped / "gatehouse.db"))
     assert "messages are in that one alone:\n  msg_" in replaced.stdout
+
+
+def test_a_damaged_database_is_salvaged_and_put_back(stopped: Path, tmp_path: Path) -> None:
+    content = bytearray((stopped / "gatehouse.db").read_bytes())
+    content[30 * 4096 : 31 * 4096] = b"\xff" * 4096
+    (tmp_path / "gatehouse.db").write_bytes(content)
+    done = run_command(tmp_path, "salvage")
+    assert (done.returncode, f"{tmp_path}/gatehouse.db.salvaged: written and verified" in done.stdout) == (0, True)
+    assert "restore" in done.stderr
+    assert run_command(tmp_path, "restore", str(tmp_path / "gatehouse.db.salvaged")).returncode == 0
+    assert "database: ok" in run_command(tmp_path, "check").stdout
