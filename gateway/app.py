@@ -27,6 +27,7 @@ from gateway.api import Api
 from gateway.commands import Commands
 from gateway.console import Console, page_routes
 from gateway.delivery import Delivery
+from gateway.governor import Governor
 from gateway.health import Health
 from gateway.intake import Intake
 from gateway.login import Login, role_needed
@@ -71,7 +72,10 @@ class Gateway:
         self.meter = Meter()
         self.platforms = enabled_platforms(settings)
         self.stateless = StatelessSessions(self.store)
-        self.delivery = Delivery(self.store, self.platforms, self.events, self.host, local={"api": self.stateless})
+        self.governor = Governor()
+        self.delivery = Delivery(
+            self.store, self.platforms, self.events, self.host, {"api": self.stateless}, self.governor
+        )
         self.broadcast = TurnBroadcast(self.events, (self.delivery, self.meter))
         self.events.subscribe(self.meter.on_event)
         self.events.subscribe(self.broadcast.on_event)

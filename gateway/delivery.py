@@ -2,74 +2,44 @@
 
     due rows ─lease─▶ cut into chunks at the first send ─▶ call ─▶ answer ─▶ result ─▶ sent, put off, or refused
 
-A platform that asks to wait delays that session alone. A send whose answer was lost is repeated under the same
-idempotency key and counted as ambiguous.
+No receiver waits for another: each platform and each host has its own share of sends, a silent host is tried by one at
+a time (gateway/receivers.py), and what a platform allows a chat delays that chat alone (gateway/governor.py). Rows that
+were never tried go before those that were, in three rounds of four. A send whose answer was lost is repeated under the
+same idempotency key and counted as ambiguous. What is refused for good, or fails inside, is a dead letter.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
-from typing import Protocol
 
-import msgspec
-
-from gateway.platform_client import NoAnswer, NotSent, PlatformClient
-from gateway.platforms.port import (
-    Adapter,
-    ApiResponse,
-    Fail,
-    Gone,
-    Moved,
-    Reformat,
-    SendResult,
-    Sent,
-    TryLater,
-    WithoutThread,
-)
+from gateway.governor import Governor
+from gateway.identity import identify
+from gateway.platform_client import PlatformClient
+from gateway.platforms.port import Adapter
+from gateway.receivers import Receivers
+from gateway.reply_sender import LocalReceiver, ReplySender
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
-from shared.messages import PARTS, Outcome, Reply
-from shared.retry import backoff_s
+from shared.messages import DueReplies, Outcome, Reply, Shares
 from shared.store.port import Store
 
-MOST_AT_ONCE = 128
+#: how many are begun in one go, one of each platform at the least: the loop sees to others in between
+BEGUN_AT_ONCE, MOST_AT_ONCE = 8, 32
 
-#: how many are begun in one go: the loop sees to others in between
-BEGUN_AT_ONCE = 8
+#: covers four exchanges of 15 s: the first, and once more as plain text, without its thread, to a new address
+LEASE_S = 90.0
 
-#: covers three exchanges of 15 s: the first, one more as plain text, one more to a new address
-LEASE_S = 60.0
+#: how often replies of platforms that are not on any more are looked for
+OFF_LOOK_S = 2.0
 
-FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
-
-#: also for a platform that asks for no wait at all
-LEAST_WAIT_S = 0.25
-
-#: about three days at the longest backoff
-MOST_ATTEMPTS = 5_000
-
-#: how long a reply of a platform that is not on any more waits for it
-OFF_RETRY_S = 300.0
-
-LEFT_OUT = "(the rest was too long to be sent)"
-
-#: a text longer than this is cut in a thread: the loop is late by a millisecond or two for a shorter one
-LONG_TEXT = 8_000
+#: every so many looks what was tried before goes first, so that it does not wait for ever behind what is new
+RETRIES_FIRST_EVERY = 4
 
 STORE_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-class LocalReceiver(Protocol):
-    """A platform inside this process."""
-
-    async def take(self, reply: Reply) -> str:
-        """Take a reply and return its sent id."""
-
-    async def taken(self, reply: Reply) -> None:
-        """Know that a reply is recorded as sent."""
 
 
 class Delivery:
@@ -82,6 +52,7 @@ class Delivery:
         events: Events,
         host: str,
         local: Mapping[str, LocalReceiver] | None = None,
+        governor: Governor | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -89,21 +60,38 @@ class Delivery:
         self._events = events
         self._host = host
         self._local = local or {}
+        self._governor = governor or Governor()
+        self._receivers = Receivers()
         self._clock = clock
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
+        self._tasks: Counter[str] = Counter()  #: tasks by platform
         self._loops: list[asyncio.Task[None]] = []
         self._client: PlatformClient | None = None
         self._store_failures = 0
+        self._looks = 0
+        self._looked_for_off_at = 0.0
 
     async def start(self) -> None:
         """Begin to send."""
-        self._client = PlatformClient(MOST_AT_ONCE)
-        self._loops = [asyncio.create_task(self._run(), name="delivery")]
+        client = self._client = PlatformClient()
+        sender = ReplySender(
+            self._store,
+            self._platforms,
+            self._events,
+            self._local,
+            self._governor,
+            self._receivers,
+            client,
+            self._clock,
+        )
+        self._loops = [asyncio.create_task(self._run(sender), name="delivery")]
         for name, platform in self._platforms.items():
             if platform.identity_call():
-                self._loops.append(asyncio.create_task(self._identify(name), name=f"identity of {name}"))
+                self._loops.append(
+                    asyncio.create_task(identify(client, self._platforms, name), name=f"identity of {name}")
+                )
 
     def wake(self) -> None:
         """Look for due replies now."""
@@ -134,145 +122,86 @@ class Delivery:
             await self._client.close()
             self._client = None
 
-    async def _run(self) -> None:
+    async def _run(self, sender: ReplySender) -> None:
         while True:
             self._woken.clear()
-            wait_s = await self._send_due()
+            try:
+                wait_s = await self._send_due(sender)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other replies are still to be sent
+                wait_s = self._failed(error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._woken.wait()
 
-    async def _send_due(self) -> float | None:
+    async def _send_due(self, sender: ReplySender) -> float | None:
         """Start to send what is due; return the seconds to wait for more, None to wait for a wake."""
-        free = MOST_AT_ONCE - len(self._sending)
-        if not free:
-            return None
+        shares = self._shares()
         try:
-            due = await self._store.outbox.due(self._host, min(free, BEGUN_AT_ONCE), LEASE_S)
+            due = await self._store.outbox.due(self._host, MOST_AT_ONCE, LEASE_S, shares)
         except StoreUnavailable as error:
             return self._store_failed(error)
         self._store_works()
         for reply in due.replies:
-            task = asyncio.create_task(self._send(reply), name=f"send {reply.idempotency_key}")
+            task = asyncio.create_task(self._send(sender, reply), name=f"send {reply.idempotency_key}")
             self._sending.add(task)
+            self._tasks[reply.platform] += 1
             task.add_done_callback(self._sent_one)
-        if not self._sending and due.next_in_s != 0:
+        if not self._sending:
             self._idle.set()
-        return None if due.next_in_s is None else max(due.next_in_s, 0.001)
+        return self._wait_s(due, shares)
+
+    def _shares(self) -> Shares:
+        """Return how many rows of each platform may be begun now."""
+        self._looks += 1
+        names = [*self._platforms, *self._local]
+        each = max(1, BEGUN_AT_ONCE // len(names)) if names else 0
+        now = time.monotonic()
+        if look_for_off := now - self._looked_for_off_at >= OFF_LOOK_S:
+            self._looked_for_off_at = now
+        return Shares(
+            {name: min(each, self._room(name)) for name in names},
+            others=look_for_off,
+            retries_first=self._looks % RETRIES_FIRST_EVERY == 0,
+        )
+
+    def _room(self, platform: str) -> int:
+        """Return how many rows of a platform may be begun now: no more than its receivers have room for."""
+        if self._governor.held_s(platform):
+            return 0
+        not_begun = self._tasks[platform] - self._receivers.open(platform)
+        return max(0, self._receivers.room(platform) - not_begun)
+
+    def _wait_s(self, due: DueReplies, shares: Shares) -> float | None:
+        """Return the seconds until the next look finds something, None where only a wake can change that."""
+        begun = Counter(reply.platform for reply in due.replies)
+        if any(0 < share == begun[name] and self._room(name) for name, share in shares.platforms.items()):
+            return 0.0  # there may be more of it
+        holds = [held_s for name in self._platforms if (held_s := self._governor.held_s(name))]
+        look_again_s = None if shares.others else OFF_LOOK_S
+        waits = [due.next_in_s, self._receivers.next_probe_s(), look_again_s, *holds]
+        return min((max(wait, 0.001) for wait in waits if wait is not None), default=None)
 
     def _sent_one(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
         self.wake()
 
-    async def _send(self, reply: Reply) -> None:
+    async def _send(self, sender: ReplySender, reply: Reply) -> None:
         try:
-            await self._deliver(reply)
+            await sender.send(reply)
         except StaleClaim:
             self._events.emit(Event.CLAIM_LOST, session=reply.session, message=reply.message_id, part=reply.part)
         except StoreUnavailable as error:
             self._store_failed(error)  # the lease will end, and the row be sent again
+        except Exception as error:  # noqa: BLE001 - one bad row harms no other; its lease ends, and it is tried again
+            self._failed(error, reply)
+        finally:
+            self._tasks[reply.platform] -= 1
 
-    async def _deliver(self, reply: Reply) -> None:
-        """Send one row and record what became of it; a reformatted or moved one is sent once more at once."""
-        reply = await self._cut(reply)
-        plain = moved = without_thread = False
-        while True:
-            match await self._attempt(reply, plain=plain):
-                case Sent(sent_id):
-                    return await self._record_sent(reply, sent_id)
-                case TryLater(reason, after_s) if reply.attempts < MOST_ATTEMPTS:
-                    return await self._postpone(reply, reason, after_s)
-                case Reformat() if not plain:
-                    plain = True
-                case WithoutThread(address) if not without_thread:
-                    without_thread = True
-                    reply = msgspec.structs.replace(reply, address=address)
-                case Moved(address) if not moved:
-                    moved = True
-                    await self._store.outbox.readdress(reply, address)
-                    reply = msgspec.structs.replace(reply, address=address)
-                case TryLater(reason) | Reformat(reason) | WithoutThread(_, reason) | Gone(reason) | Fail(reason):
-                    return await self._refuse(reply, reason)
-                case Moved():
-                    return await self._refuse(reply, "the conversation moved twice")
-
-    async def _cut(self, reply: Reply) -> Reply:
-        """Cut a row that is not cut yet and return its first chunk."""
-        platform = self._platforms.get(reply.platform)
-        if reply.rendered or platform is None:
-            return reply
-        if len(reply.text) > LONG_TEXT:
-            chunks = await asyncio.to_thread(platform.chunks, reply.text)
-        else:
-            chunks = platform.chunks(reply.text)
-        if len(chunks) > PARTS:
-            chunks[PARTS - 1 :] = [LEFT_OUT]
-        if len(chunks) == 1:
-            return msgspec.structs.replace(reply, text=chunks[0])
-        return (await self._store.outbox.split(reply, chunks))[0]
-
-    async def _attempt(self, reply: Reply, *, plain: bool) -> SendResult:
-        """Try once to send a row. What goes wrong inside an adapter puts the row off and is said."""
-        try:
-            if local := self._local.get(reply.platform):
-                return Sent(await local.take(reply))
-            if platform := self._platforms.get(reply.platform):
-                return await self._exchange(platform, reply, plain=plain)
-        except (StoreUnavailable, StaleClaim):
-            raise
-        except Exception as error:  # noqa: BLE001 - one bad row must not end the sending; _deliver puts it off
-            return TryLater(f"the adapter failed: {type(error).__name__}")
-        return TryLater(f"the platform {reply.platform} is not on", OFF_RETRY_S)
-
-    async def _exchange(self, platform: Adapter, reply: Reply, *, plain: bool) -> SendResult:
-        assert self._client is not None, "start() comes first"  # noqa: S101 - for the type checker
-        match await self._client.send(platform.call(reply, self._clock(), plain=plain)):
-            case ApiResponse() as answer:
-                return platform.result(reply, answer)
-            case NotSent(reason):
-                return TryLater(reason)
-            case NoAnswer(reason):
-                self._emit(Event.REPLY_AMBIGUOUS, reply, reason=reason)
-                return TryLater(reason)
-
-    async def _record_sent(self, reply: Reply, sent_id: str) -> None:
-        """Record a sent row; a store that is away for a moment must not make it be sent twice."""
-        for pause_s in STORE_BACKOFF_S:
-            try:
-                await self._store.outbox.delivered(reply, sent_id)
-                break
-            except StoreUnavailable as error:
-                self._store_failed(error)
-                await asyncio.sleep(pause_s)
-        else:
-            await self._store.outbox.delivered(reply, sent_id)
-        self._emit(Event.REPLY_SENT, reply, sent_id=sent_id)
-        if local := self._local.get(reply.platform):
-            await local.taken(reply)
-
-    async def _postpone(self, reply: Reply, reason: str, after_s: float | None) -> None:
-        delay_s = (
-            backoff_s(reply.attempts + 1, FIRST_BACKOFF_S, LONGEST_BACKOFF_S)
-            if after_s is None
-            else max(after_s, LEAST_WAIT_S)
-        )
-        await self._store.outbox.postpone(reply, delay_s, reason)
-        self._emit(Event.REPLY_POSTPONED, reply, reason=reason, delay_s=round(delay_s, 2))
-
-    async def _refuse(self, reply: Reply, reason: str) -> None:
-        await self._store.outbox.refuse(reply, reason)
-        self._emit(Event.REPLY_REFUSED, reply, reason=reason)
-
-    def _emit(self, event: Event, reply: Reply, **fields: str | float) -> None:
-        self._events.emit(
-            event,
-            platform=reply.platform,
-            session=reply.session,
-            message=reply.message_id,
-            part=reply.part,
-            attempts=reply.attempts + 1,
-            **fields,
-        )
+    def _failed(self, error: Exception, reply: Reply | None = None) -> float:
+        """Say that something went wrong that nothing here expects; return how long to wait before the next look."""
+        message_id = reply.message_id if reply else None
+        self._events.emit(Event.DELIVERY_FAILED, message=message_id, error=f"{type(error).__name__}: {error}")
+        return STORE_BACKOFF_S[-1]
 
     def _store_failed(self, error: StoreUnavailable) -> float:
         """Say once that the store is away; return how long to leave it alone."""
@@ -285,17 +214,3 @@ class Delivery:
         if self._store_failures:
             self._store_failures = 0
             self._events.emit(Event.STORE_RECOVERED, part="delivery")
-
-    async def _identify(self, name: str) -> None:
-        """Ask a platform who the bot is, until it answers; meanwhile the adapter does with what it knows."""
-        assert self._client is not None, "start() comes first"  # noqa: S101 - for the type checker
-        for attempt in range(MOST_ATTEMPTS):
-            platform = self._platforms[name]
-            call = platform.identity_call()
-            if call is None:
-                return
-            answer = await self._client.send(call)
-            if isinstance(answer, ApiResponse) and answer.status < 500 and answer.status != 429:
-                self._platforms[name] = platform.identified(answer)
-                return
-            await asyncio.sleep(backoff_s(attempt + 1, FIRST_BACKOFF_S, LONGEST_BACKOFF_S))

@@ -37,14 +37,16 @@ class NoAnswer(msgspec.Struct, frozen=True):
     """The request may have arrived, its answer did not."""
 
     reason: str
+    #: whether the receiver said nothing for all of the time it had, and did not break off
+    timed_out: bool = False
 
 
 class PlatformClient:
-    """The gateway's HTTP client, made inside its loop; ``most_connections`` bounds how many exchanges run at once."""
+    """The gateway's HTTP client, made inside its loop; its callers bound how many exchanges run at once."""
 
-    def __init__(self, most_connections: int) -> None:
+    def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=most_connections, keepalive_timeout=KEPT_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             headers={"user-agent": "Gatehouse", "accept-encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -59,7 +61,7 @@ class PlatformClient:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return NotSent(f"could not connect ({type(error).__name__})")
         except TimeoutError:
-            return NoAnswer(f"no answer in {EXCHANGE_TIMEOUT_S:g} s")
+            return NoAnswer(f"no answer in {EXCHANGE_TIMEOUT_S:g} s", timed_out=True)
         except aiohttp.ClientError as error:
             return NoAnswer(f"the connection broke ({type(error).__name__})")
 
@@ -80,3 +82,14 @@ class PlatformClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+
+
+def has_answered(answer: ApiResponse | NotSent | NoAnswer) -> bool | None:
+    """Tell whether a receiver answers; None for a connection that broke, which tells nothing of that."""
+    match answer:
+        case ApiResponse():
+            return True
+        case NoAnswer(timed_out=False):
+            return None
+        case _:
+            return False

@@ -75,6 +75,7 @@ class Event(enum.StrEnum):
     REPLY_POSTPONED = "reply_postponed"
     REPLY_REFUSED = "reply_refused"
     REPLY_AMBIGUOUS = "reply_ambiguous"
+    DELIVERY_FAILED = "delivery_failed"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_RECOVERED = "store_recovered"
     SUBSCRIBER_FAILED = "subscriber_failed"
@@ -103,6 +104,7 @@ LEVELS = {
     Event.SESSION_LOG_FAILED: logging.WARNING,
     Event.REPLY_POSTPONED: logging.WARNING,
     Event.REPLY_REFUSED: logging.ERROR,
+    Event.DELIVERY_FAILED: logging.ERROR,
     Event.REPLY_AMBIGUOUS: logging.WARNING,
     Event.WEBHOOK_IGNORED: logging.DEBUG,
     Event.SESSION_CLAIMED: logging.DEBUG,

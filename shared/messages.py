@@ -331,12 +331,23 @@ class Reply(msgspec.Struct, frozen=True):
         return self.part % PARTS == 0
 
 
+class Shares(msgspec.Struct, frozen=True):
+    """How many replies of each platform may be leased in one look."""
+
+    platforms: dict[str, int]
+    #: whether replies of platforms that are not named are leased too, a few of them
+    others: bool = False
+    #: whether those that were tried before go first; else they go behind those that were not
+    retries_first: bool = False
+
+
 class DueReplies(msgspec.Struct, frozen=True):
     """What one look for due replies found."""
 
     #: the rows that were leased, longest due first
     replies: tuple[Reply, ...] = ()
-    #: seconds until the next look can find one: 0 if now, None if none is pending
+    #: seconds until the next look can find one, None if none is pending: 0 if now; with shares the seconds until one
+    #: becomes due, for the asker knows what was left for want of a share
     next_in_s: float | None = None
 
 

@@ -29,7 +29,8 @@ INBOX_LIMIT = 40
 FLOOD_S = 20.0
 FLOOD_A_S = 10 * TURNS / TURN_S
 FLOODING_SESSIONS = 50
-CALM_EVERY_S = 1.0
+#: a chat of this platform takes one message a second
+CALM_EVERY_S = 1.6
 REPEAT_S = 0.05
 #: the shortest time a platform waits for its 200
 ACK_DEADLINE_S = 3.0

@@ -124,13 +124,14 @@ async def open_test_store(
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
-    """Serve an app on loopback in this loop; yield its url."""
+async def serving(app: Starlette, port: int = 0) -> AsyncIterator[str]:
+    """Serve an app on loopback in this loop, on a free port where none is given; yield its url."""
     config = uvicorn.Config(app, log_config=None, lifespan="off", http="httptools", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     # a listener without its protocol named would leave Nagle's delay on in asyncio, 40 ms a request
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -17,13 +17,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.delivery import Delivery, LocalReceiver
+from gateway.delivery import Delivery
 from gateway.platforms import enabled_platforms
+from gateway.platforms.port import Adapter, ApiRequest
+from gateway.platforms.standard import Standard
 from gateway.platforms.telegram import Telegram
+from gateway.reply_sender import LocalReceiver
 from loadtests.platform import Fault, RunningPlatform, running_platform
 from shared.events import Event, Events
 from shared.ids import new_message_id
-from shared.messages import Arrival, Ended, Reply, ReplyState, TurnStatus
+from shared.messages import Arrival, DueReplies, Ended, Reply, ReplyState, TurnStatus
 from shared.settings import parse_settings
 from shared.store import Store
 from shared.traces import MessageTrace
@@ -40,11 +43,19 @@ ADDRESSES = {
 class Sending:
     """What a test may touch of a running delivery."""
 
-    def __init__(self, platform: RunningPlatform, store: Store, events: Events, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        platform: RunningPlatform,
+        store: Store,
+        events: Events,
+        delivery: Delivery,
+        platforms: dict[str, Adapter],
+    ) -> None:
         self.platform = platform
         self.store = store
         self.events = events
         self.delivery = delivery
+        self.platforms = platforms
 
     async def reply(self, platform: str, conversation: str, *texts: str) -> list[str]:
         """Accept and settle one message for each text; return the message ids."""
@@ -133,10 +144,11 @@ async def delivering(
     settings = parse_settings({**far_side.environment(), **more})
     events = Events()
     async with open_test_store(data_dir) as store:
-        delivery = Delivery(store, enabled_platforms(settings), events, "test", local)
+        platforms = enabled_platforms(settings)
+        delivery = Delivery(store, platforms, events, "test", local)
         await delivery.start()
         try:
-            yield Sending(far_side, store, events, delivery)
+            yield Sending(far_side, store, events, delivery, platforms)
         finally:
             await delivery.close()
 
@@ -175,10 +187,12 @@ async def test_a_standard_reply_has_exactly_its_fields(sending: Sending) -> None
     assert sending.platform.refused == 0
 
 
-@pytest.mark.parametrize(("platform", "conversation"), [("telegram", "6"), ("slack", "C2")])
-async def test_a_long_reply_goes_out_in_order_and_whole(sending: Sending, platform: str, conversation: str) -> None:
-    """Chunk by chunk, and the next reply after its last."""
-    words = [f"word{number}" for number in range(6000)]
+@pytest.mark.parametrize(("platform", "conversation", "count"), [("telegram", "6", 2100), ("slack", "C2", 5000)])
+async def test_a_long_reply_goes_out_in_order_and_whole(
+    sending: Sending, platform: str, conversation: str, count: int
+) -> None:
+    """Chunk by chunk, one a second as these platforms allow, and the next reply after its last."""
+    words = [f"word{number}" for number in range(count)]
     ids = await sending.reply(platform, conversation, " ".join(words), "after")
     await sending.until(ids[1], settled(ReplyState.SENT))
     texts = [reply.text for reply in sending.platform.received(platform, conversation)]
@@ -209,6 +223,109 @@ async def test_retry_after_is_honoured_and_stalls_no_other_session(sending: Send
     assert other.at - began < 0.9
     assert first.at - began >= 0.99
     assert (first.text, second.text) == ("first", "second")
+
+
+@contextlib.asynccontextmanager
+async def hanging_receiver() -> AsyncIterator[str]:
+    """Accept every connection, read what comes and never answer; yield its url."""
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/replies"
+    finally:
+        server.close()
+
+
+async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        while await reader.read(65_536):
+            pass
+    writer.close()
+
+
+async def test_a_reply_leaves_at_once_while_another_receiver_hangs(far_side: RunningPlatform, tmp_path: Path) -> None:
+    """However many wait behind that one: here hundreds of chats, each with its own reply."""
+    async with (
+        hanging_receiver() as url,
+        delivering(far_side, tmp_path, STANDARD_WEBHOOK_REPLY_URL=url) as sending,
+    ):
+        for chat in range(300):
+            await sending.reply("standard", f"hanging{chat}", "hi")
+        waits_s = []
+        for chat in range(20):
+            began = time.time()
+            await sending.reply("telegram", f"7{chat}", "hello")
+            (reply,) = await sending.platform.arrived(1, "telegram", f"7{chat}")
+            waits_s.append(reply.at - began)
+        assert max(waits_s) < 0.5, waits_s
+
+
+async def test_a_receiver_that_comes_back_gets_everything_that_waited(
+    far_side: RunningPlatform, tmp_path: Path
+) -> None:
+    """While it is away one reply at a time tries it, and no other uses an attempt."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        url = f"http://127.0.0.1:{port}/standard"
+        async with delivering(far_side, tmp_path, STANDARD_WEBHOOK_REPLY_URL=url) as sending:
+            for chat in range(40):
+                await sending.reply("standard", f"back{chat}", "hi")
+            await sending.counted(Event.REPLY_POSTPONED)
+            reserved.close()
+            got: list[str] = []
+
+            async def take(request: Request) -> Response:
+                got.append((await request.json())["session"])
+                return JSONResponse({})
+
+            async with serving(Starlette(routes=[Route("/standard", take, methods=["POST"])]), port):
+
+                async def all_came() -> bool:
+                    return len(set(got)) == 40
+
+                await eventually(all_came)
+            assert sending.events.counts[Event.REPLY_POSTPONED] < 15
+
+
+class Raising(Standard, frozen=True):
+    """An adapter with a bug."""
+
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:
+        raise KeyError(reply.text)
+
+
+async def test_a_bug_of_an_adapter_is_that_replys_visible_failure(far_side: RunningPlatform, tmp_path: Path) -> None:
+    """And nobody else's."""
+    async with delivering(far_side, tmp_path) as sending:
+        sending.platforms["standard"] = Raising(sending.platforms["standard"].settings)  # type: ignore[attr-defined]
+        (broken,) = await sending.reply("standard", "bug", "hi")
+        (fine,) = await sending.reply("telegram", "5551", "hi")
+        await sending.until(fine, settled(ReplyState.SENT))
+        trace = await sending.until(broken, settled(ReplyState.FAILED))
+        assert trace.replies[0].error == "the adapter failed: KeyError: 'hi'"
+
+
+async def test_whatever_the_store_raises_does_not_stop_the_sending(
+    far_side: RunningPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and looked again."""
+    async with delivering(far_side, tmp_path) as sending:
+        due, failures = sending.store.outbox.due, iter(range(2))
+
+        async def odd(*args: Any) -> DueReplies:
+            if next(failures, None) is not None:
+                raise RuntimeError("nobody expected this")
+            return await due(*args)
+
+        monkeypatch.setattr(sending.store.outbox, "due", odd)
+        (message_id,) = await sending.reply("standard", "odd", "hi")
+        await sending.counted(Event.DELIVERY_FAILED)
+        sending.delivery.wake()
+        sending.delivery.wake()
+        await sending.counted(Event.DELIVERY_FAILED, 2)
+        sending.delivery.wake()
+        await sending.until(message_id, settled(ReplyState.SENT))
 
 
 async def test_a_server_error_is_tried_again_with_the_same_key(sending: Sending) -> None:
@@ -273,7 +390,7 @@ async def test_markup_that_telegram_cannot_read_goes_once_as_plain_text(sending:
     sending.platform.script("telegram", Fault(status=400, error=words))
     await sending.reply("telegram", "91", "**hi**")
     (reply,) = await sending.platform.arrived(1, "telegram", "91")
-    assert (reply.text, "parse_mode" in reply.body) == ("hi", False)
+    assert (reply.text, "parse_mode" in reply.body) == ("**hi**", False)
     sending.platform.script("telegram", *[Fault(status=400, error=words)] * 2)
     (refused,) = await sending.reply("telegram", "91", "**again**")
     await sending.until(refused, settled(ReplyState.FAILED))

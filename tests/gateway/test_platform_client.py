@@ -54,7 +54,7 @@ async def staged(play: Play) -> AsyncIterator[Stage]:
 
 
 async def sent(url: str) -> ApiResponse | NotSent | NoAnswer:
-    client = PlatformClient(4)
+    client = PlatformClient()
     try:
         return await client.send(ApiRequest(url, {"content-type": "application/json"}, b"{}"))
     finally:

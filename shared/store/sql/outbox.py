@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from shared.messages import DueReplies, Reply
+from shared.messages import DueReplies, Reply, Shares
 from shared.store.engine import Database, Engine
 from shared.store.sql.tables import outbox
 
@@ -17,9 +17,12 @@ class Outbox:
     def __init__(self, engine: Engine) -> None:
         self._run = engine.run
 
-    async def due(self, host: str, limit: int, lease_s: float) -> DueReplies:
-        """Lease up to ``limit`` due replies, at most one a session: its oldest unsent one."""
-        return await self._run("", _due, host, limit, lease_s)
+    async def due(self, host: str, limit: int, lease_s: float, shares: Shares | None = None) -> DueReplies:
+        """Lease up to ``limit`` due replies, at most one a session: its oldest unsent one.
+
+        With ``shares`` not more of any platform than its share.
+        """
+        return await self._run("", _due, host, limit, lease_s, shares)
 
     async def split(self, reply: Reply, texts: Sequence[str]) -> list[Reply]:
         """Replace an unrendered row by one rendered row a chunk; the first stays leased. Raises StaleClaim."""
@@ -33,6 +36,10 @@ class Outbox:
         """Give the row back, due again after ``delay_s`` seconds, one attempt more. Raises StaleClaim."""
         await self._run(reply.session, outbox.postpone, reply, delay_s, error)
 
+    async def release(self, reply: Reply, delay_s: float) -> None:
+        """Give the row back untried, due again after ``delay_s`` seconds. Raises StaleClaim."""
+        await self._run(reply.session, outbox.release, reply, delay_s)
+
     async def refuse(self, reply: Reply, error: str) -> None:
         """Record that this row and the later chunks of its message can never be sent. Raises StaleClaim."""
         await self._run(reply.session, outbox.refuse, reply, error)
@@ -42,7 +49,10 @@ class Outbox:
         await self._run(reply.session, outbox.readdress, reply, address)
 
 
-def _due(database: Database, host: str, limit: int, lease_s: float) -> DueReplies:
+def _due(database: Database, host: str, limit: int, lease_s: float, shares: Shares | None) -> DueReplies:
+    if shares is not None:
+        replies = tuple(outbox.lease_shares(database, host, limit, lease_s, shares))
+        return DueReplies(replies, outbox.next_awake_in_s(database))
     replies = tuple(outbox.lease(database, host, limit, lease_s)) if limit > 0 else ()
     return DueReplies(replies, outbox.next_due_in_s(database))
 

@@ -260,12 +260,19 @@ CREATE INDEX inbox_settled ON inbox (state, settled_at, session_key, seq) WHERE 
 CREATE INDEX inbox_sender ON inbox (platform, user_id) WHERE state = 'waiting';
 """
 
+VERSION_8 = """
+-- Replies are sent platform by platform, so that no receiver waits for another's, and new ones before those that were
+-- tried.
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (platform, (CASE WHEN attempts > 0 THEN 1 ELSE 0 END), place) WHERE state = 'due';
+"""
+
 #: tables of bodies that may be large: in a WITHOUT ROWID table a seek reads every body on its way in whole
 WITHOUT_ROWID = ", WITHOUT ROWID"
 ROWID_TABLES = ("inbox", "history", "todos", "checkpoints", "outbox", "open_steps", "tool_calls", "summaries")
 
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7)
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

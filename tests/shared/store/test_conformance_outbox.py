@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.errors import StaleClaim
-from shared.messages import Reply, ReplyState
+from shared.messages import Reply, ReplyState, Shares
 from shared.store import Store
 from tests.shared.store.bench import Bench
 
@@ -47,6 +47,31 @@ class TestDue:
             await bench.answer("hello", f"a:b:{number}")
         leased = await asyncio.gather(*(store.outbox.due(f"host-{n}", 6, 30) for n in range(5)))
         assert len({reply.session for due in leased for reply in due.replies}) == 20
+
+    async def test_each_platform_has_its_share(self, bench: Bench, store: Store) -> None:
+        """However much of another waits, and fresh replies go before those that were tried, or behind them."""
+        for number in range(6):
+            await bench.answer(f"a{number}", f"a:b:{number}")
+            await bench.answer(f"b{number}", f"b:b:{number}")
+        (tried,) = (await store.outbox.due("host", 9, 30, Shares({"a": 1, "b": 0}))).replies
+        await store.outbox.postpone(tried, 0, "not now")
+        due = await store.outbox.due("host", 9, 30, Shares({"b": 2, "a": 3}))
+        assert [reply.text for reply in due.replies] == ["b0", "a1", "b1", "a2", "a3"]
+        assert due.next_in_s == 30
+        (first, _) = (await store.outbox.due("host", 9, 30, Shares({"a": 2, "b": 0}, retries_first=True))).replies
+        assert (first.text, first.attempts) == ("a0", 1)
+        elsewhere = (await store.outbox.due("host", 9, 30, Shares({"a": 9}, others=True))).replies
+        assert {reply.text for reply in elsewhere} == {"a5", "b2", "b3", "b4", "b5"}
+
+    async def test_a_reply_that_is_given_back_untried_is_due_later_with_no_attempt(
+        self, bench: Bench, store: Store
+    ) -> None:
+        await bench.answer("hello")
+        await store.outbox.release(await lease_one(store), 7)
+        due = await store.outbox.due("host", 9, 30)
+        assert (due.replies, due.next_in_s) == ((), 7)
+        bench.clock.now += 7
+        assert (await lease_one(store)).attempts == 0
 
     async def test_a_lease_that_ended_is_leased_again_and_counts_as_sent(self, bench: Bench, store: Store) -> None:
         await bench.answer("hello")

@@ -13,8 +13,9 @@ import math
 from collections.abc import Sequence
 
 from shared.errors import StaleClaim
-from shared.messages import PARTS, Reply, ReplyState, ReplyStatus
-from shared.store.engine import MAX_DELAY_S, MAX_LEASE_S, Database, Row
+from shared.messages import PARTS, Reply, ReplyState, ReplyStatus, Shares
+from shared.retry import LONGEST_S
+from shared.store.engine import MAX_LEASE_S, Database, Row
 from shared.traces import ReplyTrace
 
 #: the number of replies that answer no message
@@ -51,6 +52,23 @@ WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox WHERE state = 'due' ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
 """
+# Lease the rows of one platform that are due and were never tried, or that were; longest due first.
+LEASE_OF = """
+UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
+WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox
+   WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = ?
+   ORDER BY place LIMIT ? /*SKIP LOCKED*/)
+RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
+"""
+# Lease rows of platforms that are not among some.
+LEASE_OF_OTHERS = """
+UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
+WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform NOT IN ({platforms})
+   ORDER BY place LIMIT ? /*SKIP LOCKED*/)
+RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
+"""
 # Tell whether any row is due, and when the next delay and lease end.
 NEXT_DUE = """
 SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due'),
@@ -79,6 +97,10 @@ WHERE session_key = ? AND seq = ? AND part = ?
 POSTPONE = """
 UPDATE outbox SET state = 'postponed', until = ?, host = '', attempts = attempts + 1, error = ?
 WHERE session_key = ? AND seq = ? AND part = ?
+"""
+# Give a row back untried for later.
+RELEASE = """
+UPDATE outbox SET state = 'postponed', until = ?, host = '' WHERE session_key = ? AND seq = ? AND part = ?
 """
 # Record that a row and the chunks behind it can never be sent.
 REFUSE = """
@@ -129,6 +151,25 @@ def lease(database: Database, host: str, limit: int, lease_s: float) -> list[Rep
     return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
 
 
+def lease_shares(database: Database, host: str, limit: int, lease_s: float, shares: Shares) -> list[Reply]:
+    """Lease up to ``limit`` due rows, and not more of any platform than its share."""
+    _wake(database)
+    until = database.now() + min(lease_s, MAX_LEASE_S)
+    rows: list[Row] = []
+    for platform, share in shares.platforms.items():
+        left = min(share, limit - len(rows))
+        for tried in (1, 0) if shares.retries_first else (0, 1):
+            if left > 0:
+                found = database.all(LEASE_OF, (host, until, platform, tried, left))
+                left -= len(found)
+                rows += found
+    if shares.others and len(rows) < limit:
+        names = tuple(shares.platforms)
+        statement = LEASE_OF_OTHERS.format(platforms=", ".join("?" * len(names)))
+        rows += database.all(statement, (host, until, *names, limit - len(rows)))
+    return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
+
+
 def end_leases(database: Database) -> None:
     """End every lease: nobody who holds one is alive."""
     database.run(WAKE_LEASED, (math.inf, math.inf))
@@ -136,13 +177,17 @@ def end_leases(database: Database) -> None:
 
 def next_due_in_s(database: Database) -> float | None:
     """Return the seconds until a row is due or a lease ends: 0 if one is now, None if there is none."""
-    due, *ends = database.only(NEXT_DUE)
-    if due:
-        return 0.0
+    due, *_ = database.only(NEXT_DUE)
+    return 0.0 if due else next_awake_in_s(database)
+
+
+def next_awake_in_s(database: Database) -> float | None:
+    """Return the seconds until a delay or a lease ends, None if there is none."""
+    _, *ends = database.only(NEXT_DUE)
     now = database.now()
     left = [
         max(0.0, until - now) if until <= now + limit_s else 0.0
-        for until, limit_s in zip(ends, (MAX_DELAY_S, MAX_LEASE_S), strict=True)
+        for until, limit_s in zip(ends, (LONGEST_S, MAX_LEASE_S), strict=True)
         if until is not None
     ]
     return min(left, default=None)
@@ -168,8 +213,15 @@ def mark_sent(database: Database, reply: Reply, sent_id: str) -> None:
 def postpone(database: Database, reply: Reply, delay_s: float, error: str) -> None:
     """Give a row back, due again after ``delay_s`` seconds. Raises StaleClaim."""
     seq = _fence(database, reply)
-    until = database.now() + min(max(delay_s, 0.0), MAX_DELAY_S)
+    until = database.now() + min(max(delay_s, 0.0), LONGEST_S)
     database.run(POSTPONE, (until, error, reply.session, seq, reply.part))
+
+
+def release(database: Database, reply: Reply, delay_s: float) -> None:
+    """Give a row back untried, due again after ``delay_s`` seconds. Raises StaleClaim."""
+    seq = _fence(database, reply)
+    until = database.now() + min(max(delay_s, 0.0), LONGEST_S)
+    database.run(RELEASE, (until, reply.session, seq, reply.part))
 
 
 def refuse(database: Database, reply: Reply, error: str) -> None:
@@ -214,7 +266,7 @@ def remove_all(database: Database, session: str) -> None:
 
 def _wake(database: Database) -> None:
     now = database.now()
-    database.run(WAKE_POSTPONED, (now, now + MAX_DELAY_S))
+    database.run(WAKE_POSTPONED, (now, now + LONGEST_S))
     database.run(WAKE_LEASED, (now, now + MAX_LEASE_S))
 
 

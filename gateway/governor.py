@@ -1,0 +1,177 @@
+"""The budget of requests that a platform allows each chat and the whole app, shared by everything that sends there.
+
+A final answer books its place: the first moment at which every rate allows it. Life signs and edits are courtesies:
+they go now or not at all, and only where they leave room for a final answer. What a platform's own answer asks for (a
+Retry-After) goes before all of it. It is memory of this process alone; what other hosts send, the platform tells by
+refusing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections.abc import Callable, Iterable
+
+from gateway.platforms.port import Chat, Rate
+
+#: a span is taken to be longer by this factor: requests do not travel equally fast
+SPAN_MARGIN = 1.05
+
+#: chats and bookings that are remembered before those that are over are forgotten
+MOST_REMEMBERED = 10_000
+
+#: how long a booking waits for whoever made it, in seconds
+BOOKING_KEPT_S = 600.0
+
+
+class Window:
+    """The requests that count against one rate: those of its last span, and those that are booked."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._span_s = rate.per_s * SPAN_MARGIN
+        self._at: list[float] = []  #: moments of requests, in order
+
+    def first_free(self, at: float) -> float:
+        """Return the first moment from ``at`` on at which one more request breaks the rate nowhere."""
+        while (blocker := self._blocker(at)) is not None:
+            at = max(blocker + self._span_s, at + 1e-6)
+        return at
+
+    def leaves_room(self, now: float) -> bool:
+        """Tell whether a courtesy now leaves room for a final answer; none is left where one is booked already."""
+        self.forget(now)
+        if self._at and self._at[-1] > now:
+            return False
+        kept = max(1, self._rate.count // 4) if self._rate.count > 1 else 0
+        return len(self._at) < self._rate.count - kept
+
+    def add(self, at: float) -> None:
+        """Count a request."""
+        bisect.insort(self._at, at)
+
+    def drop(self, at: float) -> None:
+        """Take a booking back."""
+        index = bisect.bisect_left(self._at, at)
+        if index < len(self._at) and self._at[index] == at:
+            del self._at[index]
+
+    def forget(self, now: float) -> bool:
+        """Forget what counts no more; tell whether nothing is left."""
+        del self._at[: bisect.bisect_right(self._at, now - self._span_s)]
+        return not self._at
+
+    def _blocker(self, at: float) -> float | None:
+        """Return the earliest request of a full span that one at this moment would lie in."""
+        count, index = self._rate.count, bisect.bisect_right(self._at, at)
+        for first in range(max(0, index - count), index + 1):
+            last = first + count - 1
+            if last >= len(self._at):
+                return None
+            span_begins, span_ends = min(self._at[first], at), max(self._at[last], at)
+            if span_ends - span_begins < self._span_s:
+                return self._at[first]
+        return None
+
+
+class Budget:
+    """What one chat, or one app, may send."""
+
+    def __init__(self, rates: Iterable[Rate]) -> None:
+        self.windows = [Window(rate) for rate in rates]
+        self.held_until = 0.0
+
+    def first_free(self, at: float) -> float:
+        """Return the first moment from ``at`` on that suits every rate and the platform's own wish."""
+        at = max(at, self.held_until)
+        while (later := max((window.first_free(at) for window in self.windows), default=at)) > at:
+            at = later
+        return at
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether nothing of it is worth remembering."""
+        return self.held_until <= now and all(window.forget(now) for window in self.windows)
+
+
+class Governor:
+    """Owns the budgets of all platforms; ``clock`` tells seconds that only grow."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._apps: dict[str, Budget] = {}
+        self._chats: dict[tuple[str, str], Budget] = {}
+        self._booked: dict[str, float] = {}
+
+    def book(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, key: str) -> float:
+        """Book a final answer, named ``key``; return the seconds until it may be sent, 0 for now.
+
+        Whoever waited that long asks again under the same key, and sends once the answer is 0.
+        """
+        now = self._clock()
+        budgets = self._budgets(app, app_rates, chat)
+        if (booked := self._booked.pop(key, None)) is not None:
+            if booked <= now and all(budget.held_until <= now for budget in budgets):
+                return 0.0
+            for window in (window for budget in budgets for window in budget.windows):
+                window.drop(booked)
+        at = now
+        while (later := max(budget.first_free(at) for budget in budgets)) > at:
+            at = later
+        for window in (window for budget in budgets for window in budget.windows):
+            window.forget(now)
+            window.add(at)
+        if at > now:
+            self._booked[key] = at
+        self._forget_what_is_over(now)
+        return at - now
+
+    def count(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> None:
+        """Count a request that goes now, whatever the rates allow: it ends what an earlier one began."""
+        for budget in self._budgets(app, app_rates, chat):
+            for window in budget.windows:
+                window.add(self._clock())
+
+    def allow_courtesy(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> bool:
+        """Tell whether a life sign or an edit may be sent now, and count it if so."""
+        now = self._clock()
+        budgets = self._budgets(app, app_rates, chat)
+        windows = [window for budget in budgets for window in budget.windows]
+        if any(budget.held_until > now for budget in budgets) or not all(w.leaves_room(now) for w in windows):
+            return False
+        for window in windows:
+            window.add(now)
+        self._forget_what_is_over(now)
+        return True
+
+    def hold(self, app: str, chat: Chat | None, for_s: float) -> None:
+        """Send nothing to a chat for some seconds, or nothing of the app where it is None: the platform asked."""
+        budget = self._app(app, ()) if chat is None else self._chat(app, chat)
+        budget.held_until = max(budget.held_until, self._clock() + for_s)
+
+    def held_s(self, app: str) -> float:
+        """Return the seconds for which nothing of an app may be sent at all."""
+        budget = self._apps.get(app)
+        return max(0.0, budget.held_until - self._clock()) if budget else 0.0
+
+    def _budgets(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> tuple[Budget, Budget]:
+        return self._app(app, app_rates), self._chat(app, chat)
+
+    def _app(self, app: str, rates: tuple[Rate, ...]) -> Budget:
+        found = self._apps.get(app)
+        if found is None:
+            found = self._apps[app] = Budget(rates)
+        elif rates and not found.windows:
+            found.windows = [Window(rate) for rate in rates]  # a hold came first
+        return found
+
+    def _chat(self, app: str, chat: Chat) -> Budget:
+        found = self._chats.get((app, chat.key))
+        if found is None:
+            found = self._chats[(app, chat.key)] = Budget(chat.rates)
+        return found
+
+    def _forget_what_is_over(self, now: float) -> None:
+        if len(self._chats) > MOST_REMEMBERED:
+            self._chats = {key: budget for key, budget in self._chats.items() if not budget.is_over(now)}
+        if len(self._booked) > MOST_REMEMBERED:
+            self._booked = {key: at for key, at in self._booked.items() if at > now - BOOKING_KEPT_S}

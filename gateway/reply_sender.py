@@ -1,0 +1,222 @@
+"""Sends one reply: cuts it at its first send, calls its platform, and records what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from gateway.governor import Governor
+from gateway.platform_client import NoAnswer, NotSent, PlatformClient, has_answered
+from gateway.platforms.port import (
+    Adapter,
+    ApiResponse,
+    Fail,
+    Gone,
+    Moved,
+    Reformat,
+    SendResult,
+    Sent,
+    TryLater,
+    WithoutThread,
+)
+from gateway.receivers import Receivers
+from shared.errors import StaleClaim, StoreUnavailable
+from shared.events import Event, Events
+from shared.messages import PARTS, Reply
+from shared.retry import backoff_s
+from shared.store.port import Store
+
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
+
+#: also for a platform that asks for no wait at all
+LEAST_WAIT_S = 0.25
+
+#: about three days at the longest backoff
+MOST_ATTEMPTS = 5_000
+
+#: how long a reply of a platform that is not on any more waits for it
+OFF_RETRY_S = 300.0
+
+LEFT_OUT = "(the rest was too long to be sent)"
+
+#: a text longer than this is cut in a thread: the loop is late by a millisecond or two for a shorter one
+LONG_TEXT = 8_000
+
+#: how long a store that is away is left alone before a sent reply is recorded again, in seconds
+RECORD_AGAIN_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class NotNow(msgspec.Struct, frozen=True):
+    """Nothing was sent: the chat or the receiver has no room before so many seconds."""
+
+    after_s: float
+
+
+class LocalReceiver(Protocol):
+    """A platform inside this process."""
+
+    async def take(self, reply: Reply) -> str:
+        """Take a reply and return its sent id."""
+
+    async def taken(self, reply: Reply) -> None:
+        """Know that a reply is recorded as sent."""
+
+
+class ReplySender:
+    """Sends replies one by one; ``local`` takes those of platforms inside this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        platforms: Mapping[str, Adapter],
+        events: Events,
+        local: Mapping[str, LocalReceiver],
+        governor: Governor,
+        receivers: Receivers,
+        client: PlatformClient,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._platforms = platforms
+        self._events = events
+        self._local = local
+        self._governor = governor
+        self._receivers = receivers
+        self._client = client
+        self._clock = clock
+
+    async def send(self, reply: Reply) -> None:
+        """Send one row and record what became of it; once each it goes again at once in another way.
+
+        Raises StaleClaim where another sends it now, and StoreUnavailable where nothing could be recorded.
+        """
+        try:
+            reply = await self._cut(reply)
+        except (StoreUnavailable, StaleClaim):
+            raise
+        except Exception as error:  # noqa: BLE001 - a text that cannot be cut is never sent
+            return await self._refuse(reply, f"the reply could not be cut: {type(error).__name__}: {error}")
+        tried: set[type[SendResult]] = set()
+        while True:
+            result = await self._attempt(reply, first=not tried, plain=Reformat in tried)
+            again = type(result) not in tried
+            tried.add(type(result))  # type: ignore[arg-type]
+            match result:
+                case NotNow(after_s):
+                    return await self._store.outbox.release(reply, after_s)
+                case Sent(sent_id):
+                    return await self._record_sent(reply, sent_id)
+                case TryLater() if reply.attempts < MOST_ATTEMPTS:
+                    return await self._postpone(reply, result)
+                case Reformat() if again:
+                    pass
+                case WithoutThread(address) if again:
+                    reply = msgspec.structs.replace(reply, address=address)
+                case Moved(address) if again:
+                    await self._store.outbox.readdress(reply, address)
+                    reply = msgspec.structs.replace(reply, address=address)
+                case Moved():
+                    return await self._refuse(reply, "the conversation moved twice")
+                case TryLater() | Reformat() | WithoutThread() | Gone() | Fail():
+                    return await self._refuse(reply, result.reason)
+
+    async def _cut(self, reply: Reply) -> Reply:
+        """Cut a row that is not cut yet and return its first chunk."""
+        platform = self._platforms.get(reply.platform)
+        if reply.rendered or platform is None:
+            return reply
+        if len(reply.text) > LONG_TEXT:
+            chunks = await asyncio.to_thread(platform.chunks, reply.text)
+        else:
+            chunks = platform.chunks(reply.text)
+        if len(chunks) > PARTS:
+            chunks[PARTS - 1 :] = [LEFT_OUT]
+        if len(chunks) == 1:
+            return msgspec.structs.replace(reply, text=chunks[0])
+        return (await self._store.outbox.split(reply, chunks))[0]
+
+    async def _attempt(self, reply: Reply, *, first: bool, plain: bool) -> SendResult | NotNow:
+        """Try once to send a row. What goes wrong inside an adapter refuses the row, and is said."""
+        platform = self._platforms.get(reply.platform)
+        try:
+            if local := self._local.get(reply.platform):
+                return Sent(await local.take(reply))
+            if platform is None:
+                return TryLater(f"the platform {reply.platform} is not on", OFF_RETRY_S)
+            return await self._exchange(platform, reply, first=first, plain=plain)
+        except (StoreUnavailable, StaleClaim):
+            raise
+        except Exception as error:  # noqa: BLE001 - the operator sees it among the dead letters, and may retry it
+            return Fail(f"the adapter failed: {type(error).__name__}: {error}")
+
+    async def _exchange(self, platform: Adapter, reply: Reply, *, first: bool, plain: bool) -> SendResult | NotNow:
+        """Send a row and read what came of it; only the ``first`` exchange of a row waits for room."""
+        chat = platform.chat(reply.address)
+        request = platform.call(reply, self._clock(), plain=plain)
+        budget = (platform.name, platform.capabilities.app_rates, chat)
+        begin = self._receivers.begin if first else self._receivers.join
+        exchange = begin(platform.name, request.url)
+        if isinstance(exchange, float):
+            return NotNow(exchange)
+        answered = None
+        try:
+            if not first:
+                self._governor.count(*budget)
+            elif wait_s := self._governor.book(*budget, reply.idempotency_key):
+                return NotNow(wait_s)
+            answer = await self._client.send(request)
+            answered = has_answered(answer)
+        finally:
+            self._receivers.end(exchange, answered=answered)
+        match answer:
+            case ApiResponse():
+                result = platform.result(reply, answer)
+                if isinstance(result, TryLater) and result.after_s:
+                    self._governor.hold(platform.name, None if result.whole_app else chat, result.after_s)
+                return result
+            case NotSent(reason):
+                return TryLater(reason)
+            case NoAnswer(reason):
+                self._emit(Event.REPLY_AMBIGUOUS, reply, reason=reason)
+                return TryLater(reason)
+
+    async def _record_sent(self, reply: Reply, sent_id: str) -> None:
+        """Record a sent row; a store that is away for a moment must not make it be sent twice."""
+        for pause_s in RECORD_AGAIN_S:
+            try:
+                await self._store.outbox.delivered(reply, sent_id)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(pause_s)
+        else:
+            await self._store.outbox.delivered(reply, sent_id)
+        self._emit(Event.REPLY_SENT, reply, sent_id=sent_id)
+        if local := self._local.get(reply.platform):
+            await local.taken(reply)
+
+    async def _postpone(self, reply: Reply, result: TryLater) -> None:
+        if result.after_s is None:
+            delay_s = backoff_s(reply.attempts + 1, FIRST_BACKOFF_S, LONGEST_BACKOFF_S)
+        else:
+            delay_s = max(result.after_s, LEAST_WAIT_S)
+        await self._store.outbox.postpone(reply, delay_s, result.reason)
+        self._emit(Event.REPLY_POSTPONED, reply, reason=result.reason, delay_s=round(delay_s, 2))
+
+    async def _refuse(self, reply: Reply, reason: str) -> None:
+        await self._store.outbox.refuse(reply, reason)
+        self._emit(Event.REPLY_REFUSED, reply, reason=reason)
+
+    def _emit(self, event: Event, reply: Reply, **fields: str | float) -> None:
+        self._events.emit(
+            event,
+            platform=reply.platform,
+            session=reply.session,
+            message=reply.message_id,
+            part=reply.part,
+            attempts=reply.attempts + 1,
+            **fields,
+        )

@@ -1,0 +1,107 @@
+"""What a platform allows is never exceeded, whoever sends, and a final answer finds room."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.governor import Governor
+from gateway.platforms.port import Chat, Rate
+
+APP = (Rate(30, 1.0),)
+GROUP = Chat("-5", (Rate(1, 1.0), Rate(20, 60.0)))
+DIRECT = Chat("5", (Rate(1, 1.0),))
+
+
+class Clock:
+    """Seconds that a test moves on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def send_all(governor: Governor, clock: Clock, chats: list[Chat]) -> list[tuple[float, str]]:
+    """Send one answer to each of these chats, as early as the governor lets it; return when each went."""
+    sent: list[tuple[float, str]] = []
+    waiting = dict.fromkeys(range(len(chats)), clock.now)
+    while waiting:
+        number = min(waiting, key=lambda n: (waiting[n], n))
+        clock.now = max(clock.now, waiting[number])
+        if wait_s := governor.book("app", APP, chats[number], str(number)):
+            waiting[number] = clock.now + wait_s
+        else:
+            del waiting[number]
+            sent.append((clock.now, chats[number].key))
+    return sent
+
+
+def most_in_a_span(moments: list[float], span_s: float) -> int:
+    return max(sum(1 for other in moments if moment <= other < moment + span_s) for moment in moments)
+
+
+@given(
+    st.lists(
+        st.sampled_from([GROUP, DIRECT, *(Chat(str(n), (Rate(1, 1.0),)) for n in range(20))]), max_size=120, min_size=1
+    )
+)
+def test_no_rate_is_ever_exceeded_and_everything_goes(chats: list[Chat]) -> None:
+    clock = Clock()
+    sent = send_all(Governor(clock), clock, chats)
+    assert len(sent) == len(chats)
+    assert most_in_a_span([at for at, _ in sent], 1.0) <= 30
+    for chat in set(chats):
+        moments = [at for at, key in sent if key == chat.key]
+        for rate in chat.rates:
+            assert most_in_a_span(moments, rate.per_s) <= rate.count
+
+
+def test_a_limited_chat_stalls_no_other() -> None:
+    clock = Clock()
+    governor = Governor(clock)
+    for n in range(25):
+        governor.book("app", APP, GROUP, f"group{n}")
+    assert governor.book("app", APP, DIRECT, "direct") == 0.0
+
+
+def test_a_booking_is_kept_for_who_waited() -> None:
+    """Who comes later does not take it."""
+    clock = Clock()
+    governor = Governor(clock)
+    assert governor.book("app", APP, DIRECT, "first") == 0.0
+    wait_s = governor.book("app", APP, DIRECT, "second")
+    assert 1.0 <= wait_s < 1.2
+    clock.now += wait_s
+    assert governor.book("app", APP, DIRECT, "third") > 0.9
+    assert governor.book("app", APP, DIRECT, "second") == 0.0
+
+
+def test_courtesies_leave_room_for_the_answer() -> None:
+    """Edits take a part of a minute's budget, and none once an answer waits."""
+    clock = Clock()
+    governor = Governor(clock)
+    shown = 0
+    for _ in range(40):
+        shown += governor.allow_courtesy("app", APP, GROUP)
+        clock.now += 1.2
+    assert 10 <= shown <= 15
+    assert governor.book("app", APP, GROUP, "answer") == 0.0
+    governor.book("app", APP, GROUP, "next answer")
+    assert not governor.allow_courtesy("app", APP, GROUP)
+
+
+def test_what_the_platform_asks_for_goes_before_all() -> None:
+    """For one chat, or for the whole app."""
+    clock = Clock()
+    governor = Governor(clock)
+    governor.hold("app", DIRECT, 7.0)
+    assert governor.book("app", APP, DIRECT, "a") == 7.0
+    assert not governor.allow_courtesy("app", APP, DIRECT)
+    assert governor.book("app", APP, GROUP, "b") == 0.0
+    governor.hold("app", None, 9.0)
+    assert governor.held_s("app") == 9.0
+    assert governor.book("app", APP, GROUP, "c") >= 9.0
+    clock.now += 7.0
+    assert governor.book("app", APP, DIRECT, "a") >= 2.0
