@@ -13,6 +13,7 @@ import msgspec
 
 from shared.attachments import Attachment
 from shared.budgets import Allowance
+from shared.call_options import CallOptions, ClientCall
 from shared.command import Command
 from shared.usage import Usage as Usage
 from shared.when_busy import WhenBusy
@@ -83,6 +84,8 @@ class Arrival(msgspec.Struct, frozen=True):
     #: its images, and their bytes by digest, which the store keeps apart
     attachments: tuple[Attachment, ...] = ()
     attachment_data: dict[str, bytes] = {}
+    #: what a client of the API asks for beside its words
+    options: CallOptions | None = None
 
 
 class CommandAnswer(msgspec.Struct, frozen=True):
@@ -129,6 +132,8 @@ class Pending(msgspec.Struct, frozen=True):
     stop: str = ""
     #: its images, whose bytes are read when a model is shown them
     attachments: tuple[Attachment, ...] = ()
+    #: what a client of the API asks for beside its words
+    options: CallOptions | None = None
 
 
 class JoiningWords(msgspec.Struct, frozen=True):
@@ -266,6 +271,10 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     error: str = ""
     summary: Summary | None = None
     joined: tuple[str, ...] = ()
+    #: why the last answer of the model ended: stop, length, content_filter or tool_calls; empty where none did
+    finish: str = ""
+    #: the calls of the client's tools that the client is to run
+    calls: tuple[ClientCall, ...] = ()
 
 
 class Parked(msgspec.Struct, frozen=True, tag=True):

@@ -115,7 +115,7 @@ def test_modules_and_functions_stay_small() -> None:
     for path in [*SOURCES, *sorted((ROOT / "loadtests").rglob("*.py"))]:
         text = path.read_text("utf-8")
         lines = sum(1 for line in text.splitlines() if line.strip())
-        if lines > 300:
+        if lines > 400:
             grown.append(f"{path.relative_to(ROOT)} has {lines} lines")
         grown += [
             f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {(node.end_lineno or 0) - node.lineno} lines"

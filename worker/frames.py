@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from shared.budgets import Allowance, Spend
+from shared.call_options import CallOptions
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import JoiningWords, OpenStep, Outcome, Step, Summary
 from shared.prices import Price
@@ -130,6 +131,8 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     words: tuple[JoiningWords, ...] = ()
     #: what it may use of the budgets, None where nothing bounds it
     allowance: Allowance | None = None
+    #: what a client of the API asks for beside its words
+    options: CallOptions | None = None
 
 
 class AllowanceGranted(msgspec.Struct, frozen=True, tag=True):

@@ -13,6 +13,7 @@ from shared.errors import (
     TurnOverBudget,
 )
 from shared.messages import TurnStatus
+from worker.agent.answer_format import FORMAT_MISSED, FormatMissed
 from worker.agent.models.failures import EmptyAnswer
 
 ERROR_LIMIT_CHARS = 1000
@@ -61,6 +62,8 @@ def how_it_ended(error: BaseException, *, deadline_passed: bool = False) -> tupl
             return TurnStatus.FAILED, CONVERSATION_TOO_LONG, seen
         case ModelRejected():
             return TurnStatus.FAILED, MODEL_REFUSED, seen
+        case FormatMissed():
+            return TurnStatus.FAILED, FORMAT_MISSED.format(problem=error), seen
         case StepLimitReached():
             return TurnStatus.FAILED, STEPS_USED_UP.format(steps=error.steps), seen
         case _:

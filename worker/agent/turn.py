@@ -16,24 +16,27 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shared.call_options import AnswerFormat
 from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Ended, JoiningWords, Parked, Step, TurnStatus, Usage
+from worker.agent.answer_format import REPAIR, FormatMissed, read_answer
 from worker.agent.budget_guard import BudgetGuard
+from worker.agent.call_request import CallRequest, handed_over
 from worker.agent.context import transcript
 from worker.agent.context.compaction import Compaction
 from worker.agent.context.window import Window
 from worker.agent.failure_replies import StepLimitReached, how_it_ended
 from worker.agent.models.failures import EmptyAnswer
-from worker.agent.models.port import Model, ModelReply, ModelRequest
+from worker.agent.models.port import Model, ModelReply, ModelRequest, finish_of
 from worker.agent.models.usage_on_error import billed
 from worker.agent.progress import Progress
 from worker.agent.resumed_calls import ResumedCalls
 from worker.agent.sanitize import readable_call, sanitize_calls, sanitize_text
 from worker.agent.todo import TodoStore
-from worker.agent.turn_request import TurnRequest
+from worker.agent.turn_request import TurnRequest, opening_of
 from worker.tools.context import ToolContext
-from worker.tools.spec import ToolCall
+from worker.tools.spec import ToolCall, ToolSpec
 from worker.tools.toolbox import Toolbox
 
 #: tool calls of one turn that run at the same time: a thousand of them must not take every thread of the worker
@@ -66,7 +69,9 @@ class Turn:
         self._progress = progress or Progress()
         opened = request.open_step
         resumes = request.steps or opened
-        asked = [] if resumes else [transcript.user(sanitize_text(text)) for text in request.texts]
+        asked = [] if resumes else list(opening_of(request.texts, request.options))
+        self._call = CallRequest(request.options)
+        self._system = self._call.system(request.system)
         self.messages = [message for step in request.steps for message in step.messages] + asked
         self.usage = Usage()
         whole = [*request.history, *self.messages]
@@ -145,9 +150,14 @@ class Turn:
                 await self._prepare()
                 reply = await self._query()
                 if not reply.tool_calls:
-                    return self._end(TurnStatus.REPLIED, _answer(reply))
+                    text, finish = await self._answer(reply)
+                    return self._end(TurnStatus.REPLIED, text, finish=finish)
                 calls = reply.tool_calls
-            await self._execute(calls)
+            own = [call for call in calls if not self._call.is_clients(call)]
+            if own:
+                await self._execute(own)
+            if len(own) < len(calls):
+                return self._hand_over([call for call in calls if self._call.is_clients(call)])
             self._finish_step()
         raise StepLimitReached(self._request.step_limit)
 
@@ -167,7 +177,7 @@ class Turn:
         await self._open_purse()
 
     async def _open_purse(self) -> None:
-        await self._budget.open(self.usage, self.window.tokens, self._request.system, self._toolbox.specs())
+        await self._budget.open(self.usage, self.window.tokens, self._system, self._specs())
 
     def _join(self) -> None:
         """Take in the words that came since the last step; the step tells whose they are."""
@@ -208,9 +218,14 @@ class Turn:
         left_s = self._ends_at - asyncio.get_running_loop().time()
         await self._compaction.make_room(limit_tokens, len(self._step_messages), left_s * SUMMARY_SHARE)
 
-    async def _call_model(self) -> ModelReply:
+    def _specs(self) -> tuple[ToolSpec, ...]:
+        return self._call.tools(self._toolbox.specs())
+
+    async def _call_model(self, *said: bytes) -> ModelReply:
+        """Call the model with what it is shown, or to say once more what it ``said``, where no tool is any use."""
         self._partial.clear()
-        request = ModelRequest(self._request.system, self.window.shown, self._toolbox.specs(), self._request.session)
+        shown, specs = [*self.window.shown, *said], () if said else self._specs()
+        request = self._call.request(ModelRequest(self._system, shown, specs, self._request.session))
         # a second more than there is: the turn's own limit ends the call, and tells why
         left_s = 1.0 + self._ends_at - asyncio.get_running_loop().time()
         try:
@@ -221,7 +236,30 @@ class Turn:
 
     def _heard(self, text: str) -> None:
         self._partial.append(text)
-        self._progress.text(self._number, text)
+        if self._call.format is None:  # an answer whose form has to be checked is shown when it is right
+            self._progress.text(self._number, text)
+
+    async def _answer(self, reply: ModelReply) -> tuple[str, str]:
+        """Return the model's last word and why it ended. Raises EmptyAnswer and FormatMissed."""
+        finish = finish_of(reply.finish)
+        text = _last_word(reply)
+        if self._call.format is not None and finish == "stop":
+            return await self._in_form(text, self._call.format), finish
+        cut = finish == "length" and not self._call.is_api  # a client reads the reason itself
+        return text + CUT_NOTE if cut else text, finish
+
+    async def _in_form(self, text: str, form: AnswerFormat) -> str:
+        """Return an answer in the form that the client asked for; a model that missed it is asked once more."""
+        found, problem = read_answer(text, form)
+        if not problem:
+            return found
+        again = await self._call_model(transcript.assistant(text), transcript.user(REPAIR.format(problem=problem)))
+        self._partial.clear()
+        self._spend(msgspec.structs.replace(again.usage, model_calls=max(1, again.usage.model_calls)))
+        found, problem = read_answer(_last_word(again), form)
+        if problem:
+            raise FormatMissed(problem)
+        return found
 
     async def _execute(self, calls: Sequence[ToolCall]) -> None:
         """Run the calls at once; each one's result joins the transcript, an interrupted one's too."""
@@ -291,7 +329,22 @@ class Turn:
         self._joined = ()
         self._progress.step_done(step)
 
-    def _end(self, status: TurnStatus, text: str, error: str = "") -> Ended:
+    def _hand_over(self, calls: Sequence[ToolCall]) -> Ended:
+        """End the turn with the calls that the client is to run; their results come with its next message."""
+        asked = next(message for message in reversed(self._step_messages) if b'"assistant"' in message)
+        return Ended(
+            TurnStatus.REPLIED,
+            transcript.read(asked).content or "",
+            tuple(self._step_messages),
+            self._todo.take_change(),
+            self._step_usage,
+            joined=self._joined,
+            summary=self._compaction.made,
+            finish="tool_calls",
+            calls=handed_over(calls),
+        )
+
+    def _end(self, status: TurnStatus, text: str, error: str = "", finish: str = "") -> Ended:
         """End the turn: the transcript ends with what the sender is told, after what the model had begun to say."""
         begun = sanitize_text("".join(self._partial)).strip()
         self._add(transcript.assistant(f"{begun}\n\n{text}" if begun else text))
@@ -305,6 +358,7 @@ class Turn:
             error=error,
             joined=self._joined,
             summary=self._compaction.made,
+            finish=finish,
         )
 
     def _add(self, message: bytes) -> None:
@@ -332,9 +386,9 @@ def _gave_result(task: asyncio.Task[bytes]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
 
-def _answer(reply: ModelReply) -> str:
+def _last_word(reply: ModelReply) -> str:
     """Return the model's last word. Raises EmptyAnswer."""
     text = sanitize_text(reply.text).strip()
     if not text:
         raise EmptyAnswer(f"{reply.provider}:{reply.model} gave an empty answer ({reply.finish})")
-    return text + CUT_NOTE if reply.finish in {"length", "max_tokens"} else text
+    return text

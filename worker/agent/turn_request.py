@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from shared.budgets import Allowance
+from shared.call_options import CallOptions
 from shared.messages import JoiningWords, OpenStep, Step, Summary
+from worker.agent.context import transcript
+from worker.agent.sanitize import sanitize_text
 
 STEP_LIMIT = 100
 WINDOW_TOKENS = 100_000
@@ -40,3 +43,12 @@ class TurnRequest(msgspec.Struct, frozen=True):
     step_limit: int = STEP_LIMIT
     repaired: bool = False
     allowance: Allowance | None = None
+    #: what a client of the API asks for, None for every other sender
+    options: CallOptions | None = None
+
+
+def opening_of(texts: Sequence[str], options: CallOptions | None) -> tuple[bytes, ...]:
+    """Return the transcript messages that open a turn: the sender's words, or what a client gave in their place."""
+    if options is not None and options.opening:
+        return options.opening
+    return tuple(transcript.user(sanitize_text(text)) for text in texts)

@@ -21,7 +21,7 @@ from worker.agent.session_cache import CachedSession, SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
-from worker.agent.turn_request import TurnRequest
+from worker.agent.turn_request import TurnRequest, opening_of
 from worker.frames import (
     Compacted,
     Delta,
@@ -154,7 +154,9 @@ class TurnRunner(Progress):
         if isinstance(outcome, Ended):
             window = self._turn.window
             kept = todo.taken()  # what the outcome says, whatever a call that was given up still writes
-            cached = CachedSession(window.messages, kept, window.first, window.summary, repaired=window.repaired)
+            # the calls that the client is to run have their results with its next message, or never
+            repaired = window.repaired and not outcome.calls
+            cached = CachedSession(window.messages, kept, window.first, window.summary, repaired=repaired)
             self._equipment.cache.put(self._frame.session, self._frame.epoch, cached)
         return outcome
 
@@ -189,6 +191,7 @@ class TurnRunner(Progress):
             system=config.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),
             allowance=frame.allowance,
+            options=frame.options,
             window_tokens=config.context_tokens,
         )
 
@@ -300,7 +303,7 @@ class TurnRunner(Progress):
         status, text, seen = how_it_ended(error, deadline_passed=self._loop.time() >= self._ends_at)
         if isinstance(error, FrameTooLarge):
             status, text = TurnStatus.FAILED, TOO_LARGE
-        asked = () if self._steps_sent else tuple(transcript.user(text) for text in self._frame.texts)
+        asked = () if self._steps_sent else opening_of(self._frame.texts, self._frame.options)
         return Ended(status, text, (*asked, transcript.assistant(text)), error=self._link.clean(seen))
 
     def _log_messages(self, messages: tuple[bytes, ...]) -> None:

@@ -18,6 +18,7 @@ from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
 from worker.agent.models.port import ModelReply, ModelRequest
 from worker.agent.models.transport import Transport
 from worker.agent.models.usage_on_error import estimate
+from worker.agent.models.wire_options import anthropic_fields, format_instruction
 from worker.frames import ModelSpec
 from worker.tools.spec import ToolCall, ToolSpec
 
@@ -229,12 +230,14 @@ class AnthropicModel:
 
     def body(self, request: ModelRequest) -> bytes:
         """Return the call's JSON."""
-        system, messages = self._converter.system_and_messages(request.system, request.messages)
+        prompt = "\n\n".join(filter(None, (request.system, format_instruction(request.options))))
+        system, messages = self._converter.system_and_messages(prompt, request.messages)
         settings: dict[str, object] = {"model": self._where.model, "max_tokens": request.max_tokens, "stream": True}
         if request.tools:
             settings["tools"] = _tools(request.tools)
         if system != b"[]":
             settings["system"] = msgspec.Raw(system)
+        settings |= anthropic_fields(request.options)
         settings["messages"] = msgspec.Raw(messages)
         return encode(settings)
 

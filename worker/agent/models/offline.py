@@ -17,10 +17,12 @@ from shared.prices import FREE, Price
 from shared.usage import Usage
 from worker.agent.context.prompts import ASKED, HEAD, INSTRUCTION
 from worker.agent.models.offline_commands import OfflineCommand, apply, numbered, read_command
+from worker.agent.models.offline_json import example
 from worker.agent.models.offline_tools import WantedCall, read_tool_call
 from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.wire_options import cut
 from worker.agent.todo import TOOL_NAMES, TodoItem
-from worker.tools.spec import ToolCall
+from worker.tools.spec import ToolCall, ToolSpec
 
 GREETING = (
     "I am the offline model: I repeat what you say, and I keep a todo list. "
@@ -82,16 +84,43 @@ class OfflineModel:
         stall_s: float = 60.0,  # noqa: ARG002 - likewise
     ) -> ModelReply:
         """Answer as ``worker.agent.models.chain.Link`` describes."""
-        text, calls = answer(request)
+        text, calls = bound_answer(request)
+        text, finish = cut(text, request.options, request.max_tokens * _BYTES_PER_TOKEN)
         if on_text is not None:
             await _stream(text, on_text)
         read_bytes = len(request.system) + sum(map(len, request.messages))
         written = len(text) + sum(len(call.arguments) for call in calls)
         usage = Usage(1, 0, 1 + read_bytes // _BYTES_PER_TOKEN, 1 + written // _BYTES_PER_TOKEN)
-        return ModelReply(text, calls, usage, "offline", "offline", "tool_calls" if calls else "stop")
+        return ModelReply(text, calls, usage, "offline", "offline", "tool_calls" if calls else finish)
 
     async def close(self) -> None:
         """Close nothing: there is no connection."""
+
+
+def bound_answer(request: ModelRequest) -> tuple[str, tuple[ToolCall, ...]]:
+    """Return the answer in the form, and with the tool, that the caller is bound to."""
+    seen = _look_back(request.messages)
+    words = seen.said[-1] if seen.said else ""
+    form = request.options.get("response_format")
+    tool = _bound_tool(request) if not seen.results else None
+    if tool is not None:
+        return "", (_call(tool.name, example(tool.parameters, words)),)
+    text, calls = answer(request)
+    if form is None or calls:
+        return text, calls
+    schema = form.get("json_schema", {}).get("schema")
+    return msgspec.json.encode(example(schema, words) if schema else {"text": text}).decode(), ()
+
+
+def _bound_tool(request: ModelRequest) -> ToolSpec | None:
+    """Return the tool that has to be called."""
+    match request.options.get("tool_choice"):
+        case {"function": {"name": name}}:
+            return next((spec for spec in request.tools if spec.name == name), None)
+        case "required":
+            return request.tools[-1] if request.tools else None
+        case _:
+            return None
 
 
 def answer(request: ModelRequest) -> tuple[str, tuple[ToolCall, ...]]:

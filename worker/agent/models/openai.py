@@ -223,6 +223,7 @@ class OpenAIModel:
             "stream": True,
             "stream_options": {"include_usage": True},
             self._limit: request.max_tokens,
+            **request.options,
         }
         if self._is_openai and request.session:
             # calls with one key go where the conversation is in the prompt cache; the session's own name stays here

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
 from shared.messages import Usage
 from worker.tools.spec import ToolCall, ToolSpec
+
+#: why an answer ended, in the words of chat completions, for the words of other providers
+_FINISHES = {
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "refusal": "content_filter",
+    "safety": "content_filter",
+}
+
+
+def finish_of(finish: str) -> str:
+    """Return why an answer ended: stop, length, content_filter or tool_calls."""
+    said = finish.lower()
+    known = _FINISHES.get(said, said)
+    return known if known in {"length", "content_filter", "tool_calls"} else "stop"
 
 
 class ModelRequest(msgspec.Struct, frozen=True):
@@ -19,6 +36,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
     tools: tuple[ToolSpec, ...]
     session: str = ""
     max_tokens: int = 4096
+    #: what else the caller asks for, under the names of chat completions (temperature, stop, tool_choice …)
+    options: Mapping[str, Any] = {}
 
 
 class ModelReply(msgspec.Struct, frozen=True):

@@ -91,6 +91,7 @@ class ActiveTurn:
             open_step=self.claim.open_step,
             allowance=self.claim.allowance,
             words=self._words_to_join(),
+            options=self.claim.messages[0].options,
         )
 
     def take_joined(self, messages: tuple[Pending, ...]) -> None:
