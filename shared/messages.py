@@ -308,6 +308,15 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
 Outcome = Ended | Parked | Retry | Dead
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """What became of a request of the API, for one that asks again."""
+
+    #: where its message is
+    state: MessageState
+    #: how it ended, None while it has not, or where nothing was kept
+    outcome: Ended | Dead | None = None
+
+
 #: chunks a reply has at most; a message's next reply starts at a multiple of it, so no two ever share a part
 PARTS = 1000
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from shared.command import CommandKind
 from shared.errors import InboxFull, SenderShareFull
-from shared.messages import Arrival, MessageState, Receipt, Reply
+from shared.messages import Answered, Arrival, MessageState, Receipt, Reply
 from shared.store.engine import Database, Engine
 from shared.store.sql.arrivals import receive
 from shared.store.sql.session_commands import receive_command, start_next
@@ -70,6 +70,14 @@ class Inbox:
     async def unanswered(self, session: str, limit: int = 20) -> list[UnansweredMessage]:
         """Return the messages of a session that wait or are in their turn, oldest first, commands left out."""
         return await self._run(session, inbox.unanswered, session, limit)
+
+    async def repeated(self, session: str, fingerprint: str, since: float) -> str:
+        """Return the id of a session's last request that has this fingerprint, empty if there is none since then."""
+        return await self._run(session, inbox.repeated, session, fingerprint, since)
+
+    async def answer(self, message_id: str) -> Answered:
+        """Return what became of a request of the API. Raises NotFound."""
+        return await self._run("", inbox.answer, message_id)
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, newest first."""

@@ -267,12 +267,21 @@ DROP INDEX outbox_due;
 CREATE INDEX outbox_due ON outbox (platform, (CASE WHEN attempts > 0 THEN 1 ELSE 0 END), place) WHERE state = 'due';
 """
 
+VERSION_9 = """
+-- What a client of the API asks for beside its words, as MessagePack; what tells its repeated request from another one;
+-- and what it was answered, for one that asks again.
+ALTER TABLE inbox ADD COLUMN options BLOB;
+ALTER TABLE inbox ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
+ALTER TABLE inbox ADD COLUMN answer BLOB;
+CREATE INDEX inbox_fingerprint ON inbox (session_key, fingerprint, seq) WHERE fingerprint <> '';
+"""
+
 #: tables of bodies that may be large: in a WITHOUT ROWID table a seek reads every body on its way in whole
 WITHOUT_ROWID = ", WITHOUT ROWID"
 ROWID_TABLES = ("inbox", "history", "todos", "checkpoints", "outbox", "open_steps", "tool_calls", "summaries")
 
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8)
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8, VERSION_9)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

@@ -16,6 +16,8 @@ from shared.store.sqlite.schema import MIGRATIONS, ROWID_TABLES
 from tests.shared.store.bench import Bench, sqlite
 
 STEP = Step(1, (b'{"role":"user"}',), b"[1]")
+#: the schema that has another name for the column ``user``
+RENAMED_IN = 7
 CONTENT = """
 INSERT INTO sessions (session_key, platform, state, place, head, epoch, version, next_seq, updated_at, host, until)
   VALUES ('a:b:c', 'a', 'claimed', 1, 2, 8, 7, 3, 1.0, 'dead', 2.0);
@@ -40,7 +42,7 @@ def write_database(database: Path, version: int) -> None:
         db.pragma("journal_mode", "wal")
         for script in MIGRATIONS[:version]:
             db.execute(script)
-        db.execute(CONTENT)
+        db.execute(CONTENT if version < RENAMED_IN else CONTENT.replace(" user,", " user_id,"))
         db.execute("INSERT INTO checkpoints VALUES ('a:b:c', 1, ?)", (msgspec.msgpack.encode(STEP),))
         db.pragma("user_version", version)
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
-from shared.messages import Arrival, Dead, Ended, MessageState, Pending, Retry
+from shared.messages import Answered, Arrival, Dead, Ended, MessageState, Pending, Retry
 from shared.store.engine import Database, Row
 from shared.traces import DeadLetter, UnansweredMessage
 from shared.usage import Usage
@@ -18,8 +19,9 @@ LOST_LIMIT = 3
 
 # Keep an accepted message.
 ADD = """
-INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, traceparent, joins, quiet_until, command)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, traceparent, joins, quiet_until, command,
+  options, fingerprint)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Count the waiting messages of all sessions.
 COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
@@ -37,6 +39,10 @@ WHERE session_key = ? AND state = 'waiting' AND command IS NULL ORDER BY seq LIM
 """
 # Find the last message of a session that is no chat command.
 LATEST = "SELECT id FROM inbox WHERE session_key = ? AND command IS NULL ORDER BY seq DESC LIMIT 1"
+# Find the last request of a session that has this fingerprint, unless it is older than that.
+REPEATED = "SELECT id FROM inbox WHERE session_key = ? AND fingerprint = ? AND at >= ? ORDER BY seq DESC LIMIT 1"
+# Read what became of a request.
+ANSWER = "SELECT state, answer FROM inbox WHERE id = ?"
 # Count the waiting messages of one sender, up to a limit.
 COUNT_WAITING_BY = """
 SELECT count(*) FROM
@@ -58,7 +64,7 @@ SENDER = "SELECT platform || ':' || user_id FROM inbox WHERE session_key = ? AND
 # Hand a message to a turn.
 CLAIM = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop
+RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options
 """
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
 COUNT_LOST = """
@@ -70,12 +76,14 @@ WHERE session_key = ? AND seq = ? RETURNING suspect
 RETRY = "UPDATE inbox SET attempts = ?, lost = ?, suspect = ?, error = ? WHERE session_key = ? AND seq = ?"
 # Record that a turn came to an end.
 MARK_DONE = """
-UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ? WHERE session_key = ? AND seq = ?
+UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ?,
+  answer = CASE WHEN fingerprint <> '' THEN ? END WHERE session_key = ? AND seq = ?
 RETURNING id, platform, reply, platform || ':' || user_id, stop
 """
 # Make a message a dead letter.
 MARK_DEAD = """
-UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?
+UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?,
+  answer = CASE WHEN fingerprint <> '' THEN ? END
 WHERE session_key = ? AND seq = ?
 RETURNING id, platform, reply, platform || ':' || user_id
 """
@@ -84,7 +92,7 @@ SESSION_OF_DEAD = "SELECT session_key FROM inbox WHERE id = ? AND state = 'dead'
 # Make a dead letter wait again.
 REQUEUE = """
 UPDATE inbox SET state = 'waiting', settled_at = NULL, attempts = 0, lost = 0, suspect = 0, error = '', stacks = '',
-  usage = NULL, joins = 0, stop = '', quiet_until = 0
+  usage = NULL, answer = NULL, joins = 0, stop = '', quiet_until = 0
 WHERE id = ? AND state = 'dead' RETURNING session_key
 """
 # Remove a dead letter.
@@ -156,8 +164,10 @@ def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) 
     a = arrival
     quiet_until = database.now() + a.quiet_s if a.quiet_s else 0.0
     command = msgspec.msgpack.encode(a.command) if a.command else None
+    options = msgspec.msgpack.encode(a.options) if a.options else None
+    fingerprint = a.options.fingerprint if a.options else ""
     columns = (a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent)
-    database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, command))
+    database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, command, options, fingerprint))
     database.waiting += 1
 
 
@@ -195,6 +205,21 @@ def latest(database: Database, session: str) -> str:
     return str(row[0])
 
 
+def repeated(database: Database, session: str, fingerprint: str, since: float) -> str:
+    """Return the id of a session's last request that has this fingerprint, empty if there is none since then."""
+    row = database.one(REPEATED, (session, fingerprint, since))
+    return str(row[0]) if row else ""
+
+
+def answer(database: Database, message_id: str) -> Answered:
+    """Return what became of a request. Raises NotFound."""
+    row = database.one(ANSWER, (message_id,))
+    if row is None:
+        raise NotFound(f"there is no message {message_id}")
+    outcome = msgspec.msgpack.decode(row[1], type=Ended | Dead) if row[1] else None
+    return Answered(MessageState(row[0]), outcome)
+
+
 def sender(database: Database, session: str, seq: int) -> str:
     """Return who sent a message, as ``platform:user``."""
     return str(database.only(SENDER, (session, seq))[0])
@@ -213,8 +238,9 @@ def claim(database: Database, session: str, seq: int) -> Pending:
 
 def pending(row: Row) -> Pending:
     """Return a message as CLAIM gives it."""
-    message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop = row
-    return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent, lost, stop)
+    message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop, options = row
+    asked = msgspec.msgpack.decode(options, type=CallOptions) if options else None
+    return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent, lost, stop, options=asked)
 
 
 def count_lost(database: Database, session: str, seq: int) -> bool:
@@ -230,7 +256,8 @@ def retry(database: Database, session: str, seq: int, lost: Retry) -> None:
 def mark_done(database: Database, session: str, seq: int, ended: Ended) -> SettledMessage:
     """Record that the turn of a message came to an end."""
     usage = msgspec.json.encode(ended.usage)
-    row = database.only(MARK_DONE, (database.now(), ended.worker, ended.error, usage, session, seq))
+    answer = msgspec.msgpack.encode(msgspec.structs.replace(ended, messages=(), todo=None, summary=None))
+    row = database.only(MARK_DONE, (database.now(), ended.worker, ended.error, usage, answer, session, seq))
     database.waiting -= 1
     return SettledMessage(*row)
 
@@ -238,8 +265,9 @@ def mark_done(database: Database, session: str, seq: int, ended: Ended) -> Settl
 def mark_dead(database: Database, session: str, seq: int, dead: Dead) -> SettledMessage:
     """Make a message a dead letter."""
     usage = msgspec.json.encode(dead.usage)
+    answer = msgspec.msgpack.encode(msgspec.structs.replace(dead, stacks=""))
     row = database.only(
-        MARK_DEAD, (database.now(), dead.attempts, dead.error, dead.stacks, dead.worker, usage, session, seq)
+        MARK_DEAD, (database.now(), dead.attempts, dead.error, dead.stacks, dead.worker, usage, answer, session, seq)
     )
     database.waiting -= 1
     return SettledMessage(*row)

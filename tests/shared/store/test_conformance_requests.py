@@ -1,0 +1,64 @@
+"""What every engine has to do for requests of the API: keep what they ask for, and know one that asks again."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.call_options import AnswerFormat, CallOptions, ClientCall, ClientTool
+from shared.errors import NotFound
+from shared.messages import Answered, Dead, Ended, MessageState, TurnStatus, Usage
+from shared.store import Store
+from tests.shared.store.bench import Bench
+
+SESSION = "a:b:c"
+OPTIONS = CallOptions(
+    tools=(ClientTool("roll", "Roll a die.", {"type": "object"}),),
+    format=AnswerFormat("dice", {"type": "object"}, strict=True),
+    max_tokens=7,
+    fields={"temperature": 0.5, "stop": ["\n"]},
+    system="Be brief.",
+    opening=(b'{"role":"tool"}',),
+    fingerprint="f1",
+)
+HANDED = Ended(
+    TurnStatus.REPLIED, "", usage=Usage(1, 0, 5, 6), messages=(b"1",), finish="tool_calls",
+    calls=(ClientCall("c1", "roll", "{}"),),
+)  # fmt: skip
+
+
+async def test_a_claim_carries_what_its_client_asks_for(bench: Bench, store: Store) -> None:
+    await store.inbox.accept(bench.arrival(options=OPTIONS))
+    assert (await bench.claim_one()).messages[0].options == OPTIONS
+
+
+async def test_a_request_that_comes_again_is_told_by_its_fingerprint(bench: Bench, store: Store) -> None:
+    first = bench.arrival(options=OPTIONS)
+    await store.inbox.accept(first)
+    await store.inbox.accept(bench.arrival("a:b:other", options=OPTIONS))
+    await bench.accept()
+    now = bench.clock.now
+    assert await store.inbox.repeated(SESSION, "f1", now) == first.id
+    assert await store.inbox.repeated(SESSION, "f1", now + 1) == ""
+    assert await store.inbox.repeated(SESSION, "f2", now) == ""
+
+
+@pytest.mark.parametrize("outcome", [HANDED, Dead(3, "died", "sorry", "stacks")], ids=["ended", "dead"])
+async def test_what_a_request_was_answered_is_kept(bench: Bench, store: Store, outcome: Ended | Dead) -> None:
+    await store.inbox.accept(bench.arrival(options=OPTIONS))
+    claim = await bench.claim_one()
+    message = claim.messages[0].id
+    assert await store.inbox.answer(message) == Answered(MessageState.WAITING)
+    await store.claims.settle(claim.ref, outcome)
+    kept = await store.inbox.answer(message)
+    assert kept.outcome is not None
+    assert kept.outcome.text == outcome.text
+    if isinstance(outcome, Ended) and isinstance(kept.outcome, Ended):
+        assert (kept.outcome.calls, kept.outcome.finish) == (outcome.calls, outcome.finish)
+        assert kept.outcome.usage == outcome.usage
+
+
+async def test_nothing_is_kept_for_a_message_that_nobody_asks_for_again(bench: Bench, store: Store) -> None:
+    message = await bench.answer("hello")
+    assert await store.inbox.answer(message) == Answered(MessageState.DONE)
+    with pytest.raises(NotFound):
+        await store.inbox.answer("msg_none")
