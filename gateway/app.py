@@ -38,22 +38,21 @@ from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.readiness import Readiness
 from gateway.responses import exception_handlers
+from gateway.retention import Retention
+from gateway.scheduled_backup import ScheduledBackup
 from gateway.tickets import make_secret
 from gateway.turn_broadcast import TurnBroadcast
 from gateway.webhook import webhook_routes
 from shared.api_keys import Role
-from shared.errors import StoreError
 from shared.events import Event, Events
 from shared.settings import Settings
-from shared.store import open_store
+from shared.store import open_store, sqlite_path
 from shared.store.port import Store
 from worker.pool import Pool
 
 POOL_DRAIN_S = 15.0
 DELIVERY_DRAIN_S = 3.0
 CALLS_CLOSE_S = 1.0
-EXPIRE_EVERY_S = 3600.0
-KEEP_DONE_S = 7 * 86400.0
 READY_POLL_S = 0.05
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -96,6 +95,10 @@ class Gateway:
         self.completions = Completions(
             self.pool, self.broadcast, self.intake, self.commands, model_names(settings), self.readiness, self.stateless
         )
+        log_dir = settings.data_dir / "logs"
+        self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool.removed)
+        database = sqlite_path(settings.database_url, settings.data_dir)
+        self.backup = ScheduledBackup(settings.upkeep, database, self.events.emit)
         self._lag = LoopLag(self.meter.loop_lag)
         self.app = Starlette(routes=self._routes(), exception_handlers=exception_handlers(self.events))
 
@@ -116,7 +119,8 @@ class Gateway:
         self._lag.start()
         self._background = [
             asyncio.create_task(self.stateless.remove_all(self._left_over), name="calls left over"),
-            asyncio.create_task(self._expire_always(), name="expiry"),
+            asyncio.create_task(self.retention.run(), name="retention"),
+            asyncio.create_task(self.backup.run(), name="backup"),
         ]
         await self.delivery.start()
         await self.pool.start()
@@ -196,13 +200,6 @@ class Gateway:
             return answer
 
         return Route(route.path, guarded, methods=sorted(route.methods or ()))
-
-    async def _expire_always(self) -> None:
-        while True:
-            with suppress(StoreError):
-                await self.store.inbox.expire(KEEP_DONE_S)
-                await self.store.spending.expire(KEEP_DONE_S)
-            await asyncio.sleep(EXPIRE_EVERY_S)
 
 
 async def unless(hasten: asyncio.Event, work: Awaitable[object]) -> None:

@@ -78,6 +78,9 @@ class Event(enum.StrEnum):
     DELIVERY_FAILED = "delivery_failed"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_RECOVERED = "store_recovered"
+    BACKUP_MADE = "backup_made"
+    BACKUP_FAILED = "backup_failed"
+    OLD_REMOVED = "old_removed"
     SUBSCRIBER_FAILED = "subscriber_failed"
 
 
@@ -85,6 +88,7 @@ LEVELS = {
     Event.REQUEST_FAILED: logging.ERROR,
     Event.MESSAGE_DEAD: logging.ERROR,
     Event.STORE_UNAVAILABLE: logging.ERROR,
+    Event.BACKUP_FAILED: logging.ERROR,
     Event.SUBSCRIBER_FAILED: logging.ERROR,
     Event.WORKER_FAILED_TO_START: logging.ERROR,
     Event.WORKER_HUNG: logging.WARNING,

@@ -117,6 +117,28 @@ def remove_log(path: Path) -> None:
         shutil.rmtree(segments_dir(path))
 
 
+def remove_old_logs(log_dir: Path, before: float) -> int:
+    """Remove the segments and live files last written before this (unix seconds); count them, pass over what fails."""
+    removed = 0
+    for path in [*log_dir.glob("*.segments/*.jsonl*"), *log_dir.glob("*.jsonl")]:
+        with contextlib.suppress(OSError):
+            removed += _remove_if_old(path, before)
+    for emptied in log_dir.glob("*.segments"):
+        with contextlib.suppress(OSError):
+            emptied.rmdir()
+    return removed
+
+
+def _remove_if_old(path: Path, before: float) -> bool:
+    """Remove a file that was last written before this; its writer, if it has one, is kept out meanwhile."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_mtime >= before:
+            return False
+        path.unlink()
+        return not path.name.endswith(".sha256")
+
+
 def _seen_now(path: Path, opened: contextlib.ExitStack) -> tuple[io.BufferedReader | None, int, list[int]]:
     """Return the live file, its size and the segments' numbers of one moment: writers hold the file's lock."""
     while True:

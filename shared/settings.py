@@ -19,6 +19,8 @@ from shared.errors import SettingsError
 from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, read_platforms
 from shared.prices import FREE, Price, read_prices
 from shared.settings_reader import Reader
+from shared.upkeep import NAMES as UPKEEP_NAMES
+from shared.upkeep import Upkeep, read_upkeep
 from shared.when_busy import BusyRules, WhenBusy
 
 DEFAULT_SYSTEM_PROMPT = (
@@ -41,7 +43,7 @@ KNOWN_NAMES = frozenset(
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
         "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT SENDER_SHARE "
-        "DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW PUBLIC_URL"
+        f"DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW PUBLIC_URL {UPKEEP_NAMES}"
     ).split()
 )
 
@@ -106,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True):
     platforms: Mapping[str, PlatformSettings]
     #: where platforms reach this gateway, empty if it is what their requests name
     public_url: str
+    upkeep: Upkeep = Upkeep()
 
     @property
     def reached_from_internet(self) -> bool:
@@ -219,6 +222,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         allow=read_allow(reader),
         platforms=read_platforms(reader),
         public_url=reader.base_url("GATEHOUSE_PUBLIC_URL", ""),
+        upkeep=read_upkeep(reader),
     )
 
 

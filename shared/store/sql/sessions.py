@@ -78,11 +78,28 @@ class Sessions:
         start a second turn. A long transcript goes in several transactions, its end first; what a kill leaves of it
         goes with the next call. The words are gone from the files too, but those of a stateless call only in time.
         """
-        while await self._run(key, history.cut_some, key, DELETE_LIMIT) == DELETE_LIMIT:
-            continue
+        await self._cut(key)
         await self._run(key, _delete, key)
         if not is_stateless(key):
             await self._engine.scrub()
+
+    async def remove_out_of_use(self, keep_s: float, limit: int) -> list[str]:
+        """Remove some sessions that were last used longer ago than this, oldest first; return their keys.
+
+        Those that have a dead letter or a reply to be sent stay, and so does one that is used again meanwhile.
+        """
+        keys = await self._run("", _out_of_use, keep_s, limit)
+        for key in keys:
+            await self._cut(key)
+            await self._run(key, _delete_out_of_use, key, keep_s)
+        if keys:
+            await self._engine.scrub()
+        return keys
+
+    async def _cut(self, key: str) -> None:
+        """Remove a long transcript's messages in several transactions, its end first, until few are left."""
+        while await self._run(key, history.cut_some, key, DELETE_LIMIT) == DELETE_LIMIT:
+            continue
 
     async def pair(self, sender: str, code: str) -> str:
         """Remember a stranger with a pairing code (the first one stands) and return the code that holds."""
@@ -121,6 +138,15 @@ def _look_on(
             if len(found) == limit:
                 return found, after
     return found, after if len(rows) == LOOK_LIMIT else None
+
+
+def _out_of_use(database: Database, keep_s: float, limit: int) -> list[str]:
+    return sessions.out_of_use(database, database.now() - keep_s, limit)
+
+
+def _delete_out_of_use(database: Database, key: str, keep_s: float) -> None:
+    if sessions.still_out_of_use(database, key, database.now() - keep_s):
+        _delete(database, key)
 
 
 def _summary(database: Database, key: str) -> SessionSummary:

@@ -119,6 +119,15 @@ LIST = """
 SELECT session_key, platform, version, updated_at, state = 'claimed', state <> 'idle' FROM sessions
 WHERE updated_at <= ? AND (updated_at < ? OR session_key < ?) ORDER BY updated_at DESC, session_key DESC LIMIT ?
 """
+# Find sessions that rest, were last used before a time, and hold nothing that is still to be seen; oldest first.
+OUT_OF_USE = """
+SELECT session_key FROM sessions WHERE state = 'idle' AND updated_at < ?
+AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.session_key = sessions.session_key AND inbox.state = 'dead')
+AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.session_key = sessions.session_key AND outbox.closed_at IS NULL)
+ORDER BY updated_at LIMIT ?
+"""
+# Tell whether a session still rests since before a time.
+STILL_OUT_OF_USE = "SELECT 1 FROM sessions WHERE session_key = ? AND state = 'idle' AND updated_at < ?"
 # Read one session's line of the list.
 SUMMARY = """
 SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions WHERE session_key = ?
@@ -306,6 +315,16 @@ def remove(database: Database, session: str) -> None:
 def latest(database: Database, limit: int) -> list[Row]:
     """Return (session, platform, version, updated_at, claimed) of sessions, latest first."""
     return database.all(LATEST, (limit,))
+
+
+def out_of_use(database: Database, before: float, limit: int) -> list[str]:
+    """Return the sessions that rest and were last used before a time, oldest first; none with a dead letter."""
+    return [str(row[0]) for row in database.all(OUT_OF_USE, (before, limit))]
+
+
+def still_out_of_use(database: Database, session: str, before: float) -> bool:
+    """Tell whether a session still rests since before a time."""
+    return database.one(STILL_OUT_OF_USE, (session, before)) is not None
 
 
 def behind(database: Database, after: tuple[float, str], limit: int) -> list[Row]:

@@ -1,0 +1,64 @@
+"""Removes what is old: settled messages after a week, and sessions and their logs where settings say after how long.
+
+Everything goes in short transactions, so that no accept waits for it; what fails is tried again an hour later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.errors import StoreError
+from shared.events import Event, Say
+from shared.session_files import session_log_path
+from shared.session_segments import remove_log, remove_old_logs
+from shared.store.port import Store
+from shared.upkeep import Upkeep
+
+EVERY_S = 3600.0
+KEEP_DONE_S = 7 * 86_400.0
+#: sessions removed before the others are let through
+SESSIONS_AT_ONCE = 50
+
+
+class Retention:
+    """Removes what is old; ``removed`` is called for each session, for whoever keeps something of it in memory."""
+
+    def __init__(self, store: Store, log_dir: Path, upkeep: Upkeep, say: Say, removed: Callable[[str], None]) -> None:
+        self._store = store
+        self._log_dir = log_dir
+        self._upkeep = upkeep
+        self._say = say
+        self._removed = removed
+
+    async def run(self) -> None:
+        """Remove what is old, for ever."""
+        while True:
+            with contextlib.suppress(StoreError):
+                await self.remove_all()
+            await asyncio.sleep(EVERY_S)
+
+    async def remove_all(self) -> None:
+        """Remove what is old now. Raises StoreError."""
+        await self._store.inbox.expire(KEEP_DONE_S)
+        await self._store.spending.expire(KEEP_DONE_S)
+        sessions = logs = 0
+        if self._upkeep.keep_history_s is not None:
+            sessions = await self._remove_sessions(self._upkeep.keep_history_s)
+        if self._upkeep.keep_logs_s is not None:
+            logs = await asyncio.to_thread(remove_old_logs, self._log_dir, time.time() - self._upkeep.keep_logs_s)
+        if sessions or logs:
+            self._say(Event.OLD_REMOVED, sessions=sessions, log_files=logs)
+
+    async def _remove_sessions(self, keep_s: float) -> int:
+        count = 0
+        while keys := await self._store.sessions.remove_out_of_use(keep_s, SESSIONS_AT_ONCE):
+            for key in keys:
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(remove_log, session_log_path(self._log_dir, key))
+                self._removed(key)
+            count += len(keys)
+        return count
