@@ -1,165 +1,184 @@
-"""Cutting a long text into messages: by UTF-16 units, at the best place, and never through what belongs together.
+"""Cutting a long answer into messages: in the platform's unit, at the best place, never through what belongs together.
 
-UTF-16 units are never fewer than code points, so a limit that holds in them holds in both. Code fences are closed at
-a cut and opened again after it. Nothing that can be seen is lost. Time is linear in the length of the text.
+The answer is cut as styled text and written chunk by chunk, so marks, quotes and code blocks are whole in each. Nothing
+that can be seen is lost but the blanks around a cut; inside code not even those, but for the newline a cut falls on.
 """
 
 from __future__ import annotations
 
+import bisect
 import re
-import unicodedata
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
-FENCE = re.compile(r"^ {0,3}(?P<run>`{3,12}+|~{3,12}+)(?P<rest>[^`\n]*)$", re.MULTILINE)
+import regex
 
-#: how much of a fence's language is repeated when it is opened again
-MOST_LANGUAGE = 40
+from gateway.formatting import PLAIN, Dialect, write
+from gateway.styled_text import Run, Style, read_markdown, visible
 
-#: a link or a run of code, which no cut goes through; bounded, so that looking for one costs little
-WHOLE = re.compile(r"\[[^\[\]\n]{1,200}+\]\([^\s()]{1,500}+\)|`[^`\n]{1,200}+`|https?://\S{1,500}+")
-WHOLE_REACH = 720
+#: what no cut goes through, unless it is longer than this
+MOST_WHOLE = 500
+BARE_URL = re.compile(r"https?://\S+")
 
-ZWJ = "\N{ZERO WIDTH JOINER}"
-MODIFIERS = frozenset({"Mn", "Me", "Mc"})
-LONGEST_CLUSTER = 64
+GRAPHEME = regex.compile(r"\X")
 
+#: a line that begins a block, which it did not before it was cut off
+BLOCK_START = re.compile(r"#{1,6}(?:\s|$)|>|[-+*](?:\s|$)|`{3}|~{3}|\||[-_*](?:\s*[-_*]){2,}\s*$")
+NUMBER_START = re.compile(r"([0-9]{1,9})([.)](?:\s|$))")
 
-class Fence(NamedTuple):
-    """A block of code: where its opening line begins and ends, what closes it, and where the closing line is."""
-
-    start: int
-    opened: int
-    opener: str
-    run: str
-    closing: int
-    end: int
+Measure = Callable[[str], int]
 
 
-def split(text: str, limit: int) -> list[str]:
-    """Cut a text into chunks of at most ``limit`` UTF-16 units (200 at least), none of them blank.
-
-    Chunks hold everything but the blanks around a cut; a fence that goes on adds its marks to both sides.
-    """
-    text = text.strip("\n").rstrip()
-    fences = list(find_fences(text))
-    reserve = max((len(fence.run) + 1 for fence in fences), default=0)
-    chunks: list[str] = []
-    at = 0
-    while at < len(text):
-        inside = fence_at(fences, at)
-        head = f"{inside.opener}\n" if inside else ""
-        if reach(text, at, limit - units(head)) == len(text):
-            cut, tail = len(text), ""
-        else:
-            cut = cut_between(text, fences, at, reach(text, at, limit - units(head) - reserve))
-            broken = fence_at(fences, cut)
-            tail = f"\n{broken.run}" if broken else ""
-        body = text[at:cut].rstrip()
-        if body:
-            chunks.append(head + body + tail)
-        at = next_start(text, fences, cut)
-    return chunks
+def code_points(text: str) -> int:
+    """Count code points."""
+    return len(text)
 
 
-def find_fences(text: str) -> Iterator[Fence]:
-    """Find the blocks of code; one that is not closed reaches to the end."""
-    opening: re.Match[str] | None = None
-    for line in FENCE.finditer(text):
-        if opening is None:
-            opening = line
-        elif closes(line, opening["run"]):
-            yield fence_of(opening, line.start(), line.end())
-            opening = None
-    if opening:
-        yield fence_of(opening, len(text), len(text))
-
-
-def closes(line: re.Match[str], run: str) -> bool:
-    """Tell whether a fence line ends a block: the same mark, at least as often, and nothing after it."""
-    return line["run"].startswith(run) and not line["rest"].strip()
-
-
-def fence_of(opening: re.Match[str], closing: int, end: int) -> Fence:
-    """Return the block that a line opens."""
-    opener = opening["run"] + opening["rest"].strip()[:MOST_LANGUAGE]
-    return Fence(opening.start(), opening.end(), opener, opening["run"], closing, end)
-
-
-def fence_at(fences: list[Fence], at: int) -> Fence | None:
-    """Return the block whose code a position is in; the marks are not part of it."""
-    return next((fence for fence in fences if fence.opened < at < fence.closing), None)
-
-
-def units(text: str) -> int:
+def utf16_units(text: str) -> int:
     """Count UTF-16 units."""
     return len(text) + sum(char > "\uffff" for char in text)
 
 
-def reach(text: str, at: int, room: int) -> int:
-    """Return the position up to which the text from ``at`` on takes at most ``room`` units."""
-    part = text[at : at + room].encode("utf-16-le", "surrogatepass")[: 2 * room]
-    return at + len(part.decode("utf-16-le", "ignore"))
+def utf8_bytes(text: str) -> int:
+    """Count bytes of UTF-8."""
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
-def cut_between(text: str, fences: list[Fence], at: int, end: int) -> int:
-    """Return the best cut after ``at`` and not after ``end``: paragraph, line, word, and only then anywhere."""
-    half = at + (end - at) // 2
-    for mark, least in (("\n\n", half), ("\n", half), (" ", half), ("\n", at), (" ", at)):
-        found = text.rfind(mark, least + 1, end + 1)
-        if found > at and text[at:found].strip():
-            return whole(text, fences, at, found)
-    return whole(text, fences, at, end)
+def cut(
+    markdown: str, limit: int, dialect: Dialect = PLAIN, measure: Measure = utf16_units, *, seen_only: bool = False
+) -> list[str]:
+    """Write an answer as texts of a dialect that each take at most ``limit`` units, none of them blank.
+
+    With ``seen_only`` the platform counts what is seen, not its markup. ``limit`` is 200 at the least.
+    """
+    return list(_Cutter(read_markdown(markdown), limit, dialect, measure, seen_only=seen_only).chunks())
 
 
-def whole(text: str, fences: list[Fence], at: int, cut: int) -> int:
-    """Move a cut back so that it goes through no fence line, link or grapheme, unless nothing would be left."""
-    for fence in fences:
-        if at < fence.start < cut and not text[fence.opened : cut].strip():
-            return fence.start
-        if fence.closing < cut < fence.end and fence.closing > at:
-            return fence.closing
-    for found in WHOLE.finditer(text, max(at, cut - WHOLE_REACH), min(len(text), cut + WHOLE_REACH)):
-        if at < found.start() < cut < found.end():
-            return found.start()
-    for place in range(cut, max(at, cut - LONGEST_CLUSTER), -1):
-        if parts_at(text, place):
-            return place
-    return cut
+class _Cutter:
+    """One answer on its way into chunks; positions are those of its visible text."""
+
+    def __init__(self, runs: list[Run], limit: int, dialect: Dialect, measure: Measure, *, seen_only: bool) -> None:
+        self._runs = runs
+        self._limit = limit
+        self._dialect = dialect
+        self._measure = measure
+        self._seen_only = seen_only
+        self._text = visible(runs)
+        self._starts = [0]
+        for run in runs:
+            self._starts.append(self._starts[-1] + len(run.text))
+        self._whole = sorted(self._find_whole())
+
+    def chunks(self) -> Iterator[str]:
+        at, end = 0, len(self._text.rstrip())
+        while at < end:
+            cut_at = self._next_cut(at, end)
+            written = write(self._part(at, cut_at), self._dialect)
+            if written.strip():
+                yield written
+            at = self._next_start(cut_at)
+
+    def _next_cut(self, at: int, end: int) -> int:
+        """Return the end of the chunk that begins at a position."""
+        furthest = min(end, at + self._limit)
+        while True:
+            size = self._size(at, furthest)
+            if size <= self._limit:
+                break
+            furthest = max(at + 1, at + min(furthest - at - 1, (furthest - at) * self._limit // size))
+        cut_at = end if furthest == end else self._best(at, furthest)
+        while cut_at > at + 1 and self._size(at, cut_at) > self._limit:
+            cut_at = self._best(at, cut_at - 1)
+        return cut_at
+
+    def _size(self, at: int, cut_at: int) -> int:
+        written = write(self._part(at, cut_at), self._dialect)
+        if not self._seen_only:
+            return self._measure(written)
+        # whatever is counted, a request has its own limit: about eight bytes for each unit
+        return max(self._measure(self._text[at:cut_at].strip()), utf8_bytes(written) // 8)
+
+    def _part(self, at: int, cut_at: int) -> list[Run]:
+        """Return the runs between two positions, without the blanks around them."""
+        first = bisect.bisect_left(self._starts, at)
+        first -= self._starts[min(first, len(self._runs))] != at
+        runs = []
+        for index in range(first, len(self._runs)):
+            start, run = self._starts[index], self._runs[index]
+            if start >= cut_at:
+                break
+            text = run.text[max(at - start, 0) : cut_at - start]
+            runs.append(run if text == run.text else run._replace(text=text, source=None))
+        while runs and not runs[-1].has(Style.BLOCK) and not runs[-1].text.strip():
+            runs.pop()
+        if runs and not runs[-1].has(Style.BLOCK, Style.TABLE, Style.CODE) and runs[-1].source is None:
+            runs[-1] = runs[-1]._replace(text=runs[-1].text.rstrip())
+        return as_beginning(runs) if at and self._dialect.markdown else runs
+
+    def _best(self, at: int, end: int) -> int:
+        """Return the best cut after ``at`` and not after ``end``: paragraph, line, word, and only then anywhere."""
+        half = at + (end - at) // 2
+        for mark, least, in_code in (("\n\n", half, False), ("\n", half, True), (" ", half, False), ("\n", at, True)):
+            place = end + 1
+            while (place := self._text.rfind(mark, least + 1, place + len(mark) - 1)) > at:
+                if self._may_cut(at, place, in_code=in_code):
+                    return place
+        return self._anywhere(at, end)
+
+    def _may_cut(self, at: int, place: int, *, in_code: bool) -> bool:
+        if not self._text[at:place].strip() or self._inside_whole(place) > at:
+            return False
+        if not in_code and self._in_code(place):
+            return False
+        blank = GRAPHEME.match(self._text, place)
+        return blank is not None and blank.end() == place + 1
+
+    def _anywhere(self, at: int, end: int) -> int:
+        """Return the last place up to ``end`` where two graphemes meet, outside of what is whole where that can be."""
+        start = self._inside_whole(end)
+        if start > at:
+            return start
+        last = at
+        for found in GRAPHEME.finditer(self._text, at, min(len(self._text), end + 64)):
+            if found.end() > end:
+                break
+            last = found.end()
+        return last if last > at else end
+
+    def _find_whole(self) -> Iterator[tuple[int, int]]:
+        for start, run in zip(self._starts, self._runs, strict=False):
+            if run.has(Style.LINK, Style.CODE) and 1 < len(run.text) <= MOST_WHOLE:
+                yield start, start + len(run.text)
+        for found in BARE_URL.finditer(self._text):
+            if len(found[0]) <= MOST_WHOLE:
+                yield found.span()
+
+    def _inside_whole(self, place: int) -> int:
+        """Return where what is whole around a place begins, -1 where nothing is."""
+        index = bisect.bisect_left(self._whole, (place, -1)) - 1
+        start, end = self._whole[index] if index >= 0 else (-1, -1)
+        return start if start < place < end else -1
+
+    def _in_code(self, place: int) -> bool:
+        return self._runs[bisect.bisect_right(self._starts, place) - 1].has(Style.BLOCK, Style.TABLE)
+
+    def _next_start(self, cut_at: int) -> int:
+        """Return where the next chunk begins: past the blanks of a cut."""
+        if cut_at < len(self._text) and self._in_code(cut_at) and self._in_code(cut_at - 1):
+            return cut_at + (self._text[cut_at] == "\n")
+        while cut_at < len(self._text) and self._text[cut_at] in " \n" and not self._in_code(cut_at):
+            cut_at += 1
+        return cut_at
 
 
-def parts_at(text: str, place: int) -> bool:
-    """Tell whether two graphemes meet at a position; a near enough rule for emoji, flags and accents."""
-    if not 0 < place < len(text):
-        return True
-    before, after = text[place - 1], text[place]
-    if ZWJ in {before, after} or unicodedata.category(after) in MODIFIERS:
-        return False
-    if "\U0001f3fb" <= after <= "\U0001f3ff" or "\U000e0020" <= after <= "\U000e007f":
-        return False
-    return not (is_flag_half(before) and is_flag_half(after) and flag_halves_before(text, place) % 2)
-
-
-def is_flag_half(char: str) -> bool:
-    """Tell whether this is a regional indicator; two make a flag."""
-    return "\U0001f1e6" <= char <= "\U0001f1ff"
-
-
-def flag_halves_before(text: str, place: int) -> int:
-    """Count the regional indicators right before a position."""
-    count = 0
-    while count < place and is_flag_half(text[place - 1 - count]):
-        count += 1
-    return count
-
-
-def next_start(text: str, fences: list[Fence], cut: int) -> int:
-    """Return where the next chunk begins: past the blanks of a cut, and past the end of a block with nothing left."""
-    inside = fence_at(fences, cut)
-    if inside and not text[cut : inside.closing].strip():
-        return next_start(text, fences, inside.end) if inside.end > cut else cut
-    if inside:
-        return cut + text.startswith("\n", cut)
-    while cut < len(text) and text[cut] in " \n":
-        cut += 1
-    return cut
+def as_beginning(runs: list[Run]) -> list[Run]:
+    """Return the runs of a chunk so that its first line begins no block which it did not begin before."""
+    if not runs or runs[0].source is not None or runs[0].marks:
+        return runs
+    text = runs[0].text
+    number = NUMBER_START.match(text)
+    source = f"{number[1]}\\{text[number.end(1) :]}" if number else f"\\{text}" if BLOCK_START.match(text) else None
+    if source is None:
+        return runs
+    line, newline, rest = source.partition("\n")
+    shown = text.partition("\n")[0]
+    return [Run(shown, (), line), *([Run(newline + rest)] if newline else []), *runs[1:]]

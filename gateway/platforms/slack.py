@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway.chunking import split
-from gateway.formatting import escape_slack, hush_slack
+from gateway.chunking import cut
+from gateway.formatting import SLACK_MARKDOWN, escape_html
 from gateway.platforms.decode import as_key_part, as_text, decode
 from gateway.platforms.port import (
     EMPTY,
@@ -172,8 +172,8 @@ class Slack(Adapter, frozen=True):
         )
 
     def chunks(self, markdown: str) -> list[str]:
-        """Cut Markdown, after what would ring a whole channel is hushed."""
-        return split(hush_slack(markdown), MOST_UNITS) or [EMPTY]
+        """Cut an answer into Markdown in which what would ring a whole channel is hushed."""
+        return cut(markdown, MOST_UNITS, SLACK_MARKDOWN) or [EMPTY]
 
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build chat.postMessage: as Markdown, or as escaped text if ``plain``."""
@@ -181,8 +181,7 @@ class Slack(Adapter, frozen=True):
         body: dict[str, object] = {"channel": address.channel}
         if address.thread_ts:
             body["thread_ts"] = address.thread_ts
-        words = hush_slack(reply.text)
-        body |= {"text": escape_slack(words)} if plain else {"markdown_text": words}
+        body |= {"text": escape_html(reply.text)} if plain else {"markdown_text": reply.text}
         body |= {"unfurl_links": False, "unfurl_media": False}
         headers = {
             "authorization": f"Bearer {self.settings.bot_token}",

@@ -10,8 +10,8 @@ from typing import ClassVar, Self
 
 import msgspec
 
-from gateway.chunking import split
-from gateway.formatting import telegram_html
+from gateway.chunking import cut
+from gateway.formatting import TELEGRAM_HTML, unmarked
 from gateway.platforms.decode import Int64, decode
 from gateway.platforms.port import (
     EMPTY,
@@ -134,18 +134,18 @@ class Telegram(Adapter, frozen=True):
         return Parsed(inbound=(inbound,))
 
     def chunks(self, markdown: str) -> list[str]:
-        """Cut Markdown into pieces whose visible text fits one message."""
-        return split(markdown, MOST_UNITS) or [EMPTY]
+        """Cut an answer into HTML whose visible text fits one message."""
+        return cut(markdown, MOST_UNITS, TELEGRAM_HTML, seen_only=True) or [EMPTY]
 
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
-        """Build sendMessage: HTML made from the Markdown, or the Markdown itself if ``plain``."""
+        """Build sendMessage: HTML, or its visible text alone if ``plain``."""
         address = msgspec.json.decode(reply.address, type=Address)
         body: dict[str, object] = {"chat_id": address.chat_id}
         if address.message_thread_id is not None:
             body["message_thread_id"] = address.message_thread_id
         if address.direct_messages_topic_id is not None:
             body["direct_messages_topic_id"] = address.direct_messages_topic_id
-        body |= {"text": reply.text} if plain else {"text": telegram_html(reply.text), "parse_mode": "HTML"}
+        body |= {"text": unmarked(reply.text)} if plain else {"text": reply.text, "parse_mode": "HTML"}
         if reply.begins:
             body["reply_parameters"] = {"message_id": address.message_id, "allow_sending_without_reply": True}
         body["link_preview_options"] = {"is_disabled": True}

@@ -241,6 +241,10 @@ export class Chat {
     $("session-state").textContent = session.turn ? "working" : session.waiting ? "waiting" : "";
     $("session-used").textContent = tokens(session.usage);
     this.talk.show(session.messages);
+    if (!this.turn && this.streamed) {
+      if (this.talk.pending.includes(this.streamed)) this.talk.drop(this.streamed); // its words are in the history now
+      this.streamed = null;
+    }
     this.showPending(session.pending ?? []);
     this.showComposer();
   }

@@ -36,14 +36,11 @@ SPIN = "[[tool hold_the_gil {}]]"
 Histogram = dict[float, float]
 
 
-class Bench:
-    """One gateway under one scenario after the other."""
+class LagProbe:
+    """Reads the gateway's own histogram of how late its loop runs its timers."""
 
-    def __init__(self, gateway: GatewayProcess, sender: Sender, client: httpx2.AsyncClient) -> None:
-        self._gateway = gateway
-        self._sender = sender
+    def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
-        self._numbers = iter(range(10**9))
 
     async def lag(self) -> Histogram:
         """Return the histogram so far: how many timers were at most so late, in seconds."""
@@ -57,6 +54,16 @@ class Bench:
         before = await self.lag()
         await scenario()
         return {late_s: count - before[late_s] for late_s, count in (await self.lag()).items()}
+
+
+class Bench(LagProbe):
+    """One gateway under one scenario after the other."""
+
+    def __init__(self, gateway: GatewayProcess, sender: Sender, client: httpx2.AsyncClient) -> None:
+        super().__init__(client)
+        self._gateway = gateway
+        self._sender = sender
+        self._numbers = iter(range(10**9))
 
     async def idle(self) -> None:
         """Do nothing."""

@@ -33,7 +33,9 @@ SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 AT = 1531420618
 ADAPTER = Slack(SlackSettings(SECRET, "xoxb-1", "http://127.0.0.1:9/api"))
 FORM = "application/x-www-form-urlencoded"
-REPLY = Reply("s", "msg_1", 0, "slack", "**hi** <!channel>", b'{"channel":"C1","thread_ts":"1.2"}', ReplyStatus.REPLIED)
+REPLY = Reply(
+    "s", "msg_1", 0, "slack", "**hi** <\u200b!channel>", b'{"channel":"C1","thread_ts":"1.2"}', ReplyStatus.REPLIED
+)
 
 VECTOR_A = (
     b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V"
@@ -279,7 +281,7 @@ def test_a_reply_is_markdown_in_its_thread_that_rings_nobody() -> None:
     assert call.url == "http://127.0.0.1:9/api/chat.postMessage"
     assert call.headers["authorization"] == "Bearer xoxb-1"
     assert (body["channel"], body["thread_ts"]) == ("C1", "1.2")
-    assert body["markdown_text"] == "**hi** <\u200b!channel>"
+    assert body["markdown_text"] == ADAPTER.chunks("**hi** <!channel>")[0] == "**hi** <\u200b!channel>"
     assert "text" not in body
     plain = json.loads(ADAPTER.call(REPLY, 0, plain=True).body)
     assert plain["text"] == "**hi** &lt;\u200b!channel&gt;"

@@ -1,0 +1,1 @@
+"""A gateway that tells its pages many events a second, for measuring what its readers cost."""
