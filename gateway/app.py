@@ -85,7 +85,7 @@ class Gateway:
         self.commands = Commands(self.store, self.pool, self.announcements)
         self.intake = Intake(
             self.store,
-            self.pool.turn_control,
+            self.pool,
             self.broadcast,
             self.events,
             settings.when_busy,

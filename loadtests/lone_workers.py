@@ -11,16 +11,15 @@ from pathlib import Path
 
 from shared.events import Events
 from shared.messages import Outcome
-from worker.frames import History, ModelSpec, NeedHistory, RunTurn, ToPool, TurnDone, WorkerConfig
-from worker.pool.processes.worker_process import WorkerProcess
+from worker.frames import History, ModelSpec, NeedHistory, RunTurn, TurnDone, WorkerConfig
+from worker.pool.processes.worker_process import FrameCame, Placed, WorkerProcess
 from worker.pool.supervisor import Supervisor
-from worker.pool.turns.crash_policy import Death
 
 REAL_ENTRY = "worker.agent.child"
 
 
 class LoneWorkers:
-    """Hears the supervisor; hands turns to the first worker, and remembers when each slot was last filled."""
+    """Reads what the supervisor tells, hands turns to workers, and remembers when each slot was last filled."""
 
     def __init__(self) -> None:
         self.placed_at: dict[int, float] = {}
@@ -28,7 +27,6 @@ class LoneWorkers:
         self._placing = asyncio.Condition()
         self._turns = itertools.count(1)
         self._done: dict[int, Callable[[Outcome], None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def start_turn(self, text: str, on_done: Callable[[Outcome], None], n: int = 0) -> None:
         """Send one turn of a new conversation to a worker."""
@@ -71,33 +69,22 @@ class LoneWorkers:
             await self._placing.wait_for(lambda: self.placed_at.get(n, -1.0) > after)
             return self.placed[n]
 
-    def worker_placed(self, worker: WorkerProcess) -> None:
-        assert worker.n is not None
-        self.placed_at[worker.n] = time.perf_counter()
-        self.placed[worker.n] = worker
-        task = asyncio.get_running_loop().create_task(self._tell())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def worker_said(self, worker: WorkerProcess, frame: ToPool) -> None:
-        match frame:
-            case TurnDone(turn=turn, outcome=outcome):
-                worker.turns_done += 1
-                self._done.pop(turn)(outcome)
-            case NeedHistory(turn=turn):
-                worker.send(History(turn, 0, (), None))
-            case _:
-                pass
-
-    def worker_writable(self, worker: WorkerProcess) -> None:
-        """Nothing waits here."""
-
-    def worker_ended(self, worker: WorkerProcess, death: Death) -> None:
-        """The supervisor fills the slot; nothing else is to be done."""
-
-    async def _tell(self) -> None:
-        async with self._placing:
-            self._placing.notify_all()
+    async def read(self, supervisor: Supervisor) -> None:
+        """Act on what the supervisor tells, for ever; it fills its slots by itself."""
+        async for news in supervisor.news:
+            match news:
+                case Placed(worker=worker) if worker.n is not None:
+                    self.placed_at[worker.n] = time.perf_counter()
+                    self.placed[worker.n] = worker
+                    async with self._placing:
+                        self._placing.notify_all()
+                case FrameCame(worker=worker, frame=TurnDone(turn=turn, outcome=outcome)):
+                    worker.turns_done += 1
+                    self._done.pop(turn)(outcome)
+                case FrameCame(worker=worker, frame=NeedHistory(turn=turn)):
+                    worker.send(History(turn, 0, (), None))
+                case _:
+                    pass
 
 
 @asynccontextmanager
@@ -105,14 +92,16 @@ async def lone_workers(
     data_dir: Path, *, slots: int = 1, spares: int = 0, entry: str = REAL_ENTRY
 ) -> AsyncIterator[tuple[LoneWorkers, Supervisor]]:
     """Run workers on the offline model while the context is open; every slot is filled when it opens."""
-    audience = LoneWorkers()
+    workers = LoneWorkers()
     config = WorkerConfig((ModelSpec("offline", "offline"),), "Be brief.", log_dir=str(data_dir / "logs"))
-    supervisor = Supervisor(slots, spares, config, Events(), audience, entry=entry)
+    supervisor = Supervisor(slots, spares, config, Events(), entry=entry)
+    reading = asyncio.create_task(workers.read(supervisor))
     supervisor.start()
     try:
         async with asyncio.timeout(120):
             for n in range(slots):
-                await audience.until_placed(n)
-        yield audience, supervisor
+                await workers.until_placed(n)
+        yield workers, supervisor
     finally:
         await supervisor.close()
+        reading.cancel()

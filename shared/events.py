@@ -58,6 +58,7 @@ class Event(enum.StrEnum):
     WORKER_DIED = "worker_died"
     WORKER_RECYCLED = "worker_recycled"
     WORKER_SAID = "worker_said"
+    POOL_FAULT = "pool_fault"
     RENEWING = "renewing"
     RENEWED = "renewed"
     TOOL_FAILED = "tool_failed"
@@ -91,6 +92,7 @@ LEVELS = {
     Event.BACKUP_FAILED: logging.ERROR,
     Event.SUBSCRIBER_FAILED: logging.ERROR,
     Event.WORKER_FAILED_TO_START: logging.ERROR,
+    Event.POOL_FAULT: logging.ERROR,
     Event.WORKER_HUNG: logging.WARNING,
     Event.WORKER_STACKS: logging.WARNING,
     Event.WORKER_KILLED: logging.WARNING,

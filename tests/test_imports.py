@@ -79,7 +79,12 @@ def test_database_drivers_stay_in_the_store(side: str) -> None:
 
 @pytest.mark.parametrize("side", ["gateway", "worker", "shared"])
 def test_processes_are_made_by_the_supervisor_and_the_channel_alone(side: str) -> None:
-    assert offences(side, "multiprocess", but=("worker.pool.supervisor", "worker.forkserver")) == []
+    assert (
+        offences(
+            side, "multiprocess", but=("worker.pool.supervisor", "worker.pool.processes.spawn", "worker.forkserver")
+        )
+        == []
+    )
     assert offences(side, "multiprocessing", "concurrent.futures.process") == []
 
 

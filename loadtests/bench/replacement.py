@@ -29,7 +29,7 @@ PLAIN = "import anthropic, openai, sys; print('ready', flush=True); sys.stdin.re
 
 async def kill_one(workers: LoneWorkers, supervisor: Supervisor, spares: int) -> tuple[float, float]:
     """Kill the worker of slot 0; return the ms until its replacement is placed, and until it has run a turn."""
-    while supervisor.spares < spares:  # noqa: ASYNC110 (the supervisor tells nobody of a spare)
+    while len(supervisor.spares) < spares:  # noqa: ASYNC110 (the supervisor tells nobody of a spare)
         await asyncio.sleep(0.02)
     worker = await workers.until_placed(0)
     await workers.run_turn("hello")  # a worker that died without a turn would count as a failed start

@@ -28,7 +28,7 @@ from shared.store import Store, open_store
 from tests.shared.store.bench import rewrite
 from tests.worker.agent.scripted import says
 from tests.worker.agent.test_todo import CALLS, model_call
-from tests.worker.pool.test_pool import Audience
+from tests.worker.pool.test_pool import RecordingObserver
 from worker.agent.context import transcript
 from worker.agent.context.prompts import INSTRUCTION
 from worker.agent.models.port import ModelReply, ModelRequest
@@ -43,6 +43,7 @@ from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.store_health import StoreHealth
 from worker.pool.turns.active_turn import ActiveTurn
 from worker.pool.turns.history_loader import HistoryLoader
+from worker.pool.turns.settler import Settled
 from worker.pool.turns.turns import Turns
 from worker.session_log.ring import HEADER_BYTES, LogRing
 from worker.tools.spec import ToolCall
@@ -190,14 +191,10 @@ class Host:
             self.store,
             events,
             watch,
-            Audience(),
+            RecordingObserver(),
             Budgets(),
-            on_left=lambda _: None,
-            on_settled=lambda _: None,
         )
-        self.conversations = HistoryLoader(
-            self.store, watch, WINDOW_TOKENS, lambda turn: self.turns.get(turn.number) is turn
-        )
+        self.conversations = HistoryLoader(self.store, watch, WINDOW_TOKENS)
         self.replace_worker()
 
     async def close(self) -> None:
@@ -248,13 +245,19 @@ class Host:
             self.replace_worker()
             return None
         self.turns.done(turn, "worker", outcomes[0])
-        await self.turns.flush()
+        await self._settle()
         return outcomes[0]
 
     async def lose(self, outcome: Outcome) -> None:
         """End the turn of the worker that was killed."""
         self.turns.end(self.turn, outcome)
+        await self._settle()
+
+    async def _settle(self) -> None:
         await self.turns.flush()
+        for news in self.turns.news.left():
+            assert isinstance(news, Settled), news
+            self.turns.settled(news)
 
     async def crash(self) -> None:
         """Kill the host as well: what it had not committed is gone."""

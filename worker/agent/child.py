@@ -126,8 +126,7 @@ class Child:
             case Drain():
                 self._drain()
             case Forget():
-                if self._equipment is not None:
-                    self._equipment.cache.forget(frame.session)
+                self._forget(frame.session)
 
     def _configure(self, config: WorkerConfig) -> None:
         self._link.hide(config.secrets())
@@ -155,6 +154,13 @@ class Child:
         task = self._attribution.start(frame.turn, turn.run(), self._loop)
         self._keep(task)
         task.add_done_callback(lambda _: self._turn_done(frame.turn))
+
+    def _forget(self, session: str) -> None:
+        if self._equipment is not None:
+            self._equipment.cache.forget(session)
+        for turn in self._turns.values():
+            if turn.session == session:
+                turn.forget()
 
     def _turn_done(self, number: int) -> None:
         self._turns.pop(number, None)

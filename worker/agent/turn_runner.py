@@ -79,6 +79,7 @@ class TurnRunner(Progress):
         self._steps_sent = len(frame.steps)
         self._interrupted = False
         self._parked = False
+        self._keeps_nothing = is_stateless(frame.session)
         self._allowance: asyncio.Future[Allowance] | None = None
         self._early_words = frame.words
         self._unkept: dict[str, asyncio.Future[None]] = {}
@@ -112,6 +113,15 @@ class TurnRunner(Progress):
             self._turn.steer(words)
         else:
             self._early_words += words
+
+    @property
+    def session(self) -> str:
+        """Key of its session."""
+        return self._frame.session
+
+    def forget(self) -> None:
+        """Keep nothing of the turn: its session was deleted."""
+        self._keeps_nothing = True
 
     def park(self) -> None:
         """End the turn as parked at its next step boundary."""
@@ -151,7 +161,7 @@ class TurnRunner(Progress):
         if self._parked:
             self._turn.park()
         outcome = await self._turn.run()
-        if isinstance(outcome, Ended):
+        if isinstance(outcome, Ended) and not self._keeps_nothing:
             window = self._turn.window
             kept = todo.taken()  # what the outcome says, whatever a call that was given up still writes
             # the calls that the client is to run have their results with its next message, or never
@@ -317,7 +327,7 @@ class TurnRunner(Progress):
         self._log(msgspec.json.encode(self._log_head() | end | usage))
 
     def _log(self, line: bytes) -> None:
-        if not is_stateless(self._frame.session):  # which is removed with all that was said in it
+        if not self._keeps_nothing:
             self._equipment.log.put(self._frame.session, line)
 
     def _log_head(self) -> dict[str, object]:

@@ -15,25 +15,34 @@ import msgspec
 class Waiting(msgspec.Struct, frozen=True):
     """A turn that waits for a slot."""
 
+    #: its number
     turn: int
+    #: key of its session
     session: str
 
 
 class Assignment(msgspec.Struct, frozen=True):
     """A turn and the slot that is to run it now."""
 
+    #: its number
     turn: int
+    #: key of its session
     session: str
+    #: number of the slot
     slot: int
 
 
 @dataclass(slots=True)
 class Load:
-    """What one slot runs (turn to session) and which sessions stay with it; ``open`` while it takes new turns."""
+    """What one slot runs."""
 
+    #: turns it runs at once at most
     capacity: int
+    #: the turns it runs, with their sessions
     running: dict[int, str] = field(default_factory=dict)
+    #: sessions that stay with it
     sessions: set[str] = field(default_factory=set)
+    #: whether it takes new turns
     open: bool = True
 
     @property
@@ -79,7 +88,7 @@ class Dispatcher:
     def add_slot(self, slot: int, capacity: int) -> list[Assignment]:
         """Take a slot whose worker is ready; return what it is to run at once."""
         self._loads[slot] = Load(capacity)
-        return self._pump()
+        return self._dispatch_backlog()
 
     def remove_slot(self, slot: int) -> list[Assignment]:
         """Forget a slot whose worker is gone, with what ran in it and which sessions stayed with it.
@@ -89,7 +98,7 @@ class Dispatcher:
         if load := self._loads.pop(slot, None):
             for session in load.sessions:
                 del self._slot_of[session]
-        return self._pump()
+        return self._dispatch_backlog()
 
     def pause(self, slot: int) -> None:
         """Give a slot nothing new; what runs there goes on."""
@@ -100,7 +109,7 @@ class Dispatcher:
         """Give a paused slot new turns again; return what it is to run at once."""
         if load := self._loads.get(slot):
             load.open = True
-        return self._pump()
+        return self._dispatch_backlog()
 
     def add(self, turn: int, session: str) -> list[Assignment]:
         """Take a new turn; return it with its slot if it can run now, else it waits."""
@@ -110,6 +119,10 @@ class Dispatcher:
             self._backlog[turn] = waiting
             return []
         return [self._assign(waiting, slot)]
+
+    def forget(self, session: str) -> None:
+        """Forget with which slot a session stays."""
+        self._leave(session)
 
     def refuse(self, assignment: Assignment) -> None:
         """Take back a turn whose slot cannot run it: it waits, before all others, and the slot takes nothing new."""
@@ -124,7 +137,7 @@ class Dispatcher:
         self._withdraw(turn)
         for load in self._loads.values():
             if load.running.pop(turn, None) is not None:
-                return self._pump()
+                return self._dispatch_backlog()
         return []
 
     def rebalance(self) -> list[Assignment]:
@@ -166,7 +179,7 @@ class Dispatcher:
         if slot is not None:
             self._loads[slot].sessions.discard(session)
 
-    def _pump(self) -> list[Assignment]:
+    def _dispatch_backlog(self) -> list[Assignment]:
         assigned = []
         for waiting in self.backlog:
             slot = self._slot_for(waiting.session)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from shared.settings import Settings
-from worker.pool.processes.worker_process import WorkerProcess
-from worker.pool.snapshot import WorkerState
+from worker.pool.faults import fault_text
+from worker.pool.processes.death import Cause, Death
+from worker.pool.processes.worker_process import WorkerProcess, WorkerState
 from worker.pool.turns.active_turn import ActiveTurn
-from worker.pool.turns.crash_policy import Cause, Death
 
 #: seconds between two looks
 LOOK_S = 0.1
@@ -26,12 +25,17 @@ PAST = {
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What is too long and too much; seconds and bytes."""
+    """What is too long and too much."""
 
+    #: the longest a turn may take, in seconds
     turn_timeout_s: float
+    #: how long one that was told to end may go on, in seconds
     kill_grace_s: float
+    #: how long a worker's loop may be silent, in seconds
     heartbeat_timeout_s: float
+    #: resident memory past which a worker is replaced
     memory_bytes: int
+    #: turns after which a worker is replaced
     turns: int
 
     @classmethod
@@ -47,10 +51,33 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """What a worker's shared page says: the turn whose code runs (0: none), and since when its loop is silent."""
+    """What a worker's shared page says."""
 
+    #: number of the turn whose code runs, 0 for none
     running: int
+    #: when its loop ran last, on the monotonic clock
     beat_mono: float
+
+
+class Hung(msgspec.Struct, frozen=True):
+    """A worker is to be killed."""
+
+    #: which
+    worker: WorkerProcess
+    #: what for
+    death: Death
+
+
+class Worn(msgspec.Struct, frozen=True):
+    """A worker is to be replaced."""
+
+    #: which
+    worker: WorkerProcess
+    #: why, for people
+    reason: str
+
+
+Finding = Hung | Worn
 
 
 def ran_out(limits: Limits, turn: ActiveTurn, now: float) -> Cause | None:
@@ -93,60 +120,42 @@ def hang_cause(limits: Limits, pulse: Heartbeat, turns: Sequence[ActiveTurn], no
 
 
 class HangDetector:
-    """Owns the look; it decides nothing about turns, it only tells who hangs and who is worn out.
+    """Owns the look; it decides nothing about turns, it only tells who hangs and who is worn out."""
 
-    ``workers`` and ``turns`` are asked anew at each look; ``on_hung`` gets a worker and what it is killed for,
-    ``on_worn`` a worker that should be replaced, ``on_look`` is called at the end of each look.
-    """
-
-    def __init__(
-        self,
-        limits: Limits,
-        workers: Callable[[], Iterable[WorkerProcess]],
-        turns: Callable[[], Iterable[ActiveTurn]],
-        *,
-        on_hung: Callable[[WorkerProcess, Death], None],
-        on_worn: Callable[[WorkerProcess, str], object],
-        on_look: Callable[[], None],
-    ) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._workers = workers
-        self._turns = turns
-        self._on_hung = on_hung
-        self._on_worn = on_worn
-        self._on_look = on_look
+        self._looked_mono = self._judge_from_mono = time.monotonic()
 
-    async def watch(self) -> None:
-        """Look, for ever."""
-        before = time.monotonic()
-        judge_from = before
-        while True:
-            await asyncio.sleep(LOOK_S)
-            now = time.monotonic()
-            if now - before >= LATE_S:
-                # the workers may have stood still too, and beat again only when they are scheduled
-                judge_from = now + LATE_S
-            if now >= judge_from:
-                self._look(now)
-            before = now
+    def look(self, workers: Iterable[WorkerProcess], turns: Sequence[ActiveTurn]) -> Iterator[Finding]:
+        """Look at every worker with the turns that it runs; to be done every LOOK_S seconds."""
+        now = time.monotonic()
+        if now - self._looked_mono >= LATE_S:
+            # the workers may have stood still too, and beat again only when they are scheduled
+            self._judge_from_mono = now + LATE_S
+        self._looked_mono = now
+        if now < self._judge_from_mono:
+            return
+        for worker in workers:
+            if not worker.usable:
+                continue
+            try:
+                findings: list[Finding] = list(
+                    self._look_at(worker, [turn for turn in turns if turn.worker is worker], now)
+                )
+            except Exception as error:  # noqa: BLE001 - a worker that nobody can watch must not keep others unwatched
+                findings = [Hung(worker, Death(Cause.HUNG, error=f"it cannot be watched: {fault_text(error)}"))]
+            yield from findings
 
-    def _look(self, now: float) -> None:
-        turns = list(self._turns())
-        for worker in list(self._workers()):
-            if worker.usable:
-                self._look_at(worker, [turn for turn in turns if turn.worker is worker], now)
-        self._on_look()
-
-    def _look_at(self, worker: WorkerProcess, turns: Sequence[ActiveTurn], now: float) -> None:
+    def _look_at(self, worker: WorkerProcess, turns: Sequence[ActiveTurn], now: float) -> Iterator[Finding]:
         pulse = Heartbeat(worker.page.running(), now - worker.page.beat_age_s())
         for turn in turns:
             turn.overdue = ran_out(self._limits, turn, now) is not None and was_told(self._limits, turn, pulse)
         if death := hang_cause(self._limits, pulse, turns, now):
             if worker.stopped:
                 death = Death(Cause.KILLED, error="the worker was stopped from outside")
-            self._on_hung(worker, death)
+            yield Hung(worker, death)
         elif worker.state is WorkerState.READY and (reason := self._wear(worker)):
-            self._on_worn(worker, reason)
+            yield Worn(worker, reason)
 
     def _wear(self, worker: WorkerProcess) -> str:
         if not worker.turns_done:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 
-from worker.pool.processes.worker_process import WorkerProcess
-from worker.pool.snapshot import WorkerState
+from worker.pool.processes.worker_process import WorkerProcess, WorkerState
 from worker.pool.supervisor import Supervisor
 from worker.pool.turns.active_turn import ActiveTurn
 

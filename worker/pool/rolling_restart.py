@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 
 from shared.events import Event, Events
 from worker.pool.processes.worker_process import WorkerProcess
@@ -21,31 +21,29 @@ DRAIN_S = 60.0
 
 
 class RollingRestart:
-    """Owns the replacing; ``replace`` puts a spare in a worker's place, and returns False while none is ready."""
+    """Owns the order in which they are replaced."""
 
-    def __init__(self, supervisor: Supervisor, events: Events, replace: Callable[[WorkerProcess, str], bool]) -> None:
+    def __init__(self, supervisor: Supervisor, events: Events) -> None:
         self._supervisor = supervisor
         self._events = events
-        self._replace = replace
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
         """Replace all workers soon; once more if it is asked for again while that goes on."""
         self._asked.set()
 
-    async def always(self) -> None:
-        """Replace whenever asked to, for ever."""
+    async def due(self) -> AsyncIterator[WorkerProcess]:
+        """Give, whenever it was asked for, each worker that is to be replaced now, again until it is; for ever."""
         while True:
             await self._asked.wait()
             self._asked.clear()
-            await self._renew()
-
-    async def _renew(self) -> None:
-        outdated = await self._supervisor.renew()
-        self._events.emit(Event.RENEWING, workers=len(outdated))
-        for worker in outdated:
-            while not self._replace(worker, "new code"):  # noqa: ASYNC110 - each look may start a spare
-                await asyncio.sleep(LOOK_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(worker.gone.wait(), DRAIN_S)
-        self._events.emit(Event.RENEWED, workers=len(outdated))
+            outdated = await self._supervisor.renew()
+            self._events.emit(Event.RENEWING, workers=len(outdated))
+            for worker in outdated:
+                while self._supervisor.holds_slot(worker):
+                    yield worker
+                    if self._supervisor.holds_slot(worker):  # no spare is ready yet
+                        await asyncio.sleep(LOOK_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(worker.gone.wait(), DRAIN_S)
+            self._events.emit(Event.RENEWED, workers=len(outdated))

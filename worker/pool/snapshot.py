@@ -1,60 +1,103 @@
-"""How the pool looks from outside: the rows of the worker table."""
+"""How the pool looks from outside: the rows of the worker table, put together from its parts."""
 
 from __future__ import annotations
 
-import enum
-
 import msgspec
 
-
-class WorkerState(enum.StrEnum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"  #: no worker is ready in this slot yet
-    SPARE = "spare"  #: ready, holds no slot
-    READY = "ready"  #: takes turns
-    QUARANTINE = "quarantine"  #: runs suspects, one at a time
-    DRAINING = "draining"  #: parks its turns, then ends
-    DYING = "dying"  #: being killed
+from worker.pool.dispatcher import Dispatcher
+from worker.pool.processes.worker_process import WorkerProcess, WorkerState
+from worker.pool.supervisor import Supervisor
+from worker.pool.turns.turns import Turns
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
-    """One slot of the pool, or a worker that drains; ``turns`` run now, ``started_at`` is unix seconds, 0 if none."""
+    """One slot of the pool, or a worker that drains."""
 
+    #: number of the slot
     n: int
+    #: its process, 0 while there is none
     pid: int
+    #: where it is in its life
     state: WorkerState
+    #: turns that run in it now
     turns: int
+    #: turns it has run
     turns_done: int
+    #: sessions that stay with it
     sessions: int
+    #: resident memory
     rss_bytes: int
+    #: unix seconds, 0 while there is none
     started_at: float
+    #: turns whose conversation it held
     cache_hits: int
+    #: turns whose conversation it did not hold
     cache_misses: int
+    #: sessions it holds
     cache_size: int
+    #: writes to session logs
     log_writes: int = 0
+    #: writes to session logs that are to be tried again
     log_failures: int = 0
+    #: lines of session logs that nobody could write
     log_lost: int = 0
+    #: threads of tools that were given up and go on
     leaked_threads: int = 0
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True):
-    """The pool at one moment: its workers, how many spares are ready, how many workers had to be replaced so far."""
+    """The pool at one moment."""
 
+    #: every slot, and workers that drain where nobody holds theirs
     workers: tuple[WorkerRow, ...]
+    #: spares that are ready
     spares: int
+    #: workers that ended without being asked to, so far
     restarts: int
+    #: turns that run in a worker
     running: int = 0
+    #: turns that were claimed and wait for a slot
     waiting: int = 0
 
 
-class TurnRow(msgspec.Struct, frozen=True):
-    """A turn that runs now: ``started_at`` is unix seconds, ``step`` counts from 1, ``tool`` is the last one begun."""
+def take_snapshot(supervisor: Supervisor, dispatcher: Dispatcher, turns: Turns) -> PoolSnapshot:
+    """Return every slot with its worker, and the workers that drain."""
+    counts: dict[int, int] = {}
+    for turn in turns:
+        if turn.worker is not None:
+            counts[turn.worker.pid] = counts.get(turn.worker.pid, 0) + 1
+    holders: dict[int, WorkerProcess] = {}
+    for holder in supervisor.workers:
+        if holder.n is not None:
+            # slots come first: a worker that drains shows only while nobody holds its slot
+            holders.setdefault(holder.n, holder)
+    rows = [
+        worker_row(n, worker, counts.get(worker.pid, 0), dispatcher.sessions(n))
+        if (worker := holders.get(n))
+        else WorkerRow(n, 0, WorkerState.STARTING, 0, 0, 0, 0, 0.0, 0, 0, 0)
+        for n in sorted({*holders, *supervisor.slots})
+    ]
+    running = sum(counts.values())
+    return PoolSnapshot(tuple(rows), len(supervisor.spares), supervisor.restarts, running, len(turns) - running)
 
-    message_id: str
-    session: str
-    worker: int | None
-    started_at: float
-    step: int
-    tool: str
-    attempt: int
+
+def worker_row(n: int, worker: WorkerProcess, turns: int, sessions: int) -> WorkerRow:
+    """Return one worker's row."""
+    report = worker.report
+    return WorkerRow(
+        n=n,
+        pid=worker.pid,
+        state=worker.state,
+        turns=turns,
+        turns_done=worker.turns_done,
+        sessions=sessions,
+        rss_bytes=report.rss_bytes,
+        started_at=worker.started_at,
+        cache_hits=report.cache_hits,
+        cache_misses=report.cache_misses,
+        cache_size=report.cache_size,
+        log_writes=report.log_written,
+        log_failures=report.log_failed,
+        log_lost=report.log_lost,
+        leaked_threads=report.leaked_threads,
+    )

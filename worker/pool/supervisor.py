@@ -3,97 +3,32 @@
     start ── Ready ──> spare ── slot empty ──> placed ── retire ──> drains ──> ended
       └── no Ready in time: tried again, later and later                └── killed, died ──> ended
 
-It knows no turn and no store. The pool listens: a worker was placed, said a frame, has ended.
+It knows no turn and no store. What workers do it tells in its ``news``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
-import multiprocess
-from multiprocess import forkserver, reduction, util
+from multiprocess import forkserver, util
 
 from shared.events import Event, Events, Say
-from worker.forkserver.bootstrap import run_child
 from worker.frames import Drain, WorkerConfig
+from worker.pool.feed import Feed
+from worker.pool.processes.death import Death
 from worker.pool.processes.fork_servers import ForkServers
-from worker.pool.processes.observer import WorkerObserver
 from worker.pool.processes.spares import Spares
-from worker.pool.processes.worker_process import Spawned, WorkerProcess
-from worker.pool.snapshot import WorkerState
-from worker.pool.turns.crash_policy import Death
+from worker.pool.processes.worker_process import Ended, Placed, WorkerNews, WorkerProcess, WorkerState
 from worker.session_log.ring import LogRing, salvage
-from worker.shared_page import SharedPage, anonymous_file
+from worker.shared_page import SharedPage
 
-#: what the fork server imports before it forks, what its workers use between them; the last one freezes what was made
-PRELOAD_FIRST = (
-    "worker.forkserver.ignore_signals",
-    "worker.forkserver.bootstrap",
-    "worker.channel",
-    "worker.forkserver.kill_orphans",
-)
-#: what workers with MCP servers use, and those that fetch pages
-MCP_PRELOAD = ("worker.tools.mcp.connection", "jsonschema.validators")
-FETCH_PRELOAD = ("worker.tools.fetch",)
-PRELOAD_LAST = "worker.forkserver.preload"
 #: how long a start may take until the worker is ready, in seconds
 START_TIMEOUT_S = 60.0
 #: a worker that ends sooner than this after its start without a finished turn counts as a start that failed, seconds
 INFANT_S = 1.0
-
-
-class PassedFd:
-    """A file descriptor among a process's arguments: the child gets the number of its own copy."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _received_fd, (reduction.DupFd(self._fd),)
-
-
-class _Detachable(Protocol):
-    def detach(self) -> int: ...
-
-
-def _received_fd(passed: _Detachable) -> int:
-    return passed.detach()
-
-
-def preload_of(config: WorkerConfig) -> list[str]:
-    """Return what a fork server imports for these workers: of the SDKs, seconds and tens of MiB each, what they use."""
-    adapters = dict.fromkeys(f"worker.agent.models.{model.provider}" for model in config.models)
-    tools = [*(MCP_PRELOAD if config.mcp_servers else ()), *(FETCH_PRELOAD if config.fetch_allow else ())]
-    return [*PRELOAD_FIRST, *adapters, *tools, PRELOAD_LAST]
-
-
-def spawn(entry: str, preload: list[str]) -> Spawned:
-    """Start one child; blocks for milliseconds, the first time for seconds. Raises OSError and EOFError."""
-    page = SharedPage.create()
-    stacks_fd = anonymous_file("gatehouse-stacks")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        context = multiprocess.get_context("forkserver")
-        context.set_forkserver_preload(preload)
-        arguments = (PassedFd(theirs.fileno()), PassedFd(page.fd), PassedFd(stacks_fd), entry)
-        process = context.Process(target=run_child, args=arguments, name="gatehouse-worker")
-        process.start()
-        server_pid = forkserver._forkserver._forkserver_pid or 0
-    except BaseException:
-        ours.close()
-        page.close()
-        os.close(stacks_fd)
-        raise
-    finally:
-        theirs.close()
-    return Spawned(process, server_pid, ours, page, stacks_fd)
 
 
 def salvage_page(page: SharedPage, log_dir: Path, say: Say) -> int:
@@ -118,37 +53,29 @@ class Supervisor:
         spares: int,
         config: WorkerConfig,
         events: Events,
-        audience: WorkerObserver,
         *,
         entry: str = "worker.agent.child",
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.slots: dict[int, WorkerProcess | None] = dict.fromkeys(range(slots))
+        self.news: Feed[WorkerNews] = Feed()
         self.restarts = 0
         self._wanted_spares = spares
         self._awaiting: set[WorkerProcess] = set()
         self._log_dir = Path(config.log_dir) if config.log_dir else None
         self._events = events
-        self._audience = audience
         self._leaving: set[WorkerProcess] = set()
-        self._burials: set[asyncio.Task[None]] = set()
+        self._starts: set[asyncio.Task[None]] = set()
+        self._lives: set[asyncio.Task[None]] = set()
         self._closing = False
         self._at_exit: util.Finalize | None = None
         self._fork_servers = ForkServers(forkserver._forkserver)
-        self._nursery = Spares(
-            config,
-            events,
-            functools.partial(spawn, entry, preload_of(config)),
-            lambda spawned: WorkerProcess(spawned, audience.worker_said, self._process_ended),
-            audience.worker_writable,
-            self.fill,
-            start_timeout_s,
-        )
+        self._spares = Spares(config, events, entry, self.news, start_timeout_s)
 
     @property
-    def spares(self) -> int:
-        """Count the spares that are ready."""
-        return sum(spare.usable for spare in self._nursery.spares)
+    def spares(self) -> list[WorkerProcess]:
+        """The spares that are ready."""
+        return [spare for spare in self._spares if spare.usable]
 
     @property
     def workers(self) -> Iterator[WorkerProcess]:
@@ -160,32 +87,19 @@ class Supervisor:
     def all_workers(self) -> Iterator[WorkerProcess]:
         """Every worker that was ready once: those, and the spares."""
         yield from self.workers
-        yield from self._nursery.spares
+        yield from self._spares
 
     def start(self) -> None:
         """Begin to fill the slots; returns at once."""
         # a process library left alone would wait at exit for children that wait for their parent
         self._at_exit = util.Finalize(None, self.kill_all, exitpriority=1)
-        self.fill()
-
-    def fill(self) -> None:
-        """Give ready spares to empty slots, and start what is missing then."""
-        if self._closing:
-            return
-        empty = [n for n, holder in self.slots.items() if holder is None]
-        while empty and (spare := self._nursery.take_spare()):
-            self._place(spare, empty.pop(0))
-        # one for all that are to be replaced: they are, one after the other
-        self._nursery.want(len(empty) + self._wanted_spares + bool(self._awaiting))
+        self._fill()
 
     def add_slot(self, n: int) -> None:
-        """Have one more slot, filled like the others, on the loop's next round.
-
-        Not at once: the audience must not hear of a placed worker from inside its own call.
-        """
+        """Have one more slot, filled like the others."""
         if n not in self.slots:
             self.slots[n] = None
-            asyncio.get_running_loop().call_soon(self.fill)
+            self._fill()
 
     def remove_slot(self, n: int) -> None:
         """Have one slot less; its worker drains and ends."""
@@ -193,9 +107,13 @@ class Supervisor:
         if worker is not None:
             self._drain(worker)
 
+    def holds_slot(self, worker: WorkerProcess) -> bool:
+        """Tell whether a worker holds its slot still."""
+        return worker.n is not None and self.slots.get(worker.n) is worker
+
     def replace(self, worker: WorkerProcess) -> bool:
         """Let a worker drain and end, a spare in its slot; False while no spare is ready (one is then started)."""
-        if worker.n is None or self.slots.get(worker.n) is not worker:
+        if worker.n is None or not self.holds_slot(worker):
             return True
         if self.spares:
             self._awaiting.discard(worker)
@@ -203,17 +121,17 @@ class Supervisor:
             self._drain(worker)
         else:
             self._awaiting.add(worker)
-        self.fill()
+        self._fill()
         return worker not in self._awaiting
 
     async def renew(self) -> list[WorkerProcess]:
         """Start every later worker from the code that lies on disk now; return those that hold a slot meanwhile."""
-        async with self._nursery.between_starts:
-            self._fork_servers.retire({*self.workers, *self._nursery.workers})
-            for spare in self._nursery.give_up():
+        async with self._spares.between_starts:
+            self._fork_servers.retire({*self.workers, *self._spares.workers})
+            for spare in self._spares.give_up():
                 self._leaving.add(spare)
                 spare.dismiss()
-        self.fill()
+        self._fill()
         return [worker for worker in self.slots.values() if worker is not None]
 
     async def end(self, worker: WorkerProcess, death: Death, *, dump: bool) -> None:
@@ -228,7 +146,7 @@ class Supervisor:
     def stop_filling(self) -> None:
         """Start and place nothing any more; spares and what is starting end at once."""
         self._closing = True
-        self._nursery.stop()
+        self._spares.stop()
 
     def drain_all(self) -> None:
         """Tell every worker to park its turns and end."""
@@ -239,27 +157,70 @@ class Supervisor:
     async def close(self) -> None:
         """End every process and wait until it is gone."""
         self.stop_filling()
-        await self._nursery.settle()
-        all_workers = {*self.workers, *self._nursery.workers}
-        for worker in all_workers:
+        while self._starts:
+            await asyncio.wait(self._starts)
+        for worker in {*self.workers, *self._spares.workers}:
             worker.dismiss()
-        for worker in all_workers:
-            await worker.gone.wait()
-        while self._burials:
-            await asyncio.wait(self._burials)
+        while self._lives:
+            await asyncio.wait(self._lives)
         if self._at_exit is not None:
             self._at_exit.cancel()
 
     def kill_all(self) -> None:
         """SIGKILL every process group, in an interpreter that ends without ``close``."""
-        for worker in {*self.workers, *self._nursery.workers}:
+        for worker in {*self.workers, *self._spares.workers}:
             worker.kill_now()
+
+    def _fill(self) -> None:
+        """Give ready spares to empty slots, and start what is missing then."""
+        if self._closing:
+            return
+        empty = [n for n, holder in self.slots.items() if holder is None]
+        while empty and (spare := self._spares.take()):
+            self._place(spare, empty.pop(0))
+        # one for all that are to be replaced: they are, one after the other
+        wanted = len(empty) + self._wanted_spares + bool(self._awaiting)
+        for _ in range(wanted - len(self._spares) - len(self._starts)):
+            start = asyncio.get_running_loop().create_task(self._start_one())
+            self._starts.add(start)
+            start.add_done_callback(self._start_over)
+
+    def _start_over(self, start: asyncio.Task[None]) -> None:
+        """See what is missing once a start came to its end, good or bad."""
+        self._starts.discard(start)
+        self._fill()
 
     def _place(self, worker: WorkerProcess, n: int) -> None:
         worker.n = n
         worker.state = WorkerState.READY
         self.slots[n] = worker
-        self._audience.worker_placed(worker)
+        self.news.put(Placed(worker))
+
+    async def _start_one(self) -> None:
+        try:
+            worker = await self._spares.spawn()
+            life = asyncio.get_running_loop().create_task(self._attend(worker))
+            self._lives.add(life)
+            life.add_done_callback(self._lives.discard)
+            await self._spares.make_ready(worker)
+        except Exception as error:  # noqa: BLE001 - whatever a start fails of, the next one is tried
+            self._spares.start_failed(error)
+
+    async def _attend(self, worker: WorkerProcess) -> None:
+        """Wait for a worker's end, tell of it, fill its slot again, and write what its log ring holds."""
+        await worker.gone.wait()
+        death = worker.how_it_ended()
+        if not worker.expected and worker.ready is not None:
+            self._count_loss(worker, death)
+        if worker.n is not None:
+            self.news.put(Ended(worker, death))
+            if self.holds_slot(worker):
+                self.slots[worker.n] = None
+        self._spares.forget(worker)
+        self._leaving.discard(worker)
+        self._awaiting.discard(worker)
+        self._fill()
+        await self._release(worker)
 
     def _drain(self, worker: WorkerProcess) -> None:
         self._leaving.add(worker)
@@ -269,27 +230,10 @@ class Supervisor:
         if not worker.send(Drain()):
             worker.kill_now()
 
-    def _process_ended(self, worker: WorkerProcess) -> None:
-        """Tell the audience, fill the slot again, and write what the worker's log ring holds."""
-        death = worker.how_it_ended()
-        if not worker.expected and worker.ready is not None:
-            self._count_loss(worker, death)
-        if worker.n is not None:
-            self._audience.worker_ended(worker, death)
-            if self.slots.get(worker.n) is worker:
-                self.slots[worker.n] = None
-        self._nursery.forget(worker)
-        self._leaving.discard(worker)
-        self._awaiting.discard(worker)
-        burial = asyncio.get_running_loop().create_task(self._bury(worker))
-        self._burials.add(burial)
-        burial.add_done_callback(self._burials.discard)
-        self.fill()
-
     def _count_loss(self, worker: WorkerProcess, death: Death) -> None:
         self.restarts += 1
         if not worker.turns_done and time.monotonic() - worker.started_mono < INFANT_S:
-            self._nursery.count_failure()
+            self._spares.count_failure()
         self._events.emit(
             Event.WORKER_DIED,
             n=worker.n,
@@ -298,11 +242,15 @@ class Supervisor:
             error=death.error or worker.exit_text,
         )
 
-    async def _bury(self, worker: WorkerProcess) -> None:
+    async def _release(self, worker: WorkerProcess) -> None:
         """Write the session log lines a worker left and give back what the parent held of it."""
-        if worker.n is not None and self._log_dir is not None:
-            lines = await asyncio.to_thread(salvage_page, worker.page, self._log_dir, self._events.emit)
-            if lines:
-                self._events.emit(Event.SESSION_LOG_SALVAGED, n=worker.n, pid=worker.pid, lines=lines)
-        worker.release()
-        await self._fork_servers.leave(worker)
+        try:
+            if worker.n is not None and self._log_dir is not None:
+                lines = await asyncio.to_thread(salvage_page, worker.page, self._log_dir, self._events.emit)
+                if lines:
+                    self._events.emit(Event.SESSION_LOG_SALVAGED, n=worker.n, pid=worker.pid, lines=lines)
+        except Exception as error:  # noqa: BLE001 - what is lost here is looked for by the audit of the logs
+            self._events.emit(Event.SESSION_LOG_FAILED, n=worker.n, pid=worker.pid, error=f"not salvaged: {error}")
+        finally:
+            worker.release()
+            await self._fork_servers.leave(worker)

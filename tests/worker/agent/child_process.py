@@ -30,7 +30,7 @@ from worker.frames import (
     TurnDone,
     WorkerConfig,
 )
-from worker.pool.supervisor import preload_of, spawn
+from worker.pool.processes.spawn import preload_of, spawn
 
 F = TypeVar("F", bound=msgspec.Struct)
 TOOLS = "tests.worker.agent.child_tools"

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from worker.frames import McpServer, ModelSpec, WorkerConfig
-from worker.pool.supervisor import preload_of
+from worker.pool.processes.spawn import preload_of
 
 LOOK = """
 import gc, importlib, os, signal, sys

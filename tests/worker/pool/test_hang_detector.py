@@ -6,8 +6,8 @@ import pytest
 
 from shared.messages import Claim, ClaimRef, Pending
 from worker.pool.hang_detector import Heartbeat, Limits, hang_cause
+from worker.pool.processes.death import Cause, Death
 from worker.pool.turns.active_turn import ActiveTurn
-from worker.pool.turns.crash_policy import Cause, Death
 
 LIMITS = Limits(turn_timeout_s=10, kill_grace_s=2, heartbeat_timeout_s=5, memory_bytes=1, turns=1)
 PATIENT = Limits(turn_timeout_s=10, kill_grace_s=2, heartbeat_timeout_s=60, memory_bytes=1, turns=1)

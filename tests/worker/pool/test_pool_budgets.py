@@ -14,7 +14,7 @@ from shared.settings import parse_settings
 from shared.store import open_store
 from shared.traces import MessageTrace
 from tests.worker.pool.conditions import until
-from tests.worker.pool.test_pool import Audience, Plant
+from tests.worker.pool.test_pool import RecordingObserver, RunningPool
 from worker.pool import Pool
 
 USER = Budgets((Budget(Scope.USER, 20_000, False, Window.DAY),))
@@ -27,7 +27,7 @@ def provider() -> Iterator[RunningProvider]:
 
 
 @pytest.fixture
-async def plant(tmp_path: Path, provider: RunningProvider) -> AsyncIterator[Plant]:
+async def running(tmp_path: Path, provider: RunningProvider) -> AsyncIterator[RunningPool]:
     values = {
         "GATEHOUSE_DATA_DIR": str(tmp_path),
         "GATEHOUSE_WORKERS": "2",
@@ -39,68 +39,68 @@ async def plant(tmp_path: Path, provider: RunningProvider) -> AsyncIterator[Plan
     }
     store = open_store("", tmp_path, inbox_limit=1000)
     await store.open()
-    audience, events = Audience(), Events()
-    pool = Pool(parse_settings(values), store, events, audience, "host")
+    observer, events = RecordingObserver(), Events()
+    pool = Pool(parse_settings(values), store, events, observer, "host")
     await pool.start()
-    made = Plant(pool, store, audience, events)
+    made = RunningPool(pool, store, observer, events)
     await made.spare()
     yield made
     await pool.close()
     await store.close()
 
 
-async def ends(plant: Plant, messages: list[str]) -> list[MessageTrace]:
+async def ends(running: RunningPool, messages: list[str]) -> list[MessageTrace]:
     """Wait until every message has come to its end."""
-    await plant.done(*messages, within_s=60)
-    return [await plant.trace(message) for message in messages]
+    await running.done(*messages, within_s=60)
+    return [await running.trace(message) for message in messages]
 
 
-async def spent(plant: Plant) -> Spend:
-    ((account),) = await plant.store.spending.accounts(USER)
+async def spent(running: RunningPool) -> Spend:
+    ((account),) = await running.store.spending.accounts(USER)
     assert account.held == Spend()
     ((_, spend),) = account.spenders
     return spend
 
 
-async def test_fifty_sessions_of_one_user_cannot_overrun_a_budget_together(plant: Plant) -> None:
-    messages = [await plant.say(f"s{number}", f"[[sleep 0.05]] number {number}") for number in range(50)]
-    traces = await ends(plant, messages)
+async def test_fifty_sessions_of_one_user_cannot_overrun_a_budget_together(running: RunningPool) -> None:
+    messages = [await running.say(f"s{number}", f"[[sleep 0.05]] number {number}") for number in range(50)]
+    traces = await ends(running, messages)
     refused = [trace for trace in traces if "GATEHOUSE_USER_BUDGET" in trace.error]
     answered = [trace for trace in traces if not trace.error]
     assert len(refused) + len(answered) == 50
     assert refused
     assert answered
     step = max(trace.usage.tokens for trace in answered)
-    total = (await spent(plant)).tokens
+    total = (await spent(running)).tokens
     assert total == sum(trace.usage.tokens for trace in traces)
     assert 20_000 <= total < 20_000 + step
     assert all(trace.usage.tokens == 0 and trace.worker == "" for trace in refused)
     (reply,) = [
-        reply for reply in (await plant.store.outbox.due("h", 100, 60)).replies if reply.message_id == refused[0].id
+        reply for reply in (await running.store.outbox.due("h", 100, 60)).replies if reply.message_id == refused[0].id
     ]
     assert "You have used up your budget of 20,000 tokens for this day. Please come back at 00:00 UTC" in reply.text
 
 
-async def test_a_runaway_turn_ends_one_step_past_its_budget(plant: Plant) -> None:
-    (trace,) = await ends(plant, [await plant.say("runaway", " [[then]] ".join(["[[tool todo {}]]"] * 90))])
+async def test_a_runaway_turn_ends_one_step_past_its_budget(running: RunningPool) -> None:
+    (trace,) = await ends(running, [await running.say("runaway", " [[then]] ".join(["[[tool todo {}]]"] * 90))])
     assert "GATEHOUSE_USER_BUDGET" in trace.error
     step = trace.usage.tokens / trace.usage.model_calls
     assert 20_000 <= trace.usage.tokens < 20_000 + 2 * step
-    conversation = await plant.store.sessions.conversation("standard:a:runaway")
+    conversation = await running.store.sessions.conversation("standard:a:runaway")
     assert b"used up your budget" in conversation.messages[-1]
 
 
 async def test_a_worker_that_dies_neither_loses_nor_doubles_what_was_spent(
-    plant: Plant, provider: RunningProvider
+    running: RunningPool, provider: RunningProvider
 ) -> None:
     text = "[[tool todo {}]] [[then]] [[tool todo {}]] [[then]] [[sleep 60 times=2]] [[say done]]"
     called = provider.calls
-    messages = [await plant.say(f"s{number}", text) for number in range(2)]
+    messages = [await running.say(f"s{number}", text) for number in range(2)]
     await until(lambda: provider.calls == called + 6, "both are in their third step")
     for n in range(2):
-        await plant.pool.kill_worker(n)
+        await running.pool.kill_worker(n)
     for message in messages:
-        assert "done" in await plant.reply(message)
-    traces = [await plant.trace(message) for message in messages]
+        assert "done" in await running.reply(message)
+    traces = [await running.trace(message) for message in messages]
     assert [trace.usage.model_calls for trace in traces] == [3, 3]
-    assert (await spent(plant)).tokens == sum(trace.usage.tokens for trace in traces)
+    assert (await spent(running)).tokens == sum(trace.usage.tokens for trace in traces)

@@ -19,17 +19,17 @@ from shared.messages import Ended
 from tests.worker.pool.children import ENTRY
 from tests.worker.pool.conditions import lives, until
 from worker.frames import Drained, RunTurn, StepDone, ToPool, TurnDone, WorkerConfig
-from worker.pool.processes.worker_process import WorkerProcess
-from worker.pool.snapshot import WorkerState
+from worker.pool.processes.death import Cause, Death
+from worker.pool.processes.worker_process import Ended as WorkerEnded
+from worker.pool.processes.worker_process import FrameCame, Placed, WorkerProcess, WorkerState
 from worker.pool.supervisor import Supervisor
-from worker.pool.turns.crash_policy import Cause, Death
 
 
 def order(turn: int, text: str) -> RunTurn:
     return RunTurn(turn, f"s:{turn}", turn, 0, f"msg_{turn}", (text,), (), 60.0)
 
 
-class Watcher:
+class Recorder:
     """Keeps what the supervisor tells."""
 
     def __init__(self) -> None:
@@ -38,34 +38,37 @@ class Watcher:
         self.deaths: list[tuple[WorkerProcess, Death]] = []
         self.frames_at_death = 0
 
-    def worker_placed(self, worker: WorkerProcess) -> None:
-        self.placed.append(worker)
-
-    def worker_said(self, worker: WorkerProcess, frame: ToPool) -> None:
-        self.frames.append(frame)
-
-    def worker_writable(self, worker: WorkerProcess) -> None:
-        pass
-
-    def worker_ended(self, worker: WorkerProcess, death: Death) -> None:
-        self.deaths.append((worker, death))
-        self.frames_at_death = len(self.frames)
+    async def record(self, supervisor: Supervisor) -> None:
+        async for news in supervisor.news:
+            match news:
+                case Placed(worker=worker):
+                    self.placed.append(worker)
+                case FrameCame(frame=frame):
+                    self.frames.append(frame)
+                case WorkerEnded(worker=worker, death=death):
+                    self.deaths.append((worker, death))
+                    self.frames_at_death = len(self.frames)
 
     def done(self) -> list[str]:
         outcomes = [frame.outcome for frame in self.frames if isinstance(frame, TurnDone)]
         return [outcome.text for outcome in outcomes if isinstance(outcome, Ended)]
 
 
-class Crew:
-    """A supervisor with its watcher."""
+class Supervised:
+    """A supervisor with its recorder; must be made on the loop."""
 
     def __init__(self, slots: int, spares: int, prompt: str, log_dir: str) -> None:
-        self.watcher = Watcher()
+        self.recorder = Recorder()
         self.events = Events()
         config = WorkerConfig((), prompt, log_dir=log_dir)
         self.supervisor = Supervisor(
-            slots, spares, config, self.events, self.watcher, entry=ENTRY, start_timeout_s=1.0 if prompt else 30.0
+            slots, spares, config, self.events, entry=ENTRY, start_timeout_s=1.0 if prompt else 30.0
         )
+        self.recording = asyncio.get_running_loop().create_task(self.recorder.record(self.supervisor))
+
+    async def close(self) -> None:
+        await self.supervisor.close()
+        self.recording.cancel()
 
     async def filled(self) -> None:
         def full() -> bool:
@@ -80,81 +83,81 @@ class Crew:
         return worker
 
 
-MakeCrew = Callable[..., Awaitable[Crew]]
+Supervise = Callable[..., Awaitable[Supervised]]
 
 
 @pytest.fixture
-async def crew(tmp_path: Path) -> AsyncIterator[MakeCrew]:
+async def supervise(tmp_path: Path) -> AsyncIterator[Supervise]:
     async with AsyncExitStack() as stack:
 
-        async def make(slots: int = 1, spares: int = 1, prompt: str = "") -> Crew:
-            made = Crew(slots, spares, prompt, str(tmp_path / "logs"))
-            stack.push_async_callback(made.supervisor.close)
+        async def make(slots: int = 1, spares: int = 1, prompt: str = "") -> Supervised:
+            made = Supervised(slots, spares, prompt, str(tmp_path / "logs"))
+            stack.push_async_callback(made.close)
             made.supervisor.start()
             if not prompt:
                 await made.filled()
-                await until(lambda: made.supervisor.spares == spares, "the spares are ready")
+                await until(lambda: len(made.supervisor.spares) == spares, "the spares are ready")
             return made
 
         yield make
 
 
-async def test_slots_are_filled_and_a_spare_stands_ready(crew: MakeCrew) -> None:
-    made = await crew(slots=2, spares=1)
+async def test_slots_are_filled_and_a_spare_stands_ready(supervise: Supervise) -> None:
+    made = await supervise(slots=2, spares=1)
     assert {made.worker(0).state, made.worker(1).state} == {WorkerState.READY}
-    assert made.supervisor.spares == 1
+    assert len(made.supervisor.spares) == 1
     made.worker(0).send(order(1, "hello"))
-    await until(lambda: made.watcher.done() == ["echo: hello"], "the turn is done")
+    await until(lambda: made.recorder.done() == ["echo: hello"], "the turn is done")
 
 
-async def test_a_killed_worker_is_replaced_by_the_spare_and_a_new_spare_started(crew: MakeCrew) -> None:
-    made = await crew()
+async def test_a_killed_worker_is_replaced_by_the_spare_and_a_new_spare_started(supervise: Supervise) -> None:
+    made = await supervise()
     first = made.worker()
     os.kill(first.pid, signal.SIGKILL)
     await until(lambda: made.supervisor.slots[0] not in {first, None}, "the slot is filled again", 10)
-    assert made.watcher.deaths[0][1].cause is Cause.KILLED
-    assert "SIGKILL" in made.watcher.deaths[0][1].error
-    await until(lambda: made.supervisor.spares == 1, "a new spare is ready")
+    assert made.recorder.deaths[0][1].cause is Cause.KILLED
+    assert "SIGKILL" in made.recorder.deaths[0][1].error
+    await until(lambda: len(made.supervisor.spares) == 1, "a new spare is ready")
     assert made.supervisor.restarts == 1
 
 
-async def test_a_worker_that_exits_reports_its_status(crew: MakeCrew) -> None:
-    made = await crew()
+async def test_a_worker_that_exits_reports_its_status(supervise: Supervise) -> None:
+    made = await supervise()
     made.worker().send(order(1, "exit 3"))
-    await until(lambda: made.watcher.deaths, "the death is told")
-    death = made.watcher.deaths[0][1]
+    await until(lambda: made.recorder.deaths, "the death is told")
+    death = made.recorder.deaths[0][1]
     assert "status 3" in death.error
     assert death.culprit == 1
 
 
-async def test_frames_that_left_a_worker_before_its_death_are_handed_over_first(crew: MakeCrew) -> None:
-    made = await crew()
+async def test_frames_that_left_a_worker_before_its_death_are_handed_over_first(supervise: Supervise) -> None:
+    made = await supervise()
     worker = made.worker()
     worker.send(order(1, "steps 40 0"))
     worker.send(order(2, "exit 1"))
-    await until(lambda: made.watcher.deaths, "the death is told")
-    steps = sum(1 for frame in made.watcher.frames[: made.watcher.frames_at_death] if isinstance(frame, StepDone))
+    await until(lambda: made.recorder.deaths, "the death is told")
+    steps = sum(1 for frame in made.recorder.frames[: made.recorder.frames_at_death] if isinstance(frame, StepDone))
     assert steps >= 1
-    assert made.watcher.frames_at_death == len(made.watcher.frames)
+    assert made.recorder.frames_at_death == len(made.recorder.frames)
 
 
 @pytest.mark.parametrize(("text", "names"), [("block", "time.sleep|obey"), ("hold", "hold_the_gil")])
-async def test_a_hung_worker_is_killed_with_its_stacks(crew: MakeCrew, text: str, names: str) -> None:
-    made = await crew()
+async def test_a_hung_worker_is_killed_with_its_stacks(supervise: Supervise, text: str, names: str) -> None:
+    made = await supervise()
     worker = made.worker()
     worker.send(order(7, text))
     await until(lambda: worker.page.running() == 7 and worker.page.beat_age_s() > 0.5, "the loop is stuck")
     death = Death(Cause.HUNG, worker.page.running(), "no heartbeat")
     await made.supervisor.end(worker, death, dump=True)
-    await until(lambda: made.watcher.deaths, "the death is told", 10)
-    told = made.watcher.deaths[0][1]
+    await until(lambda: made.recorder.deaths, "the death is told", 10)
+    told = made.recorder.deaths[0][1]
     assert told.culprit == 7
     assert any(name in told.stacks for name in names.split("|")), told.stacks
     assert made.events.counts[Event.WORKER_STACKS] == 1
 
 
-async def test_no_grandchild_outlives_a_killed_worker(crew: MakeCrew, tmp_path: Path) -> None:
-    made = await crew()
+async def test_no_grandchild_outlives_a_killed_worker(supervise: Supervise, tmp_path: Path) -> None:
+    made = await supervise()
     note = tmp_path / "pid"
     made.worker().send(order(1, f"grandchild {note}"))
     await until(lambda: note.exists() and note.read_text(), "the grandchild runs")
@@ -164,8 +167,8 @@ async def test_no_grandchild_outlives_a_killed_worker(crew: MakeCrew, tmp_path: 
     await until(lambda: not lives(grandchild), "the grandchild is gone", 10)
 
 
-async def test_no_grandchild_outlives_a_worker_killed_from_outside(crew: MakeCrew, tmp_path: Path) -> None:
-    made = await crew()
+async def test_no_grandchild_outlives_a_worker_killed_from_outside(supervise: Supervise, tmp_path: Path) -> None:
+    made = await supervise()
     note = tmp_path / "pid"
     made.worker().send(order(1, f"grandchild {note}"))
     await until(lambda: note.exists() and note.read_text(), "the grandchild runs")
@@ -173,8 +176,8 @@ async def test_no_grandchild_outlives_a_worker_killed_from_outside(crew: MakeCre
     await until(lambda: not lives(int(note.read_text())), "the grandchild is gone", 10)
 
 
-async def test_a_stopped_worker_neither_blocks_the_sender_nor_grows_without_bound(crew: MakeCrew) -> None:
-    made = await crew()
+async def test_a_stopped_worker_neither_blocks_the_sender_nor_grows_without_bound(supervise: Supervise) -> None:
+    made = await supervise()
     worker = made.worker()
     os.kill(worker.pid, signal.SIGSTOP)
     sent = 0
@@ -186,45 +189,47 @@ async def test_a_stopped_worker_neither_blocks_the_sender_nor_grows_without_boun
     await until(lambda: made.supervisor.slots[0] not in {worker, None}, "it is replaced", 10)
 
 
-async def test_signals_for_the_gateways_group_do_not_hurt_a_worker(crew: MakeCrew) -> None:
-    made = await crew()
+async def test_signals_for_the_gateways_group_do_not_hurt_a_worker(supervise: Supervise) -> None:
+    made = await supervise()
     worker = made.worker()
     assert os.getpgid(worker.pid) == worker.pid
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(worker.pid, signum)
     worker.send(order(1, "still here"))
-    await until(lambda: made.watcher.done() == ["echo: still here"], "the turn is done")
+    await until(lambda: made.recorder.done() == ["echo: still here"], "the turn is done")
 
 
-async def test_a_drained_worker_parks_and_ends_without_being_counted_as_lost(crew: MakeCrew) -> None:
-    made = await crew()
+async def test_a_drained_worker_parks_and_ends_without_being_counted_as_lost(supervise: Supervise) -> None:
+    made = await supervise()
     worker = made.worker()
     worker.send(order(1, "steps 100 0.05"))
-    await until(lambda: any(isinstance(frame, StepDone) for frame in made.watcher.frames), "a step is done")
+    await until(lambda: any(isinstance(frame, StepDone) for frame in made.recorder.frames), "a step is done")
     assert made.supervisor.replace(worker)
     assert made.supervisor.slots[0] not in {worker, None}
-    await until(lambda: made.watcher.deaths, "it has ended")
-    assert made.watcher.deaths[0][1].cause is Cause.DRAINED
-    assert any(isinstance(frame, Drained) for frame in made.watcher.frames)
+    await until(lambda: made.recorder.deaths, "it has ended")
+    assert made.recorder.deaths[0][1].cause is Cause.DRAINED
+    assert any(isinstance(frame, Drained) for frame in made.recorder.frames)
     assert made.supervisor.restarts == 0
 
 
-async def test_a_start_that_fails_is_tried_again_later_and_later(crew: MakeCrew) -> None:
-    made = await crew(slots=1, spares=0, prompt="die at once")
+async def test_a_start_that_fails_is_tried_again_later_and_later(supervise: Supervise) -> None:
+    made = await supervise(slots=1, spares=0, prompt="die at once")
     took = await until(lambda: made.events.counts[Event.WORKER_FAILED_TO_START] >= 4, "four starts failed")
     assert took >= 0.1 + 0.2 + 0.4
     assert made.supervisor.slots == {0: None}
 
 
-async def test_a_start_that_fails_says_how_the_process_ended(crew: MakeCrew, caplog: pytest.LogCaptureFixture) -> None:
-    made = await crew(slots=1, spares=0, prompt="die at once")
+async def test_a_start_that_fails_says_how_the_process_ended(
+    supervise: Supervise, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await supervise(slots=1, spares=0, prompt="die at once")
     await until(lambda: made.events.counts[Event.WORKER_FAILED_TO_START] >= 1, "the start failed")
     (error, *_) = (vars(one)["fields"]["error"] for one in caplog.records if one.msg == "worker_failed_to_start")
     assert "ended with status" in error
 
 
-async def test_a_worker_that_never_gets_ready_is_given_up(crew: MakeCrew) -> None:
-    made = await crew(slots=1, spares=0, prompt="never ready")
+async def test_a_worker_that_never_gets_ready_is_given_up(supervise: Supervise) -> None:
+    made = await supervise(slots=1, spares=0, prompt="never ready")
     await until(lambda: made.events.counts[Event.WORKER_FAILED_TO_START] >= 1, "the start failed")
 
 
@@ -232,21 +237,21 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from shared.events import Events
-from tests.worker.pool.test_supervisor import Crew, order
+from tests.worker.pool.test_supervisor import Supervised, order
 from tests.worker.pool.conditions import until
 
 async def main():
-    crew = Crew(2, 1, "", "")
-    crew.supervisor.start()
-    await crew.filled()
-    await until(lambda: crew.supervisor.spares == 1, "spare")
+    made = Supervised(2, 1, "", "")
+    made.supervisor.start()
+    await made.filled()
+    await until(lambda: len(made.supervisor.spares) == 1, "spare")
     for n, text in ((0, sys.argv[1]), (1, sys.argv[2])):
-        crew.worker(n).send(order(n + 1, text))
+        made.worker(n).send(order(n + 1, text))
     if sys.argv[1] in {"hold", "block"}:
-        await until(lambda: crew.worker(0).page.beat_age_s() > 0.5, "stuck")
+        await until(lambda: made.worker(0).page.beat_age_s() > 0.5, "stuck")
     note = Path(sys.argv[2].split()[1])
     await until(lambda: note.exists() and note.read_text(), "the grandchild runs")
-    workers = [*crew.supervisor.workers, *crew.supervisor._nursery.spares]
+    workers = [*made.supervisor.workers, *made.supervisor.spares]
     print(*(worker.pid for worker in workers), flush=True)
     if sys.argv[-1] == "leave":
         return

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from shared.errors import WorkerFailedToStart
 from shared.events import Event, Events
 from worker.frames import Configure, Ready, WorkerConfig
-from worker.pool.processes.worker_process import Spawned, WorkerProcess
-from worker.pool.snapshot import WorkerState
+from worker.pool.feed import Feed
+from worker.pool.processes.spawn import preload_of, spawn
+from worker.pool.processes.worker_process import WorkerNews, WorkerProcess, WorkerState
 
 #: the wait before a start after one that failed, in seconds; doubled for each further one
 FIRST_BACKOFF_S = 0.1
@@ -22,58 +23,81 @@ LONGEST_BACKOFF_S = 30.0
 
 
 class Spares:
-    """Starts workers until enough spares are ready.
+    """Starts workers, one a call, and keeps those that are ready.
 
-    ``spawn`` starts a process (it blocks, so it is called in a thread), ``adopt`` makes the worker of it, ``on_ready``
-    is called whenever a start came to an end, good or bad; ``start_timeout_s`` bounds one start.
+    ``entry`` is the dotted name of the module a child runs; what workers do goes into the ``feed``;
+    ``start_timeout_s`` bounds one start.
     """
 
     def __init__(
-        self,
-        config: WorkerConfig,
-        events: Events,
-        spawn: Callable[[], Spawned],
-        adopt: Callable[[Spawned], WorkerProcess],
-        on_writable: Callable[[WorkerProcess], None],
-        on_ready: Callable[[], None],
-        start_timeout_s: float,
+        self, config: WorkerConfig, events: Events, entry: str, feed: Feed[WorkerNews], start_timeout_s: float
     ) -> None:
         self._config = config
         self._events = events
-        self._spawn_process = spawn
-        self._adopt = adopt
-        self._on_writable = on_writable
-        self._on_ready = on_ready
+        self._entry = entry
+        self._feed = feed
         self._start_timeout_s = start_timeout_s
-        self.spares: list[WorkerProcess] = []
-        self._starts: set[asyncio.Task[None]] = set()
+        self._ready: list[WorkerProcess] = []
         self._starting: set[WorkerProcess] = set()
         self.between_starts = asyncio.Lock()
         self._failures = 0
         self._preload_missed = False
         self._closing = asyncio.Event()
 
+    def __iter__(self) -> Iterator[WorkerProcess]:
+        """Go through the spares that are ready, as they are now."""
+        return iter(list(self._ready))
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
     @property
     def workers(self) -> Iterator[WorkerProcess]:
         """Every spare, and every worker that starts."""
-        yield from self.spares
+        yield from self._ready
         yield from self._starting
 
-    def want(self, count: int) -> None:
-        """Start as many workers as are missing until this many are spare or starting."""
-        if self._closing.is_set():
-            return
-        for _ in range(count - len(self.spares) - len(self._starts)):
-            task = asyncio.get_running_loop().create_task(self._start_one())
-            self._starts.add(task)
-            task.add_done_callback(self._start_over)
-
-    def take_spare(self) -> WorkerProcess | None:
+    def take(self) -> WorkerProcess | None:
         """Take the spare that has been ready longest; None if there is none."""
-        spare = next((spare for spare in self.spares if spare.usable), None)
+        spare = next((spare for spare in self._ready if spare.usable), None)
         if spare is not None:
-            self.spares.remove(spare)
+            self._ready.remove(spare)
         return spare
+
+    async def spawn(self) -> WorkerProcess:
+        """Start a worker, after a while where starts failed. Raises WorkerFailedToStart, OSError, EOFError."""
+        if self._failures:
+            delay_s = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), LONGEST_BACKOFF_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), delay_s)
+        async with self.between_starts:
+            if self._closing.is_set():
+                raise WorkerFailedToStart("the pool is closing")
+            spawned = await asyncio.to_thread(spawn, self._entry, preload_of(self._config))
+        worker = WorkerProcess(spawned, self._feed)
+        self._starting.add(worker)
+        self._events.emit(Event.WORKER_STARTED, pid=worker.pid)
+        return worker
+
+    async def make_ready(self, worker: WorkerProcess) -> None:
+        """Tell a worker what it is to do and wait until it is ready: then it is a spare. Raises WorkerFailedToStart."""
+        await worker.open()
+        worker.send(Configure(self._config))
+        took_ms = await self._until_ready(worker)
+        if worker.expected:
+            worker.dismiss()
+            return
+        worker.state = WorkerState.SPARE
+        self._starting.discard(worker)
+        self._ready.append(worker)
+        self._events.emit(Event.WORKER_READY, pid=worker.pid, took_ms=took_ms)
+
+    def start_failed(self, error: Exception) -> None:
+        """Say that a start failed, whatever it failed of; the next one waits longer."""
+        if not self._closing.is_set():
+            self.count_failure()
+            problem = str(error) or type(error).__name__
+            self._events.emit(Event.WORKER_FAILED_TO_START, error=problem, failures=self._failures)
 
     def count_failure(self) -> None:
         """Count a start as failed, so that the next one waits longer."""
@@ -83,13 +107,13 @@ class Spares:
         """Drop a worker that has ended."""
         self._starting.discard(worker)
         with contextlib.suppress(ValueError):
-            self.spares.remove(worker)
+            self._ready.remove(worker)
 
     def give_up(self) -> list[WorkerProcess]:
         """Return the spares, which are none any more; what is starting now will end as soon as it is ready."""
         for worker in self._starting:
             worker.expected = True
-        given_up, self.spares = self.spares, []
+        given_up, self._ready = self._ready, []
         return given_up
 
     def stop(self) -> None:
@@ -97,49 +121,6 @@ class Spares:
         self._closing.set()
         for worker in self.workers:
             worker.dismiss()
-
-    async def settle(self) -> None:
-        """Wait until no start is under way."""
-        while self._starts:
-            await asyncio.wait(self._starts)
-
-    def _start_over(self, task: asyncio.Task[None]) -> None:
-        """Count a start that failed, whatever it failed of, and go on."""
-        self._starts.discard(task)
-        error = task.exception()
-        if error is not None and not self._closing.is_set():
-            self.count_failure()
-            problem = str(error) or type(error).__name__
-            self._events.emit(Event.WORKER_FAILED_TO_START, error=problem, failures=self._failures)
-        self._on_ready()
-
-    async def _start_one(self) -> None:
-        """Start one worker; it is a spare once it is ready. Raises WorkerFailedToStart, OSError, EOFError."""
-        if self._failures:
-            delay_s = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), LONGEST_BACKOFF_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), delay_s)
-        worker = await self._spawn()
-        took_ms = await self._until_ready(worker)
-        if worker.expected:
-            worker.dismiss()
-            return
-        worker.state = WorkerState.SPARE
-        self._starting.discard(worker)
-        self.spares.append(worker)
-        self._events.emit(Event.WORKER_READY, pid=worker.pid, took_ms=took_ms)
-
-    async def _spawn(self) -> WorkerProcess:
-        async with self.between_starts:
-            if self._closing.is_set():
-                raise WorkerFailedToStart("the pool is closing")
-            spawned = await asyncio.to_thread(self._spawn_process)
-        worker = self._adopt(spawned)
-        self._starting.add(worker)
-        self._events.emit(Event.WORKER_STARTED, pid=worker.pid)
-        await worker.open(self._on_writable)
-        worker.send(Configure(self._config))
-        return worker
 
     async def _until_ready(self, worker: WorkerProcess) -> int:
         """Wait until a worker is ready; return the milliseconds it took. Raises WorkerFailedToStart."""

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
 from shared.errors import ChannelClosed, ChannelError
 from worker.channel import Channel, open_channel
 from worker.frames import Drained, Ready, Report, ToPool, ToWorker
+from worker.pool.feed import Feed
+from worker.pool.processes.death import Cause, Death
 from worker.pool.processes.process_watch import ProcessWatch, alive, process_state
-from worker.pool.snapshot import WorkerState
-from worker.pool.turns.crash_policy import Cause, Death
-from worker.shared_page import SharedPage
+from worker.pool.processes.spawn import Spawned
 
 #: the longest a killed worker's stacks are waited for, in seconds
 STACKS_WAIT_S = 0.25
@@ -39,45 +37,26 @@ NOTHING_REPORTED = Report(
 )
 
 
-class Forked(Protocol):
-    """A started process of the process library."""
+class WorkerState(enum.StrEnum):
+    """Where a worker is in its life."""
 
-    @property
-    def pid(self) -> int | None: ...
-
-    @property
-    def exitcode(self) -> int | None: ...
-
-    def close(self) -> None: ...
-
-
-class Spawned(msgspec.Struct, frozen=True):
-    """What a start gives the parent: the process, its end of the socket, the shared page and the stacks' file.
-
-    ``server_pid`` is the fork server it came from.
-    """
-
-    process: Forked
-    server_pid: int
-    sock: socket.socket
-    page: SharedPage
-    stacks_fd: int
+    STARTING = "starting"  #: no worker is ready in this slot yet
+    SPARE = "spare"  #: ready, holds no slot
+    READY = "ready"  #: takes turns
+    QUARANTINE = "quarantine"  #: runs suspects, one at a time
+    DRAINING = "draining"  #: parks its turns, then ends
+    DYING = "dying"  #: being killed
 
 
 class WorkerProcess:
     """One worker process; must be made on the loop.
 
     ``n`` is the slot it holds or held last (None for a spare), ``death`` what the parent killed it for,
-    ``expected`` whether its end was asked for.
-    ``on_frame`` gets each frame, ``on_end`` is called once when the process is gone and its last frame was read.
+    ``expected`` whether its end was asked for, ``gone`` is set once the process is gone and its last frame was read.
+    What it does goes into the ``feed``.
     """
 
-    def __init__(
-        self,
-        spawned: Spawned,
-        on_frame: Callable[[WorkerProcess, ToPool], None],
-        on_end: Callable[[WorkerProcess], None],
-    ) -> None:
+    def __init__(self, spawned: Spawned, feed: Feed[WorkerNews]) -> None:
         self._process = spawned.process
         self._server_pid = spawned.server_pid
         self._released = False
@@ -85,8 +64,7 @@ class WorkerProcess:
         self._sock = spawned.sock
         self.page = spawned.page
         self._stacks_fd = spawned.stacks_fd
-        self._on_frame = on_frame
-        self._on_end = on_end
+        self._feed = feed
         self._channel: Channel[ToPool, ToWorker] | None = None
         self._writable = asyncio.Event()
         self._last_frame_read = asyncio.Event()
@@ -151,10 +129,10 @@ class WorkerProcess:
             return f"the worker process was ended by {signal.Signals(-code).name}"
         return f"the worker process was ended by signal {-code}"
 
-    async def open(self, on_writable: Callable[[WorkerProcess], None]) -> None:
-        """Open the channel; ``on_writable`` is called whenever it stops being full."""
+    async def open(self) -> None:
+        """Open the channel; from here on frames come."""
         self._channel = await open_channel(self._sock, ToPool, self._frame_came, self._channel_closed)
-        self._channel.on_writable = lambda: self._became_writable(on_writable)
+        self._channel.on_writable = self._became_writable
 
     def send(self, frame: ToWorker) -> bool:
         """Send one frame; False if the worker cannot be reached any more. Raises FrameTooLarge."""
@@ -217,9 +195,9 @@ class WorkerProcess:
         with contextlib.suppress(ValueError):
             self._process.close()
 
-    def _became_writable(self, on_writable: Callable[[WorkerProcess], None]) -> None:
+    def _became_writable(self) -> None:
         self._writable.set()
-        on_writable(self)
+        self._feed.put(BecameWritable(self))
 
     async def _dump(self) -> str:
         """Ask for every thread's stack and wait, briefly, until it is written whole."""
@@ -243,7 +221,7 @@ class WorkerProcess:
                 self.report = frame
             case Drained():
                 self.drained_mono = time.monotonic()
-        self._on_frame(self, frame)
+        self._feed.put(FrameCame(self, frame))
 
     def _channel_closed(self, reason: Exception | None) -> None:
         self._last_frame_read.set()
@@ -275,4 +253,38 @@ class WorkerProcess:
             await asyncio.sleep(0.002)
         self.gone.set()
         self._writable.set()
-        self._on_end(self)
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A ready worker took the slot ``worker.n``."""
+
+    #: it is usable, unless it has ended since
+    worker: WorkerProcess
+
+
+class FrameCame(msgspec.Struct, frozen=True):
+    """A worker sent a frame."""
+
+    #: who sent it
+    worker: WorkerProcess
+    #: what it sent
+    frame: ToPool
+
+
+class BecameWritable(msgspec.Struct, frozen=True):
+    """The channel of a worker is not full any more."""
+
+    #: who can be sent large frames again
+    worker: WorkerProcess
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The process of a worker that held a slot is gone; its last frame was told before."""
+
+    #: which
+    worker: WorkerProcess
+    #: how it ended
+    death: Death
+
+
+WorkerNews = Placed | FrameCame | BecameWritable | Ended

@@ -12,34 +12,59 @@ from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Ended, JoiningWords, Pending, Step, TurnStatus
 from worker.frames import RunTurn
 from worker.pool.processes.worker_process import WorkerProcess
-from worker.pool.snapshot import TurnRow
 from worker.pool.turns.crash_policy import RanTurn, latest_todo
 
 TOO_LARGE_TEXT = "Sorry, this conversation has become too large to go on with. Send /new to begin a new one."
 
 
+class TurnRow(msgspec.Struct, frozen=True):
+    """A turn that runs now, as it looks from outside."""
+
+    #: the message it answers
+    message_id: str
+    #: key of its session
+    session: str
+    #: number of the worker's slot, None while it waits for one
+    worker: int | None
+    #: unix seconds, 0 while it waits
+    started_at: float
+    #: the step it is in, from 1
+    step: int
+    #: the tool it began last in this step, empty for none
+    tool: str
+    #: past executions that ended by its own fault
+    attempt: int
+
+
 @dataclass(slots=True, eq=False)
 class ActiveTurn:
-    """One claimed turn; owned by the pool.
+    """One claimed turn; owned by the pool."""
 
-    ``number`` names it to the worker; ``worker`` is where it runs, None while it waits; ``steps`` are all finished
-    ones, those of earlier attempts first; ``open_step`` is what is known of the one it is in the middle of;
-    ``todo`` is the session's list as the turn has left it so far, None if it has not touched it;
-    ``interrupted_mono`` is when its sender stopped it, ``overdue`` that it goes on though it heard that its time is
-    over; ``calls`` are the tool calls in progress.
-    """
-
+    #: names it to the worker
     number: int
+    #: the messages it answers
     claim: Claim
+    #: all finished steps, those of earlier attempts first
     steps: list[Step] = field(init=False)
+    #: what is known of the step it is in the middle of
     open_step: Step | None = field(init=False)
+    #: the session's list as the turn has left it so far, None if it has not touched it
     todo: bytes | None = field(init=False)
+    #: where it runs, None while it waits
     worker: WorkerProcess | None = None
+    #: when that worker was given it, unix seconds
     started_at: float = 0.0
+    #: the same on the monotonic clock
     started_mono: float = 0.0
+    #: when its sender stopped it, on the monotonic clock
     interrupted_mono: float | None = None
+    #: whether it goes on though it heard that its time is over
     overdue: bool = False
+    #: whether it has ended or is lost: what it still says is stale
+    over: bool = False
+    #: the tool it began last in this step
     tool: str = ""
+    #: ids of the tool calls in progress
     calls: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -93,6 +118,10 @@ class ActiveTurn:
             words=self._words_to_join(),
             options=self.claim.messages[0].options,
         )
+
+    def interrupt(self) -> None:
+        """Note that it is to end now."""
+        self.interrupted_mono = time.monotonic()
 
     def take_joined(self, messages: tuple[Pending, ...]) -> None:
         """Note that these messages joined its claim."""

@@ -11,12 +11,12 @@ SIGKILL from outside, by a person or for want of memory, proves nothing, unless 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from shared.messages import Dead, Ended, Outcome, Parked, Retry, Step, TurnStatus, Usage
+from worker.pool.processes.death import Cause, Death
 
 TIMED_OUT_TEXT = "Sorry, this took too long and was stopped."
 INTERRUPTED_TEXT = "Stopped."
@@ -25,41 +25,24 @@ INTERRUPTED_TEXT = "Stopped."
 LONGEST_DELAY_S = 60.0
 
 
-class Cause(enum.StrEnum):
-    """Why a worker ended."""
-
-    DIED = "died"  #: by itself, or by a signal of its own making
-    KILLED = "killed"  #: by a SIGKILL that was not ours, or with its fork server
-    HUNG = "hung"  #: its loop gave no heartbeat
-    OVERRAN = "overran"  #: a turn did not end with its timeout and grace
-    UNSTOPPED = "unstopped"  #: a turn did not end after an interrupt and the grace
-    DRAINED = "drained"  #: it was told to park its turns and end, or was killed because it did not in time
-
-
-class Death(msgspec.Struct, frozen=True):
-    """How a worker ended: ``culprit`` is the turn named for it (0: none), ``stacks`` every thread's stack if dumped."""
-
-    cause: Cause
-    culprit: int = 0
-    error: str = ""
-    stacks: str = ""
-
-
 class RanTurn(msgspec.Struct, frozen=True):
-    """What the verdict has to know of one turn that ran in the worker.
+    """What has to be known of one turn that ran in a worker."""
 
-    ``attempts`` and ``lost`` count past executions, as in Pending; ``steps`` are the finished ones, then what is known
-    of the one it was in; ``overdue`` says that it was told to end and is past its grace, culprit or not; ``calling``
-    that a tool call was in progress; ``suspect`` that it ran in a worker of its own.
-    """
-
+    #: its number
     turn: int
+    #: past executions of its message that ended by its own fault
     attempts: int
+    #: the finished steps, then what is known of the one it was in
     steps: tuple[Step, ...] = ()
+    #: whether its sender stopped it
     interrupted: bool = False
+    #: whether it was told to end and is past its grace, culprit or not
     overdue: bool = False
+    #: whether a tool call was in progress
     calling: bool = False
+    #: whether it ran in a worker of its own
     suspect: bool = False
+    #: past executions that ended with their worker or host and nobody proven guilty
     lost: int = 0
 
 
@@ -141,6 +124,14 @@ def strike(ran: RanTurn, max_attempts: int, death: Death, worker: str) -> Outcom
     if attempts >= max_attempts:
         return Dead(attempts, death.error, given_up_text(attempts), death.stacks, used(ran.steps), worker)
     return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=True, error=death.error)
+
+
+def went_wrong(ran: RanTurn, max_attempts: int, error: str, worker: str) -> Outcome:
+    """Use an attempt for a fault of the pool's own at a turn: it runs again after a while, or is given up."""
+    attempts = ran.attempts + 1
+    if attempts >= max_attempts:
+        return Dead(attempts, error, given_up_text(attempts), usage=used(ran.steps), worker=worker)
+    return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=False, error=error, lost=ran.lost)
 
 
 def given_up_text(attempts: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from shared.errors import FrameTooLarge, StoreUnavailable
 from shared.store.port import Store
@@ -21,15 +20,12 @@ SCANNED = 100
 
 
 class HistoryLoader:
-    """Reads them from the store; a turn for which ``is_active`` is false any more gets none."""
+    """Reads them from the store; a turn that is over gets none."""
 
-    def __init__(
-        self, store: Store, watch: StoreHealth, context_tokens: int, is_active: Callable[[ActiveTurn], bool]
-    ) -> None:
+    def __init__(self, store: Store, health: StoreHealth, context_tokens: int) -> None:
         self._store = store
-        self._watch = watch
+        self._health = health
         self._limit_bytes = context_tokens * HISTORY_BYTES_PER_TOKEN
-        self._is_active = is_active
 
     async def send(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
         """Send a turn its conversation, as much of its end as a frame holds, once the channel is not full."""
@@ -44,12 +40,12 @@ class HistoryLoader:
                 return
 
     async def _read(self, turn: ActiveTurn, last: int) -> History | None:
-        while self._is_active(turn):
+        while not turn.over:
             try:
                 found = await self._store.sessions.context(turn.session, last, self._limit_bytes, SCANNED)
             except StoreUnavailable as error:
-                self._watch.failed(error)
-                await asyncio.sleep(self._watch.pause_s)
+                self._health.failed(error)
+                await asyncio.sleep(self._health.pause_s)
                 continue
             return History(turn.number, found.version, found.messages, found.todo, found.first, found.summary)
         return None

@@ -1,9 +1,12 @@
-"""Who wants to know what turns do."""
+"""Who wants to know what turns do; what goes wrong there harms nobody else."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Protocol
 
+from shared.events import Events
 from shared.messages import Outcome
 
 
@@ -24,3 +27,43 @@ class TurnObserver(Protocol):
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """The claim of the message ended this way; it is committed."""
+
+
+class GuardedObserver:
+    """A TurnObserver around another one: what that one raises is said, and goes no further."""
+
+    def __init__(self, observer: TurnObserver, events: Events) -> None:
+        self._observer = observer
+        self._events = events
+
+    def turn_started(self, message_id: str, session: str, worker: str) -> None:
+        """Tell of a turn that was given to a worker."""
+        with self._guard("turn_started"):
+            self._observer.turn_started(message_id, session, worker)
+
+    def delta(self, message_id: str, session: str, step: int, text: str) -> None:
+        """Tell of more text."""
+        with self._guard("delta"):
+            self._observer.delta(message_id, session, step, text)
+
+    def tool_started(self, message_id: str, session: str, name: str) -> None:
+        """Tell of a tool call that begins."""
+        with self._guard("tool_started"):
+            self._observer.tool_started(message_id, session, name)
+
+    def todo_changed(self, session: str, todo: bytes) -> None:
+        """Tell of a changed todo list."""
+        with self._guard("todo_changed"):
+            self._observer.todo_changed(session, todo)
+
+    def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
+        """Tell of an outcome that is committed."""
+        with self._guard("settled"):
+            self._observer.settled(message_id, session, outcome)
+
+    @contextlib.contextmanager
+    def _guard(self, told: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - who only watches a turn may not end it
+            self._events.subscriber_failed(told, error)

@@ -1,35 +1,81 @@
 """Writes behind the turns: checkpoints, journal and outcomes, in order per session, until they are committed or stale.
 
-A turn never waits for it, and nothing it was given is lost to a disk that is full for a while: it keeps trying.
+A turn never waits for it, and nothing it was given is lost to a disk that is full for a while: it keeps trying. What
+cannot be written for another reason is told, and its claim is given an outcome that can.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from shared.errors import StaleClaim, StoreUnavailable
-from shared.journal import JournalEntry
+from shared.journal import CallIntent, JournalEntry
 from shared.messages import ClaimRef, CommandAnswer, Dead, Ended, Outcome, Step, Summary
 from shared.store.port import Store
+from worker.pool.feed import Feed
 from worker.pool.store_health import StoreHealth
 
-#: told of a claim that ended: committed with this outcome, or None if it was stale; and of commands that waited for it
-OnSettled = Callable[[ClaimRef, Outcome | None, tuple[CommandAnswer, ...]], None]
-#: told that an entry of the journal is committed
-OnKept = Callable[[], None]
+#: how often a write is tried that fails in a way nobody expected, and the wait between two tries, in seconds
+TRIES = 3
+AGAIN_S = 0.2
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """A claim has ended this way; it is committed."""
+
+    #: which
+    ref: ClaimRef
+    #: how
+    outcome: Outcome
+    #: the chat commands that waited for it, with their answers
+    told: tuple[CommandAnswer, ...] = ()
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """A claim is somebody else's by now: nothing of it is written any more."""
+
+    #: which
+    ref: ClaimRef
+
+
+class IntentKept(msgspec.Struct, frozen=True):
+    """The intent of a tool call is committed whose call waits for that."""
+
+    #: the claim
+    ref: ClaimRef
+    #: id of the call
+    call_id: str
+
+
+class Unwritable(msgspec.Struct, frozen=True):
+    """The store raised what it is not meant to, again and again; what was due of the claim is dropped."""
+
+    #: the claim
+    ref: ClaimRef
+    #: the outcome that was due, None where steps or journal were
+    outcome: Outcome | None
+    #: what was raised last
+    error: Exception
+
+
+SettlerNews = Settled | Stale | IntentKept | Unwritable
 
 
 @dataclass(slots=True, eq=False)
 class Due:
-    """What is still to be written of one claim; the journal is that of the step behind the last of ``steps``."""
+    """What is still to be written of one claim."""
 
+    #: finished steps
     steps: list[Step] = field(default_factory=list)
+    #: the summary that was made after them
     summary: Summary | None = None
-    journal: list[tuple[JournalEntry, OnKept | None]] = field(default_factory=list)
+    #: entries of the step behind the last of ``steps``, and whether a call waits for each
+    journal: list[tuple[JournalEntry, bool]] = field(default_factory=list)
+    #: how the claim ends
     outcome: Outcome | None = None
-    told: tuple[CommandAnswer, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -42,12 +88,12 @@ class Due:
 
 
 class Settler:
-    """Owns the writes of this host's claims; ``on_settled`` is called on the loop once a claim has ended."""
+    """Owns the writes of this host's claims; what becomes of them it tells in its ``news``."""
 
-    def __init__(self, store: Store, watch: StoreHealth, on_settled: OnSettled) -> None:
+    def __init__(self, store: Store, health: StoreHealth) -> None:
+        self.news: Feed[SettlerNews] = Feed()
         self._store = store
-        self._watch = watch
-        self._on_settled = on_settled
+        self._health = health
         self._due: dict[ClaimRef, Due] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,16 +112,16 @@ class Settler:
         """Write the summary that was made after the steps given so far, soon."""
         self._add(ref).summary = summary
 
-    def journal(self, ref: ClaimRef, entry: JournalEntry, on_kept: OnKept | None = None) -> None:
-        """Write an entry of the journal, soon; ``on_kept`` is called on the loop once it is committed."""
-        self._add(ref).journal.append((entry, on_kept))
+    def journal(self, ref: ClaimRef, entry: JournalEntry, *, waits: bool = False) -> None:
+        """Write an entry of the journal, soon; where a call ``waits`` for it, its commit is told."""
+        self._add(ref).journal.append((entry, waits))
 
     def settle(self, ref: ClaimRef, outcome: Outcome) -> None:
         """End the claim this way, after the checkpoints and the journal that are still to be written."""
         self._add(ref).outcome = outcome
 
     async def flush(self) -> None:
-        """Return once all that was given is committed or stale."""
+        """Return once all that was given is committed, stale, or told to be unwritable."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -95,26 +141,37 @@ class Settler:
         return due
 
     async def _write_all(self, ref: ClaimRef, due: Due) -> None:
+        faults = 0
         while not due.is_nothing:
             try:
-                ended = await self._write(ref, due)
+                settled = await self._write(ref, due)
             except StoreUnavailable as error:
-                self._watch.failed(error)
-                await asyncio.sleep(self._watch.pause_s)
+                self._health.failed(error)
+                await asyncio.sleep(self._health.pause_s)
                 continue
             except StaleClaim:
-                del self._due[ref]
-                self._on_settled(ref, None, ())
+                self._drop(ref, Stale(ref))
                 return
-            self._watch.worked()
-            if ended is not None:
-                del self._due[ref]
-                self._on_settled(ref, ended, due.told)
+            except Exception as error:  # noqa: BLE001 - whatever it is, one claim pays for it and no other
+                faults += 1
+                if faults == TRIES:
+                    self._drop(ref, Unwritable(ref, due.outcome, error))
+                    return
+                await asyncio.sleep(AGAIN_S)
+                continue
+            faults = 0
+            self._health.worked()
+            if settled is not None:
+                self._drop(ref, settled)
                 return
         del self._due[ref]
 
-    async def _write(self, ref: ClaimRef, due: Due) -> Outcome | None:
-        """Write one thing of what is due; return the outcome once that is written."""
+    def _drop(self, ref: ClaimRef, news: SettlerNews) -> None:
+        del self._due[ref]
+        self.news.put(news)
+
+    async def _write(self, ref: ClaimRef, due: Due) -> Settled | None:
+        """Write one thing of what is due; return the end of the claim once that is written."""
         if (due.steps or due.summary) and not due.is_over:
             steps, summary = tuple(due.steps), due.summary
             await self._store.claims.checkpoint(ref, steps, summary)
@@ -124,15 +181,15 @@ class Settler:
         if due.journal and not due.is_over:
             await self._write_journal(ref, due.journal)
             return None
-        if due.outcome is not None:
-            due.told = await self._store.claims.settle(ref, due.outcome)
-        return due.outcome
+        if (outcome := due.outcome) is not None:
+            return Settled(ref, outcome, await self._store.claims.settle(ref, outcome))
+        return None
 
-    async def _write_journal(self, ref: ClaimRef, journal: list[tuple[JournalEntry, OnKept | None]]) -> None:
+    async def _write_journal(self, ref: ClaimRef, journal: list[tuple[JournalEntry, bool]]) -> None:
         written = tuple(journal)
         await self._store.claims.journal(ref, [entry for entry, _ in written])
         # the list itself, not the claim's: a step that was finished meanwhile has given the claim a new one
         del journal[: len(written)]
-        for _, on_kept in written:
-            if on_kept is not None:
-                on_kept()
+        for entry, waits in written:
+            if waits and isinstance(entry, CallIntent):
+                self.news.put(IntentKept(ref, entry.call_id))

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
 from shared.budgets import Allowance, Budgets
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events, Field
-from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import (
     Claim,
     ClaimRef,
@@ -28,67 +27,55 @@ from shared.messages import (
     Parked,
     Pending,
     Retry,
-    Step,
     TurnStatus,
 )
 from shared.store.port import Store
 from shared.usage import Usage
-from worker.frames import (
-    AllowanceGranted,
-    Compacted,
-    Delta,
-    IntentCommitted,
-    Interrupt,
-    NeedAllowance,
-    OfTurn,
-    StepDone,
-    StepOpened,
-    ToolEnded,
-    ToolStarted,
-)
+from worker.frames import Compacted, Delta, NeedAllowance, OfTurn, StepDone, StepOpened, ToolEnded, ToolStarted
+from worker.pool.faults import fault_text, tell_fault
+from worker.pool.feed import Feed
 from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.store_health import StoreHealth
 from worker.pool.turns.active_turn import ActiveTurn
-from worker.pool.turns.observer import TurnObserver
-from worker.pool.turns.settler import Settler
+from worker.pool.turns.crash_policy import given_up_text
+from worker.pool.turns.observer import GuardedObserver, TurnObserver
+from worker.pool.turns.settler import Settled, Settler, SettlerNews, Unwritable
 
 #: how long a turn waits between two steps for what others hold of a budget, and how often it asks, in seconds
 PATIENCE_S = 30.0
 ASK_AGAIN_S = 1.0
 
 
-class Turns:
-    """The turns of one host.
+class Ending(msgspec.Struct, frozen=True):
+    """A turn whose outcome is not committed yet."""
 
-    ``on_left`` is told of a turn that is not active any more (its slot is free), ``on_settled`` of each outcome that
-    was committed.
-    """
+    #: the message it answers
+    message_id: str
+    #: past executions that ended by its own fault
+    attempts: int
+    #: the session's list as the turn has left it, None if it has not touched it
+    todo: bytes | None
+
+
+class Turns:
+    """The turns of one host; what becomes of their writes is told in ``news``, and taken by ``settled`` and others."""
 
     def __init__(
-        self,
-        store: Store,
-        events: Events,
-        watch: StoreHealth,
-        listener: TurnObserver,
-        budgets: Budgets,
-        *,
-        on_left: Callable[[ActiveTurn], None],
-        on_settled: Callable[[Outcome], None],
+        self, store: Store, events: Events, health: StoreHealth, observer: TurnObserver, budgets: Budgets
     ) -> None:
         self._store = store
         self._events = events
-        self._watch = watch
-        self._listener = listener
+        self._health = health
+        self._observer = GuardedObserver(observer, events)
         self._budgets = budgets
-        self._on_left = on_left
-        self._on_settled = on_settled
-        self._settler = Settler(store, watch, self._settled)
+        self._settler = Settler(store, health)
         self._active: dict[int, ActiveTurn] = {}
         self._by_session: dict[str, ActiveTurn] = {}
-        self._ending: dict[ClaimRef, ActiveTurn] = {}
+        self._ending: dict[ClaimRef, Ending] = {}
+        self._abandoned: dict[int, ActiveTurn] = {}
         self._next_number = 1
-        self._none_active = asyncio.Event()
-        self._none_active.set()
+        self._none_held = asyncio.Event()
+        self._none_held.set()
 
     def __iter__(self) -> Iterator[ActiveTurn]:
         """Go through the active turns as they are now."""
@@ -98,9 +85,19 @@ class Turns:
         return len(self._active)
 
     @property
+    def news(self) -> Feed[SettlerNews]:
+        """What became of the writes."""
+        return self._settler.news
+
+    @property
     def held(self) -> list[ClaimRef]:
         """Every claim to be kept: of active turns, and of those whose outcome is not committed yet."""
         return [*(turn.ref for turn in self._active.values()), *self._ending]
+
+    @property
+    def in_workers(self) -> list[ActiveTurn]:
+        """The turns that a worker has: active ones, and those that ended here and have yet to end there."""
+        return [*(turn for turn in self._active.values() if turn.worker is not None), *self._abandoned.values()]
 
     def get(self, number: int) -> ActiveTurn | None:
         """Return an active turn by its number."""
@@ -110,67 +107,64 @@ class Turns:
         """Return a session's active turn."""
         return self._by_session.get(session)
 
+    def of_claim(self, ref: ClaimRef) -> ActiveTurn | None:
+        """Return a claim's active turn."""
+        turn = self._by_session.get(ref.session)
+        return turn if turn is not None and turn.ref == ref else None
+
     def of_worker(self, worker: WorkerProcess) -> list[ActiveTurn]:
-        """Return the turns that run in a worker."""
+        """Return the active turns that run in a worker."""
         return [turn for turn in self._active.values() if turn.worker is worker]
 
     def todo(self, session: str) -> bytes | None:
         """Return a session's todo list (JSON array) as a turn that is not committed yet has left it, else None."""
-        ending = (turn for turn in self._ending.values() if turn.session == session)
-        turn = self._by_session.get(session) or next(ending, None)
+        turn = self._by_session.get(session) or next(
+            (ending for ref, ending in self._ending.items() if ref.session == session), None
+        )
         return turn.todo if turn else None
 
     def begin(self, claim: Claim) -> ActiveTurn:
-        """Take a claim; an earlier one of its session is lost, or the store would not have given this one."""
-        if earlier := self._by_session.get(claim.ref.session):
-            self.lose(earlier.ref)
+        """Take a claim whose session has no active turn."""
         turn = ActiveTurn(self._next_number, claim)
         self._next_number += 1
         self._active[turn.number] = self._by_session[turn.session] = turn
-        self._none_active.clear()
+        self._none_held.clear()
         return turn
+
+    def refuse(self, claim: Claim, outcome: Outcome) -> None:
+        """Settle a claim of which no turn could be made."""
+        message = claim.messages[0]
+        self._settle(claim.ref, Ending(message.id, message.attempts, None), outcome)
+
+    def started(self, turn: ActiveTurn) -> None:
+        """Tell that a worker has it."""
+        if turn.worker is not None:
+            self._observer.turn_started(turn.message_id, turn.session, turn.worker.name)
 
     def said(self, turn: ActiveTurn, frame: OfTurn) -> None:
         """Take what a worker told of a turn that goes on."""
         match frame:
-            case StepDone(step=step):
-                self.step_done(turn, step)
             case StepOpened(opening=opening):
-                self.step_opened(turn, opening)
+                turn.open(opening)
+                self._settler.journal(turn.ref, opening)
+            case StepDone(step=step):
+                turn.finish(step)
+                self._settler.checkpoint(turn.ref, step)
+                self._take_todo(turn, step.todo)
+            case ToolStarted(intent=intent, waits=waits):
+                turn.start_call(intent)
+                self._settler.journal(turn.ref, intent, waits=waits)
+                self._observer.tool_started(turn.message_id, turn.session, intent.name)
+            case ToolEnded(result=result):
+                turn.take_result(result)
+                self._settler.journal(turn.ref, result)
+                self._take_todo(turn, result.todo)
             case Compacted(summary=summary):
                 self._settler.summarize(turn.ref, summary)
-            case ToolStarted():
-                kept = IntentCommitted(turn.number, frame.intent.call_id)
-                self.tool_started(turn, frame.intent, (lambda: self._intent_kept(turn, kept)) if frame.waits else None)
-            case ToolEnded():
-                self.tool_ended(turn, frame.result)
             case Delta(step=number, text=text):
-                self._listener.delta(turn.message_id, turn.session, number, text)
+                self._observer.delta(turn.message_id, turn.session, number, text)
             case _:
                 pass
-
-    def step_opened(self, turn: ActiveTurn, opening: StepOpening) -> None:
-        """Journal that a step has begun."""
-        turn.open(opening)
-        self._settler.journal(turn.ref, opening)
-
-    def step_done(self, turn: ActiveTurn, step: Step) -> None:
-        """Keep a finished step, and checkpoint it behind."""
-        turn.finish(step)
-        self._settler.checkpoint(turn.ref, step)
-        self._take_todo(turn, step.todo)
-
-    def tool_started(self, turn: ActiveTurn, intent: CallIntent, on_kept: Callable[[], None] | None = None) -> None:
-        """Note which tool runs, and journal the intent; ``on_kept`` is called once that is committed."""
-        turn.start_call(intent)
-        self._settler.journal(turn.ref, intent, on_kept)
-        self._listener.tool_started(turn.message_id, turn.session, intent.name)
-
-    def tool_ended(self, turn: ActiveTurn, result: CallResult) -> None:
-        """Journal the result of a tool call."""
-        turn.take_result(result)
-        self._settler.journal(turn.ref, result)
-        self._take_todo(turn, result.todo)
 
     def done(self, turn: ActiveTurn, worker: str, outcome: Outcome) -> None:
         """Take the outcome a worker gave: of an end it tells the last step alone."""
@@ -180,27 +174,34 @@ class Turns:
         self.end(turn, outcome)
 
     def end(self, turn: ActiveTurn, outcome: Outcome) -> None:
-        """Settle a turn this way; from here on only its claim is kept."""
-        if self._active.get(turn.number) is turn:
-            self._ending[turn.ref] = turn
-            if isinstance(outcome, Dead):
-                turn.todo = None  # what a dead turn did to the list goes with it
-            self._settler.settle(turn.ref, outcome)
-            self._leave(turn)
-
-    def lose(self, ref: ClaimRef) -> None:
-        """Drop the turn of a claim that is somebody else's now, and have its worker end it: nothing it does counts."""
-        turn = self._by_session.get(ref.session)
-        if turn is None or turn.ref != ref:
-            return
-        self._events.emit(Event.CLAIM_LOST, session=ref.session, message=turn.message_id)
-        if turn.worker is not None:
-            turn.worker.send(Interrupt(turn.number))
+        """Settle an active turn this way; from here on only its claim is kept."""
+        # what a dead turn did to the list goes with it
+        todo = None if isinstance(outcome, Dead) else turn.todo
+        self._settle(turn.ref, Ending(turn.message_id, turn.attempts, todo), outcome)
         self._leave(turn)
+
+    def lose(self, turn: ActiveTurn) -> None:
+        """Drop an active turn whose claim is somebody else's now: nothing it does counts."""
+        self._events.emit(Event.CLAIM_LOST, session=turn.session, message=turn.message_id)
+        self._leave(turn)
+
+    def abandon(self, turn: ActiveTurn) -> None:
+        """Remember a turn that is over here and was told to end in its worker, until it has."""
+        if turn.interrupted_mono is None:
+            turn.interrupt()
+        self._abandoned[turn.number] = turn
+
+    def left_worker(self, number: int) -> None:
+        """Note that no worker has this turn any more."""
+        self._abandoned.pop(number, None)
+
+    def forget_worker(self, worker: WorkerProcess) -> None:
+        """Note that a worker is gone, with all that it still ran."""
+        self._abandoned = {number: turn for number, turn in self._abandoned.items() if turn.worker is not worker}
 
     def is_ending(self, message_id: str) -> bool:
         """Tell whether a message's turn has ended and waits for its commit."""
-        return any(turn.message_id == message_id for turn in self._ending.values())
+        return any(ending.message_id == message_id for ending in self._ending.values())
 
     async def join(self, turn: ActiveTurn) -> tuple[Pending, ...]:
         """Let the messages that wait to join a turn do so, and return them; those of a turn that ended wait on."""
@@ -208,77 +209,101 @@ class Turns:
             joined = await self._store.claims.join(turn.ref)
         except (StaleClaim, StoreUnavailable):
             return ()
-        if self._active.get(turn.number) is not turn:
+        if turn.over:
             return ()
         turn.take_joined(joined)
         for message in joined:
             self._events.emit(Event.MESSAGE_JOINED, session=turn.session, message=message.id, turn=turn.message_id)
         return joined
 
-    async def send_allowance(self, turn: ActiveTurn, worker: WorkerProcess, need: NeedAllowance) -> None:
-        """Send a turn what it may use of the budgets, once others have left it some."""
+    async def allowance(self, turn: ActiveTurn, need: NeedAllowance) -> Allowance | None:
+        """Return what a turn may use of the budgets, once others have left it some; None once it is over.
+
+        Raises StaleClaim.
+        """
         patient_until = time.monotonic() + PATIENCE_S
-        while (found := await self._hold(turn, need)) is not None:
+        while not turn.over:
+            try:
+                found = await self._store.claims.hold(turn.ref, need.used, need.wanted, self._budgets)
+            except StoreUnavailable as error:
+                self._health.failed(error)
+                await asyncio.sleep(self._health.pause_s)
+                continue
             held = found.refusal is not None and found.refusal.held and not found.covers(need.used)
             if not held or time.monotonic() > patient_until:
-                if turn.worker is worker:
-                    worker.send(AllowanceGranted(turn.number, found))
-                return
+                return found
             await asyncio.sleep(ASK_AGAIN_S)
-
-    async def _hold(self, turn: ActiveTurn, need: NeedAllowance) -> Allowance | None:
-        """Hold more of the budgets; None once the turn is not active any more."""
-        while self._active.get(turn.number) is turn:
-            try:
-                return await self._store.claims.hold(turn.ref, need.used, need.wanted, self._budgets)
-            except StoreUnavailable as error:
-                self._watch.failed(error)
-                await asyncio.sleep(self._watch.pause_s)
-            except StaleClaim:
-                self.lose(turn.ref)
         return None
 
-    async def empty(self) -> None:
-        """Return once no turn is active."""
-        await self._none_active.wait()
+    def settled(self, settled: Settled) -> None:
+        """Take an outcome that is committed, and tell of it."""
+        ending = self._let_go(settled.ref)
+        if ending is not None:
+            session = settled.ref.session
+            self._emit(session, ending.message_id, settled.outcome)
+            self._observer.settled(ending.message_id, session, settled.outcome)
+            self._tell_others(session, settled.outcome, settled.told)
+
+    def stale(self, ref: ClaimRef) -> ActiveTurn | None:
+        """Take that a claim is somebody else's; return its turn if it is active, to be lost."""
+        ending = self._let_go(ref)
+        if ending is not None:
+            self._events.emit(Event.CLAIM_LOST, session=ref.session, message=ending.message_id)
+        return self.of_claim(ref)
+
+    def unwritable(self, news: Unwritable) -> ActiveTurn | None:
+        """Take that something of a claim cannot be written; return its turn if it is active, to be ended.
+
+        The outcome of one that has ended is replaced by a dead letter. Where that cannot be written either, the claim
+        is given up: it ends with its lease, and a later one counts this execution as lost.
+        """
+        tell_fault(self._events, "writing to the store", news.error, session=news.ref.session)
+        ending = self._ending.pop(news.ref, None)
+        if ending is not None and isinstance(news.outcome, Ended):
+            attempts = ending.attempts + 1
+            error = f"its outcome could not be written: {fault_text(news.error)}"
+            dead = Dead(attempts, error, given_up_text(attempts), worker=news.outcome.worker)
+            self._settle(news.ref, msgspec.structs.replace(ending, todo=None), dead)
+        self._see_what_is_held()
+        return self.of_claim(news.ref)
+
+    async def none_held(self) -> None:
+        """Return once no turn is active and every outcome was taken."""
+        await self._none_held.wait()
 
     async def flush(self) -> None:
-        """Return once every outcome is committed or stale."""
+        """Return once every outcome is committed, stale or unwritable; the news of that have yet to be taken."""
         await self._settler.flush()
 
     async def close(self) -> None:
         """Give up what could not be written."""
         await self._settler.close()
 
-    def _intent_kept(self, turn: ActiveTurn, kept: IntentCommitted) -> None:
-        if turn.worker is not None and self._active.get(turn.number) is turn:
-            turn.worker.send(kept)
-
     def _take_todo(self, turn: ActiveTurn, todo: bytes | None) -> None:
         if todo is not None and todo != turn.todo:
             turn.todo = todo
-            self._listener.todo_changed(turn.session, todo)
+            self._observer.todo_changed(turn.session, todo)
+
+    def _settle(self, ref: ClaimRef, ending: Ending, outcome: Outcome) -> None:
+        self._ending[ref] = ending
+        self._none_held.clear()
+        self._settler.settle(ref, outcome)
 
     def _leave(self, turn: ActiveTurn) -> None:
+        turn.over = True
         del self._active[turn.number]
         if self._by_session.get(turn.session) is turn:
             del self._by_session[turn.session]
-        if not self._active:
-            self._none_active.set()
-        self._on_left(turn)
+        self._see_what_is_held()
 
-    def _settled(self, ref: ClaimRef, outcome: Outcome | None, told: tuple[CommandAnswer, ...]) -> None:
-        turn = self._ending.pop(ref, None)
-        if turn is None:
-            # a checkpoint was stale while the turn still ran
-            self.lose(ref)
-        elif outcome is None:
-            self._events.emit(Event.CLAIM_LOST, session=turn.session, message=turn.message_id)
-        else:
-            self._emit(turn, outcome)
-            self._listener.settled(turn.message_id, turn.session, outcome)
-            self._tell_others(turn.session, outcome, told)
-            self._on_settled(outcome)
+    def _let_go(self, ref: ClaimRef) -> Ending | None:
+        ending = self._ending.pop(ref, None)
+        self._see_what_is_held()
+        return ending
+
+    def _see_what_is_held(self) -> None:
+        if not self._active and not self._ending:
+            self._none_held.set()
 
     def _tell_others(self, session: str, outcome: Outcome, told: tuple[CommandAnswer, ...]) -> None:
         """Tell of the messages that were settled with a turn: those that joined it, and commands that waited for it."""
@@ -286,12 +311,12 @@ class Turns:
             # what the turn spent is counted once
             shared = msgspec.structs.replace(outcome, usage=Usage(), messages=())
             for message_id in outcome.joined:
-                self._listener.settled(message_id, session, shared)
+                self._observer.settled(message_id, session, shared)
         for one in told:
-            self._listener.settled(one.message_id, session, Ended(TurnStatus.REPLIED, one.text, ()))
+            self._observer.settled(one.message_id, session, Ended(TurnStatus.REPLIED, one.text, ()))
 
-    def _emit(self, turn: ActiveTurn, outcome: Outcome) -> None:
-        names = {"session": turn.session, "message": turn.message_id}
+    def _emit(self, session: str, message_id: str, outcome: Outcome) -> None:
+        names = {"session": session, "message": message_id}
         match outcome:
             case Ended(status=status, error=error, worker=worker, usage=usage):
                 ended = {"status": status.value, "worker": worker, "error": error}

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.messages import Dead, Ended, Parked, Retry, Step, TurnStatus, Usage
-from worker.pool.turns.crash_policy import Cause, Death, RanTurn, judge
+from worker.pool.processes.death import Cause, Death
+from worker.pool.turns.crash_policy import RanTurn, judge
 
 STEPS = (Step(1, (b"1", b"2"), b"[1]", Usage(1)), Step(2, (b"3",), None, Usage(1)))
 

@@ -52,8 +52,9 @@ async def claimed(store: Store, count: int, size: int = 10) -> Claim:
 
 async def given(store: Store, claim: Claim, most: int = 1000, *, active: bool = True) -> list[History]:
     turn, worker = ActiveTurn(1, claim), Taker(most)
+    turn.over = not active
     turn.worker = cast("WorkerProcess", worker)
-    conversations = HistoryLoader(store, StoreHealth(Events()), 1000, lambda _: active)
+    conversations = HistoryLoader(store, StoreHealth(Events()), 1000)
     await conversations.send(turn, turn.worker)
     return worker.given
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import pytest
 
 from shared.events import Event, Events
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Claim, ClaimRef, CommandAnswer, Outcome, Parked, Step, Summary
+from shared.messages import Claim, Parked, Step, Summary
 from shared.store import Store
 from tests.shared.store.bench import Bench, ended, sqlite
 from tests.shared.store.faulty_disk import faulty_disk
 from tests.worker.waiting import until
 from worker.pool.store_health import StoreHealth
-from worker.pool.turns.settler import Settler
+from worker.pool.turns.settler import IntentKept, Settled, Settler, SettlerNews, Stale
 
 OPENING = StepOpening(1, (b"{}",))
 INTENT = CallIntent(1, "c1", "note", "key")
@@ -31,22 +30,30 @@ class Writing:
         self.bench = bench
         self.ref = claim.ref
         self.events = Events()
-        self.settled: list[tuple[ClaimRef, Outcome | None]] = []
-        self.kept: list[str] = []
-        self.settler = Settler(bench.store, StoreHealth(self.events), self._settled)
+        self.settler = Settler(bench.store, StoreHealth(self.events))
+        self._told: list[SettlerNews] = []
 
     def journal(self, *entries: StepOpening | CallIntent | CallResult) -> None:
         for entry in entries:
-            call_id = "opening" if isinstance(entry, StepOpening) else entry.call_id
-            self.settler.journal(self.ref, entry, functools.partial(self.kept.append, call_id))
+            self.settler.journal(self.ref, entry, waits=isinstance(entry, CallIntent))
+
+    @property
+    def told(self) -> list[SettlerNews]:
+        self._told += self.settler.news.left()
+        return self._told
+
+    @property
+    def kept(self) -> list[str]:
+        return [news.call_id for news in self.told if isinstance(news, IntentKept)]
+
+    @property
+    def ends(self) -> list[SettlerNews]:
+        return [news for news in self.told if not isinstance(news, IntentKept)]
 
     async def claim_again(self) -> Claim:
         self.settler.settle(self.ref, Parked())
         await self.settler.flush()
         return await self.bench.claim_one()
-
-    def _settled(self, ref: ClaimRef, outcome: Outcome | None, _told: tuple[CommandAnswer, ...]) -> None:
-        self.settled.append((ref, outcome))
 
 
 @pytest.fixture
@@ -65,14 +72,14 @@ async def test_the_journal_is_written_in_order_and_before_the_outcome(writing: W
     claim = await writing.claim_again()
     assert claim.open_step is not None
     assert claim.open_step.results == (b"result",)
-    assert writing.settled == [(writing.ref, Parked())]
+    assert writing.ends == [Settled(writing.ref, Parked())]
 
 
 async def test_who_waits_is_told_only_after_the_commit(writing: Writing) -> None:
     writing.journal(OPENING, INTENT)
     assert writing.kept == []
     await writing.settler.flush()
-    assert writing.kept == ["opening", "c1"]
+    assert writing.kept == ["c1"]
     writing.bench.clock.now += 31
     claim = await writing.bench.claim_one()
     assert claim.open_step is not None
@@ -114,7 +121,7 @@ async def test_nobody_is_told_of_a_stale_intent(writing: Writing) -> None:
     writing.journal(OPENING, INTENT)
     await writing.settler.flush()
     assert writing.kept == []
-    assert writing.settled == [(writing.ref, None)]
+    assert writing.ends == [Stale(writing.ref)]
 
 
 async def test_a_full_disk_holds_the_intent_back_until_it_is_kept(tmp_path: Path) -> None:
@@ -128,7 +135,7 @@ async def test_a_full_disk_holds_the_intent_back_until_it_is_kept(tmp_path: Path
         assert writing.kept == []
         disk.mend()
         await writing.settler.flush()
-        assert writing.kept == ["opening", "c1"]
+        assert writing.kept == ["c1"]
         store: Store = bench.store
         await store.claims.settle(writing.ref, Parked())
         assert (await bench.claim_one()).open_step is not None
