@@ -8,7 +8,7 @@ import time
 import msgspec
 
 from shared.budgets import Allowance, Spend
-from shared.errors import FrameTooLarge
+from shared.errors import FrameTooLarge, TurnInterrupted
 from shared.events import Event
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Ended, JoiningWords, Outcome, Parked, Step, Summary, TurnStatus, is_stateless
@@ -104,6 +104,7 @@ class TurnRunner(Progress):
     def interrupt(self) -> None:
         """End the turn now; the sender asked for it."""
         self._interrupted = True
+        self._history.cancel()
         if self._turn is not None:
             self._turn.interrupt()
 
@@ -126,6 +127,7 @@ class TurnRunner(Progress):
     def park(self) -> None:
         """End the turn as parked at its next step boundary."""
         self._parked = True
+        self._history.cancel()
         if self._turn is not None:
             self._turn.park()
 
@@ -177,10 +179,21 @@ class TurnRunner(Progress):
         return _Known(cached.messages, cached.first, cached.summary, cached.todo, cached.repaired)
 
     async def _ask_host(self) -> _Known | None:
-        """Ask for the conversation; None if the session has moved on, so that this claim is stale."""
-        self._link.send(NeedHistory(self._frame.turn))
-        async with asyncio.timeout_at(self._ends_at):
-            history = await self._history
+        """Ask for the conversation; None if the session has moved on, so that this claim is stale, or in a drain.
+
+        Raises TurnInterrupted and TimeoutError.
+        """
+        if not self._history.cancelled():
+            self._link.send(NeedHistory(self._frame.turn))
+        try:
+            async with asyncio.timeout_at(self._ends_at):
+                history = await self._history
+        except asyncio.CancelledError:
+            if self._interrupted:
+                raise TurnInterrupted("stopped before its conversation was here") from None
+            if self._parked:
+                return None
+            raise
         if history.version != self._frame.version:
             return None
         return _Known(history.messages, history.first, history.summary, _todo_of(history), repaired=False)

@@ -162,7 +162,7 @@ class TurnScheduler:
         """End the turn a frame was about that could not be acted on."""
         turn = self._turns.get(frame.turn)
         if turn is not None and turn.worker is worker:
-            self.fail(turn, error)
+            self.fail(turn, error, still_runs=not isinstance(frame, TurnDone))
 
     def intent_kept(self, ref: ClaimRef, call_id: str) -> None:
         """Let a tool call begin that had to wait until its intent was committed."""
@@ -214,10 +214,11 @@ class TurnScheduler:
         self._abandon(turn)
         self._left(turn)
 
-    def fail(self, turn: ActiveTurn, error: Exception) -> None:
+    def fail(self, turn: ActiveTurn, error: Exception, *, still_runs: bool = True) -> None:
         """End a turn at which the pool itself failed: it runs again, or is a dead letter."""
         worker = turn.worker.name if turn.worker else ""
-        self._abandon(turn)
+        if still_runs:
+            self._abandon(turn)
         self.end(turn, went_wrong(turn.ran(), self._max_attempts, fault_text(error), worker))
 
     def begin_failed(self, claim: Claim, error: Exception) -> None:

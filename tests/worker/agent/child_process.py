@@ -48,6 +48,7 @@ class ChildProcess:
         self.frames: list[tuple[float, ToPool]] = []
         self.closed = False
         self.histories: dict[int, History] = {}
+        self.gives_history = True
         self._channel: Channel[ToPool, ToWorker]
         self._turns = itertools.count(1)
         self._came = asyncio.Event()
@@ -112,7 +113,7 @@ class ChildProcess:
 
     def _take(self, frame: ToPool) -> None:
         self.frames.append((asyncio.get_running_loop().time(), frame))
-        if isinstance(frame, NeedHistory):
+        if isinstance(frame, NeedHistory) and self.gives_history:
             self.send(self.histories.get(frame.turn) or History(frame.turn, 0, (), None))
         self._came.set()
 

@@ -262,6 +262,29 @@ async def test_a_conversation_that_cannot_be_read_fails_its_turn_alone(child: Ch
     assert (await child.ended(child.run_turn("two"))).status is TurnStatus.REPLIED
 
 
+async def test_a_turn_whose_conversation_has_not_come_yet_ends_at_once_when_it_is_stopped(child: ChildProcess) -> None:
+    child.gives_history = False
+    turn = child.run_turn("hello")
+    await child.frame(NeedHistory)
+    child.send(Interrupt(turn))
+    assert (await child.ended(turn)).status is TurnStatus.INTERRUPTED
+    parked = child.run_turn("hello")
+    await child.frame(NeedHistory, lambda frame: frame.turn == parked)
+    child.send(Drain())
+    assert isinstance(await child.outcome(parked), Parked)
+
+
+async def test_a_session_that_is_deleted_while_its_turn_runs_leaves_nothing_in_the_cache(child: ChildProcess) -> None:
+    gone = child.run_turn(call("nap", seconds=0.5), session="test:a:gone")
+    kept = child.run_turn(call("nap", seconds=0.5), session="test:a:kept")
+    stateless = child.run_turn("hello", session="api:stateless:msg_1")
+    await child.frame(ToolStarted, lambda started: started.turn == gone)
+    child.send(Forget("test:a:gone"))
+    for turn in (gone, kept, stateless):
+        assert (await child.ended(turn)).status is TurnStatus.REPLIED
+    await child.frame(Report, lambda report: report.cache_misses == 3 and report.cache_size == 1)
+
+
 async def test_warnings_of_libraries_reach_the_host_without_secrets(child: ChildProcess) -> None:
     await child.ended(child.run_turn(call("complain", about=KEY)))
     await until(lambda: bool(child.said("worker_said")))

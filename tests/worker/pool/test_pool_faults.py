@@ -117,6 +117,7 @@ async def test_what_goes_wrong_at_one_message_ends_as_its_dead_letter_and_holds_
     await until(lambda: running.pool.snapshot().running == 0, "no turn is left behind")
     assert "fine" in await running.reply(await running.say("later", TEXT))
     assert running.pool.ready
+    assert running.events.counts[Event.WORKER_HUNG] == 0
 
 
 async def test_a_loop_that_fails_is_told_and_goes_on(running: RunningPool, monkeypatch: pytest.MonkeyPatch) -> None:
