@@ -198,6 +198,14 @@ PLATFORM_SETTINGS: Mapping[str, type[PlatformSettings]] = MappingProxyType(
         "standard": StandardSettings,
         "telegram": TelegramSettings,
         "slack": SlackSettings,
+        "discord": DiscordSettings,
+        "whatsapp": WhatsAppSettings,
+        "teams": TeamsSettings,
+        "line": LineSettings,
+        "twilio": TwilioSettings,
+        "google_chat": GoogleChatSettings,
+        "mattermost": MattermostSettings,
+        "matrix": MatrixSettings,
     }
 )
 

@@ -6,10 +6,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from gateway.platforms.discord import Discord
+from gateway.platforms.google_chat import GoogleChat
+from gateway.platforms.line import Line
+from gateway.platforms.matrix import Matrix
+from gateway.platforms.mattermost import Mattermost
 from gateway.platforms.port import Adapter
 from gateway.platforms.slack import Slack
 from gateway.platforms.standard import Standard
+from gateway.platforms.teams import Teams
 from gateway.platforms.telegram import Telegram
+from gateway.platforms.twilio import Twilio
+from gateway.platforms.whatsapp import WhatsApp
 from shared.settings import Settings
 
 #: every platform's adapter, made of its settings; the settings have the same names in PLATFORM_SETTINGS
@@ -18,6 +26,14 @@ ADAPTERS: Mapping[str, Callable[[Any], Adapter]] = MappingProxyType(
         "standard": Standard,
         "telegram": Telegram,
         "slack": Slack,
+        "discord": Discord,
+        "whatsapp": WhatsApp,
+        "teams": Teams,
+        "line": Line,
+        "twilio": Twilio,
+        "google_chat": GoogleChat,
+        "mattermost": Mattermost,
+        "matrix": Matrix,
     }
 )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -16,6 +17,9 @@ Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 #: what a session key's inner parts may be made of
 KEY_PART = re.compile(r"[A-Za-z0-9._@-]{1,128}")
+
+#: what a chat command of ours is called; another slash command is a way to speak, and only its text counts
+CHAT_COMMANDS = frozenset("/new /stop /retry /undo /todo /status /trace /help".split())
 
 
 def decode(raw: bytes, kind: type[T], what: str) -> T:
@@ -32,9 +36,40 @@ def decode(raw: bytes, kind: type[T], what: str) -> T:
         raise BodyRejected(f"the body is not JSON: {error}") from None
 
 
+def decode_or_none(raw: bytes, kind: type[T]) -> T | None:
+    """Decode a part of a body that holds others, None where it cannot be read: the others still count."""
+    try:
+        return decode(raw, kind, "readable")
+    except BodyRejected:
+        return None
+
+
+def read_form(raw: bytes) -> dict[str, str]:
+    """Read a form's fields, the last of each name. Raises BodyRejected."""
+    try:
+        return dict(parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=100))
+    except UnicodeDecodeError:
+        raise BodyRejected("the body is not UTF-8") from None
+    except ValueError:
+        raise BodyRejected("the form has more than 100 fields") from None
+
+
+def read_fields(raw: bytes, content_type: str) -> dict[str, str]:
+    """Read the texts of a form or of a JSON object, as the content type says. Raises BodyRejected."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        return read_form(raw)
+    return {name: value for name, value in decode(raw, dict[str, Any], "an object").items() if isinstance(value, str)}
+
+
 def as_text(text: str) -> str:
     """Return a text without NUL characters, which not every engine can store, and without outer blanks."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
+
+
+def as_command(name: str, said: str) -> str:
+    """Return what a slash command says: a chat command of ours with its words, or else the words alone."""
+    command = f"/{name.removeprefix('/')}"
+    return f"{command} {said}".strip() if command in CHAT_COMMANDS else said or "/help"
 
 
 def as_key_part(text: str, name: str) -> str:
@@ -42,3 +77,9 @@ def as_key_part(text: str, name: str) -> str:
     if not KEY_PART.fullmatch(text):
         raise BodyRejected(f"{name} is not an id as the platform makes them")
     return text
+
+
+def utf16_slice(text: str, offset: int, length: int) -> str:
+    """Return a part of a text by UTF-16 units."""
+    units = text.encode("utf-16-le")
+    return units[2 * offset : 2 * (offset + length)].decode("utf-16-le", "replace")

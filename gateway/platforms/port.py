@@ -329,6 +329,14 @@ class Adapter(msgspec.Struct, frozen=True):
         """Build the request for an access token (RFC 6749, section 5.1), None where the settings hold one."""
         return None
 
+    def lookup(self, inbound: Inbound) -> ApiRequest | None:  # noqa: ARG002
+        """Build the request for what an event does not tell and policy or session need, None where it tells all."""
+        return None
+
+    def completed(self, inbound: Inbound, answer: ApiResponse | None) -> Inbound | None:  # noqa: ARG002
+        """Return the event with what ``lookup`` found, None where the platform has to deliver it again."""
+        return inbound
+
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002
         """Build the request that shows that a turn runs, and ``activity`` where the platform shows words."""
         return None

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.chunking import cut
 from gateway.formatting import SLACK_MARKDOWN, escape_html
-from gateway.platforms.decode import as_key_part, as_text, decode
+from gateway.platforms.decode import as_command, as_key_part, as_text, decode, read_form
 from gateway.platforms.port import (
     EMPTY,
     Adapter,
@@ -43,7 +43,6 @@ from gateway.platforms.slack_event import (
     SlashCommand,
     SpokenEvent,
     read_command,
-    read_form,
 )
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
@@ -52,9 +51,6 @@ from shared.retry import retry_after_s
 
 #: markdown_text takes 12,000 characters
 MOST_UNITS = 11_900
-
-#: what a chat command of ours is called; another slash command is a way to speak, and only its text counts
-CHAT_COMMANDS = frozenset("/new /stop /retry /undo /todo /status /trace /help".split())
 
 #: errors that pass, or that an operator can mend while the reply waits
 PASSING = frozenset(
@@ -165,7 +161,7 @@ class Slack(Adapter, frozen=True):
             session=session_key(self.name, account, channel),
             dedupe=(f"slack:{account}:{as_key_part(command.trigger_id, 'trigger_id')}",),
             user=as_key_part(command.user_id, "user_id"),
-            text=f"{command.command} {said}".strip() if command.command in CHAT_COMMANDS else said or "/help",
+            text=as_command(command.command, said),
             direct=channel.startswith("D"),
             mentioned=True,
             reply=msgspec.json.encode(Address(channel)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -107,16 +106,6 @@ class SlashCommand(msgspec.Struct, frozen=True):
     command: str
     trigger_id: str
     text: str = ""
-
-
-def read_form(raw: bytes) -> dict[str, str]:
-    """Read a form's fields, the last of each name. Raises BodyRejected."""
-    try:
-        return dict(parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=100))
-    except UnicodeDecodeError:
-        raise BodyRejected("the body is not UTF-8") from None
-    except ValueError:
-        raise BodyRejected("the form has more than 100 fields") from None
 
 
 def read_command(form: dict[str, str]) -> SlashCommand:

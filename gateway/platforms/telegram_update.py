@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.platforms.decode import Int64, as_text
+from gateway.platforms.decode import Int64, as_text, utf16_slice
 
 #: accounts that stand for people who write as a group or a channel; ``is_bot`` is true for them
 STAND_INS = frozenset({1087968824, 136817688})
@@ -170,9 +170,3 @@ def with_attachment(text: str, attachment: str) -> str:
     if not attachment:
         return text
     return f"{text}\n(attached, not readable here: {attachment.replace('_', ' ')})".strip()
-
-
-def utf16_slice(text: str, offset: int, length: int) -> str:
-    """Return a part of a text by UTF-16 units."""
-    units = text.encode("utf-16-le")
-    return units[2 * offset : 2 * (offset + length)].decode("utf-16-le", "replace")

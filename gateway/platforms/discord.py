@@ -1,0 +1,215 @@
+"""Discord: interactions in by webhook, messages out by the REST API. https://docs.discord.com/developers/interactions
+
+An interaction is acknowledged as "thinking…" at once; its answer replaces that while the interaction's token lives, and
+goes to the channel as the bot's own message afterwards. Ordinary messages of a channel never come over HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+from urllib.parse import quote
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from gateway.chunking import cut
+from gateway.formatting import DISCORD_MARKDOWN
+from gateway.platforms.api_call import json_call, read_answer, refused, short_key
+from gateway.platforms.decode import as_command, as_key_part, as_text, decode
+from gateway.platforms.discord_event import Body, Interaction, InteractionType
+from gateway.platforms.port import (
+    EMPTY,
+    Adapter,
+    ApiRequest,
+    ApiResponse,
+    Capabilities,
+    Chat,
+    File,
+    Inbound,
+    Kind,
+    Parsed,
+    Rate,
+    SendResult,
+    Sent,
+    Setup,
+    Shown,
+    Streaming,
+    TryLater,
+    WebhookRequest,
+    WebhookResponse,
+    WithoutThread,
+)
+from gateway.platforms.signature import check_timestamp, required_header
+from shared.errors import SignatureRejected
+from shared.messages import Reply, session_key
+from shared.platform_settings import DiscordSettings
+
+#: 2,000 characters
+MOST_UNITS = 2000
+
+#: a token lives 15 minutes; it is left alone a little earlier
+TOKEN_S = 880.0
+
+THINKING = WebhookResponse(body=b'{"type":5}')
+DEAD_TOKEN = frozenset({10015, 10062, 50027})
+FILE_HOSTS = ("https://cdn.discordapp.com/", "https://media.discordapp.net/")
+AGENT = {"user-agent": "DiscordBot (https://github.com/gatehouse, 1)"}
+QUIET = {"allowed_mentions": {"parse": list[str]()}}
+
+
+class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a reply goes: the interaction while its token lives, then the channel."""
+
+    channel_id: str
+    token: str = ""
+    until: float = 0.0
+
+
+class ApiAnswer(msgspec.Struct, frozen=True):
+    """A message, or an error."""
+
+    id: str = ""
+    code: int = 0
+    message: str = ""
+    retry_after: float | None = None
+    is_global: bool = msgspec.field(default=False, name="global")
+
+
+class Discord(Adapter, frozen=True):
+    """The adapter of one application; its webhook events, about installs, are acknowledged and ignored."""
+
+    settings: DiscordSettings
+
+    name: ClassVar[str] = "discord"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({"x-signature-ed25519", "x-signature-timestamp"}),
+        dedupe_ttl_s=3600.0,
+        open_to_strangers=True,
+        app_rates=(Rate(50, 1.0),),
+        stream_gap_s=1.2,
+        idempotent=True,
+    )
+
+    def verify(self, req: WebhookRequest) -> None:
+        """Check the Ed25519 signature over timestamp and body."""
+        timestamp = required_header(req.headers, "x-signature-timestamp")
+        signature = required_header(req.headers, "x-signature-ed25519")
+        check_timestamp("X-Signature-Timestamp", timestamp, req.now)
+        problem = SignatureRejected("X-Signature-Ed25519 does not match: DISCORD_PUBLIC_KEY must be this application's")
+        if not re.fullmatch(r"[0-9a-fA-F]{128}", signature, re.ASCII):
+            raise problem
+        key = bytes.fromhex(self.settings.public_key)
+        try:
+            Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(signature), timestamp.encode() + req.raw)
+        except (InvalidSignature, ValueError):
+            raise problem from None
+
+    def parse(self, req: WebhookRequest) -> Parsed:
+        """Read an interaction; a webhook event, and Discord's pings, are only acknowledged."""
+        body = decode(req.raw, Body, "an interaction")
+        if body.type == 0 or body.is_event:
+            return Parsed(WebhookResponse(204, b""), ignored="a webhook event")
+        match body.type:
+            case InteractionType.PING:
+                return Parsed(WebhookResponse(body=b'{"type":1}'), ignored="handshake")
+            case InteractionType.AUTOCOMPLETE:
+                return Parsed(WebhookResponse(body=b'{"type":8,"data":{"choices":[]}}'), ignored="autocomplete")
+            case InteractionType.COMMAND | InteractionType.COMPONENT | InteractionType.MODAL:
+                return self._inbound(decode(req.raw, Interaction, "an interaction"), req.now)
+            case _:
+                return Parsed(ignored="an interaction of a new type")
+
+    def _inbound(self, interaction: Interaction, now: float) -> Parsed:
+        user = as_key_part(interaction.author, "the user's id")
+        channel = as_key_part(interaction.channel_id, "channel_id")
+        app = as_key_part(interaction.application_id, "application_id")
+        direct = not interaction.guild_id and interaction.context in {None, 1}
+        said = as_text(interaction.words)
+        command = interaction.type == InteractionType.COMMAND
+        inbound = Inbound(
+            kind=Kind.COMMAND if command else Kind.ACTION,
+            session=session_key(self.name, app, "dm" if direct else channel, user if direct else None),
+            dedupe=(f"discord:{as_key_part(interaction.id, 'id')}",),
+            user=user,
+            text=as_command(interaction.data.name, said or ("(see above)" if interaction.target else "")),
+            direct=direct,
+            mentioned=True,
+            reply=msgspec.json.encode(Address(channel, interaction.token, now + TOKEN_S)),
+            context=as_text(interaction.target),
+            files=tuple(
+                File(one.id, one.filename, one.content_type or "", one.size, one.url) for one in interaction.files
+            ),
+        )
+        return Parsed(THINKING, (inbound,))
+
+    def chunks(self, markdown: str) -> list[str]:
+        """Cut an answer into Discord's Markdown."""
+        return cut(markdown, MOST_UNITS, DISCORD_MARKDOWN) or [EMPTY]
+
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
+        """Replace the "thinking…", follow up on it, or write to the channel once the token is dead."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        body: dict[str, object] = {"content": reply.text, **QUIET}
+        if not address.token or now >= address.until:
+            body |= {"nonce": short_key(reply.idempotency_key), "enforce_nonce": True}
+            return self._bot_call(f"channels/{address.channel_id}/messages", body)
+        return self._token_call(address, body, "/messages/@original" if reply.begins else "")
+
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
+        """Read a message or an error; a dead token is given up for the channel."""
+        api = read_answer(answer, ApiAnswer)
+        if api is None:
+            return TryLater(f"HTTP {answer.status} with a body that is not Discord's")
+        if answer.status < 300:
+            return Sent(api.id)
+        address = msgspec.json.decode(reply.address, type=Address)
+        if address.token and (api.code in DEAD_TOKEN or answer.status in {401, 404}):
+            return WithoutThread(msgspec.json.encode(Address(address.channel_id)), api.message)
+        outcome = refused(answer, api.message, api.retry_after)
+        return msgspec.structs.replace(outcome, whole_app=api.is_global) if isinstance(outcome, TryLater) else outcome
+
+    def chat(self, address: bytes) -> Chat:
+        """About five messages in two seconds to a channel, and as many to an interaction."""
+        return Chat(msgspec.json.decode(address, type=Address).channel_id, (Rate(5, 2.0),))
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002 - it shows no words
+        """Nothing while "thinking…" stands, which the acknowledgement made; then typing."""
+        place = msgspec.json.decode(address, type=Address)
+        return None if place.token else self._bot_call(f"channels/{place.channel_id}/typing", {})
+
+    def streaming(self, address: bytes) -> Streaming:
+        """The "thinking…" is edited; the bot may not be in the channel to write there."""
+        return Streaming.EDIT if msgspec.json.decode(address, type=Address).token else Streaming.NONE
+
+    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
+        """Edit the answer, which has one place whatever was shown before."""
+        return self.call(reply, now)
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """Attachments lie on Discord's own hosts, signed for a day."""
+        mine = answer is None and file.url.startswith(FILE_HOSTS)
+        return ApiRequest(file.url, AGENT, b"", "GET") if mine else None
+
+    def setup(self, url: str) -> Setup:
+        """The endpoint and one command are set by calls; Discord checks the endpoint while it is set."""
+        options = [{"type": 3, "name": "text", "description": "What you want to say", "required": True}]
+        ask = {"name": "ask", "description": "Talk to the agent", "type": 1, "options": options, "contexts": [0, 1, 2]}
+        app = f"applications/{self.settings.application_id}"
+        calls = (
+            msgspec.structs.replace(
+                self._bot_call("applications/@me", {"interactions_endpoint_url": url}), method="PATCH"
+            ),
+            self._bot_call(f"{app}/commands", ask),
+        )
+        return Setup(f"Install: https://discord.com/oauth2/authorize?client_id={self.settings.application_id}", calls)
+
+    def _token_call(self, address: Address, body: object, path: str) -> ApiRequest:
+        url = f"{self.settings.api_base}/webhooks/{self.settings.application_id}/{quote(address.token, safe='')}{path}"
+        call = json_call(url, body, method="PATCH" if path else "POST")
+        return msgspec.structs.replace(call, headers={**call.headers, **AGENT})
+
+    def _bot_call(self, path: str, body: object) -> ApiRequest:
+        call = json_call(f"{self.settings.api_base}/{path}", body, self.settings.bot_token, scheme="Bot")
+        return msgspec.structs.replace(call, headers={**call.headers, **AGENT})

@@ -1,0 +1,251 @@
+"""Matrix: an application service's transactions in, the client-server API out. https://spec.matrix.org/latest
+
+One transaction carries events of many rooms and is repeated until it is answered with 200, everything behind it
+waiting: an event that cannot be read is passed over. Our own events come back too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from gateway.chunking import cut, utf8_bytes
+from gateway.formatting import MATRIX_HTML, unmarked
+from gateway.platforms.api_call import get_call, json_call, read_answer, refused
+from gateway.platforms.decode import as_text, decode, decode_or_none
+from gateway.platforms.matrix_event import Content, Event, Transaction
+from gateway.platforms.port import (
+    EMPTY,
+    MEBIBYTE,
+    Adapter,
+    ApiRequest,
+    ApiResponse,
+    Capabilities,
+    Chat,
+    File,
+    Inbound,
+    Kind,
+    Parsed,
+    SendResult,
+    Sent,
+    Setup,
+    Shown,
+    Streaming,
+    WebhookRequest,
+    WebhookResponse,
+)
+from gateway.platforms.signature import same
+from shared.errors import BodyRejected, SignatureRejected
+from shared.messages import Reply, session_key
+from shared.platform_settings import MatrixSettings
+
+#: an event is at most 65,536 bytes; the text is in it twice, and what is around it takes some
+MOST_BYTES = 60_000
+
+#: with a device our transaction ids outlive a restart of the homeserver
+DEVICE = "GATEHOUSE"
+
+NOTHING = WebhookResponse(body=b"{}")
+NOT_OURS = WebhookResponse(404, b'{"errcode":"M_NOT_FOUND"}')
+FILES = frozenset({"m.image", "m.file", "m.audio", "m.video"})
+
+
+class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a reply goes: a room, a thread in it, and the event it answers."""
+
+    room: str
+    event: str
+    thread: str = ""
+    quotes: bool = False
+
+
+class ApiAnswer(msgspec.Struct, frozen=True):
+    """Any answer of the client-server API."""
+
+    event_id: str = ""
+    errcode: str = ""
+    error: str = ""
+    retry_after_ms: float | None = None
+    joined: dict[str, msgspec.Raw] | None = None
+
+
+class Matrix(Adapter, frozen=True):
+    """The adapter of one application service; a homeserver repeats a transaction for as long as it takes."""
+
+    settings: MatrixSettings
+
+    name: ClassVar[str] = "matrix"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({"authorization"}),
+        dedupe_ttl_s=30 * 86400.0,
+        open_to_strangers=True,
+        on_internet=False,
+        methods=("PUT", "POST", "GET"),
+        takes_paths=True,
+        most_body_bytes=8 * MEBIBYTE,
+        life_sign_every_s=25.0,
+        idempotent=True,
+    )
+
+    def verify(self, req: WebhookRequest) -> None:
+        """Compare the token that the registration gave the homeserver; old ones send it in the query."""
+        scheme, _, token = req.headers.get("authorization", "").partition(" ")
+        token = token if scheme.lower() == "bearer" else req.query.get("access_token", "")
+        if not token or not same(token, self.settings.hs_token):
+            raise SignatureRejected("the bearer token is not MATRIX_HS_TOKEN, the registration's hs_token")
+
+    def parse(self, req: WebhookRequest) -> Parsed:
+        """Read a transaction, or answer the homeserver's questions: a ping, or whether somebody is ours."""
+        path = req.path.removeprefix("_matrix/app/v1/")
+        if not path.startswith("transactions/"):
+            return Parsed(NOTHING if path == "ping" else NOT_OURS, ignored="no transaction")
+        events = [decode_or_none(bytes(raw), Event) for raw in decode(req.raw, Transaction, "a transaction").events]
+        known = [event for event in events if event and event.sender != self.settings.user_id]
+        inbound = tuple(self._inbounds(known))
+        joins = tuple(self._join(event) for event in known if event.invites(self.settings.user_id))
+        return Parsed(NOTHING, inbound, "" if inbound else "no message of a person", joins)
+
+    def _inbounds(self, events: list[Event]) -> Iterator[Inbound]:
+        for event in events:
+            content = decode_or_none(bytes(event.content), Content)
+            with contextlib.suppress(BodyRejected):
+                if event.type == "m.room.redaction" and (event.redacts or (content and content.redacts)):
+                    redacted = event.redacts or (content.redacts if content else "")
+                    yield self._inbound(event, Content(), Kind.DELETE, redacted)
+                elif event.type == "m.room.message" and content and content.is_spoken:
+                    kind = Kind.EDIT if content.replaces else Kind.MESSAGE
+                    yield self._inbound(event, content, kind, content.replaces)
+
+    def _inbound(self, event: Event, content: Content, kind: Kind, amends: str) -> Inbound:
+        thread = content.thread
+        name = self.settings.user_id
+        mentioned = name in content.mentioned or (not content.mentions and name in content.words)
+        text = as_text(content.words.removeprefix(name).lstrip(":, ")) or as_text(content.words)
+        files = (File(content.url, content.body[:200], content.media),) if content.msgtype in FILES else ()
+        if not text and not files and kind is not Kind.DELETE:
+            raise BodyRejected("neither text nor attachment")
+        server = name.partition(":")[2].replace(":", "%3A")
+        return Inbound(
+            kind=kind,
+            session=session_key(self.name, server, quote(event.room_id, safe="!"), thread or None),
+            dedupe=(f"matrix:{event.event_id}",),
+            user=event.sender,
+            text="" if files else text,
+            direct=False,
+            mentioned=mentioned,
+            reply=msgspec.json.encode(Address(event.room_id, event.event_id, thread, mentioned and not thread)),
+            files=files,
+            threaded=bool(thread),
+            amends=f"matrix:{amends}" if amends else "",
+        )
+
+    def _join(self, event: Event) -> ApiRequest:
+        return self._api("POST", f"join/{quote(event.room_id, safe='')}", {})
+
+    def lookup(self, inbound: Inbound) -> ApiRequest:
+        """An event does not tell whether its room is a conversation of two."""
+        room = msgspec.json.decode(inbound.reply, type=Address).room
+        url = f"{self.settings.api_base}/_matrix/client/v3/rooms/{quote(room, safe='')}/joined_members"
+        return get_call(f"{url}?{self._as_bot()}", self.settings.as_token)
+
+    def completed(self, inbound: Inbound, answer: ApiResponse | None) -> Inbound | None:
+        """A room of two is a direct conversation; without an answer the homeserver has to ask again."""
+        if answer is None or answer.status == 429 or answer.status >= 500:
+            return None
+        found = read_answer(answer, ApiAnswer)
+        two = found is not None and found.joined is not None and len(found.joined) <= 2
+        return msgspec.structs.replace(inbound, direct=two)
+
+    def chunks(self, markdown: str) -> list[str]:
+        """Cut an answer into HTML that fits an event together with its plain text."""
+        return cut(markdown, MOST_BYTES, MATRIX_HTML, event_bytes) or [EMPTY]
+
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
+        """Send an event under a transaction id of its own, the same on every attempt."""
+        return self._send(reply, message(reply.text, plain=plain), reply.idempotency_key)
+
+    def _send(self, reply: Reply, content: dict[str, Any], transaction: str) -> ApiRequest:
+        address = msgspec.json.decode(reply.address, type=Address)
+        if address.thread:
+            answered = {"m.in_reply_to": {"event_id": address.event}, "is_falling_back": True}
+            content.setdefault("m.relates_to", {"rel_type": "m.thread", "event_id": address.thread, **answered})
+        elif address.quotes and reply.begins:
+            content.setdefault("m.relates_to", {"m.in_reply_to": {"event_id": address.event}})
+        room = quote(address.room, safe="")
+        return self._api("PUT", f"rooms/{room}/send/m.room.message/{quote(transaction, safe='')}", content)
+
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - an address never changes
+        """Read an event's id or an error; the milliseconds of a limit are exact, its header is rounded up."""
+        api = read_answer(answer, ApiAnswer) or ApiAnswer()
+        if answer.status < 300 and api.event_id:
+            return Sent(api.event_id)
+        wait_s = None if api.retry_after_ms is None else api.retry_after_ms / 1000
+        return refused(answer, f"{api.errcode} {api.error}".strip(), wait_s)
+
+    def chat(self, address: bytes) -> Chat:
+        """An application service is not limited where its registration says so."""
+        return Chat(msgspec.json.decode(address, type=Address).room)
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
+        """Show that something is typed, for 30 s."""
+        room = quote(msgspec.json.decode(address, type=Address).room, safe="")
+        user = quote(self.settings.user_id, safe="")
+        return self._api("PUT", f"rooms/{room}/typing/{user}", {"typing": True, "timeout": 30_000})
+
+    def streaming(self, address: bytes) -> Streaming:  # noqa: ARG002 - everywhere
+        """An event can be replaced."""
+        return Streaming.EDIT
+
+    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
+        """Send the first part, then replace it; edits are always of the first event."""
+        if not shown.id:
+            return self._send(reply, message(reply.text, plain=False), reply.idempotency_key)
+        new = message(reply.text, plain=False)
+        replaced = {"rel_type": "m.replace", "event_id": shown.id}
+        content = {**new, "body": f"* {new['body']}", "m.new_content": new, "m.relates_to": replaced}
+        return self._send(reply, content, f"{reply.idempotency_key}.{shown.parts}")
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """A file is named ``mxc://server/id`` and lies at our homeserver."""
+        server, _, media = file.url.removeprefix("mxc://").partition("/")
+        if answer is not None or not media or not file.url.startswith("mxc://"):
+            return None
+        path = f"{quote(server, safe='')}/{quote(media, safe='')}"
+        return get_call(f"{self.settings.api_base}/_matrix/client/v1/media/download/{path}", self.settings.as_token)
+
+    def setup(self, url: str) -> Setup:
+        """The homeserver reads a registration file at its start."""
+        local = self.settings.user_id[1:].partition(":")[0]
+        registration = (
+            f"id: gatehouse\nurl: {url}\nas_token: <MATRIX_AS_TOKEN>\nhs_token: <MATRIX_HS_TOKEN>\n"
+            f'sender_localpart: {local}\nrate_limited: false\nnamespaces: {{users: [{{exclusive: true, regex: "'
+            f'{self.settings.user_id}"}}], aliases: [], rooms: []}}\n'
+        )
+        register = {"type": "m.login.application_service", "username": local, "device_id": DEVICE}
+        call = json_call(f"{self.settings.api_base}/_matrix/client/v3/register", register, self.settings.as_token)
+        return Setup(f"Write a file and name it in app_service_config_files:\n\n{registration}", (call,))
+
+    def _api(self, method: str, path: str, body: object) -> ApiRequest:
+        url = f"{self.settings.api_base}/_matrix/client/v3/{path}?{self._as_bot()}"
+        return json_call(url, body, self.settings.as_token, method=method)
+
+    def _as_bot(self) -> str:
+        devices = {"device_id": DEVICE, "org.matrix.msc3202.device_id": DEVICE}
+        return urlencode({"user_id": self.settings.user_id, **devices})
+
+
+def message(markup: str, *, plain: bool) -> dict[str, Any]:
+    """Return an event's content: the text, and its HTML unless ``plain``."""
+    content = {"msgtype": "m.text", "body": unmarked(markup)}
+    if plain or markup == content["body"]:
+        return content
+    return {**content, "format": "org.matrix.custom.html", "formatted_body": markup}
+
+
+def event_bytes(markup: str) -> int:
+    """Count what a text and its HTML take in an event, as JSON."""
+    return utf8_bytes(msgspec.json.encode([unmarked(markup), markup]).decode())

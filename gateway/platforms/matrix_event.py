@@ -1,0 +1,119 @@
+"""What a homeserver pushes: the parts of events that are read, and what they say."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class InReplyTo(msgspec.Struct, frozen=True):
+    """The event that is answered."""
+
+    event_id: str = ""
+
+
+class Relation(msgspec.Struct, frozen=True):
+    """How an event relates to another."""
+
+    rel_type: str = ""
+    event_id: str = ""
+
+
+class Mentions(msgspec.Struct, frozen=True):
+    """Who is named; clients set it."""
+
+    user_ids: tuple[str, ...] = ()
+
+
+class FileInfo(msgspec.Struct, frozen=True):
+    """What a file is."""
+
+    mimetype: str = ""
+
+
+class NewContent(msgspec.Struct, frozen=True):
+    """The text of an edited message."""
+
+    body: str = ""
+
+
+class Content(msgspec.Struct, frozen=True):
+    """A message's content."""
+
+    msgtype: str = ""
+    body: str = ""
+    url: str = ""
+    filename: str = ""
+    redacts: str = ""
+    info: FileInfo = FileInfo()
+    relation: Relation = msgspec.field(default=Relation(), name="m.relates_to")
+    mentions: Mentions | None = msgspec.field(default=None, name="m.mentions")
+    new: NewContent | None = msgspec.field(default=None, name="m.new_content")
+
+    @property
+    def is_spoken(self) -> bool:
+        """Whether a person says it; notices are what bots say."""
+        return self.msgtype not in {"", "m.notice"}
+
+    @property
+    def words(self) -> str:
+        """The text, of an edit the new one; a reply's copy of what it answers is left out."""
+        text = self.new.body if self.new else self.body
+        lines = text.split("\n")
+        quoted = next((number for number, line in enumerate(lines) if not line.startswith("> ")), 0)
+        return "\n".join(lines[quoted:]).lstrip("\n") if quoted else text
+
+    @property
+    def mentioned(self) -> tuple[str, ...]:
+        """The ids of those who are named."""
+        return self.mentions.user_ids if self.mentions else ()
+
+    @property
+    def thread(self) -> str:
+        """The event that began the thread, empty outside of threads."""
+        return self.relation.event_id if self.relation.rel_type == "m.thread" else ""
+
+    @property
+    def replaces(self) -> str:
+        """The event that this one is an edit of."""
+        return self.relation.event_id if self.relation.rel_type == "m.replace" else ""
+
+    @property
+    def media(self) -> str:
+        """A file's media type."""
+        return self.info.mimetype
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """A change of somebody's membership."""
+
+    membership: str = ""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event; its content has another shape for each type."""
+
+    type: str
+    event_id: str
+    room_id: str
+    sender: str
+    state_key: str | None = None
+    redacts: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"{}")
+
+    def invites(self, user_id: str) -> bool:
+        """Tell whether this invites somebody into the room."""
+        if self.type != "m.room.member" or self.state_key != user_id:
+            return False
+        return b'"invite"' in bytes(self.content) and self._membership() == "invite"
+
+    def _membership(self) -> str:
+        try:
+            return msgspec.json.decode(self.content, type=Membership).membership
+        except msgspec.DecodeError:
+            return ""
+
+
+class Transaction(msgspec.Struct, frozen=True):
+    """A transaction; an event is read by itself, so that an odd one holds up no other."""
+
+    events: tuple[msgspec.Raw, ...] = ()

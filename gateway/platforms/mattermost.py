@@ -1,0 +1,199 @@
+"""Mattermost: outgoing webhooks and slash commands in, posts out. https://developers.mattermost.com
+
+What comes in is authenticated by a token in its body alone, one for each hook and command.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Self
+
+import msgspec
+
+from gateway.chunking import code_points, cut
+from gateway.formatting import MARKDOWN
+from gateway.platforms.api_call import get_call, json_call, read_answer, refused
+from gateway.platforms.decode import as_command, as_key_part, as_text, read_fields
+from gateway.platforms.port import (
+    EMPTY,
+    Adapter,
+    ApiRequest,
+    ApiResponse,
+    Capabilities,
+    Chat,
+    Inbound,
+    Kind,
+    Parsed,
+    Rate,
+    SendResult,
+    Sent,
+    Setup,
+    Shown,
+    Streaming,
+    TryLater,
+    WebhookRequest,
+    WebhookResponse,
+    WithoutThread,
+)
+from gateway.platforms.signature import same
+from shared.errors import BodyRejected, SignatureRejected
+from shared.messages import Reply, session_key
+from shared.platform_settings import MattermostSettings
+
+#: 16,383 characters
+MOST_CHARACTERS = 16_383
+
+NOTHING = WebhookResponse(body=b"{}")
+
+
+class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a reply goes: a channel, and the root of a thread in it."""
+
+    channel_id: str
+    root_id: str = ""
+
+
+class Post(msgspec.Struct, frozen=True):
+    """A post, a person, or an error, whose ``id`` names its kind."""
+
+    id: str = ""
+    root_id: str = ""
+    message: str = ""
+
+
+class Mattermost(Adapter, frozen=True):
+    """The adapter of one server; ``bot_id`` is empty until the server told it."""
+
+    settings: MattermostSettings
+    bot_id: str = ""
+
+    name: ClassVar[str] = "mattermost"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({"authorization"}),
+        dedupe_ttl_s=86400.0,
+        on_internet=False,
+        app_rates=(Rate(10, 1.0),),
+        life_sign_every_s=4.0,
+    )
+
+    def verify(self, req: WebhookRequest) -> None:
+        """Compare the token in the body, or in the header that slash commands bring."""
+        try:
+            token = read_fields(req.raw, req.headers.get("content-type", "")).get("token", "")
+        except BodyRejected as error:
+            raise SignatureRejected(f"there is no token to be read: {error}") from None
+        token = token or req.headers.get("authorization", "").removeprefix("Token ")
+        tokens = re.split(r"[,\s]+", self.settings.webhook_tokens)
+        matches = [same(token, known) for known in tokens if known]  # all of them: time tells nothing
+        if not any(matches):
+            raise SignatureRejected("the token is none of MATTERMOST_WEBHOOK_TOKENS")
+
+    def parse(self, req: WebhookRequest) -> Parsed:
+        """Read a post or a slash command."""
+        fields = read_fields(req.raw, req.headers.get("content-type", ""))
+        user = as_key_part(fields.get("user_id", ""), "user_id")
+        if user == self.bot_id:
+            return Parsed(NOTHING, ignored="the bot's own post")
+        channel = as_key_part(fields.get("channel_id", ""), "channel_id")
+        said = as_text(fields.get("text", "").removeprefix(fields.get("trigger_word", "")))
+        command = fields.get("command", "")
+        event_id = as_key_part(fields.get("trigger_id" if command else "post_id", ""), "the event's id")
+        root = as_key_part(fields["root_id"], "root_id") if fields.get("root_id") else ""
+        inbound = Inbound(
+            kind=Kind.COMMAND if command else Kind.MESSAGE,
+            session=self._session(fields.get("team_id", ""), channel, root),
+            dedupe=(f"mattermost:{event_id}",),
+            user=user,
+            text=as_command(command, said) if command else said or as_text(fields.get("text", "")),
+            direct="__" in fields.get("channel_name", ""),
+            mentioned=True,
+            reply=msgspec.json.encode(Address(channel, root)),
+            threaded=bool(root),
+        )
+        return Parsed(NOTHING, (inbound,)) if inbound.text else Parsed(NOTHING, ignored="no text")
+
+    def _session(self, team: str, channel: str, root: str) -> str:
+        return session_key(self.name, as_key_part(team or "direct", "team_id"), channel, root or None)
+
+    def lookup(self, inbound: Inbound) -> ApiRequest | None:
+        """A post's hook does not tell its thread."""
+        if inbound.kind is not Kind.MESSAGE:
+            return None
+        return get_call(f"{self.settings.api_base}/api/v4/posts/{inbound.dedupe[0][11:]}", self.settings.bot_token)
+
+    def completed(self, inbound: Inbound, answer: ApiResponse | None) -> Inbound:
+        """Put a post into its thread, or into the one that its answer begins; without an answer into its channel."""
+        post = read_answer(answer, Post) if answer and answer.status == 200 else None
+        if post is None:
+            return inbound
+        root, address = post.root_id or post.id, msgspec.json.decode(inbound.reply, type=Address)
+        if not re.fullmatch("[a-z0-9]{1,64}", root) or (inbound.direct and not post.root_id):
+            return inbound
+        team = inbound.session.split(":")[1]
+        return msgspec.structs.replace(
+            inbound,
+            session=self._session(team, address.channel_id, root),
+            reply=msgspec.json.encode(Address(address.channel_id, root)),
+            threaded=True,
+        )
+
+    def chunks(self, markdown: str) -> list[str]:
+        """Cut an answer into Markdown."""
+        return cut(markdown, MOST_CHARACTERS, MARKDOWN, code_points) or [EMPTY]
+
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
+        """Build a post."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        return self._api("posts", {"channel_id": address.channel_id, "message": reply.text, "root_id": address.root_id})
+
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
+        """Read a post or an error; a thread that is gone is left."""
+        api = read_answer(answer, Post)
+        if api is None:
+            return TryLater(f"HTTP {answer.status} with a body that is not Mattermost's")
+        if answer.status < 300:
+            return Sent(api.id)
+        address = msgspec.json.decode(reply.address, type=Address)
+        if address.root_id and "root" in api.id:
+            return WithoutThread(msgspec.json.encode(Address(address.channel_id)), api.message)
+        return refused(answer, api.message)
+
+    def chat(self, address: bytes) -> Chat:
+        """A server limits the app as a whole."""
+        return Chat(msgspec.json.decode(address, type=Address).channel_id)
+
+    def identity_call(self) -> ApiRequest:
+        """Ask who the bot is: its own posts may come back by a hook."""
+        return get_call(f"{self.settings.api_base}/api/v4/users/me", self.settings.bot_token)
+
+    def identified(self, answer: ApiResponse) -> Self:
+        """Return this adapter with the bot's id."""
+        post = read_answer(answer, Post)
+        return msgspec.structs.replace(self, bot_id=post.id) if post and answer.status == 200 else self
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
+        """Show that something is typed."""
+        place = msgspec.json.decode(address, type=Address)
+        return self._api("users/me/typing", {"channel_id": place.channel_id, "parent_id": place.root_id})
+
+    def streaming(self, address: bytes) -> Streaming:  # noqa: ARG002 - everywhere
+        """A post can be edited."""
+        return Streaming.EDIT
+
+    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
+        """Post the first part, then edit it."""
+        if not shown.id:
+            return self.call(reply, now)
+        call = self._api(f"posts/{as_key_part(shown.id, 'the id of a post')}/patch", {"message": reply.text})
+        return msgspec.structs.replace(call, method="PUT")
+
+    def setup(self, url: str) -> Setup:
+        """Hooks and commands are made by hand; their tokens come from there."""
+        return Setup(
+            "Integrations > Bot Accounts: make a bot, add it to the teams; its token is MATTERMOST_BOT_TOKEN. "
+            f"Outgoing Webhooks and Slash Commands: url {url}, content type application/json; the tokens they show are "
+            "MATTERMOST_WEBHOOK_TOKENS, comma-separated."
+        )
+
+    def _api(self, path: str, body: object) -> ApiRequest:
+        return json_call(f"{self.settings.api_base}/api/v4/{path}", body, self.settings.bot_token)

@@ -1,0 +1,245 @@
+"""Microsoft Teams: activities of the Bot Framework in, the connector's REST API out.
+https://learn.microsoft.com/azure/bot-service/rest-api
+
+An activity names the url that its answer goes to. It is believed only where the token vouches for it and the host is
+ours to talk to, for our own access token goes there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from gateway.chunking import cut
+from gateway.formatting import TEAMS_MARKDOWN
+from gateway.platforms.api_call import form_call, json_call, read_answer, refused
+from gateway.platforms.bearer_token import endorsements, read_token
+from gateway.platforms.decode import as_key_part, as_text, decode, decode_or_none
+from gateway.platforms.port import (
+    EMPTY,
+    Adapter,
+    ApiRequest,
+    ApiResponse,
+    Capabilities,
+    Chat,
+    File,
+    Inbound,
+    KeyFormat,
+    KeySource,
+    Kind,
+    Parsed,
+    Rate,
+    SendResult,
+    Sent,
+    Setup,
+    Shown,
+    Streaming,
+    WebhookRequest,
+    WebhookResponse,
+)
+from gateway.platforms.teams_activity import Activity
+from shared.errors import BodyRejected, SignatureRejected
+from shared.messages import Reply, session_key
+from shared.platform_settings import TeamsSettings
+
+#: a message is about 80 kB of UTF-16 at the most
+MOST_UNITS = 20_000
+
+ISSUER = "https://api.botframework.com"
+SCOPE = "https://api.botframework.com/.default"
+
+NOTHING = WebhookResponse(body=b"")
+KINDS = {"message": Kind.MESSAGE, "messageUpdate": Kind.EDIT, "messageDelete": Kind.DELETE}
+
+
+class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a reply goes: the connector, a conversation with its thread, and the activity it answers."""
+
+    service_url: str
+    conversation: str
+    activity: str
+    bot: str
+    personal: bool = False
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """An error of the connector."""
+
+    code: str = ""
+    message: str = ""
+
+
+class ApiAnswer(msgspec.Struct, frozen=True):
+    """A resource's id, or an error."""
+
+    id: str = ""
+    error: ApiError | None = None
+
+
+class Teams(Adapter, frozen=True):
+    """The adapter of one bot."""
+
+    settings: TeamsSettings
+
+    name: ClassVar[str] = "teams"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({"authorization"}),
+        dedupe_ttl_s=86400.0,
+        app_rates=(Rate(50, 1.0),),
+        life_sign_every_s=3.0,
+    )
+
+    @property
+    def key_sources(self) -> tuple[KeySource, ...]:
+        """The Bot Framework publishes its keys by OpenID metadata."""
+        return (KeySource(f"{self.settings.openid_base}/v1/.well-known/openidconfiguration", KeyFormat.OPENID),)
+
+    def verify(self, req: WebhookRequest) -> None:
+        """Check the bearer token, that it vouches for the activity's serviceUrl, and that we may talk to that."""
+        app = self.settings.app_id
+        claims = read_token(req, (ISSUER,), (app, f"api://{app}", f"api://botid-{app}"))
+        activity = decode_or_none(req.raw, Activity)
+        if activity is None:
+            return  # genuine, and refused as unreadable in a moment
+        service_url = activity.service_url.rstrip("/")
+        if str(claims.get("serviceurl", "")).rstrip("/") != service_url:
+            raise SignatureRejected("the bearer token does not vouch for the activity's serviceUrl")
+        if not f"{service_url}/".startswith(f"{self.settings.api_base}/"):
+            raise SignatureRejected("the activity's serviceUrl is not at TEAMS_API_BASE")
+        channels = endorsements(req)
+        if channels is not None and activity.channel_id not in channels:
+            raise SignatureRejected("the token's key may not sign for this channel")
+
+    def parse(self, req: WebhookRequest) -> Parsed:
+        """Read an activity."""
+        activity = decode(req.raw, Activity, "an activity")
+        kind = KINDS.get(activity.type)
+        if activity.type == "invoke":
+            return Parsed(WebhookResponse(body=b'{"statusCode":200}'), ignored="invoke")
+        if kind is None or activity.is_of_a_bot:
+            return Parsed(NOTHING, ignored="no message of a person")
+        text = as_text(activity.words)
+        files = tuple(activity.files)
+        if not text and not files and kind is not Kind.DELETE:
+            return Parsed(NOTHING, ignored="neither text nor attachment")
+        return Parsed(NOTHING, (self._inbound(activity, kind, text, files),))
+
+    def _inbound(self, activity: Activity, kind: Kind, text: str, files: tuple[File, ...]) -> Inbound:
+        conversation, _, root = activity.conversation.id.partition(";messageid=")
+        if not conversation or not activity.id:
+            raise BodyRejected("the activity names no conversation")
+        tenant = as_key_part(activity.conversation.tenant_id or activity.tenant or "default", "tenantId")
+        place = quote(conversation, safe="@")
+        message_key = f"teams:{activity.conversation.id}:message:{activity.id}"
+        change_key = f"teams:{activity.conversation.id}:{activity.type}:{activity.id}:{activity.timestamp}"
+        personal = activity.conversation.conversation_type == "personal"
+        address = Address(
+            activity.service_url.rstrip("/"), activity.conversation.id, activity.id, activity.recipient.id, personal
+        )
+        return Inbound(
+            kind=Kind.ACTION if activity.pressed else kind,
+            session=session_key(self.name, tenant, place, root or None),
+            dedupe=(message_key if kind is Kind.MESSAGE else change_key,),
+            user=activity.sender.aad_object_id or activity.sender.id,
+            text=text,
+            direct=personal,
+            mentioned=activity.is_named,
+            reply=msgspec.json.encode(address),
+            files=files,
+            threaded=bool(root),
+            amends="" if kind is Kind.MESSAGE else message_key,
+            outsider=bool(activity.tenant and activity.sender.tenant_id not in {"", activity.tenant}),
+        )
+
+    def chunks(self, markdown: str) -> list[str]:
+        """Cut an answer into Teams' Markdown."""
+        return cut(markdown, MOST_UNITS, TEAMS_MARKDOWN) or [EMPTY]
+
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
+        """Build a message, the first of an answer as one to its activity."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        body = self._message(address, reply.text, plain=plain)
+        return self._activity("POST", address, f"/{quote(address.activity, safe='')}" if reply.begins else "", body)
+
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - an address never changes
+        """Read a resource's id or an error."""
+        api = read_answer(answer, ApiAnswer) or ApiAnswer()
+        if answer.status < 300:
+            return Sent(api.id)
+        return refused(answer, f"{api.error.code} {api.error.message}" if api.error else "")
+
+    def chat(self, address: bytes) -> Chat:
+        """1,800 operations an hour in a conversation, seven in a second."""
+        return Chat(msgspec.json.decode(address, type=Address).conversation, (Rate(7, 1.0), Rate(1800, 3600.0)))
+
+    def token_call(self, now: float) -> ApiRequest:  # noqa: ARG002 - the secret is sent as it is
+        """Ask for an access token by client credentials (RFC 6749, section 4.4)."""
+        fields = {
+            "grant_type": "client_credentials",
+            "client_id": self.settings.app_id,
+            "client_secret": self.settings.app_password,
+            "scope": SCOPE,
+        }
+        return form_call(f"{self.settings.login_base}/{self.settings.tenant_id}/oauth2/v2.0/token", fields)
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
+        """Show that something is typed."""
+        place = msgspec.json.decode(address, type=Address)
+        return self._activity("POST", place, "", {"type": "typing", "from": {"id": place.bot}})
+
+    def streaming(self, address: bytes) -> Streaming:
+        """Teams streams to a person alone; elsewhere a message is edited."""
+        return Streaming.NATIVE if msgspec.json.decode(address, type=Address).personal else Streaming.EDIT
+
+    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
+        """Stream the whole text so far, or edit the message."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        body = self._message(address, reply.text, plain=False)
+        if not address.personal:
+            path = f"/{quote(shown.id, safe='')}" if shown.id else ""
+            return self._activity("PUT" if shown.id else "POST", address, path, body)
+        stream: dict[str, Any] = {"type": "streaminfo", "streamType": "final" if final else "streaming"}
+        if shown.id:
+            stream["streamId"] = shown.id
+        if not final:
+            stream["streamSequence"] = shown.parts + 1
+        kind = "message" if final else "typing"
+        return self._activity("POST", address, "", {**body, "type": kind, "entities": [stream]})
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """A file of a chat has a url with a signature in it; an inline image lies at the connector."""
+        at_connector = file.url.startswith(f"{self.settings.api_base}/")
+        parts = urlsplit(file.url)
+        signed = parts.scheme == "https" and (parts.hostname or "").endswith(".sharepoint.com")
+        if answer is not None or not (at_connector or signed):
+            return None
+        return ApiRequest(file.url, {}, b"", "GET", needs_token=at_connector)
+
+    def setup(self, url: str) -> Setup:
+        """A bot is registered in Azure and installed by an app package."""
+        manifest = {
+            "manifestVersion": "1.22",
+            "id": self.settings.app_id,
+            "bots": [{"botId": self.settings.app_id, "scopes": ["personal", "team", "groupChat"]}],
+        }
+        return Setup(
+            f"Azure portal > Azure Bot > Configuration: messaging endpoint {url}; Channels: Microsoft Teams. Upload an "
+            f"app package whose manifest.json has:\n{msgspec.json.format(msgspec.json.encode(manifest)).decode()}"
+        )
+
+    def _message(self, address: Address, text: str, *, plain: bool) -> dict[str, Any]:
+        return {
+            "type": "message",
+            "from": {"id": address.bot},
+            "conversation": {"id": address.conversation},
+            "text": text,
+            "textFormat": "plain" if plain else "markdown",
+            "replyToId": address.activity,
+        }
+
+    def _activity(self, method: str, address: Address, path: str, body: object) -> ApiRequest:
+        conversation = quote(address.conversation, safe="")
+        url = f"{address.service_url}/v3/conversations/{conversation}/activities{path}"
+        return msgspec.structs.replace(json_call(url, body, method=method), needs_token=True)

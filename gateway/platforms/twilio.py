@@ -1,0 +1,224 @@
+"""Twilio: SMS and WhatsApp messages in by webhook, out by the Messages resource. https://www.twilio.com/docs/messaging
+
+The signature covers the url as Twilio called it, so behind a proxy GATEHOUSE_PUBLIC_URL has to say what that is.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from gateway.chunking import cut
+from gateway.formatting import PLAIN
+from gateway.platforms.api_call import form_call, read_answer, refused
+from gateway.platforms.decode import as_key_part, as_text, read_form
+from gateway.platforms.port import (
+    EMPTY,
+    Adapter,
+    ApiRequest,
+    ApiResponse,
+    Capabilities,
+    Chat,
+    File,
+    Gone,
+    Inbound,
+    Kind,
+    Parsed,
+    Rate,
+    SendResult,
+    Sent,
+    Setup,
+    TryLater,
+    WebhookRequest,
+    WebhookResponse,
+)
+from gateway.platforms.signature import required_header, same
+from shared.errors import BodyRejected, SignatureRejected
+from shared.messages import Reply, session_key
+from shared.platform_settings import TwilioSettings
+
+#: 1,600 characters
+MOST_UNITS = 1600
+
+#: a phone number, a short code or a name, on one of Twilio's channels
+PARTY = re.compile(r"(?:(whatsapp|messenger|rcs):)?([+\w.@-]{1,100})", re.ASCII)
+
+EMPTY_TWIML = WebhookResponse(body=b"<Response/>", media="text/xml")
+MOST_FILES = 10
+
+GONE = frozenset({21610, 21211, 21612, 21614, 63016, 63024})
+PASSING = frozenset({20429, 14107, 63018})
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a reply goes, from which number of ours, and the message it answers."""
+
+    to: str
+    sender: str
+    message_sid: str
+
+
+class ApiAnswer(msgspec.Struct, frozen=True):
+    """A message or an error."""
+
+    sid: str = ""
+    code: int | None = None
+    message: str | None = None
+
+
+class Twilio(Adapter, frozen=True):
+    """The adapter of one account."""
+
+    settings: TwilioSettings
+
+    name: ClassVar[str] = "twilio"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({"x-twilio-signature"}),
+        dedupe_ttl_s=86400.0,
+        open_to_strangers=True,
+        life_sign_every_s=20.0,
+    )
+
+    @property
+    def tokens(self) -> list[str]:
+        """The account's tokens, the current one first."""
+        return [token for token in re.split(r"[,\s]+", self.settings.auth_token) if token]
+
+    def verify(self, req: WebhookRequest) -> None:
+        """Check the signature over the url and the sorted fields of the form, or over the url with the body's hash."""
+        signature = required_header(req.headers, "x-twilio-signature")
+        wanted = req.query.get("bodySHA256")
+        try:
+            pairs = [] if wanted is not None else form_pairs(req.raw)
+        except ValueError:
+            raise SignatureRejected("the form has too many fields to be one of Twilio's") from None
+        expected = [sign(token, url, pairs) for token in self.tokens for url in spellings(req.url)]
+        matches = [same(signature, one) for one in expected]  # all of them: time tells nothing
+        if not any(matches) or (wanted is not None and not same(hashlib.sha256(req.raw).hexdigest(), wanted)):
+            raise SignatureRejected(
+                "X-Twilio-Signature does not match: TWILIO_AUTH_TOKEN must be this account's, and GATEHOUSE_PUBLIC_URL "
+                "the address that Twilio calls"
+            )
+
+    def parse(self, req: WebhookRequest) -> Parsed:
+        """Read a message; reports on our own messages are ignored."""
+        fields = read_form(req.raw)
+        if "MessageStatus" in fields or "MessageSid" not in fields:
+            return Parsed(EMPTY_TWIML, ignored="no message of a person")
+        sender, to = party(fields.get("From", ""), "From"), party(fields.get("To", ""), "To")
+        sid = as_key_part(fields["MessageSid"], "MessageSid")
+        files = tuple(media_files(fields))
+        text = as_text(fields.get("ButtonPayload") or fields.get("Body", ""))
+        if not text and not files:
+            return Parsed(EMPTY_TWIML, ignored="neither text nor attachment")
+        inbound = Inbound(
+            kind=Kind.ACTION if fields.get("ButtonPayload") else Kind.MESSAGE,
+            session=session_key(self.name, self.settings.account_sid, to.rpartition(":")[2], sender),
+            dedupe=(f"twilio:{sid}",),
+            user=sender,
+            text=text,
+            direct=True,
+            mentioned=False,
+            reply=msgspec.json.encode(Address(sender, to, sid)),
+            context="(forwarded)" if fields.get("Forwarded") == "true" else "",
+            files=files,
+        )
+        return Parsed(EMPTY_TWIML, (inbound,))
+
+    def chunks(self, markdown: str) -> list[str]:
+        """Cut an answer into plain texts, which an SMS is."""
+        return cut(markdown, MOST_UNITS, PLAIN) or [EMPTY]
+
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - it is always plain
+        """Build a message."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        url = f"{self.settings.api_base}/2010-04-01/Accounts/{self.settings.account_sid}/Messages.json"
+        return form_call(url, {"To": address.to, "From": address.sender, "Body": reply.text}, self._basic())
+
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - an address never changes
+        """Read a message or an error, whose codes say more than its statuses."""
+        api = read_answer(answer, ApiAnswer)
+        if api is None:
+            return TryLater(f"HTTP {answer.status} with a body that is not Twilio's")
+        if answer.status < 300:
+            return Sent(api.sid)
+        said = f"({api.code}) {api.message}"
+        if api.code in PASSING:
+            return TryLater(said)
+        return Gone(said) if api.code in GONE else refused(answer, said)
+
+    def chat(self, address: bytes) -> Chat:
+        """A long code sends about one message a second; Twilio queues what is more."""
+        return Chat(msgspec.json.decode(address, type=Address).to, (Rate(1, 1.0),))
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002 - it shows no words
+        """Show that something is typed; only on WhatsApp."""
+        place = msgspec.json.decode(address, type=Address)
+        if not place.to.startswith("whatsapp:"):
+            return None
+        url = f"{self.settings.messaging_api_base}/v2/Indicators/Typing.json"
+        return form_call(url, {"messageId": place.message_sid, "channel": "whatsapp"}, self._basic())
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """A file lies at the API, with our token, or where it is redirected to on one of Twilio's own hosts."""
+        if answer is None:
+            mine = file.url.startswith(self.settings.api_base + "/")
+            return ApiRequest(file.url, {"authorization": self._basic()}, b"", "GET") if mine else None
+        url = answer.headers.get("location", "") if answer.status in {301, 302, 307, 308} else ""
+        host = urlsplit(url).hostname or ""
+        return ApiRequest(url, {}, b"", "GET") if url.startswith("https://") and host.endswith(".twilio.com") else None
+
+    def setup(self, url: str) -> Setup:
+        """A number's webhook is set in the console."""
+        return Setup(
+            f"In the Twilio console, 'A message comes in' of the number or the WhatsApp sender: webhook {url}, POST. "
+            "GATEHOUSE_PUBLIC_URL must be the part of it before /webhooks."
+        )
+
+    def _basic(self) -> str:
+        return "Basic " + base64.b64encode(f"{self.settings.account_sid}:{self.tokens[0]}".encode()).decode()
+
+
+def form_pairs(raw: bytes) -> list[tuple[str, str]]:
+    """Return all fields of a form, blank ones too. Raises ValueError for far too many."""
+    pairs = parse_qsl(raw, keep_blank_values=True, max_num_fields=1000)
+    return [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in pairs]
+
+
+def sign(token: str, url: str, pairs: list[tuple[str, str]]) -> str:
+    """Return the signature of a url and the distinct fields of a form, in order."""
+    content = url + "".join(name + value for name, value in sorted(set(pairs)))
+    return base64.b64encode(hmac.digest(token.encode(), content.encode("utf-8", "replace"), hashlib.sha1)).decode()
+
+
+def spellings(url: str) -> list[str]:
+    """Return a url with and without its scheme's port: Twilio signs either."""
+    try:
+        parts = urlsplit(url)
+        port = {"https": 443, "http": 80}.get(parts.scheme, 0)
+        bare = parts._replace(netloc=parts.netloc.removesuffix(f":{parts.port}") if parts.port else parts.netloc)
+        return [url, bare.geturl(), bare._replace(netloc=f"{bare.netloc}:{parts.port or port}").geturl()]
+    except ValueError:
+        return [url]
+
+
+def party(text: str, name: str) -> str:
+    """Return a number or name on a channel, as Twilio writes it. Raises BodyRejected."""
+    if not PARTY.fullmatch(text):
+        raise BodyRejected(f"{name} is no number as Twilio writes them")
+    return text
+
+
+def media_files(fields: dict[str, str]) -> Iterator[File]:
+    """Yield what is attached."""
+    for number in range(MOST_FILES):
+        if url := fields.get(f"MediaUrl{number}"):
+            media = fields.get(f"MediaContentType{number}", "")
+            yield File(url.rpartition("/")[2][:100], f"file {number + 1}", media, 0, url)

@@ -1,0 +1,228 @@
+"""WhatsApp Cloud API: webhooks of Meta's Graph API in, messages out. https://developers.facebook.com/docs/whatsapp
+
+One request carries many messages of many people, and is repeated for a week until it is answered with 200: one message
+that cannot be read must not hold up the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Iterator
+from typing import ClassVar
+
+import msgspec
+
+from gateway.chunking import cut
+from gateway.formatting import WHATSAPP
+from gateway.platforms.api_call import get_call, json_call, read_answer, refused
+from gateway.platforms.decode import as_key_part, as_text, decode, decode_or_none
+from gateway.platforms.port import (
+    EMPTY,
+    MEBIBYTE,
+    Adapter,
+    ApiRequest,
+    ApiResponse,
+    Capabilities,
+    Chat,
+    Fail,
+    File,
+    Gone,
+    Inbound,
+    Kind,
+    Parsed,
+    Rate,
+    SendResult,
+    Sent,
+    Setup,
+    TryLater,
+    WebhookRequest,
+    WebhookResponse,
+)
+from gateway.platforms.signature import required_header, same
+from gateway.platforms.whatsapp_event import Contact, Message, Value, Webhook
+from shared.errors import BodyRejected, SignatureRejected
+from shared.messages import Reply, session_key
+from shared.platform_settings import WhatsAppSettings
+
+MOST_UNITS = 4096
+
+#: error codes that pass; that of the limit of a pair, one message in six seconds
+PASSING = frozenset({4, 190, 80007, 130429, 131000, 131048, 131056})
+PAIR_LIMIT, PAIR_S = 131056, 6.0
+GONE = frozenset({368, 131026, 131030, 131031, 131047})
+FILE_HOSTS = ("https://lookaside.fbsbx.com/", "https://graph.facebook.com/")
+
+
+class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a reply goes: a phone number, a business-scoped user id or a group, and the message it answers."""
+
+    to: str
+    message_id: str
+    kind: str = "individual"
+    by_user_id: bool = False
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """An error of the Graph API."""
+
+    message: str = ""
+    code: int = 0
+
+
+class SentMessage(msgspec.Struct, frozen=True):
+    """A message that was taken."""
+
+    id: str
+
+
+class ApiAnswer(msgspec.Struct, frozen=True):
+    """Any answer of the Graph API; ``url`` is that of a file."""
+
+    messages: tuple[SentMessage, ...] = ()
+    error: ApiError | None = None
+    url: str = ""
+
+
+class WhatsApp(Adapter, frozen=True):
+    """The adapter of one business number; Meta repeats for seven days, so ids are kept eight."""
+
+    settings: WhatsAppSettings
+
+    name: ClassVar[str] = "whatsapp"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        signature_headers=frozenset({"x-hub-signature-256"}),
+        dedupe_ttl_s=8 * 86400.0,
+        open_to_strangers=True,
+        methods=("GET", "POST"),
+        most_body_bytes=4 * MEBIBYTE,
+        app_rates=(Rate(80, 1.0),),
+        life_sign_every_s=20.0,
+    )
+
+    def verify(self, req: WebhookRequest) -> None:
+        """Check the signature over the body, or the verify token of a handshake."""
+        if req.method == "GET":
+            if req.query.get("hub.mode") != "subscribe" or not same(
+                req.query.get("hub.verify_token", ""), self.settings.verify_token
+            ):
+                raise SignatureRejected("hub.verify_token does not match WHATSAPP_VERIFY_TOKEN")
+            return
+        signature = required_header(req.headers, "x-hub-signature-256")
+        expected = hmac.digest(self.settings.app_secret.encode(), req.raw, hashlib.sha256).hex()
+        if not same(signature, f"sha256={expected}"):
+            raise SignatureRejected("X-Hub-Signature-256 does not match: WHATSAPP_APP_SECRET must be this app's")
+
+    def parse(self, req: WebhookRequest) -> Parsed:
+        """Read all messages of a request; statuses, echoes and what is not ours are ignored."""
+        if req.method == "GET":
+            challenge = req.query.get("hub.challenge", "")
+            return Parsed(WebhookResponse(body=challenge.encode(), media="text/plain"), ignored="handshake")
+        inbound = tuple(self._messages(decode(req.raw, Webhook, "a webhook of the Graph API")))
+        return Parsed(WebhookResponse(body=b""), inbound, "" if inbound else "no message of a person")
+
+    def _messages(self, webhook: Webhook) -> Iterator[Inbound]:
+        for change in webhook.changes:
+            value = decode_or_none(bytes(change.value), Value) if change.field == "messages" else None
+            if value is None or value.metadata.phone_number_id != self.settings.phone_number_id:
+                continue
+            for raw in value.messages:
+                message = decode_or_none(bytes(raw), Message)
+                with contextlib.suppress(BodyRejected):
+                    if message and (found := self._inbound(message, value.contact_of(message))):
+                        yield found
+
+    def _inbound(self, message: Message, contact: Contact) -> Inbound | None:
+        user = as_key_part(contact.user_id or contact.wa_id or message.sender, "from")
+        group = message.group_id and as_key_part(message.group_id, "group_id")
+        text = as_text(message.words)
+        kind, amends = message.kind, message.amends
+        if kind is None or not (text or message.files or kind is Kind.DELETE):
+            return None
+        by_user_id = not group and not (contact.wa_id or message.sender)
+        to = group or contact.wa_id or message.sender or user
+        address = Address(to, message.id, "group" if group else "individual", by_user_id)
+        return Inbound(
+            kind=kind,
+            session=session_key(self.name, self.settings.phone_number_id, group or user),
+            dedupe=(f"whatsapp:{message.id}",),
+            user=user,
+            text=text,
+            direct=not group,
+            mentioned=bool(message.context and message.context.sender == self.settings.phone_number_id),
+            reply=msgspec.json.encode(address),
+            context="(forwarded)" if message.forwarded else "",
+            files=message.files,
+            amends=f"whatsapp:{amends}" if amends else "",
+        )
+
+    def chunks(self, markdown: str) -> list[str]:
+        """Cut an answer into texts with WhatsApp's marks."""
+        return cut(markdown, MOST_UNITS, WHATSAPP) or [EMPTY]
+
+    def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
+        """Build a text message; the first of an answer quotes what it answers."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        body: dict[str, object] = {
+            "messaging_product": "whatsapp",
+            "recipient_type": address.kind,
+            "recipient" if address.by_user_id else "to": address.to,
+            "type": "text",
+            "text": {"body": reply.text, "preview_url": False},
+        }
+        if reply.begins:
+            body["context"] = {"message_id": address.message_id}
+        return self._post(body)
+
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - an address never changes
+        """Read a taken message or an error of the Graph API, whose codes say more than its statuses."""
+        api = read_answer(answer, ApiAnswer)
+        if api is None:
+            return TryLater(f"HTTP {answer.status} with a body that is not the Graph API's")
+        if api.error is None:
+            return Sent(api.messages[0].id) if api.messages else refused(answer, "")
+        said = f"({api.error.code}) {api.error.message}"[:200]
+        if api.error.code in PASSING:
+            return TryLater(said, PAIR_S if api.error.code == PAIR_LIMIT else None)
+        if api.error.code in GONE:
+            return Gone(said)
+        return Fail(said) if answer.status in {403, 404} else refused(answer, said)
+
+    def chat(self, address: bytes) -> Chat:
+        """One message in six seconds to a person, in bursts."""
+        return Chat(msgspec.json.decode(address, type=Address).to, (Rate(10, 60.0),))
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
+        """Mark the message as read and show that something is typed, for 25 s at the most."""
+        message_id = msgspec.json.decode(address, type=Address).message_id
+        return self._post(
+            {
+                "messaging_product": "whatsapp",
+                "status": "read",
+                "message_id": message_id,
+                "typing_indicator": {"type": "text"},
+            }
+        )
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """A file's id leads to a short-lived url on one of Meta's hosts, which wants the token too."""
+        if answer is None:
+            return get_call(self._url(as_key_part(file.id, "media id")), self.settings.access_token)
+        found = read_answer(answer, ApiAnswer)
+        url = found.url if found else ""
+        mine = url.startswith((*FILE_HOSTS, self.settings.api_base))
+        return get_call(url, self.settings.access_token) if mine else None
+
+    def setup(self, url: str) -> Setup:
+        """The webhook is set by hand; Meta calls it while it is set."""
+        return Setup(
+            f"In the app's dashboard, WhatsApp > Configuration: callback url {url}, verify token as in "
+            "WHATSAPP_VERIFY_TOKEN, and subscribe to the field messages."
+        )
+
+    def _post(self, body: object) -> ApiRequest:
+        return json_call(self._url(f"{self.settings.phone_number_id}/messages"), body, self.settings.access_token)
+
+    def _url(self, path: str) -> str:
+        return f"{self.settings.api_base}/{self.settings.api_version}/{path}"
