@@ -30,6 +30,7 @@ from gateway.delivery import Delivery
 from gateway.governor import Governor
 from gateway.health import Health
 from gateway.intake import Intake
+from gateway.load_history import LoadHistory
 from gateway.login import Login, role_needed
 from gateway.metrics import LoopLag, Meter, PoolCollector
 from gateway.openai_api.completions import Completions
@@ -92,6 +93,9 @@ class Gateway:
             self.pool,
             self.delivery,
         )
+        self._lag = LoopLag(self.meter.loop_lag)
+        self.load = LoadHistory(self.store, self.pool, self._lag)
+        self.broadcast.observe(self.load)
         self.completions = Completions(
             self.pool, self.broadcast, self.intake, self.commands, model_names(settings), self.readiness, self.stateless
         )
@@ -99,7 +103,6 @@ class Gateway:
         self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool.removed)
         database = sqlite_path(settings.database_url, settings.data_dir)
         self.backup = ScheduledBackup(settings.upkeep, database, self.events.emit)
-        self._lag = LoopLag(self.meter.loop_lag)
         self.app = Starlette(routes=self._routes(), exception_handlers=exception_handlers(self.events))
 
     async def open(self) -> None:
@@ -121,6 +124,7 @@ class Gateway:
             asyncio.create_task(self.stateless.remove_all(self._left_over), name="calls left over"),
             asyncio.create_task(self.retention.run(), name="retention"),
             asyncio.create_task(self.backup.run(), name="backup"),
+            asyncio.create_task(self.load.run(), name="load history"),
         ]
         await self.delivery.start()
         await self.pool.start()
@@ -164,6 +168,7 @@ class Gateway:
             Route("/v1/chat/completions", self.completions.create, methods=["POST"]),
             Route("/v1/models", self.completions.models),
             Route("/v1/events", console.events),
+            Route("/v1/stats", self.load.stats),
             Route("/metrics", health.metrics),
             *api.routes(),
         ]

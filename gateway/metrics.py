@@ -197,6 +197,7 @@ class LoopLag:
     def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
         self._timer: asyncio.TimerHandle | None = None
+        self._worst_s = 0.0
 
     def start(self) -> None:
         """Begin to measure the running loop."""
@@ -209,8 +210,15 @@ class LoopLag:
             self._timer.cancel()
 
     def _probe(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._histogram.observe(max(0.0, loop.time() - due))
+        late_s = max(0.0, loop.time() - due)
+        self._histogram.observe(late_s)
+        self._worst_s = max(self._worst_s, late_s)
         self.start()
+
+    def take_worst_s(self) -> float:
+        """Return how late a timer was at the most since this was last asked, in seconds."""
+        worst_s, self._worst_s = self._worst_s, 0.0
+        return worst_s
 
 
 def token_kinds(usage: Usage) -> dict[str, int]:

@@ -97,10 +97,14 @@ class TurnBroadcast:
 
     def __init__(self, events: Events, observers: Sequence[OutcomeObserver] = ()) -> None:
         self._events = events
-        self._observers = observers
+        self._observers = list(observers)
         self._followers: dict[str, Follower] = {}
         self._running: dict[str, RunningText] = {}
         self.stream = EventStream()  #: what pages read
+
+    def observe(self, observer: OutcomeObserver) -> None:
+        """Tell one more observer of every outcome from now on."""
+        self._observers.append(observer)
 
     def follow(self, message_id: str) -> Follower:
         """Follow one message until ``unfollow``; begin before it is accepted, so that nothing is missed."""

@@ -36,6 +36,15 @@ class SessionPage(msgspec.Struct, frozen=True):
     after: tuple[float, str] | None  #: where the next page begins; None at the end
 
 
+class Backlog(msgspec.Struct, frozen=True):
+    """What is not done yet, of all sessions."""
+
+    waiting: int  #: messages that wait or are in their turn
+    oldest_s: float  #: seconds since the oldest of them was accepted that no turn has begun for; 0 if none waits
+    undelivered: int  #: replies that are on their way
+    dead: int  #: dead letters
+
+
 class UnansweredMessage(msgspec.Struct, frozen=True):
     """A message that waits for its turn, or is in it."""
 

@@ -72,10 +72,9 @@ export class Spend {
 const readSample = (sample) => ({ ...sample, gateway_mb: sample.gateway_rss_bytes / MIB, workers_mb: sample.workers_rss_bytes / MIB });
 
 function drawPlot(box, series, data, read) {
-  const style = getComputedStyle(document.documentElement);
-  const colours = ["--line-1", "--line-2", "--line-3"].map((name) => style.getPropertyValue(name).trim());
-  const ink = style.getPropertyValue("--soft").trim();
-  const grid = { stroke: style.getPropertyValue("--line").trim(), width: 1 };
+  const colours = ["--line-1", "--line-2", "--line-3"].map((name) => colour(box, name));
+  const ink = colour(box, "--soft");
+  const grid = { stroke: colour(box, "--line"), width: 1 };
   const options = {
     width: box.clientWidth,
     height: 180,
@@ -85,6 +84,14 @@ function drawPlot(box, series, data, read) {
     series: [{}, ...series.map(([label], at) => ({ label, stroke: colours[at], width: 2, points: { show: false }, value: (plot, value) => (value == null ? "–" : read(value)) }))],
   };
   return new uPlot(options, data, box);
+}
+
+// A canvas takes no variables: the colour as it is in the scheme of now.
+function colour(box, name) {
+  box.style.color = `var(${name})`;
+  const found = getComputedStyle(box).color;
+  box.style.color = "";
+  return found;
 }
 
 function budgetCard(budget) {

@@ -237,6 +237,13 @@ def test_the_page_may_load_nothing_from_elsewhere(web: httpx2.Client) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_the_load_of_the_last_hour_is_told(web: httpx2.Client) -> None:
+    say(web, "loaded", "hello")
+    sample = web.get("/v1/stats").json()["samples"][-1]
+    assert sample["gateway_rss_bytes"] > 1 << 20
+    assert min(sample[name] for name in ("waiting", "running", "undelivered", "dead", "oldest_s", "lag_ms")) >= 0
+
+
 def test_sessions_are_listed_a_page_at_a_time_and_found_by_words(web: httpx2.Client) -> None:
     for number in range(5):
         say(web, f"listed-{number}", "hello")

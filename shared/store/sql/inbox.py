@@ -11,7 +11,7 @@ from shared.store.engine import Database, Engine
 from shared.store.sql.arrivals import receive
 from shared.store.sql.session_commands import receive_command, start_next
 from shared.store.sql.tables import checkpoints, dedupe, inbox, journal, outbox, sessions, spending
-from shared.traces import DeadLetter, MessageTrace, UnansweredMessage
+from shared.traces import Backlog, DeadLetter, MessageTrace, UnansweredMessage
 
 #: what a refused sender is answers to wait, in seconds
 RETRY_AFTER_S = 5
@@ -67,6 +67,10 @@ class Inbox:
         """Return the id of a session's last message that is no chat command. Raises NotFound."""
         return await self._run(session, inbox.latest, session)
 
+    async def backlog(self) -> Backlog:
+        """Return what is not done yet, of all sessions."""
+        return await self._run("", _backlog)
+
     async def unanswered(self, session: str, limit: int = 20) -> list[UnansweredMessage]:
         """Return the messages of a session that wait or are in their turn, oldest first, commands left out."""
         return await self._run(session, inbox.unanswered, session, limit)
@@ -110,6 +114,12 @@ class Inbox:
                 count, mark = await self._run("", _expire_closed, state, keep_done_s, mark)
                 removed += count
         return removed
+
+
+def _backlog(database: Database) -> Backlog:
+    at = inbox.oldest(database)
+    oldest_s = 0.0 if at is None else max(0.0, database.now() - at)
+    return Backlog(database.waiting, oldest_s, outbox.count_unsent(database), inbox.count_dead(database))
 
 
 def _accept(database: Database, arrival: Arrival, room: Room) -> Receipt:

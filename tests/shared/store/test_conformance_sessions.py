@@ -10,7 +10,7 @@ import pytest
 from shared.errors import NotFound, StaleClaim, StoreUnavailable
 from shared.messages import Conversation, Dead, stateless_key
 from shared.store import Store
-from shared.traces import SessionQuery
+from shared.traces import Backlog, SessionQuery
 from tests.shared.store.bench import Bench, ended
 
 SESSION = "a:b:c"
@@ -49,6 +49,20 @@ class TestSessions:
         for state, key in (("running", "a:b:runs"), ("waiting", "a:b:waits")):
             page = await store.sessions.page(SessionQuery(state=state))
             assert [row.key for row in page.sessions] == [key]
+
+    async def test_the_backlog_counts_what_is_not_done(self, bench: Bench, store: Store) -> None:
+        assert await store.inbox.backlog() == Backlog(0, 0.0, 0, 0)
+        await bench.accept("a:b:answered")
+        claim = await bench.claim_one()
+        bench.clock.now += 7
+        await bench.accept("a:b:waits")
+        bench.clock.now += 3
+        backlog = await store.inbox.backlog()
+        assert (backlog.waiting, backlog.undelivered, round(backlog.oldest_s)) == (2, 0, 3)
+        await store.claims.settle(claim.ref, ended("hello"))
+        given_up = await bench.claim_one()
+        await store.claims.settle(given_up.ref, Dead(3, "died", "sorry"))
+        assert await store.inbox.backlog() == Backlog(0, 0.0, 2, 1)
 
     async def test_what_is_not_answered_is_told_in_its_order(self, bench: Bench, store: Store) -> None:
         await bench.accept("a:b:c", text="first")

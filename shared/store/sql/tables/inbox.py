@@ -32,6 +32,10 @@ FIRST_WAITING = """
 SELECT seq, suspect, quiet_until, command, platform || ':' || user_id FROM inbox INDEXED BY inbox_waiting
 WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
 """
+# Find when the oldest message was accepted whose turn has not begun.
+OLDEST = "SELECT min(at) FROM inbox WHERE state = 'waiting' AND claimed_at IS NULL"
+# Count dead letters.
+COUNT_DEAD = "SELECT count(*) FROM inbox WHERE state = 'dead' AND settled_at IS NOT NULL"
 # Read the messages of a session that are not answered yet, in their order.
 UNANSWERED = """
 SELECT id, user_id, text, at, claimed_at FROM inbox
@@ -174,6 +178,16 @@ def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) 
 def count_waiting(database: Database) -> int:
     """Count the waiting messages of all sessions: a walk over all of them, for the start alone."""
     return int(database.only(COUNT_WAITING)[0])
+
+
+def oldest(database: Database) -> float | None:
+    """Return when the oldest message was accepted whose turn has not begun, in unix seconds; None if there is none."""
+    return database.only(OLDEST)[0]  # type: ignore[no-any-return]  # the statement's own column
+
+
+def count_dead(database: Database) -> int:
+    """Count dead letters."""
+    return int(database.only(COUNT_DEAD)[0])
 
 
 def unanswered(database: Database, session: str, limit: int) -> list[UnansweredMessage]:

@@ -122,7 +122,9 @@ WHERE session_key = ? AND closed_at IS NULL AND (seq, part) >= (?, ?)
 TRACE = """
 SELECT part, state, attempts, sent_id, closed_at, error FROM outbox WHERE session_key = ? AND seq = ? ORDER BY part
 """
-# Tell whether any reply to a message is on its way.
+# Count the replies that are on their way.
+COUNT_UNSENT = "SELECT count(*) FROM outbox WHERE closed_at IS NULL"
+# Tell whether a reply to a message is on its way.
 ANY_UNSENT_OF = "SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND seq = ? AND closed_at IS NULL)"
 # Remove the replies to a message.
 REMOVE = "DELETE FROM outbox WHERE session_key = ? AND seq = ?"
@@ -241,6 +243,11 @@ def readdress(database: Database, reply: Reply, address: bytes) -> None:
 def trace(database: Database, session: str, seq: int) -> tuple[ReplyTrace, ...]:
     """Return the way of a message's replies, chunk by chunk."""
     return tuple(_trace(*row) for row in database.all(TRACE, (session, seq)))
+
+
+def count_unsent(database: Database) -> int:
+    """Count the replies, or parts of one, that are on their way."""
+    return int(database.only(COUNT_UNSENT)[0])
 
 
 def any_unsent_of(database: Database, session: str, seq: int) -> bool:
