@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +18,72 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
+            names.append(node.module or "")
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(names)
+
+
+@functools.cache
+def arrows() -> dict[str, frozenset[str]]:
+    """Return which modules each module imports; a name taken from a package is an arrow to the module that it is."""
+    modules = {module_name(path) for path in SOURCES}
+    found: dict[str, frozenset[str]] = {}
+    for path in SOURCES:
+        names = set(imported(path)) & modules
+        # "from package import module" names the package as well, which it does not need
+        needless = {name.rpartition(".")[0] for name in names} - {*direct(path)}
+        found[module_name(path)] = frozenset(names - needless - {module_name(path)})
+    return found
+
+
+def direct(path: Path) -> Iterator[str]:
+    """Yield the packages and modules that something other than a module is taken from, or that are imported whole."""
+    modules = {module_name(source) for source in SOURCES}
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and any(f"{node.module}.{a.name}" not in modules for a in node.names):
             yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def circles() -> list[list[str]]:
+    """Return the circles of imports: the strongly connected modules (Tarjan), each sorted."""
+    graph, index, low = arrows(), dict[str, int](), dict[str, int]()
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            members = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(members) > 1:
+                found.append(sorted(members))
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return found
 
 
 def within(name: str, *packages: str) -> bool:
@@ -40,6 +99,43 @@ def offences(importer: str, *forbidden: str, allowed: tuple[str, ...] = (), but:
         for name in imported(path)
         if within(name, *forbidden) and not within(name, *allowed) and not within(name + ".", *allowed)
     ]
+
+
+#: the rooms from the ground up, as docs/architecture.md draws them: a module imports its own floor and lower ones
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("shared",),
+    ("worker.shared_page", "worker.frames", "worker.channel", "worker.session_log"),
+    ("worker.tools", "worker.mcp_config", "worker.model_specs"),
+    ("worker.agent",),
+    ("worker.forkserver", "worker.library", "worker.tool_list"),
+    ("worker.pool", "worker.run_agent", "worker.replay"),
+    ("worker.__main__", "gateway"),
+)
+
+
+def floor_of(module: str) -> int:
+    return next(
+        (floor for floor, rooms in enumerate(FLOORS) if within(module, *rooms)),
+        len(FLOORS) if module == "worker" else -1,
+    )
+
+
+def test_every_module_stands_in_a_room_of_the_drawing() -> None:
+    assert [name for name in arrows() if floor_of(name) < 0] == []
+
+
+def test_no_arrow_runs_against_the_drawing() -> None:
+    against = [
+        f"{name} imports {other}"
+        for name, others in arrows().items()
+        for other in sorted(others)
+        if floor_of(other) > floor_of(name)
+    ]
+    assert against == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles() == []
 
 
 def test_shared_imports_neither_side() -> None:
@@ -102,7 +198,7 @@ def test_a_worker_child_holds_no_store_and_no_settings() -> None:
 def environment_reads(path: Path) -> list[str]:
     return [
         f"{module_name(path)}:{node.lineno}"
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id == "os"
