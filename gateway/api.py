@@ -1,4 +1,4 @@
-"""The JSON routes under ``/v1`` but the completions: sessions, messages, workers, dead letters and pairings."""
+"""The JSON routes under ``/v1`` but the completions: sessions, messages, workers and pairings."""
 
 from __future__ import annotations
 
@@ -51,9 +51,6 @@ class Api:
             Route("/v1/budgets", self.budgets),
             Route("/v1/workers", self.workers),
             Route("/v1/workers/{n:int}/kill", self.kill_worker, methods=["POST"]),
-            Route("/v1/dead", self.list_dead),
-            Route("/v1/dead/{id}", self.purge_dead, methods=["DELETE"]),
-            Route("/v1/dead/{id}/retry", self.retry_dead, methods=["POST"]),
             Route("/v1/pairings", self.pairings),
             Route("/v1/pairings/{code}/approve", self.approve, methods=["POST"]),
         ]
@@ -136,25 +133,6 @@ class Api:
         if not await self._pool.kill_worker(n):
             raise Refused(404, f"there is no worker {n}")
         return json_response({"n": n, "killed": True})
-
-    async def list_dead(self, _: Request) -> Response:
-        """Answer the dead letters, newest first."""
-        return json_response({"dead": await self._store.inbox.dead(LIST_LIMIT)})
-
-    async def retry_dead(self, request: Request) -> Response:
-        """Make a dead letter wait again."""
-        message_id = request.path_params["id"]
-        await self._store.inbox.retry_dead(message_id)
-        self._pool.wake()
-        self._broadcast.tell("dead", message=message_id, state="waiting")
-        return json_response({"id": message_id, "state": "waiting"})
-
-    async def purge_dead(self, request: Request) -> Response:
-        """Remove a dead letter for good."""
-        message_id = request.path_params["id"]
-        await self._store.inbox.purge_dead(message_id)
-        self._broadcast.tell("dead", message=message_id, state="purged")
-        return json_response({"id": message_id, "state": "purged"})
 
     async def pairings(self, _: Request) -> Response:
         """Answer the pairing codes that wait to be approved."""

@@ -26,6 +26,7 @@ from gateway.announcements import Announcements
 from gateway.api import Api
 from gateway.commands import Commands
 from gateway.console import Console, page_routes
+from gateway.dead_letters import DeadLetters
 from gateway.delivery import Delivery
 from gateway.governor import Governor
 from gateway.health import Health
@@ -171,6 +172,7 @@ class Gateway:
             Route("/v1/stats", self.load.stats),
             Route("/metrics", health.metrics),
             *api.routes(),
+            *DeadLetters(self.store, self.broadcast, self.pool, self.delivery).routes(),
         ]
         webhooks = webhook_routes(
             self.platforms,

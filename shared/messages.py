@@ -294,6 +294,14 @@ class Retry(msgspec.Struct, frozen=True, tag=True):
     lost: int = 0
 
 
+class DeadKind(enum.StrEnum):
+    """What a dead letter is."""
+
+    MESSAGE = "message"  #: its turn was lost as often as it may be
+    MODEL = "model"  #: no model answered it in its turn's time
+    REPLY = "reply"  #: its reply was refused by the platform for good
+
+
 class Dead(msgspec.Struct, frozen=True, tag=True):
     """Outcome: the attempts are used up; the message is kept as a dead letter and ``text`` tells the sender."""
 
@@ -303,6 +311,7 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
     stacks: str = ""
     usage: Usage = Usage()
     worker: str = ""
+    kind: DeadKind = DeadKind.MESSAGE
 
 
 Outcome = Ended | Parked | Retry | Dead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.messages import MessageState, ReplyState
+from shared.messages import DeadKind, MessageState, ReplyState
 from shared.usage import Usage
 
 
@@ -105,15 +105,22 @@ class MessageTrace(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that used up its attempts; ``stacks`` are those of the last kill."""
+    """What was given up and is kept: a message, or a reply that its platform refuses."""
 
+    #: the message's id, also of a reply to it
     id: str
     session: str
     platform: str
+    #: the sender's id on the platform
     user: str
+    #: what the sender wrote, or what of the reply was not sent
     text: str
     attempts: int
     error: str
+    #: the stacks of the last kill, empty where there was none
     stacks: str
+    #: unix seconds
     accepted_at: float
+    #: unix seconds
     dead_at: float
+    kind: DeadKind = DeadKind.MESSAGE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.platform import RunningPlatform
+from loadtests.platform import Fault, RunningPlatform
 from loadtests.provider import RunningProvider
 from tests.e2e.bot import Bot
 from tests.e2e.command_line import port_of, run_command
@@ -74,3 +74,24 @@ def test_dead_letters_are_purged_over_http_and_without_a_gateway(poisoned: Bot, 
     assert poisoned.gateway.terminate() == 0
     assert run_command(tmp_path, "dead", "purge", second).returncode == 0
     assert run_command(tmp_path, "dead", "list").stdout == ""
+
+
+def test_refused_replies_are_dead_letters_that_are_sent_again_in_bulk(poisoned: Bot) -> None:
+    """By kind, platform and age."""
+    poisoned.platform.script("standard", Fault(status=400), Fault(status=410))
+    messages = [poisoned.say(name, "hello").headers["x-gatehouse-message"] for name in ("c", "d")]
+    gateway = poisoned.gateway
+    poisoned.wait_until(lambda: len(gateway.get("/v1/dead")["dead"]) == 2, 30, "both refusals")
+    rows = gateway.get("/v1/dead?kind=reply&platform=standard")["dead"]
+    assert {(row["id"], row["kind"], row["platform"]) for row in rows} == {
+        (message, "reply", "standard") for message in messages
+    }
+    assert all(gateway.get(f"/v1/messages/{message}")["state"] == "done" for message in messages)
+    for nothing in ("kind=model", "platform=slack", "older=3600"):
+        assert gateway.get(f"/v1/dead?{nothing}") == {"dead": []}
+    assert gateway.ask("POST", "/v1/dead/retry", json={"kind": "letter"}).status_code == 400
+    assert gateway.ask("POST", "/v1/dead/purge", json={"kind": "message"}).json()["count"] == 0
+    retried = gateway.ask("POST", "/v1/dead/retry", json={"kind": "reply"}).json()
+    assert (retried["state"], set(retried["ids"])) == ("waiting", set(messages))
+    poisoned.wait_until(lambda: bool(poisoned.replies("c") and poisoned.replies("d")), 30, "both replies")
+    assert gateway.get("/v1/dead") == {"dead": []}

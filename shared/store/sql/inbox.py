@@ -8,8 +8,9 @@ from shared.command import CommandKind
 from shared.errors import InboxFull, SenderShareFull
 from shared.messages import Answered, Arrival, MessageState, Receipt, Reply
 from shared.store.engine import Database, Engine
+from shared.store.sql import dead_letters
 from shared.store.sql.arrivals import receive
-from shared.store.sql.session_commands import receive_command, start_next
+from shared.store.sql.session_commands import receive_command
 from shared.store.sql.tables import checkpoints, dedupe, inbox, journal, outbox, sessions, spending
 from shared.traces import Backlog, DeadLetter, MessageTrace, UnansweredMessage
 
@@ -84,18 +85,18 @@ class Inbox:
         return await self._run("", inbox.answer, message_id)
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
-        """Return dead letters, newest first."""
-        return await self._run("", inbox.dead, limit)
+        """Return dead letters of every kind, newest first."""
+        return await self._run("", dead_letters.read, limit)
 
     async def retry_dead(self, message_id: str) -> None:
-        """Make a dead letter wait again, with no attempts used. Raises NotFound."""
-        session = await self._run("", inbox.session_of_dead, message_id)
-        await self._run(session, _retry_dead, message_id)
+        """Let a dead letter run, or be sent, again, with no attempts used. Raises NotFound."""
+        session = await self._run("", dead_letters.session_of, message_id)
+        await self._run(session, dead_letters.retry, message_id)
 
     async def purge_dead(self, message_id: str) -> None:
         """Remove a dead letter and its replies for good. Raises NotFound."""
-        session = await self._run("", inbox.session_of_dead, message_id)
-        await self._run(session, _purge_dead, message_id)
+        session = await self._run("", dead_letters.session_of, message_id)
+        await self._run(session, dead_letters.purge, message_id)
 
     async def expire(self, keep_done_s: float) -> int:
         """Remove dedupe keys past their time, and settled messages with sent replies older than this.
@@ -193,17 +194,6 @@ def _trace(database: Database, message_id: str) -> MessageTrace:
     )
 
 
-def _retry_dead(database: Database, message_id: str) -> None:
-    session = inbox.requeue(database, message_id)
-    if sessions.busy_with(database, session) is None:
-        start_next(database, session)
-
-
-def _purge_dead(database: Database, message_id: str) -> None:
-    session, seq = inbox.purge(database, message_id)
-    outbox.remove(database, session, seq)
-
-
 def _expire_unsolicited(database: Database, keep_done_s: float) -> int:
     return outbox.expire_unsolicited(database, database.now() - keep_done_s, EXPIRE_LIMIT)
 
@@ -213,7 +203,7 @@ def _expire_closed(
 ) -> tuple[int, inbox.SettledMark | None]:
     """Remove some old messages; return how many, and the mark to go on from, None at the end."""
     marks = inbox.settled_before(database, state, database.now() - keep_done_s, after, EXPIRE_LIMIT)
-    old = [mark for mark in marks if not outbox.any_unsent_of(database, mark.session, mark.seq)]
+    old = [mark for mark in marks if not outbox.any_kept_of(database, mark.session, mark.seq)]
     for mark in old:
         inbox.remove(database, mark.session, mark.seq)
         outbox.remove(database, mark.session, mark.seq)

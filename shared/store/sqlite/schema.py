@@ -276,12 +276,29 @@ ALTER TABLE inbox ADD COLUMN answer BLOB;
 CREATE INDEX inbox_fingerprint ON inbox (session_key, fingerprint, seq) WHERE fingerprint <> '';
 """
 
+VERSION_10 = """
+-- What a dead letter is; replies that were refused for good are found without reading the others.
+ALTER TABLE inbox ADD COLUMN dead_kind TEXT NOT NULL DEFAULT 'message';
+CREATE INDEX outbox_refused ON outbox (message_id) WHERE state = 'failed';
+"""
+
 #: tables of bodies that may be large: in a WITHOUT ROWID table a seek reads every body on its way in whole
 WITHOUT_ROWID = ", WITHOUT ROWID"
 ROWID_TABLES = ("inbox", "history", "todos", "checkpoints", "outbox", "open_steps", "tool_calls", "summaries")
 
 #: one script a schema version, in order; a released one is never edited
-MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8, VERSION_9)
+MIGRATIONS = (
+    VERSION_1,
+    VERSION_2,
+    VERSION_3,
+    VERSION_4,
+    VERSION_5,
+    VERSION_6,
+    VERSION_7,
+    VERSION_8,
+    VERSION_9,
+    VERSION_10,
+)
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from shared.errors import StaleClaim
-from shared.messages import Reply, ReplyState, Shares
+from shared.errors import NotFound, StaleClaim
+from shared.messages import Dead, DeadKind, Reply, ReplyState, ReplyStatus, Shares
 from shared.store import Store
 from tests.shared.store.bench import Bench
 
@@ -18,6 +18,55 @@ async def lease_one(store: Store, host: str = "host") -> Reply:
     """Lease the one reply that is due."""
     (reply,) = (await store.outbox.due(host, 10, 30)).replies
     return reply
+
+
+class TestRefused:
+    async def test_a_refused_reply_is_a_dead_letter_with_all_its_parts(self, bench: Bench, store: Store) -> None:
+        """It is sent again part by part, in its order, and ends once it is sent or purged."""
+        await bench.answer("one two three")
+        first, *_ = await store.outbox.split(await lease_one(store), ["one", "two", "three"])
+        await store.outbox.delivered(first, "id")
+        await bench.answer("later")
+        await store.outbox.refuse(await lease_one(store), "chat not found")
+        (letter,) = await store.inbox.dead()
+        assert (letter.kind, letter.text, letter.error) == (DeadKind.REPLY, "two\nthree", "chat not found")
+        assert letter.session == SESSION
+        on_its_way = await lease_one(store)
+        await store.inbox.retry_dead(letter.id)
+        assert await store.inbox.dead() == []
+        assert (await store.outbox.due("host", 10, 30)).replies == ()  # one of a session at a time
+        await store.outbox.delivered(on_its_way, "id")
+        sent = [on_its_way.text, *[reply.text for reply in await bench.send_all()]]
+        assert sent == ["later", "two", "three"]
+
+    async def test_a_refused_reply_stays_until_it_is_purged(self, bench: Bench, store: Store) -> None:
+        """Also one that answers no message, and however old it grows."""
+        await bench.answer("hello")
+        await store.outbox.refuse(await lease_one(store), "gone")
+        bench.clock.now += 1
+        reply = Reply("a:b:d", "msg_unasked", 0, "a", "code", b"{}", ReplyStatus.REPLIED)
+        assert await store.inbox.announce(reply, (), 60)
+        await store.outbox.refuse(await lease_one(store), "blocked")
+        bench.clock.now += 100 * 86_400
+        await store.inbox.expire(60)
+        letters = await store.inbox.dead()
+        assert [(letter.error, letter.kind) for letter in letters] == [
+            ("blocked", DeadKind.REPLY),
+            ("gone", DeadKind.REPLY),
+        ]
+        for letter in letters:
+            await store.inbox.purge_dead(letter.id)
+        assert await store.inbox.dead() == []
+        with pytest.raises(NotFound):
+            await store.inbox.retry_dead("msg_unasked")
+
+    async def test_a_reply_to_a_dead_letter_is_none_of_its_own(self, bench: Bench, store: Store) -> None:
+        await bench.accept()
+        dead = Dead(3, "TimeoutError", "no model answered", kind=DeadKind.MODEL)
+        await store.claims.settle((await bench.claim_one()).ref, dead)
+        await store.outbox.refuse(await lease_one(store), "gone")
+        (letter,) = await store.inbox.dead()
+        assert (letter.kind, letter.error) == (DeadKind.MODEL, "TimeoutError")
 
 
 class TestDue:

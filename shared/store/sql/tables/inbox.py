@@ -9,7 +9,7 @@ import msgspec
 from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
-from shared.messages import Answered, Arrival, Dead, Ended, MessageState, Pending, Retry
+from shared.messages import Answered, Arrival, Dead, DeadKind, Ended, MessageState, Pending, Retry
 from shared.store.engine import Database, Row
 from shared.traces import DeadLetter, UnansweredMessage
 from shared.usage import Usage
@@ -87,7 +87,7 @@ RETURNING id, platform, reply, platform || ':' || user_id, stop
 # Make a message a dead letter.
 MARK_DEAD = """
 UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?,
-  answer = CASE WHEN fingerprint <> '' THEN ? END
+  answer = CASE WHEN fingerprint <> '' THEN ? END, dead_kind = ?
 WHERE session_key = ? AND seq = ?
 RETURNING id, platform, reply, platform || ':' || user_id
 """
@@ -103,7 +103,7 @@ WHERE id = ? AND state = 'dead' RETURNING session_key
 PURGE = "DELETE FROM inbox WHERE id = ? AND state = 'dead' RETURNING session_key, seq"
 # List dead letters, newest first.
 DEAD = """
-SELECT id, session_key, platform, user_id, text, attempts, error, stacks, at, settled_at FROM inbox
+SELECT id, session_key, platform, user_id, text, attempts, error, stacks, at, settled_at, dead_kind FROM inbox
 WHERE state = 'dead' AND settled_at IS NOT NULL ORDER BY settled_at DESC LIMIT ?
 """
 # Read every stage of a message.
@@ -280,9 +280,8 @@ def mark_dead(database: Database, session: str, seq: int, dead: Dead) -> Settled
     """Make a message a dead letter."""
     usage = msgspec.json.encode(dead.usage)
     answer = msgspec.msgpack.encode(msgspec.structs.replace(dead, stacks=""))
-    row = database.only(
-        MARK_DEAD, (database.now(), dead.attempts, dead.error, dead.stacks, dead.worker, usage, answer, session, seq)
-    )
+    columns = (dead.attempts, dead.error, dead.stacks, dead.worker, usage, answer, dead.kind.value)
+    row = database.only(MARK_DEAD, (database.now(), *columns, session, seq))
     database.waiting -= 1
     return SettledMessage(*row)
 
@@ -325,7 +324,13 @@ def purge(database: Database, message_id: str) -> tuple[str, int]:
 
 def dead(database: Database, limit: int) -> list[DeadLetter]:
     """Return dead letters, newest first."""
-    return [DeadLetter(*row) for row in database.all(DEAD, (limit,))]
+    letters = []
+    for row in database.all(DEAD, (limit,)):
+        message_id, session, platform, user, text, attempts, error, stacks, at, dead_at, kind = row
+        letters.append(
+            DeadLetter(message_id, session, platform, user, text, attempts, error, stacks, at, dead_at, DeadKind(kind))
+        )
+    return letters
 
 
 def trace(database: Database, message_id: str) -> Row:

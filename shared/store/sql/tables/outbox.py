@@ -107,11 +107,12 @@ REFUSE = """
 UPDATE outbox SET state = 'failed', closed_at = ?, until = NULL, host = '', error = ?
 WHERE session_key = ? AND seq = ? AND part >= ? AND part < ? AND closed_at IS NULL
 """
-# Let the next row of a session go.
+# Let the next row of a session go, where none is on its way.
 NEXT = """
-UPDATE outbox SET state = 'due', place = ? WHERE state = 'queued' AND (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox INDEXED BY outbox_unsent
-   WHERE session_key = ? AND closed_at IS NULL ORDER BY seq, part LIMIT 1)
+UPDATE outbox SET state = 'due', place = ? WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox WHERE session_key = ? AND closed_at IS NULL ORDER BY seq, part LIMIT 1)
+AND NOT EXISTS
+  (SELECT 1 FROM outbox WHERE session_key = ? AND closed_at IS NULL AND state <> 'queued')
 """
 # Give a row and all behind it a new address.
 READDRESS = """
@@ -124,14 +125,17 @@ SELECT part, state, attempts, sent_id, closed_at, error FROM outbox WHERE sessio
 """
 # Count the replies that are on their way.
 COUNT_UNSENT = "SELECT count(*) FROM outbox WHERE closed_at IS NULL"
-# Tell whether a reply to a message is on its way.
-ANY_UNSENT_OF = "SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND seq = ? AND closed_at IS NULL)"
+# Tell whether any reply to a message is on its way, or is a dead letter.
+ANY_KEPT_OF = """
+SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND seq = ? AND (closed_at IS NULL OR state = 'failed'))
+"""
 # Remove the replies to a message.
 REMOVE = "DELETE FROM outbox WHERE session_key = ? AND seq = ?"
 # Remove some replies that answered no message and were closed long ago.
 EXPIRE_UNSOLICITED = """
 DELETE FROM outbox WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE seq = 0 AND closed_at <= ? LIMIT ? /*SKIP LOCKED*/)
+  (SELECT session_key, seq, part FROM outbox WHERE seq = 0 AND state = 'sent' AND closed_at <= ?
+   LIMIT ? /*SKIP LOCKED*/)
 """
 # Remove every reply of a session.
 REMOVE_ALL = "DELETE FROM outbox WHERE session_key = ?"
@@ -209,7 +213,7 @@ def mark_sent(database: Database, reply: Reply, sent_id: str) -> None:
     """Record that the platform took a row, and let the next of its session go. Raises StaleClaim."""
     seq = _fence(database, reply)
     database.run(SENT, (sent_id, database.now(), reply.session, seq, reply.part))
-    _release_next(database, reply.session)
+    release_next(database, reply.session)
 
 
 def postpone(database: Database, reply: Reply, delay_s: float, error: str) -> None:
@@ -231,7 +235,7 @@ def refuse(database: Database, reply: Reply, error: str) -> None:
     seq = _fence(database, reply)
     end = (reply.part // PARTS + 1) * PARTS
     database.run(REFUSE, (database.now(), error, reply.session, seq, reply.part, end))
-    _release_next(database, reply.session)
+    release_next(database, reply.session)
 
 
 def readdress(database: Database, reply: Reply, address: bytes) -> None:
@@ -250,15 +254,15 @@ def count_unsent(database: Database) -> int:
     return int(database.only(COUNT_UNSENT)[0])
 
 
-def any_unsent_of(database: Database, session: str, seq: int) -> bool:
-    """Tell whether any reply to a message is on its way."""
-    return bool(database.only(ANY_UNSENT_OF, (session, seq))[0])
+def any_kept_of(database: Database, session: str, seq: int) -> bool:
+    """Tell whether any reply to a message is on its way, or is a dead letter."""
+    return bool(database.only(ANY_KEPT_OF, (session, seq))[0])
 
 
 def remove(database: Database, session: str, seq: int) -> None:
     """Remove the replies to a message, and let the next of its session go."""
     database.run(REMOVE, (session, seq))
-    _release_next(database, session)
+    release_next(database, session)
 
 
 def expire_unsolicited(database: Database, closed_at: float, limit: int) -> int:
@@ -285,8 +289,9 @@ def _fence(database: Database, reply: Reply) -> int:
     return int(row[0])
 
 
-def _release_next(database: Database, session: str) -> None:
-    database.run(NEXT, (database.next_place(), session))
+def release_next(database: Database, session: str) -> None:
+    """Let the next row of a session go, where none is on its way."""
+    database.run(NEXT, (database.next_place(), session, session))
 
 
 def _reply(row: Row) -> Reply:

@@ -1,0 +1,44 @@
+"""Dead letters of every kind: messages that used up their attempts or got no model, and replies that were refused."""
+
+from __future__ import annotations
+
+from shared.errors import NotFound
+from shared.store.engine import Database
+from shared.store.sql.session_commands import start_next
+from shared.store.sql.tables import inbox, outbox, refused_replies, sessions
+from shared.traces import DeadLetter
+
+
+def read(database: Database, limit: int) -> list[DeadLetter]:
+    """Return dead letters of every kind, newest first."""
+    letters = [*inbox.dead(database, limit), *refused_replies.read(database, limit)]
+    return sorted(letters, key=lambda letter: letter.dead_at, reverse=True)[:limit]
+
+
+def session_of(database: Database, message_id: str) -> str:
+    """Return the session of a dead letter. Raises NotFound."""
+    try:
+        return inbox.session_of_dead(database, message_id)
+    except NotFound:
+        return refused_replies.session_of(database, message_id)
+
+
+def retry(database: Database, message_id: str) -> None:
+    """Let a message run again, or else its refused replies be sent again. Raises NotFound."""
+    try:
+        session = inbox.requeue(database, message_id)
+    except NotFound:
+        refused_replies.requeue(database, message_id)
+        return
+    if sessions.busy_with(database, session) is None:
+        start_next(database, session)
+
+
+def purge(database: Database, message_id: str) -> None:
+    """Remove a message and its replies, or else its refused replies, for good. Raises NotFound."""
+    try:
+        session, seq = inbox.purge(database, message_id)
+    except NotFound:
+        refused_replies.purge(database, message_id)
+        return
+    outbox.remove(database, session, seq)
