@@ -66,6 +66,7 @@ class Event(enum.StrEnum):
     TOOL_WARNING = "tool_warning"
     MCP_SERVER_READY = "mcp_server_ready"
     MCP_SERVER_LOST = "mcp_server_lost"
+    MCP_TOOL_LEFT_OUT = "mcp_tool_left_out"
     MODEL_FAILED = "model_failed"
     CONTEXT_COMPACTED = "context_compacted"
     CONTEXT_CUT = "context_cut"
@@ -105,6 +106,7 @@ LEVELS = {
     Event.TOOL_LEAKED: logging.WARNING,
     Event.TOOL_WARNING: logging.WARNING,
     Event.MCP_SERVER_LOST: logging.WARNING,
+    Event.MCP_TOOL_LEFT_OUT: logging.WARNING,
     Event.MODEL_FAILED: logging.WARNING,
     Event.CONTEXT_CUT: logging.WARNING,
     Event.SESSION_LOG_FAILED: logging.WARNING,

@@ -15,6 +15,9 @@ MASK = b"***"
 #: characters of the shortest secret that is looked for: a shorter one would be found in ordinary words
 SHORTEST = 6
 
+#: a part of a path that no person would give: long, with letters and digits
+_KEY_IN_PATH = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.~%+=-]{16,}")
+
 #: not inside a longer word; a JSON escape such as ``\n`` before it is no part of one
 _START = rb"(?:(?<![A-Za-z0-9_])|(?<=\\[nrtbf]))"
 
@@ -68,12 +71,13 @@ def password_in(url: str) -> str:
 
 
 def secrets_in(url: str) -> tuple[str, ...]:
-    """Return the password and the values of the query that a url carries, each as written and as meant."""
+    """Return the password, the values of the query, and what in the path looks like a key; as written and as meant."""
     try:
-        query = urlsplit(url).query
+        parts = urlsplit(url)
     except ValueError:
         return ()
-    written = [pair.partition("=")[2] for pair in query.split("&")]
+    written = [pair.partition("=")[2] for pair in parts.query.split("&")]
+    written += [part for part in parts.path.split("/") if _KEY_IN_PATH.fullmatch(part)]
     found = dict.fromkeys([password_in(url), *written, *map(unquote, written)])
     return tuple(secret for secret in found if secret)
 

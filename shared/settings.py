@@ -160,7 +160,7 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
-        mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers"),
+        mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers", "servers"),
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
     )
 
@@ -216,7 +216,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         database_url=read_database_url(reader),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
-        mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers"),
+        mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers", "servers"),
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
         api_keys=api_keys,
         allow=read_allow(reader),

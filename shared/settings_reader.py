@@ -18,7 +18,10 @@ from shared.errors import SettingsError
 
 #: a host in the letters of the name system, every name below one, or every host; the port is optional
 HOST = re.compile(r"(?:\*|(?:\*\.)?([\w-]+(?:\.[\w-]+)*)|\[([0-9a-fA-F:.]+)\])(?::([0-9]{1,5}))?", re.ASCII)
-VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}", re.ASCII)
+#: a variable of the environment, also as VS Code and Cursor write it: ``${env:NAME}``
+VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)(?::-([^}]*))?\}", re.ASCII)
+#: what an editor would ask for or know, and nobody here does
+EDITOR_VARIABLE = re.compile(r"\$\{(?:input|command|config):[^}]*\}")
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -110,8 +113,8 @@ class Reader:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(name, f"cannot read {text[1:]!r}: {reason(error)}") from None
 
-    def json_file(self, name: str, key: str) -> bytes:
-        """Return the object that a JSON file holds under this key, as JSON; empty if unset.
+    def json_file(self, name: str, *keys: str) -> bytes:
+        """Return the object that a JSON file holds under the first of these keys that it has, as JSON; empty if unset.
 
         ``${NAME}`` and ``${NAME:-default}`` in its texts stand for other values of the environment, so that the file
         needs no secret in it.
@@ -123,14 +126,17 @@ class Reader:
             content = json.loads(Path(text).expanduser().read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise SettingsError(name, f"cannot read {text!r}: {reason(error)}") from None
-        if not isinstance(content, dict) or not isinstance(content.get(key), dict):
-            raise SettingsError(name, f"{text!r} has no {key!r} object")
-        return json.dumps(self._filled(name, content[key])).encode()
+        found = next((content[key] for key in keys if key in content), None) if isinstance(content, dict) else None
+        if not isinstance(found, dict):
+            raise SettingsError(name, f"{text!r} has no {keys[0]!r} object")
+        return json.dumps(self._filled(name, found)).encode()
 
     def _filled(self, name: str, value: Any) -> Any:
         """Fill the variables in every text of a JSON value in."""
         match value:
             case str():
+                if asked := EDITOR_VARIABLE.search(value):
+                    raise SettingsError(name, f"holds {asked[0]}, which an editor fills in; write ${{NAME}} and set it")
                 return VARIABLE.sub(functools.partial(self._variable, name), value)
             case list():
                 return [self._filled(name, one) for one in value]

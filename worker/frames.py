@@ -12,7 +12,9 @@ from shared.call_options import CallOptions
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import JoiningWords, OpenStep, Outcome, Step, Summary
 from shared.prices import Price
-from shared.redaction import SHORTEST, password_in, secrets_in
+from shared.redaction import SHORTEST, password_in
+from worker.mcp_server import McpServer as McpServer
+from worker.mcp_server import McpStatus
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -28,32 +30,6 @@ class ModelSpec(msgspec.Struct, frozen=True):
     base_url: str = ""
     #: what its tokens cost, None where nobody said
     price: Price | None = None
-
-
-class McpServer(msgspec.Struct, frozen=True):
-    """One MCP server: a program to start, or with ``url`` one that is reached over HTTP."""
-
-    #: the first part of its tools' names
-    name: str
-    #: the program, empty where a url is given
-    command: str = ""
-    #: its arguments
-    args: tuple[str, ...] = ()
-    #: variables of its environment, beside those it gets anyway
-    env: dict[str, str] = {}
-    #: the folder it starts in, empty for the worker's own
-    cwd: str = ""
-    #: where it is reached over HTTP, empty where a command is given
-    url: str = ""
-    #: headers of every request to the url
-    headers: dict[str, str] = {}
-    #: the longest one call may take, in seconds
-    timeout_s: float = 300.0
-
-    def secrets(self) -> tuple[str, ...]:
-        """Return what no log line may show."""
-        words = [word for value in self.headers.values() for word in value.split()]
-        return (*words, *self.env.values(), *secrets_in(self.url))
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -312,6 +288,8 @@ class Report(msgspec.Struct, frozen=True, tag=True):
     log_failed: int
     #: lines of session logs that nobody could write
     log_lost: int = 0
+    #: how its MCP servers are, in the order of the configuration
+    mcp: tuple[McpStatus, ...] = ()
 
 
 class LogEvent(msgspec.Struct, frozen=True, tag=True):

@@ -11,7 +11,8 @@ import pytest
 from shared.errors import SettingsError
 from shared.settings import parse_settings
 from worker.frames import McpServer
-from worker.mcp_config import read_mcp_servers
+from worker.mcp_config import missing_programs, read_mcp_servers
+from worker.mcp_server import Scope
 
 
 def read(path: Path, servers: dict[str, Any], **environment: str) -> tuple[McpServer, ...]:
@@ -79,6 +80,91 @@ def test_variables_are_filled_in_so_that_the_file_needs_no_secret(tmp_path: Path
     )
     with pytest.raises(SettingsError, match=r"GATEHOUSE_MCP_CONFIG: names \$\{TOKEN\}, which is not set"):
         read(tmp_path, {"a": server}, HOME="/home/ana")
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"command": "x", "timeout": 30_000}, McpServer("a", "x", timeout_s=30.0)),
+        ({"command": "x", "timeout": 60}, McpServer("a", "x", timeout_s=60.0)),
+        ({"command": "x", "tool_timeout_sec": 9}, McpServer("a", "x", timeout_s=9.0)),
+        ({"command": "x", "args": ["-p", 80]}, McpServer("a", "x", ("-p", "80"))),
+        ({"httpUrl": "http://y/mcp", "trust": True}, McpServer("a", url="http://y/mcp")),
+        ({"serverUrl": "http://y/mcp", "transport": "streamable_http"}, McpServer("a", url="http://y/mcp")),
+        (
+            {"command": "x", "includeTools": ["r"], "excludeTools": ["w"]},
+            McpServer("a", "x", include=("r",), exclude=("w",)),
+        ),
+        (
+            {"command": "x", "tools": {"allow": ["r"], "deny": ["w"]}},
+            McpServer("a", "x", include=("r",), exclude=("w",)),
+        ),
+        ({"command": "x", "tools": ["*"], "disabledTools": ["w"]}, McpServer("a", "x", exclude=("w",))),
+        ({"command": "x", "scope": "session", "idle_s": 5}, McpServer("a", "x", scope=Scope.SESSION, idle_s=5.0)),
+        ({"command": "x", "enabled": False}, None),
+        ({"command": "x", "cwd": None, "autoApprove": ["r"], "description": "d", "_note": 1}, McpServer("a", "x")),
+    ],
+)
+def test_keys_of_other_programs_files_are_honoured(
+    tmp_path: Path, entry: dict[str, Any], expected: McpServer | None
+) -> None:
+    assert read(tmp_path, {"a": entry}) == ((expected,) if expected else ())
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"command": "x", "transport": "sse"}, "type 'sse' is not served"),
+        ({"url": "http://y", "oauth": {}}, "'oauth' is not served; put a token into headers"),
+        ({"command": "x", "envFile": ".env"}, "'envFile' is not served"),
+        ({"command": "x", "timout": 5}, "the key 'timout' is not known"),
+        ({"url": "http://y", "serverUrl": "http://y"}, "'url' and 'serverUrl' say the same"),
+        ({"command": "x", "scope": "planet"}, "Invalid enum value 'planet'"),
+        ({"command": "x", "timeout": -1}, "timeout_s is not between"),
+        ({"command": "x", "env": {"KEY": "${input:key}"}}, "holds ${input:key}, which an editor fills in"),
+    ],
+)
+def test_what_is_not_served_is_refused_by_name(tmp_path: Path, entry: dict[str, Any], problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, {"a": entry})
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_of_vs_code_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mcp.json"
+    file.write_text(
+        json.dumps({"inputs": [], "servers": {"a": {"type": "stdio", "command": "x", "env": {"K": "${env:K}"}}}})
+    )
+    config = parse_settings({"GATEHOUSE_MCP_CONFIG": str(file), "K": "v"}).mcp_config
+    assert read_mcp_servers(config) == (McpServer("a", "x", env={"K": "v"}),)
+
+
+def test_programs_that_are_not_there_are_named(tmp_path: Path) -> None:
+    script = tmp_path / "server"
+    script.write_text("#!/bin/sh\n")
+    servers = [McpServer("a", "no-such-program"), McpServer("b", "sh"), McpServer("c", "./server", cwd=str(tmp_path))]
+    assert missing_programs(servers) == [
+        "server 'a': there is no program 'no-such-program'",
+        "server 'c': there is no program './server'",
+    ]
+    script.chmod(0o700)
+    assert missing_programs(servers[1:]) == []
+
+
+def test_secrets_in_arguments_and_in_the_path_of_a_url_are_secrets() -> None:
+    args = (
+        "-y",
+        "@scope/server-filesystem",
+        "--api-key=abc-123456",
+        "--token",
+        "tok-98765",
+        "ghp_1234567890abcdefghij",
+        "/srv/docs",
+    )
+    assert McpServer("a", "npx", args).secrets() == ("abc-123456", "tok-98765", "ghp_1234567890abcdefghij")
+    far = McpServer("b", url="https://mcp.example/api/8f3b1c9e7d2a4f60/mcp?v=2024-11-05")
+    assert set(far.secrets()) == {"8f3b1c9e7d2a4f60", "2024-11-05"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"mcpServers": []}', "[" * 100_000, b"\xff"])

@@ -110,15 +110,17 @@ class Toolbox:
         """Add one tool that is no decorated function."""
         self._put(Tool(spec, options or ToolOptions(spec.name), run))
 
-    def lend(self, owner: str, tools: Iterable[Tool]) -> None:
+    def lend(self, owner: str, tools: Iterable[Tool]) -> list[str]:
         """Show the tools of an owner, such as an MCP server, in the place of those it lent before.
 
-        An owner keeps its place in the order; a name that is taken stays with who had it first.
+        An owner keeps its place in the order; a name that is taken stays with who had it first. Returns the names that
+        are taken.
         """
         self._lent[owner] = tuple(tools)
         self._tools = dict(self._own)
         for tool in (tool for lent in self._lent.values() for tool in lent):
             self._tools.setdefault(tool.spec.name, tool)
+        return [tool.spec.name for tool in self._lent[owner] if self._tools[tool.spec.name] is not tool]
 
     async def call(self, call: ToolCall, context: ToolContext, on_result: OnResult = tell_nobody) -> str:
         """Run one call and return its result, or in words for the model why there is none.

@@ -10,26 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
 import mcp_types as types
-import msgspec
 from mcp import Client, MCPError
 from mcp.client.session import IncomingMessage
 from mcp.client.streamable_http import streamable_http_client
 
 from shared.errors import ToolError
 from shared.events import Event, Say
-from worker.frames import McpServer
+from worker.mcp_server import McpServer, McpStatus
 from worker.tools.context import ToolContext
-from worker.tools.declaration import Tool, ToolOptions
-from worker.tools.mcp.answer import may_repeat, result_text, tool_description, tool_name, tool_schema
+from worker.tools.mcp.listing import Offer, ServerTools
 from worker.tools.mcp.program import Program
-from worker.tools.spec import ToolSpec
-from worker.tools.toolbox import Toolbox
+from worker.tools.mcp.result import mismatch, result_text
+from worker.tools.mcp.wire import OURS, MendedStream
+from worker.tools.results import error_text
 
 #: seconds for the first answers of a server; some are downloaded when they are started
 CONNECT_S = 60.0
@@ -42,17 +40,27 @@ CALL_WAIT_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 60.0
 #: seconds a server must have lived to be started again as soon as at first
 SOUND_S = 30.0
-TOOL_LIMIT = 512
 PAGE_LIMIT = 100
+#: seconds a session must have lasted for the next one to be opened at once
+RENEW_AT_ONCE_S = 1.0
+#: characters of a progress message that are shown
+PROGRESS_CHARS = 500
 WHO = types.Implementation(name="gatehouse", version="1")
 
 
-class McpConnection:
-    """Keeps one server connected for the worker's life; ``tried`` is set after the first attempt, good or bad."""
+class SessionEnded(Exception):
+    """Raised when a server over HTTP does not know our session any more: a new one is opened at once."""
 
-    def __init__(self, server: McpServer, toolbox: Toolbox, say: Say) -> None:
+
+class McpConnection:
+    """Keeps one server connected until it is closed; ``tried`` is set after the first attempt, good or bad.
+
+    What it lists is shown through ``tools``.
+    """
+
+    def __init__(self, server: McpServer, tools: ServerTools, say: Say) -> None:
         self._server = server
-        self._toolbox = toolbox
+        self._tools = tools
         self._say = say
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
@@ -62,7 +70,20 @@ class McpConnection:
         self._calls: set[asyncio.Task[str]] = set()
         self._heard_at = self._loop.time()
         self._closing = False
+        self._session_ended = False
+        self._listed = 0
+        self._problem = ""
         self.tried = asyncio.Event()
+
+    @property
+    def status(self) -> McpStatus:
+        """How the server is."""
+        return McpStatus(self._server.name, self._client is not None, self._listed, self._problem)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs."""
+        return bool(self._calls)
 
     def closing(self) -> None:
         """Connect no more: its task is cancelled next, and a server that is lost just then would hide that."""
@@ -77,28 +98,32 @@ class McpConnection:
             try:
                 await self._serve(program)
             except Exception as error:  # noqa: BLE001 - the boundary: whatever ends a connection, it is made again
-                problem = _first_cause(error)
+                cause = _first_cause(error)
             self.tried.set()
             if self._closing:
                 return
-            if self._loop.time() - began > SOUND_S:
+            lasted_s = self._loop.time() - began
+            if lasted_s > SOUND_S:
                 pause_s = FIRST_PAUSE_S
+            at_once = isinstance(cause, SessionEnded) and lasted_s > RENEW_AT_ONCE_S
+            self._problem = (program and program.end) or error_text(cause)
             self._say(
                 Event.MCP_SERVER_LOST,
                 server=self._server.name,
-                error=(program and program.end) or problem,
+                error=self._problem,
                 output="\n".join(program.tail) if program else "",
-                again_in_s=pause_s,
+                again_in_s=0.0 if at_once else pause_s,
             )
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            if not at_once:
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
-    async def call(self, tool: str, arguments: str) -> str:
+    async def call(self, offer: Offer, arguments: dict[str, Any], context: ToolContext) -> str:
         """Call a tool from a turn, and return its result. Raises ToolError.
 
         The turn only waits: what talks to the server is a task outside of it, so no turn is blamed for a server.
         """
-        task = self._loop.create_task(self._call(tool, arguments), context=self._context.copy())
+        task = self._loop.create_task(self._call(offer, arguments, context), context=self._context.copy())
         self._calls.add(task)
         task.add_done_callback(self._called)
         try:
@@ -114,25 +139,45 @@ class McpConnection:
         if not task.cancelled():
             task.exception()  # a caller that was interrupted does not look at it
 
-    async def _call(self, tool: str, arguments: str) -> str:
+    async def _call(self, offer: Offer, arguments: dict[str, Any], context: ToolContext) -> str:
         try:
-            given = msgspec.json.decode(arguments.strip() or "{}", type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise ToolError(f"the arguments are not a JSON object: {error}") from None
+            result = await self._ask(offer, arguments, context)
+        except SessionEnded:  # the server refused the call with the session, so it has not happened
+            result = await self._ask(offer, arguments, context)
+        self._heard_at = self._loop.time()
+        text = result_text(result)
+        if result.is_error:
+            raise ToolError(text)
+        if problem := mismatch(result, offer.output):
+            self._say(Event.TOOL_WARNING, tool=offer.shown_as, warning=f"its result is not what it declares: {problem}")
+            return f"{text}\n[This result is not what the tool declares: {problem}]"
+        return text
+
+    async def _ask(self, offer: Offer, arguments: dict[str, Any], context: ToolContext) -> types.CallToolResult:
+        async def say(progress: float, total: float | None, message: str | None) -> None:
+            if not context.stopped:
+                context.say((message or (f"{progress:g} of {total:g}" if total else f"{progress:g}"))[:PROGRESS_CHARS])
+
         client = await self._answering()
         try:
-            result = await client.call_tool(tool, given)
+            return await client.call_tool(offer.name, arguments, progress_callback=say)
         except MCPError as error:
+            if self._server.url and _says_session_ended(error) and not self._session_ended:
+                self._end_session(client)
+                raise SessionEnded("the server does not know it any more") from None
             if error.code != types.CONNECTION_CLOSED:
                 raise ToolError(str(error)) from None
             self._look.set()
             raise ToolError(
                 f"the MCP server {self._server.name} was lost during the call; it may or may not have happened"
             ) from None
-        self._heard_at = self._loop.time()
-        if result.is_error:
-            raise ToolError(result_text(result))
-        return result_text(result)
+
+    def _end_session(self, client: Client) -> None:
+        """Have the server connected anew; what comes meanwhile waits for that."""
+        if self._client is client:
+            self._session_ended = True
+            self._disconnected()
+            self._look.set()
 
     async def _answering(self) -> Client:
         with contextlib.suppress(TimeoutError):
@@ -150,13 +195,16 @@ class McpConnection:
             async with asyncio.timeout(CONNECT_S):
                 await stack.enter_async_context(client)
                 tools = await self._list(client)
-            self._client = client
+            self._session_ended = False
+            self._client, self._problem = client, ""
             self._connected.set()
             stack.callback(self._disconnected)
             self._say(Event.MCP_SERVER_READY, server=self._server.name, tools=tools)
             self.tried.set()
             while True:
                 await self._wait_for_look()
+                if self._session_ended:
+                    raise SessionEnded("the server does not know it any more")
                 await self._look_again(client)
 
     def _disconnected(self) -> None:
@@ -170,13 +218,17 @@ class McpConnection:
         self._look.clear()
 
     async def _look_again(self, client: Client) -> None:
-        """List the tools again. Raises TimeoutError for a server that hangs.
+        """List the tools again. Raises TimeoutError for a server that hangs, and SessionEnded.
 
         One that is idle has to answer soon; one that is busy with calls may be late, for as long as a call may take.
         """
         try:
             async with asyncio.timeout(LOOK_S):
                 await self._list(client)
+        except MCPError as error:
+            if self._server.url and _says_session_ended(error):
+                raise SessionEnded("the server does not know it any more") from None
+            raise
         except TimeoutError:
             silent_s = self._loop.time() - self._heard_at
             if not self._calls or silent_s > self._server.timeout_s:
@@ -184,29 +236,19 @@ class McpConnection:
 
     async def _list(self, client: Client) -> int:
         """Bring the toolbox up to date, and return how many tools there are."""
-        found: dict[str, Tool] = {}
+        found: list[types.Tool] = []
+        nameless: dict[str, str] = {}
         cursor: str | None = None
         for _ in range(PAGE_LIMIT):
             page = await client.list_tools(cursor=cursor)
             self._heard_at = self._loop.time()
-            for tool in page.tools:
-                entry = self._entry(tool)
-                found.setdefault(entry.spec.name, entry)
+            found += page.tools
+            nameless |= (page.meta or {}).get(OURS, {}).get("left_out", {})
             cursor = page.next_cursor
-            if cursor is None or len(found) >= TOOL_LIMIT:
+            if cursor is None:
                 break
-        tools = tuple(found.values())[:TOOL_LIMIT]
-        self._toolbox.lend(self._server.name, tools)
-        return len(tools)
-
-    def _entry(self, tool: types.Tool) -> Tool:
-        name = tool_name(self._server.name, tool.name)
-        options = ToolOptions(name, retry_safe=may_repeat(tool), timeout_s=self._server.timeout_s)
-        run = functools.partial(self._run, tool.name)
-        return Tool(ToolSpec(name, tool_description(tool), tool_schema(tool)), options, run)
-
-    def _run(self, tool: str, arguments: str, _context: ToolContext) -> Coroutine[Any, Any, str]:
-        return self.call(tool, arguments)
+        self._listed = self._tools.show(found, nameless)
+        return self._listed
 
     async def _heard(self, message: IncomingMessage) -> None:
         """Take what the server says of its own accord."""
@@ -220,13 +262,21 @@ async def _over_http(server: McpServer) -> AsyncGenerator[Any, None]:
     timeout = httpx2.Timeout(30.0, read=server.timeout_s)
     async with (
         httpx2.AsyncClient(headers=server.headers, timeout=timeout) as http,
-        streamable_http_client(server.url, http_client=http) as streams,
+        streamable_http_client(server.url, http_client=http) as (heard, told, *_),
     ):
-        yield streams
+        yield MendedStream(heard), told
 
 
-def _first_cause(error: BaseException) -> str:
-    """Return what went wrong in words; groups of errors hide it."""
+def _says_session_ended(error: MCPError) -> bool:
+    """Tell whether a server refused a request because it does not know our session (HTTP 404, or its own words)."""
+    words = str(error).lower()
+    return "session" in words and any(
+        word in words for word in ("terminated", "not found", "expired", "invalid", "unknown", "no valid", "not exist")
+    )
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what went wrong; groups of errors hide it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return error

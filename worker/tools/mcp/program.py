@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
@@ -22,7 +23,8 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from worker.frames import McpServer
+from worker.mcp_server import McpServer
+from worker.tools.mcp.wire import Received, mended
 
 #: bytes of the longest message a program may write
 LINE_LIMIT_BYTES = 16 * 1024 * 1024
@@ -35,7 +37,6 @@ KILLED_S = 3.0
 #: seconds in which the last words of a program that has ended are read
 LAST_WORDS_S = 0.1
 
-Received = SessionMessage | Exception
 Streams = tuple[ObjectReceiveStream[Received], ObjectSendStream[SessionMessage]]
 
 
@@ -81,6 +82,17 @@ class Program:
 
     async def _start(self) -> tuple[asyncio.SubprocessTransport, _Protocol]:
         """Start the program as create_subprocess_exec does, and keep the transport, which alone can be closed."""
+        cwd = self._server.cwd
+        if cwd and not os.path.isdir(cwd):  # noqa: ASYNC240, PTH112 - one look at a local folder
+            raise NotADirectoryError(errno.ENOTDIR, "its cwd is no directory", cwd)
+        try:
+            return await self._exec()
+        except FileNotFoundError:  # uvloop does not name it
+            raise FileNotFoundError(errno.ENOENT, "there is no such program", self._server.command) from None
+        except PermissionError:
+            raise PermissionError(errno.EACCES, "this program may not be run", self._server.command) from None
+
+    async def _exec(self) -> tuple[asyncio.SubprocessTransport, _Protocol]:
         return await asyncio.get_running_loop().subprocess_exec(
             _Protocol,
             self._server.command,
@@ -148,7 +160,7 @@ async def _line(stdout: asyncio.StreamReader) -> bytes:
 
 def _message(line: bytes) -> Received:
     try:
-        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+        return mended(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
     except ValueError as error:
         return error
 

@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.events import Say
-from worker.frames import McpServer
+from worker.mcp_server import McpServer, McpStatus, Scope
 from worker.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:
-    from worker.tools.mcp.connection import McpConnection
+    from worker.tools.mcp.session_runs import SessionRuns
+    from worker.tools.mcp.shared_run import SharedRun
 
 #: seconds a worker waits for its servers before it takes turns; the tools of a slower one join when it is there
 READY_WAIT_S = 5.0
 #: seconds the servers get to end in peace
 CLOSE_WAIT_S = 5.0
 #: what is loaded in a thread; the mcp package loads the last one when the first result comes, on the loop
-MODULES = ("worker.tools.mcp.connection", "jsonschema.validators")
+MODULES = ("worker.tools.mcp.shared_run", "worker.tools.mcp.session_runs", "jsonschema.validators")
 
 
 class McpServers:
@@ -32,44 +33,60 @@ class McpServers:
         self._servers = servers
         self._toolbox = toolbox
         self._say = say
-        self._connections: list[McpConnection] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._runs: list[SharedRun | SessionRuns] = []
+        self._connecting: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> tuple[McpStatus, ...]:
+        """How each server is, in the order of the configuration."""
+        if not self._runs:
+            return tuple(McpStatus(server.name, up=False, tools=0) for server in self._servers)
+        return tuple(run.status for run in self._runs)
 
     async def start(self, within_s: float = READY_WAIT_S) -> None:
-        """Begin to connect, and wait until every server was tried once, or until the time is over; never raises."""
+        """Begin to connect, unless that was begun, and wait until every server was tried once or the time is over.
+
+        Never raises.
+        """
         if not self._servers:
             return
-        for server in self._servers:
-            self._toolbox.lend(server.name, ())  # the order of the file is the order of the tools
-        connecting = asyncio.create_task(self._connect(), name="mcp")
-        self._tasks.append(connecting)
+        if self._connecting is None:
+            for server in self._servers:
+                self._toolbox.lend(server.name, ())  # the order of the file is the order of the tools
+            self._connecting = asyncio.create_task(self._connect(), name="mcp")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await asyncio.shield(connecting)
-                await asyncio.gather(*(connection.tried.wait() for connection in self._connections))
+                await asyncio.shield(self._connecting)
+                await asyncio.gather(*(run.tried.wait() for run in self._runs))
+
+    def forget(self, session: str) -> None:
+        """End what runs for a session alone: it is gone."""
+        for run in self._runs:
+            run.forget(session)
 
     def stop(self) -> None:
         """Begin to disconnect."""
-        for connection in self._connections:
-            connection.closing()
-        for task in self._tasks:
-            task.cancel()
+        for run in self._runs:
+            run.stop()
+        if self._connecting is not None:
+            self._connecting.cancel()
 
     async def close(self, within_s: float = CLOSE_WAIT_S) -> None:
         """Disconnect, and end the programs that were started."""
         self.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=within_s)
+        tasks = [*([self._connecting] if self._connecting else []), *(task for run in self._runs for task in run.tasks)]
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
 
     async def _connect(self) -> None:
         for module in MODULES:
             await load(module)
-        from worker.tools.mcp.connection import McpConnection
+        from worker.tools.mcp.session_runs import SessionRuns
+        from worker.tools.mcp.shared_run import SharedRun
 
         for server in self._servers:
-            connection = McpConnection(server, self._toolbox, self._say)
-            self._connections.append(connection)
-            self._tasks.append(asyncio.create_task(connection.run(), name=f"mcp {server.name}"))
+            run = SessionRuns if server.scope is Scope.SESSION else SharedRun
+            self._runs.append(run(server, self._toolbox, self._say))
 
 
 async def load(module: str) -> None:

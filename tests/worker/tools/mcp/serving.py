@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 from loadtests.gateway_process import descendants
 from shared.events import Event, Field
@@ -22,7 +23,7 @@ from worker.tools.mcp import McpServers
 from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
-REAL, BARE = (str(Path(__file__).with_name(name)) for name in ("server.py", "bare_server.py"))
+REAL, BARE, ODD = (str(Path(__file__).with_name(name)) for name in ("server.py", "bare_server.py", "odd_server.py"))
 
 
 class Worker:
@@ -32,12 +33,14 @@ class Worker:
         self.events: list[tuple[Event, dict[str, Field]]] = []
         self.toolbox = Toolbox((), self._say)
         self.servers = McpServers(servers, self.toolbox, self._say)
+        self.progress: list[str] = []
         self._ids = itertools.count(1)
 
-    async def call(self, name: str, arguments: str = "{}") -> str:
+    async def call(self, name: str, arguments: str = "{}", session: str = "a:b:c") -> str:
         """Call a tool as a turn does."""
         call = ToolCall(f"call_{next(self._ids)}", name, arguments)
-        return await self.toolbox.call(call, ToolContext("a:b:c", "msg_1", call.id, TodoStore()))
+        context = ToolContext(session, "msg_1", call.id, TodoStore(), self.progress.append)
+        return await self.toolbox.call(call, context)
 
     def said(self, event: Event) -> list[dict[str, Field]]:
         return [fields for said, fields in self.events if said is event]
@@ -77,6 +80,11 @@ def real(name: str, *options: str) -> McpServer:
 def bare(name: str, *options: str, timeout_s: float = 30.0, **env: str) -> McpServer:
     """Return a server over stdio that is up at once."""
     return McpServer(name, sys.executable, ("-S", BARE, *options), env=env, timeout_s=timeout_s)
+
+
+def odd(name: str, **options: Any) -> McpServer:
+    """Return a server that lists and answers what it should not."""
+    return McpServer(name, sys.executable, ("-S", ODD), **options)
 
 
 def over_http(name: str, port: int, timeout_s: float = 30.0) -> McpServer:

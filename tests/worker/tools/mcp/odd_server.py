@@ -1,0 +1,157 @@
+"""An MCP server over stdio, or over HTTP with a port, that lists and answers what real servers do and should not.
+
+Over HTTP it knows a session for as long as the file ``--sessions`` holds the same text as when it was opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.server
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+OUTPUT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+TOOLS: list[Any] = [
+    {"name": "plain", "description": "Be plain.", "inputSchema": {"type": "object"}},
+    {"name": "a.b", "inputSchema": {"type": "object"}},
+    {"name": "a/b", "inputSchema": {"type": "object"}},
+    {"name": "a_b", "inputSchema": {"type": "object"}},
+    {"name": "long_" * 15 + "one", "inputSchema": {"type": "object"}},
+    {"name": "long_" * 15 + "two", "inputSchema": {"type": "object"}},
+    {"name": "no_schema"},
+    {"name": "null_schema", "inputSchema": None, "annotations": "none", "icons": 5, "_meta": []},
+    {"name": "text_schema", "inputSchema": "object"},
+    {"name": "array_schema", "inputSchema": {"type": "array"}},
+    {
+        "name": "union",
+        "inputSchema": {
+            "type": "object",
+            "oneOf": [{"properties": {"$filter": {"$ref": "#/$defs/f"}}, "required": ["$filter"]}, {"required": []}],
+            "$defs": {"f": {"type": "string"}},
+        },
+    },
+    {"name": "bad_output", "inputSchema": {"type": "object"}, "outputSchema": "none"},
+    {"name": "mismatch", "inputSchema": {"type": "object"}, "outputSchema": OUTPUT},
+    {"name": "unstructured", "inputSchema": {"type": "object"}, "outputSchema": OUTPUT},
+    {"name": "fits", "inputSchema": {"type": "object"}, "outputSchema": OUTPUT},
+    {"name": "odd_blocks", "inputSchema": {"type": "object"}},
+    {"name": "progress", "inputSchema": {"type": "object"}},
+    {"name": "remember", "inputSchema": {"type": "object", "properties": {"word": {"type": "string"}}}},
+    {"name": "descriptors", "inputSchema": {"type": "object"}},
+    {"description": "no name"},
+    "no tool",
+    None,
+]
+RESULTS: dict[str, Any] = {
+    "mismatch": {"content": [{"type": "text", "text": "the text"}], "structuredContent": {"n": "x"}},
+    "unstructured": {"content": [{"type": "text", "text": "the text"}]},
+    "fits": {"content": [], "structuredContent": {"n": 1}},
+    "odd_blocks": {"content": [{"type": "hologram", "x": 1}, {"text": "typeless"}, "bare"], "isError": None},
+}
+
+
+class Server:
+    """Answers requests; what it is told to remember is its own."""
+
+    def __init__(self) -> None:
+        self.word = ""
+
+    def answer(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the result of a request, None for a notification."""
+        params = asked.get("params") or {}
+        match asked["method"]:
+            case "initialize":
+                info = {"name": "odd", "version": "1"}
+                capabilities = {"tools": {"listChanged": True}}
+                return {"protocolVersion": params["protocolVersion"], "capabilities": capabilities, "serverInfo": info}
+            case "tools/list":
+                return {"tools": TOOLS, "nextCursor": None}
+            case "tools/call":
+                return self.call(params)
+            case _:
+                return None
+
+    def call(self, params: dict[str, Any]) -> dict[str, Any]:
+        name, given = params["name"], params.get("arguments") or {}
+        text = json.dumps(given)
+        match name:
+            case "progress":
+                token = params["_meta"]["progressToken"]
+                for step, message in ((1, None), (2, "nearly")):
+                    told = {"progressToken": token, "progress": step, "total": 2} | (
+                        {"message": message} if message else {}
+                    )
+                    say({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+            case "remember":
+                self.word, text = given.get("word") or self.word, f"{os.getpid()} {given.get('word') or self.word}"
+            case "descriptors":
+                text = json.dumps(sorted(int(entry) for entry in os.listdir("/proc/self/fd")))  # noqa: PTH208
+            case _:
+                pass
+        return RESULTS.get(name) or {"content": [{"type": "text", "text": text}]}
+
+
+def say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def serve_http(port: int, sessions: Path) -> None:
+    server = Server()
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            known = sessions.read_text()
+            if asked["method"] != "initialize" and self.headers.get("mcp-session-id") != known:
+                self._send(404, b"Session not found", "text/plain")
+            elif "id" not in asked or (result := server.answer(asked)) is None:
+                self._send(202, b"", "application/json")
+            else:
+                said = {"jsonrpc": "2.0", "id": asked["id"], "result": result}
+                self._send(200, json.dumps(said).encode(), "application/json", known)
+
+        def _send(self, status: int, body: bytes, kind: str, session: str = "") -> None:
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            if session:
+                self.send_header("mcp-session-id", session)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self._send(405, b"", "text/plain")
+
+        def do_DELETE(self) -> None:
+            self._send(405, b"", "text/plain")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    http.server.ThreadingHTTPServer(("127.0.0.1", port), Door).serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--sessions", type=Path)
+    given = parser.parse_args()
+    if given.port:
+        serve_http(given.port, given.sessions)
+    server = Server()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "id" in asked and (result := server.answer(asked)) is not None:
+            say({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+        elif "id" in asked:
+            say({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32601, "message": "Method not found"}})
+
+
+if __name__ == "__main__":
+    main()
