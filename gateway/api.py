@@ -158,6 +158,7 @@ def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:
             "rss_bytes": row.rss_bytes,
             "started_at": row.started_at,
             "todo_cache": {"hits": row.cache_hits, "misses": row.cache_misses, "size": row.cache_size},
+            **({"mcp": row.mcp} if row.mcp else {}),
         }
         for row in snapshot.workers
     ]

@@ -162,6 +162,13 @@ def worker_families(snapshot: PoolSnapshot) -> Iterator[Metric]:
         for row in rows:
             family.add_metric([str(row.n)], read(row))
         yield family
+    servers = GaugeMetricFamily(
+        "gatehouse_mcp_server_up", "Whether an MCP server of a worker is connected", labels=["worker", "server"]
+    )
+    for row in rows:
+        for status in row.mcp:
+            servers.add_metric([str(row.n), status.server], status.up)
+    yield servers
 
 
 def budget_families(accounts: Sequence[Account]) -> Iterator[Metric]:

@@ -76,6 +76,10 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     config: WorkerConfig
 
 
+class Serve(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker, once: it is a spare no more, and starts what only one that takes turns is to hold."""
+
+
 class RunTurn(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: run one turn."""
 
@@ -305,7 +309,9 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool, last: every turn is parked or done and the logs are written."""
 
 
-ToWorker = Configure | RunTurn | AllowanceGranted | History | IntentCommitted | Steer | Interrupt | Drain | Forget
+ToWorker = (
+    Configure | Serve | RunTurn | AllowanceGranted | History | IntentCommitted | Steer | Interrupt | Drain | Forget
+)
 #: what a worker tells of one turn
 OfTurn = NeedHistory | NeedAllowance | Compacted | StepOpened | StepDone | ToolStarted | ToolEnded | Delta | TurnDone
 ToPool = Ready | OfTurn | Report | LogEvent | Drained

@@ -6,10 +6,7 @@ Desktop and Code, VS Code, Cursor, Windsurf, Cline, Roo, Gemini CLI, Codex and o
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -112,22 +109,6 @@ def read_mcp_servers(config: bytes) -> tuple[McpServer, ...]:
         raise SettingsError(SETTING, f"is no JSON: {error}") from None
     read = [(name, _entry(name, entry)) for name, entry in entries.items()]
     return tuple(_server(name, entry) for name, entry in read if entry.enabled and not entry.disabled)
-
-
-def missing_programs(servers: Sequence[McpServer]) -> list[str]:
-    """Return in words which servers' programs are not there, as a worker would look for them."""
-    return [
-        f"server {server.name!r}: there is no program {server.command!r}"
-        for server in servers
-        if server.command and not _found(server)
-    ]
-
-
-def _found(server: McpServer) -> bool:
-    if os.sep in server.command:
-        path = os.path.join(server.cwd, server.command)  # noqa: PTH118 - as the system reads it
-        return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113
-    return shutil.which(server.command, path=server.env.get("PATH")) is not None
 
 
 def _entry(name: str, entry: msgspec.Raw) -> _Entry:

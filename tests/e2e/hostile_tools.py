@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import multiprocessing  # noqa: TID251 - what users of it see
 import os
 import re
+import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -66,3 +70,43 @@ def note(path: str, line: str) -> str:
 def start_grandchild() -> None:
     """Start a process whose command line names the worker, so that a test finds its own among those of other runs."""
     subprocess.Popen(["sleep", f"987654.{os.getpid()}"])
+
+
+@tool
+def use_a_pool() -> list[int]:
+    """Work in a pool of forked processes, which is terminated at the end."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, [-1, -2, -3])
+
+
+@tool
+def terminate_a_fork() -> str:
+    """Start a forked process that would sleep for ever, terminate it, and tell how it ended."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+    process.start()
+    process.terminate()
+    process.join(20)
+    return f"ended with {process.exitcode}"
+
+
+@tool
+def what_programs_inherit() -> str:
+    """List the descriptors of a program that is started as carelessly as possible."""
+    return subprocess.run(
+        ["/bin/ls", "/proc/self/fd"], close_fds=False, capture_output=True, check=True
+    ).stdout.decode()
+
+
+@tool
+def what_forks_inherit() -> list[int]:
+    """Tell which processes are at the other end of the sockets that a forked process holds."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(peers)
+
+
+def peers() -> list[int]:
+    found = []
+    for name in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name.name))) as held:
+            found.append(struct.unpack("3i", held.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+    return sorted(set(found))

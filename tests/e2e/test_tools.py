@@ -18,7 +18,7 @@ from tests.e2e.bot import Bot
 from tests.e2e.command_line import run_command
 from tests.e2e.conftest import started
 from tests.worker.tools.fetch.web import Web, running_web
-from tests.worker.tools.mcp.serving import BARE, gone
+from tests.worker.tools.mcp.serving import BARE, ODD, gone
 
 SECRET = "mcp-secret-4711"
 
@@ -34,14 +34,16 @@ def tool_bot(tmp_path_factory: pytest.TempPathFactory, web: Web) -> Iterator[Bot
     """One gateway with one worker, a small web, and a server that stays, hangs, dies or will not end, as it is told."""
     directory = tmp_path_factory.mktemp("mcp")
     config = directory / "mcp.json"
-    server = {"command": sys.executable, "args": ["-S", BARE, "--deaf"], "env": {"MINE": SECRET}}
-    config.write_text(json.dumps({"mcpServers": {"t": server}}))
+    starts = ["--starts", str(directory / "starts")]
+    server = {"command": sys.executable, "args": ["-S", BARE, "--deaf", *starts], "env": {"MINE": SECRET}}
+    odd = {"command": sys.executable, "args": ["-S", ODD], "includeTools": ["descriptors", "remember"]}
+    config.write_text(json.dumps({"mcpServers": {"t": server, "odd": odd, "gone": {"command": "no-such-program"}}}))
     settings = {
         "GATEHOUSE_MCP_CONFIG": str(config),
         "GATEHOUSE_FETCH_ALLOW": f"127.0.0.1:{web.port}",
         "GATEHOUSE_TOOLS": "tests.e2e.careful_tools,tests.e2e.hostile_tools",
         "GATEHOUSE_WORKERS": "1",
-        "GATEHOUSE_SPARES": "0",
+        "GATEHOUSE_SPARES": "1",
     }
     with (
         running_platform() as platform,
@@ -75,6 +77,41 @@ def who(bot: Bot, session: str) -> dict[str, int]:
 def test_a_tool_of_a_server_answers_in_a_turn_from_the_group_of_its_worker(tool_bot: Bot) -> None:
     (worker,) = tool_bot.gateway.worker_pids()
     assert who(tool_bot, "who")["group"] == worker
+
+
+def test_a_spare_starts_no_server_and_which_server_is_down_is_seen(tool_bot: Bot) -> None:
+    tool_bot.wait_until(lambda: tool_bot.gateway.get("/v1/workers")["spares"] == 1, 30, "the spare is ready")
+    answer(tool_bot, "first", "[[tool t__who]]")
+    assert len((tool_bot.gateway.data_dir / "starts").read_text().splitlines()) == 1
+
+    def seen() -> bool:
+        (row,) = tool_bot.gateway.get("/v1/workers")["workers"]
+        return [(one["server"], one["up"]) for one in row["mcp"]] == [("t", True), ("odd", True), ("gone", False)]
+
+    tool_bot.wait_until(seen, 20, "the state of the servers")
+    (row,) = tool_bot.gateway.get("/v1/workers")["workers"]
+    assert "no-such-program" in row["mcp"][2]["problem"]
+    metrics = tool_bot.gateway.ask("GET", "/metrics").text
+    assert 'gatehouse_mcp_server_up{server="t",worker="0"} 1.0' in metrics
+    assert 'gatehouse_mcp_server_up{server="gone",worker="0"} 0.0' in metrics
+
+
+def test_a_program_of_a_server_inherits_nothing_of_its_worker_but_three_pipes(tool_bot: Bot) -> None:
+    answer(tool_bot, "descriptors", "[[tool odd__descriptors]]")
+    (result,) = [message["content"] for message in transcript(tool_bot, "descriptors") if message["role"] == "tool"]
+    assert list(json.loads(result)) == ["0", "1", "2"], result
+
+
+def test_forks_and_pools_of_a_tool_end_as_they_would_anywhere(tool_bot: Bot) -> None:
+    tools = ("use_a_pool", "terminate_a_fork", "what_programs_inherit", "what_forks_inherit")
+    answer(tool_bot, "forks", " [[then]] ".join(f"[[tool {name}]]" for name in tools))
+    pool, terminated, programs, forks = [
+        message["content"] for message in transcript(tool_bot, "forks") if message["role"] == "tool"
+    ]
+    assert (pool, terminated) == ("[1,2,3]", "ended with -15")
+    assert programs.split() == ["0", "1", "2", "3"]
+    assert tool_bot.gateway.pid not in json.loads(forks)  # whose end of the channel it would be
+    assert tool_bot.gateway.events("worker_died") == []
 
 
 def test_a_page_of_a_listed_host_is_fetched_and_no_other(tool_bot: Bot, web: Web) -> None:

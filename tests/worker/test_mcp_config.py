@@ -11,7 +11,7 @@ import pytest
 from shared.errors import SettingsError
 from shared.settings import parse_settings
 from worker.frames import McpServer
-from worker.mcp_config import missing_programs, read_mcp_servers
+from worker.mcp_config import read_mcp_servers
 from worker.mcp_server import Scope
 
 
@@ -138,18 +138,6 @@ def test_the_file_of_vs_code_is_read(tmp_path: Path) -> None:
     )
     config = parse_settings({"GATEHOUSE_MCP_CONFIG": str(file), "K": "v"}).mcp_config
     assert read_mcp_servers(config) == (McpServer("a", "x", env={"K": "v"}),)
-
-
-def test_programs_that_are_not_there_are_named(tmp_path: Path) -> None:
-    script = tmp_path / "server"
-    script.write_text("#!/bin/sh\n")
-    servers = [McpServer("a", "no-such-program"), McpServer("b", "sh"), McpServer("c", "./server", cwd=str(tmp_path))]
-    assert missing_programs(servers) == [
-        "server 'a': there is no program 'no-such-program'",
-        "server 'c': there is no program './server'",
-    ]
-    script.chmod(0o700)
-    assert missing_programs(servers[1:]) == []
 
 
 def test_secrets_in_arguments_and_in_the_path_of_a_url_are_secrets() -> None:

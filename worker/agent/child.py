@@ -44,6 +44,7 @@ from worker.frames import (
     Ready,
     Report,
     RunTurn,
+    Serve,
     Steer,
     ToPool,
     ToWorker,
@@ -106,6 +107,8 @@ class Child:
         match frame:
             case Configure():
                 self._configure(frame.config)
+            case Serve():
+                self._serve()
             case RunTurn():
                 self._start_turn(frame)
             case History():
@@ -139,28 +142,35 @@ class Child:
             return
         self._equipment.log.start()
         self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._link.say)
-        self._keep(self._loop.create_task(self._get_ready(self._equipment)))
-
-    async def _get_ready(self, equipment: Equipment) -> None:
-        await self._mcp.start()
         self._report()
-        self._link.send(Ready(os.getpid(), warmed() is not None, equipment.toolbox.names))
+        self._link.send(Ready(os.getpid(), warmed() is not None, self._equipment.toolbox.names))
+
+    def _serve(self) -> None:
+        """Start the MCP servers: a spare has none, or each would run once more for nobody."""
+        if self._equipment is not None and not self._draining:
+            self._keep(self._loop.create_task(self._mcp.start()))
 
     def _start_turn(self, frame: RunTurn) -> None:
         if self._equipment is None or self._draining:
             self._link.send(TurnDone(frame.turn, Parked()))
             return
         turn = self._turns[frame.turn] = TurnRunner(frame, self._equipment, self._link)
-        task = self._attribution.start(frame.turn, turn.run(), self._loop)
+        task = self._attribution.start(frame.turn, self._run(turn), self._loop)
         self._keep(task)
         task.add_done_callback(lambda _: self._turn_done(frame.turn))
 
     def _forget(self, session: str) -> None:
         if self._equipment is not None:
             self._equipment.cache.forget(session)
+            self._mcp.forget(session)
         for turn in self._turns.values():
             if turn.session == session:
                 turn.forget()
+
+    async def _run(self, turn: TurnRunner) -> None:
+        """Run a turn, once the MCP servers were tried; a slow one is waited for no longer than a moment."""
+        await self._mcp.start()
+        await turn.run()
 
     def _turn_done(self, number: int) -> None:
         self._turns.pop(number, None)
@@ -217,6 +227,7 @@ class Child:
                 log.written,
                 log.failed,
                 log.lost,
+                self._mcp.status,
             )
         )
         self._loop.call_later(REPORT_S, self._report)

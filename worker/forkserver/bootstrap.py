@@ -12,6 +12,7 @@ import sys
 from types import FrameType
 
 from shared.settings import end_safe_path
+from worker.forkserver.inheritance import let_forks_be_their_own, let_programs_inherit_nothing
 from worker.shared_page import SharedPage
 
 #: prctl's PR_SET_PDEATHSIG (linux/prctl.h)
@@ -31,6 +32,8 @@ def run_child(socket_fd: int, page_fd: int, stacks_fd: int, entry: str) -> None:
     watch = sock.dup()
     end_group_if_orphaned(watch)
     page = SharedPage(page_fd)
+    let_programs_inherit_nothing()
+    let_forks_be_their_own((sock.fileno(), watch.fileno(), page_fd))
     try:
         importlib.import_module(entry).run(sock, page)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from worker.mcp_server import McpStatus
 from worker.pool.dispatcher import Dispatcher
 from worker.pool.processes.worker_process import WorkerProcess, WorkerState
 from worker.pool.supervisor import Supervisor
@@ -43,6 +44,8 @@ class WorkerRow(msgspec.Struct, frozen=True):
     log_lost: int = 0
     #: threads of tools that were given up and go on
     leaked_threads: int = 0
+    #: how its MCP servers are, in the order of the configuration
+    mcp: tuple[McpStatus, ...] = ()
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True):
@@ -100,4 +103,5 @@ def worker_row(n: int, worker: WorkerProcess, turns: int, sessions: int) -> Work
         log_failures=report.log_failed,
         log_lost=report.log_lost,
         leaked_threads=report.leaked_threads,
+        mcp=report.mcp,
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from multiprocess import forkserver, util
 
 from shared.events import Event, Events, Say
-from worker.frames import Drain, WorkerConfig
+from worker.frames import Drain, Serve, WorkerConfig
 from worker.pool.feed import Feed
 from worker.pool.processes.death import Death
 from worker.pool.processes.fork_servers import ForkServers
@@ -194,6 +194,7 @@ class Supervisor:
         worker.n = n
         worker.state = WorkerState.READY
         self.slots[n] = worker
+        worker.send(Serve())
         self.news.put(Placed(worker))
 
     async def _start_one(self) -> None:

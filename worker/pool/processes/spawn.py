@@ -22,7 +22,12 @@ PRELOAD_FIRST = (
     "worker.forkserver.kill_orphans",
 )
 #: what workers with MCP servers use, and those that fetch pages
-MCP_PRELOAD = ("worker.tools.mcp.connection", "jsonschema.validators")
+MCP_PRELOAD = (
+    "worker.tools.mcp.connection",
+    "worker.tools.mcp.shared_run",
+    "worker.tools.mcp.session_runs",
+    "jsonschema.validators",
+)
 FETCH_PRELOAD = ("worker.tools.fetch",)
 PRELOAD_LAST = "worker.forkserver.preload"
 

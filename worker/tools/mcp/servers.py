@@ -35,6 +35,7 @@ class McpServers:
         self._say = say
         self._runs: list[SharedRun | SessionRuns] = []
         self._connecting: asyncio.Task[None] | None = None
+        self._patient_until = 0.0
 
     @property
     def status(self) -> tuple[McpStatus, ...]:
@@ -44,20 +45,27 @@ class McpServers:
         return tuple(run.status for run in self._runs)
 
     async def start(self, within_s: float = READY_WAIT_S) -> None:
-        """Begin to connect, unless that was begun, and wait until every server was tried once or the time is over.
+        """Begin to connect, unless that was begun, and wait until every server was tried once.
 
-        Never raises.
+        Not longer than ``within_s`` seconds after the beginning; never raises.
         """
         if not self._servers:
             return
+        loop = asyncio.get_running_loop()
         if self._connecting is None:
+            self._patient_until = loop.time() + within_s
             for server in self._servers:
                 self._toolbox.lend(server.name, ())  # the order of the file is the order of the tools
             self._connecting = asyncio.create_task(self._connect(), name="mcp")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await asyncio.shield(self._connecting)
-                await asyncio.gather(*(run.tried.wait() for run in self._runs))
+        if loop.time() < self._patient_until and not self._all_tried:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._patient_until):
+                    await asyncio.shield(self._connecting)
+                    await asyncio.gather(*(run.tried.wait() for run in self._runs))
+
+    @property
+    def _all_tried(self) -> bool:
+        return len(self._runs) == len(self._servers) and all(run.tried.is_set() for run in self._runs)
 
     def forget(self, session: str) -> None:
         """End what runs for a session alone: it is gone."""

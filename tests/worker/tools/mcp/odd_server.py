@@ -88,10 +88,21 @@ class Server:
             case "remember":
                 self.word, text = given.get("word") or self.word, f"{os.getpid()} {given.get('word') or self.word}"
             case "descriptors":
-                text = json.dumps(sorted(int(entry) for entry in os.listdir("/proc/self/fd")))  # noqa: PTH208
+                text = json.dumps(links())
             case _:
                 pass
         return RESULTS.get(name) or {"content": [{"type": "text", "text": text}]}
+
+
+def links() -> dict[str, str]:
+    """Return the open descriptors of this process and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
+        except OSError:
+            continue  # the folder that was read
+    return found
 
 
 def say(message: dict[str, Any]) -> None:
