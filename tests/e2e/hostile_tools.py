@@ -80,13 +80,16 @@ def use_a_pool() -> list[int]:
 
 
 @tool
-def terminate_a_fork() -> str:
-    """Start a forked process that would sleep for ever, terminate it, and tell how it ended."""
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
-    process.start()
-    process.terminate()
-    process.join(20)
-    return f"ended with {process.exitcode}"
+def terminate_forks() -> list[int | None]:
+    """Start forked processes that would sleep for ever, terminate each at once, and tell how they ended."""
+    ends: list[int | None] = []
+    for _ in range(10):
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+        process.start()
+        process.terminate()
+        process.join(20)
+        ends.append(process.exitcode)
+    return ends
 
 
 @tool

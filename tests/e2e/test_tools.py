@@ -103,12 +103,12 @@ def test_a_program_of_a_server_inherits_nothing_of_its_worker_but_three_pipes(to
 
 
 def test_forks_and_pools_of_a_tool_end_as_they_would_anywhere(tool_bot: Bot) -> None:
-    tools = ("use_a_pool", "terminate_a_fork", "what_programs_inherit", "what_forks_inherit")
+    tools = ("use_a_pool", "terminate_forks", "what_programs_inherit", "what_forks_inherit")
     answer(tool_bot, "forks", " [[then]] ".join(f"[[tool {name}]]" for name in tools))
     pool, terminated, programs, forks = [
         message["content"] for message in transcript(tool_bot, "forks") if message["role"] == "tool"
     ]
-    assert (pool, terminated) == ("[1,2,3]", "ended with -15")
+    assert (pool, json.loads(terminated)) == ("[1,2,3]", [-15] * 10)
     assert programs.split() == ["0", "1", "2", "3"]
     assert tool_bot.gateway.pid not in json.loads(forks)  # whose end of the channel it would be
     assert tool_bot.gateway.events("worker_died") == []
