@@ -34,7 +34,8 @@ HARMLESS_VARIABLES = frozenset(
 )
 #: what keeps Python from putting the working directory before all other places of modules
 SAFE_PATH = "PYTHONSAFEPATH"
-HARMLESS_PREFIXES = ("LC_", "PYTHON", "COVERAGE_", "ANTHROPIC_", "OPENAI_")
+MODEL_PREFIXES = ("ANTHROPIC_", "OPENAI_")
+HARMLESS_PREFIXES = ("LC_", "PYTHON", "COVERAGE_", *MODEL_PREFIXES)
 
 #: the GATEHOUSE_ names that exist; any other one is a mistake
 KNOWN_NAMES = frozenset(
@@ -165,16 +166,27 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
     )
 
 
-def scrub_environment() -> None:
+def scrub_environment() -> frozenset[str]:
     """Remove what child processes must not inherit from the environment: all but model keys and harmless names.
 
     The fork server is told not to look for modules in the working directory, where a folder of the user's may be called
     as a package of ours; ``end_safe_path`` undoes that in a worker, for the programs that its tools start.
+
+    Returns the names whose first bytes in memory nobody uses any more: those that went, and the model keys, which are
+    written anew.
     """
-    for name in list(os.environ):
-        if name not in HARMLESS_VARIABLES and not name.startswith(HARMLESS_PREFIXES):
+    gone = set()
+    for name, value in list(os.environ.items()):
+        harmless = name in HARMLESS_VARIABLES or name.startswith(HARMLESS_PREFIXES)
+        if not harmless:
             del os.environ[name]
+        elif name.startswith(MODEL_PREFIXES):
+            os.environ[name] = value
+        else:
+            continue
+        gone.add(name)
     os.environ[SAFE_PATH] = "1"
+    return frozenset(gone)
 
 
 def end_safe_path() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway import keys
 from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.hidden_environment import hide_environment
 from gateway.tool_check import check_tool_modules
 from shared.events import Event, Events, LogWriter
 from shared.settings import scrub_environment
@@ -15,7 +16,7 @@ def run(invocation: Invocation) -> int:
     from gateway.server import CannotStart, serve  # with all it needs it takes longer than most commands
 
     settings = invocation.settings
-    scrub_environment()
+    hide_environment(scrub_environment())
     warnings = check_tool_modules(settings.tool_modules, fetch_allow=settings.fetch_allow)
     make_first_key(invocation)
     log = LogWriter(known_secrets(settings))
