@@ -11,7 +11,7 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 run: .venv/.run
 	@exec .venv/bin/python -m gateway
 
-test: .venv/.test .venv/.browser
+test: .venv/.test .venv/.browser .venv/.postgres
 	@exec .venv/bin/python -m pytest $(SIDE_BY_SIDE)
 
 check: .venv/.test
@@ -49,4 +49,12 @@ clean:
 	@command -v chromium >/dev/null || { echo "installing Chromium for the browser tests"; \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || \
 	  echo "Chromium could not be installed: the browser tests will be skipped"; }
+	@touch $@
+
+# Tests start the server themselves. Without it those of PostgreSQL are skipped with a reason, but where CI is set they fail.
+.venv/.postgres: .venv/.made
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && command -v pgbouncer >/dev/null || { \
+	  echo "installing PostgreSQL for the tests"; \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql pgbouncer; } >/dev/null 2>&1 || \
+	  echo "PostgreSQL could not be installed: its tests will be skipped"; }
 	@touch $@

@@ -318,10 +318,11 @@ def read_context_tokens(reader: Reader) -> int:
 
 def read_database_url(reader: Reader) -> str:
     url = reader.text("DATABASE_URL", "")
-    if url and not url.startswith("sqlite:///"):
+    if url and not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         scheme = url.partition(":")[0]
         raise SettingsError(
-            "DATABASE_URL", f"{scheme}: is not served by this release; unset it for SQLite in the data directory"
+            "DATABASE_URL",
+            f"{scheme}: is neither sqlite:///file nor postgresql://; unset it for SQLite in the data directory",
         )
     return url
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from shared.errors import SettingsError
+from shared.store.engine import Engine
 from shared.store.port import Store
 from shared.store.sqlite.engine import SqliteEngine
 
@@ -25,14 +27,35 @@ def open_store(
 ) -> Store:
     """Return the unopened store that a database url names: ``gatehouse.db`` in the data directory if it is empty.
 
-    ``sqlite:///file.db`` is a path from the working directory, ``sqlite:////srv/file.db`` an absolute one. With
-    ``read_only`` opening it creates, migrates and changes nothing, and it may be in use by a gateway.
+    ``sqlite:///file.db`` is a path from the working directory, ``sqlite:////srv/file.db`` an absolute one, and
+    ``postgresql://`` or ``postgres://`` a server's database, whose own clock is taken where ``clock`` is the machine's.
+    With ``read_only`` opening it creates, migrates and changes nothing, and it may be in use by a gateway.
+    Raises SettingsError for a url that cannot be one.
     """
     path = sqlite_path(database_url, data_dir)
-    engine = SqliteEngine(path, clock, private_dir=not database_url, read_only=read_only)
+    if path is None:
+        engine: Engine = _postgres(database_url, None if clock is time.time else clock, read_only=read_only)
+    else:
+        engine = SqliteEngine(path, clock, private_dir=not database_url, read_only=read_only)
     return Store(engine, inbox_limit, sender_share)
 
 
-def sqlite_path(database_url: str, data_dir: Path) -> Path:
-    """Return the SQLite file that a database url names."""
-    return Path(database_url.removeprefix(SQLITE_PREFIX)) if database_url else data_dir / "gatehouse.db"
+def sqlite_path(database_url: str, data_dir: Path) -> Path | None:
+    """Return the SQLite file that a database url names, None for a server's database."""
+    if not database_url:
+        return data_dir / "gatehouse.db"
+    return Path(database_url.removeprefix(SQLITE_PREFIX)) if database_url.startswith(SQLITE_PREFIX) else None
+
+
+def _postgres(url: str, clock: Callable[[], float] | None, *, read_only: bool) -> Engine:
+    """Return the engine of a server, whose driver is an extra."""
+    try:
+        from shared.store.postgres.engine import PostgresEngine
+    except ImportError as error:
+        raise SettingsError(
+            "DATABASE_URL", f"PostgreSQL needs `pip install 'gatehouse[postgres]'`: {error.name} is not installed"
+        ) from None
+    try:
+        return PostgresEngine(url, clock, read_only=read_only)
+    except ValueError as error:
+        raise SettingsError("DATABASE_URL", str(error)) from None

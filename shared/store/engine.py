@@ -34,10 +34,15 @@ class Database(Protocol):
     subselect whose rows other hosts may be looking at.
     """
 
-    #: the number of waiting messages, kept so that no accept has to count them
-    waiting: int
     #: the platform whose session was leased last, so that the next one's turn comes
     last_platform: str
+
+    @property
+    def waiting(self) -> int:
+        """The number of waiting messages, kept so that no accept has to count them."""
+
+    def add_waiting(self, count: int) -> None:
+        """Count messages that wait from now on, or do not any more; undone with the transaction."""
 
     def now(self) -> float:
         """Return unix seconds of the store's own clock, which never runs backwards."""
@@ -75,6 +80,10 @@ class Database(Protocol):
 
 class Engine(Protocol):
     """One database and its life. Every method raises StoreUnavailable when the database does not answer."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts may have it open too."""
 
     async def open(self) -> None:
         """Open and migrate forward. Raises StoreUnusable."""

@@ -49,6 +49,7 @@ class Claims:
 
     def __init__(self, engine: Engine) -> None:
         self._run = engine.run
+        self._shared = engine.shared
 
     async def claim(
         self, host: str, limit: int, lease_s: float, *, suspects: bool = False, budgets: Budgets | None = None
@@ -79,8 +80,8 @@ class Claims:
         return await self._run("", _renew, host, tuple(refs), lease_s)
 
     async def adopt(self, host: str) -> int:
-        """End the leases of every other host at once, for an engine that only one host can open; count them."""
-        return await self._run("", _adopt, host)
+        """End the leases of every other host at once and count them; none where other hosts may live."""
+        return 0 if self._shared else await self._run("", _adopt, host)
 
     async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step], summary: Summary | None = None) -> None:
         """Append finished steps to the claim's turn; the journal of a finished step goes.
@@ -117,7 +118,7 @@ def _claim(
     database: Database, host: str, limit: int, lease_s: float, *, suspects: bool, budgets: Budgets | None
 ) -> ClaimBatch:
     sessions.wake_due(database)
-    _release_lost(database, sessions.lapsed(database))
+    release_lost(database, sessions.lapsed(database))
     ready = sessions.ready(database, limit, suspects=suspects) if limit > 0 else []
     epochs = database.next_epochs(len(ready)) if ready else []
 
@@ -148,7 +149,7 @@ def _hold(database: Database, ref: ClaimRef, used: Spend, wanted: Spend, budgets
     return spending.hold(database, ref.session, sender, budgets, used, wanted)
 
 
-def _release_lost(database: Database, claimed: list[tuple[str, int]]) -> None:
+def release_lost(database: Database, claimed: list[tuple[str, int]]) -> None:
     """Make sessions ready again whose host is gone; what their turns held is free."""
     for session, head in claimed:
         spending.release(database, session)
@@ -163,7 +164,7 @@ def _renew(database: Database, host: str, refs: Sequence[ClaimRef], lease_s: flo
 
 def _adopt(database: Database, host: str) -> int:
     foreign = sessions.of_other_hosts(database, host)
-    _release_lost(database, foreign)
+    release_lost(database, foreign)
     return len(foreign)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from shared.command import CommandKind
 from shared.errors import InboxFull, SenderShareFull
 from shared.messages import Answered, Arrival, MessageState, Receipt, Reply
@@ -50,7 +52,7 @@ class Inbox:
         is carried out in its place in the session's order, in one transaction with its answer: at once where the
         session rests, else with the settle of what is before it.
         """
-        return await self._run(arrival.session, _accept, arrival, self._room)
+        return await self._run(arrival.session, _accept, storable(arrival), self._room)
 
     async def announce(self, reply: Reply, dedupe: tuple[str, ...], dedupe_ttl_s: float) -> bool:
         """Put one reply into the outbox that answers no accepted message (a pairing code); False if a duplicate."""
@@ -123,14 +125,24 @@ def _backlog(database: Database) -> Backlog:
     return Backlog(database.waiting, oldest_s, outbox.count_unsent(database), inbox.count_dead(database))
 
 
+def storable(arrival: Arrival) -> Arrival:
+    """Return an arrival without U+0000, which no text of a server may hold: it becomes U+FFFD."""
+    if "\0" not in arrival.text + arrival.user:
+        return arrival
+    text, user = (value.replace("\0", "\N{REPLACEMENT CHARACTER}") for value in (arrival.text, arrival.user))
+    return msgspec.structs.replace(arrival, text=text, user=user)
+
+
 def _accept(database: Database, arrival: Arrival, room: Room) -> Receipt:
-    ahead = database.waiting
     if known := dedupe.find(database, arrival.session, arrival.dedupe):
         return Receipt(known, duplicate=True)
+    ahead = database.waiting
     if refusal := _no_room(database, arrival, ahead, room):
         raise refusal
+    database.add_waiting(1)  # before anything is read again, so that no other job takes the same room
     owner = dedupe.remember(database, arrival.session, arrival.dedupe, arrival.id, arrival.dedupe_ttl_s)
     if owner != arrival.id:
+        database.add_waiting(-1)
         return Receipt(owner, duplicate=True)
     sender = f"{arrival.platform}:{arrival.user}"
     arrived = sessions.arrive(database, arrival.session, arrival.platform, sender)

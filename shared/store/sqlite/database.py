@@ -46,6 +46,10 @@ class SqliteDatabase:
         self.waiting = int(self.only(COUNT_WAITING)[0])
         self._place = int(self.only(LAST_PLACE)[0])
 
+    def add_waiting(self, count: int) -> None:
+        """Count messages that wait from now on, or do not any more."""
+        self.waiting += count
+
     def now(self) -> float:
         """Return unix seconds that never run backwards."""
         shown = self._clock()

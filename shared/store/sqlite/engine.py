@@ -45,6 +45,7 @@ class SqliteEngine:
     def __init__(
         self, path: Path, clock: Callable[[], float], *, private_dir: bool = False, read_only: bool = False
     ) -> None:
+        self.shared = False
         self._path = path
         self._read_only = read_only
         self._private_dir = private_dir

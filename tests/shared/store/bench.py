@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
@@ -15,7 +16,10 @@ from shared.command import Command, CommandKind
 from shared.messages import Arrival, Claim, Conversation, Dead, Ended, Receipt, Reply, TurnStatus, Usage
 from shared.store import Store, open_store
 from shared.store.engine import Database
+from shared.store.postgres.engine import PostgresEngine
+from shared.store.sql import claims
 from shared.store.sql.tables import history, sessions
+from tests.postgres_server import shared_server
 
 #: an engine's name and how to make an unopened store of it in a directory
 Engine = Callable[[Path, Callable[[], float], int, float], Store]
@@ -26,15 +30,39 @@ def sqlite(directory: Path, clock: Callable[[], float], inbox_limit: int, sender
     return open_store("", directory / "data", inbox_limit=inbox_limit, sender_share=sender_share, clock=clock)
 
 
-ENGINES: dict[str, Engine] = {"sqlite": sqlite}
+_databases: dict[Path, str] = {}
+
+
+def postgres(directory: Path, clock: Callable[[], float], inbox_limit: int, sender_share: float = 1.0) -> Store:
+    """Make a store on the test process's server: one database, emptied for every new directory."""
+    server = shared_server()
+    url = next(iter(_databases.values()), None) or server.url()
+    if directory not in _databases:
+        _databases[directory] = url
+        empty(url)
+    return Store(PostgresEngine(url, clock), inbox_limit, sender_share)
+
+
+def empty(url: str) -> None:
+    """Remove all rows of a database, if it has tables."""
+    with psycopg.connect(url, autocommit=True) as opened:
+        names = [str(name) for (name,) in opened.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+        tables = [name for name in names if name not in {"schema_version", "sequences"}]
+        if tables:
+            opened.execute("; ".join(f"DELETE FROM {name}" for name in tables).encode())
+            opened.execute("ALTER SEQUENCE epoch RESTART")
+
+
+ENGINES: dict[str, Engine] = {"sqlite": sqlite, "postgres": postgres}
 
 
 def run_machine(machine: type[RuleBasedStateMachine], engine: str, *, steps: int) -> None:
-    """Drive a state machine over an engine: forty runs of this many steps, the same ones every time."""
+    """Drive a state machine over an engine: many runs of this many steps, the same ones every time."""
+    examples = 40 if engine == "sqlite" else 8
     run_state_machine_as_test(
         type("Machine", (machine,), {"engine": engine}),
         settings=settings(
-            max_examples=40,
+            max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
             derandomize=True,
@@ -126,6 +154,16 @@ class Bench:
         """Give a chat command, whose answers are single words."""
         words = Command(kind, "done", "nothing", "waits", "stopped", "withdrawn")
         return await self.store.inbox.accept(self.arrival(session, f"/{kind}", command=words))
+
+    async def adopt(self, host: str) -> int:
+        """Take over the sessions of all other hosts, which are dead; return how many."""
+
+        def release(database: Database) -> int:
+            foreign = sessions.of_other_hosts(database, host)
+            claims.release_lost(database, foreign)
+            return len(foreign)
+
+        return await self.store.engine.run("", release)
 
     async def next_ready_in_s(self) -> float | None:
         """Return the seconds until a look for claims can find one."""

@@ -154,7 +154,7 @@ class BusyMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.run(self.bench.open())
-        self.run(self.bench.store.claims.adopt("h2"))
+        self.run(self.bench.adopt("h2"))
 
     @invariant()
     def what_has_not_ended_waits(self) -> None:

@@ -165,8 +165,8 @@ class TestLeases:
         for number in range(2):
             await bench.accept(f"a:b:{number}")
         assert len((await store.claims.claim("dead", 10, 30)).claims) == 2
-        assert await store.claims.adopt("host") == 2
-        assert await store.claims.adopt("host") == 0
+        assert await bench.adopt("host") == 2
+        assert await bench.adopt("host") == 0
         assert len((await store.claims.claim("host", 10, 30)).claims) == 2
         await store.claims.settle(mine.ref, ended("hello"))
 
@@ -210,7 +210,7 @@ class TestLostHosts:
         for attempts in (1, 2, 3):
             claim = await bench.claim_one(f"host-{attempts}", suspects=True)
             assert (claim.messages[0].attempts, claim.messages[0].lost) == (attempts, 0)
-            await store.claims.adopt("nobody")
+            await bench.adopt("nobody")
 
     async def test_what_a_dead_worker_cost_is_kept_with_the_message(self, bench: Bench, store: Store) -> None:
         claim = await bench.accept_and_claim()
@@ -225,7 +225,7 @@ class TestLostHosts:
         await bench.accept()
         second = await bench.accept()
         await bench.claim_one()
-        await store.claims.adopt("nobody")
+        await bench.adopt("nobody")
         await store.claims.settle((await bench.claim_one()).ref, ended("hello"))
         claim = await bench.claim_one()
         assert (claim.messages[0].id, claim.messages[0].suspect) == (second, False)

@@ -145,8 +145,8 @@ class TestWhileTheSessionIsBusy:
         if claimed:
             await bench.claim_one()
         await bench.order(CommandKind.STOP)
-        store = await bench.open()
-        await store.claims.adopt("later")
+        await bench.open()
+        await bench.adopt("later")
         claim = await bench.claim_one()
         assert (claim.messages[0].id, claim.messages[0].stop) == (message, "stopped")
 

@@ -43,7 +43,7 @@ async def test_the_journal_outlives_every_way_to_lose_a_turn(bench: Bench, store
         bench.clock.now += 31
     elif end == "restart":
         store = await bench.open()
-        await store.claims.adopt("other")
+        await bench.adopt("other")
     else:
         await store.claims.settle(claim.ref, Retry(0, 1, suspect=False, error="died"))
     again = await bench.claim_one("other")

@@ -129,12 +129,6 @@ class TestDue:
         again = await lease_one(store, "other")
         assert (again.attempts, again.lease) == (1, 2)
 
-    async def test_a_restart_ends_the_leases_of_the_dead(self, bench: Bench, store: Store) -> None:
-        await bench.answer("hello")
-        await lease_one(store)
-        store = await bench.open()
-        assert (await lease_one(store)).attempts == 1
-
     async def test_next_due_tells_when_to_come_again(self, bench: Bench, store: Store) -> None:
         assert await bench.next_due_in_s() is None
         await bench.answer("hello")

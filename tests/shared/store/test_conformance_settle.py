@@ -146,7 +146,7 @@ class TestFence:
 
     async def test_a_stale_settle_takes_nobody_of_its_batch_with_it(self, bench: Bench, store: Store) -> None:
         stale = await bench.accept_and_claim()
-        await store.claims.adopt("nobody")
+        await bench.adopt("nobody")
         writes = [store.inbox.accept(bench.arrival(f"a:b:{n}")) for n in range(10)]
         results = await asyncio.gather(
             *writes[:5], store.claims.settle(stale.ref, ended("late")), *writes[5:], return_exceptions=True

@@ -158,7 +158,7 @@ class TestHolds:
         else:
             if gone == "the store is opened again":
                 store = await bench.open()
-            await store.claims.adopt("another")
+            await bench.adopt("another")
         again = await claim_one(store, USER_1000)
         assert may_use(again) == 500  # what its finished step used is spent
         with pytest.raises(StaleClaim):

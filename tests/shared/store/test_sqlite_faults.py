@@ -20,9 +20,9 @@ import pytest
 from shared.errors import StoreDamaged, StoreUnavailable, StoreUnusable
 from shared.messages import Receipt
 from shared.store import Store, open_store
+from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.engine import SqliteEngine
-from shared.store.sqlite.schema import MIGRATIONS
 from tests.shared.store.acceptor import Report
 from tests.shared.store.bench import Bench, ended, sqlite
 
@@ -144,6 +144,15 @@ class TestKill:
         await store.open()
         await store.check()
         await store.close()
+
+
+class TestRestart:
+    async def test_a_restart_ends_the_leases_of_the_dead(self, bench: Bench) -> None:
+        await bench.answer("hello")
+        await bench.store.outbox.due("host", 1, 30)
+        store = await bench.open()
+        (reply,) = (await store.outbox.due("host", 1, 30)).replies
+        assert reply.attempts == 1
 
 
 class TestFull:

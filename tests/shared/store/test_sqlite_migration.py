@@ -12,7 +12,8 @@ import pytest
 
 from shared.journal import CallIntent, StepOpening
 from shared.messages import Conversation, Parked, Step
-from shared.store.sqlite.schema import MIGRATIONS, ROWID_TABLES
+from shared.store.sql.schema import MIGRATIONS
+from shared.store.sqlite.schema import ROWID_TABLES
 from tests.shared.store.bench import Bench, sqlite
 
 STEP = Step(1, (b'{"role":"user"}',), b"[1]")

@@ -215,7 +215,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(host=st.sampled_from(("h1", "h2")))
     def lose_hosts(self, host: str) -> None:
-        lost = self.run(self.bench.store.claims.adopt(host))
+        lost = self.run(self.bench.adopt(host))
         assert lost <= len(self.owners)
         self._forget_lost_owners()
 

@@ -164,7 +164,7 @@ class SettledMark(NamedTuple):
 
 
 def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) -> None:
-    """Keep an accepted message as number ``seq`` of its session; with ``joins`` for the turn of the one before it."""
+    """Keep a message, counted as waiting, as number ``seq`` of its session; with ``joins`` for the turn before it."""
     a = arrival
     quiet_until = database.now() + a.quiet_s if a.quiet_s else 0.0
     command = msgspec.msgpack.encode(a.command) if a.command else None
@@ -172,7 +172,6 @@ def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) 
     fingerprint = a.options.fingerprint if a.options else ""
     columns = (a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent)
     database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, command, options, fingerprint))
-    database.waiting += 1
 
 
 def count_waiting(database: Database) -> int:
@@ -272,7 +271,7 @@ def mark_done(database: Database, session: str, seq: int, ended: Ended) -> Settl
     usage = msgspec.json.encode(ended.usage)
     answer = msgspec.msgpack.encode(msgspec.structs.replace(ended, messages=(), todo=None, summary=None))
     row = database.only(MARK_DONE, (database.now(), ended.worker, ended.error, usage, answer, session, seq))
-    database.waiting -= 1
+    database.add_waiting(-1)
     return SettledMessage(*row)
 
 
@@ -282,7 +281,7 @@ def mark_dead(database: Database, session: str, seq: int, dead: Dead) -> Settled
     answer = msgspec.msgpack.encode(msgspec.structs.replace(dead, stacks=""))
     columns = (dead.attempts, dead.error, dead.stacks, dead.worker, usage, answer, dead.kind.value)
     row = database.only(MARK_DEAD, (database.now(), *columns, session, seq))
-    database.waiting -= 1
+    database.add_waiting(-1)
     return SettledMessage(*row)
 
 
@@ -300,7 +299,7 @@ def stop_requested(database: Database, session: str, seq: int) -> bool:
 def close(database: Database, session: str, seq: int, state: MessageState, error: str = "") -> SettledMessage:
     """Close a message that waits, without a turn of its own."""
     row = database.only(CLOSE, (state.value, database.now(), error, CLOSED_USAGE, session, seq))
-    database.waiting -= 1
+    database.add_waiting(-1)
     return SettledMessage(*row)
 
 
@@ -312,7 +311,7 @@ def session_of_dead(database: Database, message_id: str) -> str:
 def requeue(database: Database, message_id: str) -> str:
     """Make a dead letter wait again and return its session. Raises NotFound."""
     session = str(_found(database.one(REQUEUE, (message_id,)), message_id)[0])
-    database.waiting += 1
+    database.add_waiting(1)
     return session
 
 
@@ -360,7 +359,7 @@ def remove(database: Database, session: str, seq: int) -> None:
 
 def remove_all(database: Database, session: str) -> None:
     """Remove every message of a session."""
-    database.waiting -= count_waiting_of(database, session)
+    database.add_waiting(-count_waiting_of(database, session))
     database.run(REMOVE_ALL, (session,))
 
 

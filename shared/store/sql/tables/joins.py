@@ -89,7 +89,7 @@ def settle(database: Database, session: str, head: int, ended: Ended) -> None:
     for seq, message_id in database.all(JOINED, (session, head)):
         if message_id in absorbed:
             database.run(SETTLE_JOINED, (now, ended.worker, ended.error, session, seq))
-            database.waiting -= 1
+            database.add_waiting(-1)
         else:
             database.run(RELEASE, (session, seq))
 

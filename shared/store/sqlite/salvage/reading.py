@@ -12,7 +12,8 @@ from shared.store.sqlite.backup import Progress
 from shared.store.sqlite.salvage.btree import Damage, PageFile, StoredRow, Value
 from shared.store.sqlite.salvage.report import TableReport
 from shared.store.sqlite.salvage.stored_table import StoredTable, described
-from shared.store.sqlite.schema import MIGRATIONS, migrate
+from shared.store.sql.schema import MIGRATIONS
+from shared.store.sqlite.schema import migrate
 
 #: rows that share a transaction
 BATCH_ROWS = 2000

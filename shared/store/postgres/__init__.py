@@ -1,0 +1,1 @@
+"""The PostgreSQL engine behind the store's port: what many hosts share."""

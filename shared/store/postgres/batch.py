@@ -1,0 +1,167 @@
+"""One transaction of many jobs, which run in lockstep: each to its next read, then one round trip for all of them.
+
+    BEGIN, lock the sessions in the order of their keys, clock ─┐
+    job ── writes … read ─┐                                     ├─ sync ─▶ every read answered ─▶ jobs go on … COMMIT
+    job ── writes … read ─┴─────────────────────────────────────┘
+
+At 2.5 ms of round trip that is 1,019 turns a second where statement by statement it is 38. Jobs of one session run one
+after the other, as do those of none: what one of them has locked another would not skip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import greenlet
+
+from shared.store.engine import Database
+from shared.store.postgres.connection import Connection, ConnectionLost, DatabaseError
+from shared.store.postgres.database import BatchClock, Fork, PostgresDatabase, Read, Shared
+
+LOCK = "SELECT session_key FROM sessions WHERE session_key = ANY(?) ORDER BY session_key FOR UPDATE"
+TRANSACTION_ID = "SELECT CAST(pg_current_xact_id() AS text)"
+
+
+class Job(NamedTuple):
+    """What to run, and who waits for it."""
+
+    future: asyncio.Future[Any]
+    #: the session whose rows it touches, empty for many or none
+    session: str
+    work: Callable[[Database], Any]
+
+
+class JobAnswer(NamedTuple):
+    """What became of a job: its error, or None and its value."""
+
+    future: asyncio.Future[Any]
+    value: Any
+    error: BaseException | None
+
+
+class HalfDone(Exception):
+    """Raised when a job failed after it had written something; its cause is the job's own error."""
+
+
+class CommitUnknown(Exception):
+    """Raised when the connection was lost at the COMMIT; ``transaction_id`` asks the server what became of it."""
+
+    def __init__(self, transaction_id: str, answers: list[JobAnswer]) -> None:
+        super().__init__("the connection was lost at the commit")
+        self.transaction_id = transaction_id
+        self.answers = answers
+
+
+class Batch:
+    """One transaction; ``run`` returns the answers, and raises what it has to be rolled back for."""
+
+    def __init__(self, shared: Shared, connection: Connection, jobs: list[Job], *, read_only: bool) -> None:
+        self._read_only = read_only
+        self._shared = shared
+        self._connection = connection
+        self._jobs = jobs
+        self._hub = greenlet.getcurrent()
+        self._answers: list[JobAnswer] = []
+        self._databases: list[PostgresDatabase] = []
+        #: greenlets to go on, each with what it is given
+        self._ready: deque[tuple[greenlet.greenlet, tuple[Any, ...]]] = deque()
+        self._waiting: list[tuple[greenlet.greenlet, Read]] = []
+        self._living: set[greenlet.greenlet] = set()
+
+    def run(self) -> list[JobAnswer]:
+        """Run all jobs and commit. Raises DatabaseError, HalfDone, ConnectionLost and CommitUnknown."""
+        sessions = sorted({job.session for job in self._jobs if job.session})
+        self._connection.send("BEGIN READ ONLY" if self._read_only else "BEGIN")
+        named = None
+        if sessions and not self._read_only:
+            self._connection.send(LOCK, (sessions,))
+            named = self._connection.send(TRANSACTION_ID)
+        self._clock = BatchClock(self._shared, self._connection)
+        chains: dict[str, list[Job]] = {}
+        for job in self._jobs:
+            chains.setdefault(job.session, []).append(job)
+        for chain in chains.values():
+            self._start(self._run_chain, chain)
+        try:
+            self._advance()
+        finally:
+            for left in self._living:
+                left.throw(greenlet.GreenletExit)
+        transaction_id = str(named.rows[0][0]) if named is not None and named.rows else ""
+        self._commit(transaction_id)
+        return self._answers
+
+    def uncount(self) -> None:
+        """Count back the waiting messages of jobs that are rolled back."""
+        self._shared.add_waiting(-sum(database.added for database in self._databases))
+        self._databases.clear()
+
+    def _commit(self, transaction_id: str) -> None:
+        self._connection.send("COMMIT")
+        try:
+            self._connection.sync()
+        except ConnectionLost as error:
+            if transaction_id:
+                raise CommitUnknown(transaction_id, self._answers) from error
+            raise
+
+    def _advance(self) -> None:
+        """Let every job go on to its next read, again and again, until all have come to their end."""
+        while self._ready or self._waiting:
+            while self._ready:
+                running, given = self._ready.popleft()
+                self._heed(running, running.switch(*given))
+            if self._waiting:
+                self._connection.sync()
+                woken, self._waiting = self._waiting, []
+                self._ready.extend((waiter, (None,)) for waiter, _ in woken)
+
+    def _heed(self, asker: greenlet.greenlet, asked: object) -> None:
+        """Do what a greenlet asks for that has stopped."""
+        match asked:
+            case Read():
+                self._waiting.append((asker, asked))
+            case Fork(work, items):
+                self._fork(asker, work, items)
+            case _:
+                self._living.discard(asker)
+
+    def _fork(self, parent: greenlet.greenlet, work: Callable[[Any], Any], items: Any) -> None:
+        """Do the work for all items at once; the parent goes on once the last is done."""
+        results: list[Any] = [None] * len(items)
+        left = len(items)
+
+        def child(number: int, item: Any) -> None:
+            nonlocal left
+            results[number] = work(item)
+            left -= 1
+            if not left:
+                self._ready.append((parent, (results,)))
+
+        for number, item in enumerate(items):
+            self._start(child, number, item)
+
+    def _start(self, work: Callable[..., None], *given: Any) -> None:
+        started = greenlet.greenlet(work, self._hub)
+        self._living.add(started)
+        self._ready.append((started, given))
+
+    def _run_chain(self, jobs: list[Job]) -> None:
+        """Run jobs one after the other."""
+        for job in jobs:
+            database = PostgresDatabase(self._shared, self._connection, self._clock, self._hub)
+            self._databases.append(database)
+            try:
+                value = job.work(database)
+            except (DatabaseError, ConnectionLost):
+                raise
+            except Exception as error:
+                if database.wrote:
+                    raise HalfDone from error
+                database.add_waiting(-database.added)
+                self._answers.append(JobAnswer(job.future, None, error))
+            else:
+                self._answers.append(JobAnswer(job.future, value, None))

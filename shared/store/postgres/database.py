@@ -1,0 +1,195 @@
+"""What a job works with on PostgreSQL, and what the lanes of a process share.
+
+A job is a greenlet. Where it reads, it hands its statement to the batch it runs in and stands still until the round
+trip that answers all reads of the batch; where it writes, it goes on at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import greenlet
+
+from shared.store.engine import Row
+from shared.store.postgres.connection import Connection, Outcome
+from shared.store.postgres.statements import statement
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+NEXT_EPOCHS = "SELECT nextval('epoch') FROM generate_series(1, ?)"
+CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)"
+
+
+class Read(NamedTuple):
+    """What a job asks of its batch: to be woken once this outcome is there."""
+
+    outcome: Outcome
+
+
+class Fork(NamedTuple):
+    """What a job asks of its batch: to do this work for every item, and to be woken with the results."""
+
+    work: Callable[[Any], Any]
+    items: Sequence[Any]
+
+
+class Shared:
+    """What all lanes of a process share: the count of waiting messages, the last place, the clock.
+
+    ``clock`` takes the place of the server's in tests; the server's is read in the first round trip of every batch.
+    """
+
+    def __init__(self, clock: Callable[[], float] | None) -> None:
+        self.clock = clock
+        self.last_platform = ""
+        self.waiting = 0
+        self._lock = threading.Lock()
+        self._place = 0
+        self._latest = 0.0
+        self._set_back_s = 0.0
+
+    def begin(self, waiting: int, place: int) -> None:
+        """Start with what the database has."""
+        self.waiting, self._place = waiting, place
+
+    def add_waiting(self, count: int) -> None:
+        """Count what a job adds or takes; what is rolled back is counted back."""
+        with self._lock:
+            self.waiting += count
+
+    def forward(self, shown: float) -> float:
+        """Return a time of the clock that is not before any that was returned."""
+        with self._lock:
+            if shown + self._set_back_s < self._latest:
+                self._set_back_s = self._latest - shown
+            self._latest = shown + self._set_back_s
+            return self._latest
+
+    def next_place(self, now: float) -> int:
+        """Return a number greater than every earlier one of this process."""
+        with self._lock:
+            self._place = max(self._place + 1, int(now * 1e6))
+            return self._place
+
+
+class BatchClock:
+    """The server's clock in one batch: read once, carried on by the monotonic one."""
+
+    def __init__(self, shared: Shared, connection: Connection) -> None:
+        self._shared = shared
+        self._sent_mono = time.monotonic()
+        self._read: Outcome | None = None if shared.clock else connection.send(CLOCK)
+
+    @property
+    def pending(self) -> Outcome | None:
+        """The outcome that has to be there before ``now``, None if it is."""
+        return self._read if self._read is not None and not self._read.rows else None
+
+    def now(self) -> float:
+        """Return unix seconds that never run backwards in this process."""
+        if self._shared.clock:
+            return self._shared.forward(self._shared.clock())
+        assert self._read is not None  # noqa: S101 - for the type checker
+        return self._shared.forward(float(self._read.rows[0][0]) + time.monotonic() - self._sent_mono)
+
+
+class PostgresDatabase:
+    """The Database of PostgreSQL for one job."""
+
+    def __init__(self, shared: Shared, connection: Connection, clock: BatchClock, hub: greenlet.greenlet) -> None:
+        self._shared = shared
+        self._connection = connection
+        self._clock = clock
+        self._hub = hub
+        #: waiting messages that the job has added or taken, and that are not committed
+        self.added = 0
+        #: whether the job has sent what may change something
+        self.wrote = False
+
+    @property
+    def waiting(self) -> int:
+        """The number of waiting messages."""
+        return self._shared.waiting
+
+    def add_waiting(self, count: int) -> None:
+        """Count messages that wait from now on, or do not any more."""
+        self._shared.add_waiting(count)
+        self.added += count
+
+    @property
+    def last_platform(self) -> str:
+        """The platform whose session was leased last by this process."""
+        return self._shared.last_platform
+
+    @last_platform.setter
+    def last_platform(self, name: str) -> None:
+        self._shared.last_platform = name
+
+    def now(self) -> float:
+        """Return unix seconds of the server's clock."""
+        if (pending := self._clock.pending) is not None:
+            self._hub.switch(Read(pending))
+        return self._clock.now()
+
+    def next_place(self) -> int:
+        """Return a number to order by: microseconds of the server's clock."""
+        return self._shared.next_place(self.now())
+
+    def next_epochs(self, count: int) -> list[int]:
+        """Return ``count`` epochs no claim ever had, rising."""
+        return sorted(int(epoch) for (epoch,) in self.all(NEXT_EPOCHS, (count,)))
+
+    def one(self, sql: str, values: Row = ()) -> Row | None:
+        """Return the first row."""
+        rows = self.all(sql, values)
+        return rows[0] if rows else None
+
+    def only(self, sql: str, values: Row = ()) -> Row:
+        """Return the first row of a statement that always has one."""
+        row = self.one(sql, values)
+        if row is None:
+            raise RuntimeError(f"no row from a statement that always has one: {sql}")
+        return row
+
+    def all(self, sql: str, values: Row = ()) -> list[Row]:
+        """Return all rows."""
+        return self._read(sql, values).rows
+
+    @contextmanager
+    def rows(self, sql: str, values: Row = ()) -> Iterator[Iterator[Row]]:
+        """Give the rows one by one."""
+        yield iter(self.all(sql, values))
+
+    def run(self, sql: str, values: Row = ()) -> None:
+        """Execute a statement; nobody waits for it before the commit."""
+        self._send(sql, values)
+
+    def run_each(self, sql: str, values: Iterable[Row]) -> None:
+        """Execute a statement once for each of the values."""
+        for row in values:
+            self._send(sql, row)
+
+    def changed(self, sql: str, values: Row = ()) -> int:
+        """Execute a statement and return how many rows it changed."""
+        return self._read(sql, values).changed
+
+    def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
+        """Do the work for every item, all at once."""
+        if len(items) < 2:
+            return [work(item) for item in items]
+        results: list[U] = self._hub.switch(Fork(work, items))
+        return results
+
+    def _send(self, sql: str, values: Row) -> Outcome:
+        self.wrote = self.wrote or statement(sql).writes
+        return self._connection.send(sql, values)
+
+    def _read(self, sql: str, values: Row) -> Outcome:
+        outcome = self._send(sql, values)
+        self._hub.switch(Read(outcome))
+        return outcome

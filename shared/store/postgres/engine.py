@@ -1,0 +1,159 @@
+"""The engine that many hosts share: one PostgreSQL database, a few connections a host.
+
+    run(session, job) ── by the session's key ──▶ two lanes of accepts and settles
+                      └─ of many or none ───────▶ one lane of looks, so that a slow one holds no accept
+
+https://www.postgresql.org/docs/current/ is the source of what is said of the server here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import psycopg
+
+from shared.errors import StoreUnavailable, StoreUnusable
+from shared.store.engine import Database
+from shared.store.postgres.batch import Job
+from shared.store.postgres.connection import Connection, ConnectionLost
+from shared.store.postgres.database import Shared
+from shared.store.postgres.lane import Lane
+from shared.store.postgres.schema import migrate
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: lanes for jobs of one session; there is one more for looks
+SESSION_LANES = 2
+#: the parameter of the url that says what stands between here and the server
+POOLER = "pooler"
+
+COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
+LAST_PLACE = """
+SELECT greatest((SELECT max(place) FROM sessions WHERE state <> 'idle'),
+                (SELECT max(place) FROM outbox WHERE closed_at IS NULL), 0)
+"""
+# Tell whether this server takes writes.
+READ_ONLY = "SELECT pg_is_in_recovery()"
+# Write the row of the health check, and read it back.
+PROBE = """
+INSERT INTO probe (name, at) VALUES ('check', ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at RETURNING at
+"""
+# Read all of a table.
+READ_ALL = "SELECT count(*), sum(length(CAST(t.* AS text))) FROM {} AS t"
+TABLES = "SELECT CAST(tablename AS text) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename"
+
+
+class PostgresEngine:
+    """The Engine on a server; with ``pooler=transaction`` in the url it keeps nothing on a connection.
+
+    ``clock`` takes the place of the server's, for tests. With ``read_only`` it migrates and changes nothing.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] | None = None, *, read_only: bool = False) -> None:
+        self.shared = True
+        self._read_only = read_only
+        self._conninfo, self._pooled = read_url(url)
+        self._shared = Shared(clock)
+        names = [*(f"lane-{number}" for number in range(SESSION_LANES)), "looks"]
+        self._lanes = [Lane(name, self._connect, self._shared, read_only=read_only) for name in names]
+        self._opened = False
+
+    @property
+    def connections(self) -> int:
+        """How many connections it keeps."""
+        return len(self._lanes)
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions were committed."""
+        return sum(lane.transactions for lane in self._lanes)
+
+    async def open(self) -> None:
+        """Connect and migrate forward. Raises StoreUnusable."""
+        connections = await asyncio.to_thread(self._open)
+        for lane, connection in zip(self._lanes, connections, strict=True):
+            lane.start(connection)
+        self._opened = True
+
+    async def close(self) -> None:
+        """Commit what is queued and disconnect; later calls raise StoreUnavailable."""
+        self._opened = False
+        await asyncio.gather(*(lane.close() for lane in self._lanes))
+
+    async def run(
+        self, session: str, job: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a job and return its value once it is committed. Raises what it raises, and StoreUnavailable."""
+        if not self._opened:
+            raise StoreUnavailable("the store is not open")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        lane = zlib.crc32(session.encode(errors="replace")) % SESSION_LANES if session else SESSION_LANES
+        self._lanes[lane].put(Job(future, session, lambda database: job(database, *args, **kwargs)))
+        return await future
+
+    async def check(self) -> None:
+        """Write and read back one row. Raises StoreUnavailable."""
+        await self.run("", _probe)
+
+    async def verify(self) -> None:
+        """Read every row there is. Raises StoreUnusable and StoreUnavailable."""
+        for table in await self.run("", lambda database: [str(name) for (name,) in database.all(TABLES)]):
+            try:
+                await self.run("", lambda database, sql: database.only(sql), READ_ALL.format(table))
+            except StoreUnavailable as error:
+                raise StoreUnusable(f"the table {table} cannot be read: {error}") from error
+
+    async def scrub(self) -> None:
+        """Do nothing: the server's vacuum frees what was deleted, and overwrites it in time."""
+
+    def _open(self) -> list[Connection]:
+        """Migrate, and connect every lane. Raises StoreUnusable."""
+        try:
+            with psycopg.connect(self._conninfo, connect_timeout=5, autocommit=True, prepare_threshold=None) as opened:
+                migrate(opened, self._server(), read_only=self._read_only)
+                ((waiting,),) = opened.execute(COUNT_WAITING).fetchall()
+                ((place,),) = opened.execute(LAST_PLACE).fetchall()
+        except psycopg.Error as error:
+            problem = " ".join(str(error).split())
+            raise StoreUnusable(f"the database at {self._server()} cannot be used: {problem}") from error
+        self._shared.begin(int(waiting), int(place))
+        try:
+            return [self._connect() for _ in self._lanes]
+        except ConnectionLost as error:
+            raise StoreUnusable(f"the database at {self._server()} takes no more connections: {error}") from error
+
+    def _connect(self) -> Connection:
+        return Connection(self._conninfo, prepares=not self._pooled, application="gatehouse")
+
+    def _server(self) -> str:
+        """Return where the database is, without what is secret of its url."""
+        known = psycopg.conninfo.conninfo_to_dict(self._conninfo)
+        return f"{known.get('host', 'localhost')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
+
+
+def read_url(url: str) -> tuple[str, bool]:
+    """Return the url for libpq, and whether a pooler gives each transaction another session. Raises ValueError."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pooler = query.pop(POOLER, "")
+    if pooler not in {"", "session", "transaction"}:
+        raise ValueError(f"{POOLER}={pooler} is none of session, transaction")
+    conninfo = urlunsplit(("postgresql", *parts[1:3], urlencode(query), parts.fragment))
+    try:
+        psycopg.conninfo.conninfo_to_dict(conninfo)
+    except psycopg.Error as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return conninfo, pooler == "transaction"
+
+
+def _probe(database: Database) -> None:
+    if database.only(READ_ONLY)[0]:
+        raise StoreUnavailable("the database takes no writes: it is a replica")
+    now = database.now()
+    if database.only(PROBE, (now,))[0] != now:
+        raise StoreUnavailable("the database does not give back what was written")

@@ -1,0 +1,197 @@
+"""A thread with one connection: jobs queue up, share a transaction, and are answered together after its commit.
+
+A deadlock or a broken batch is run again, at last job by job, and so is one whose connection was lost before its
+COMMIT; where no new connection can be made every job raises StoreUnavailable. Of a COMMIT whose answer was lost the
+server itself tells what became of it (``pg_xact_status``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from shared.errors import StoreUnavailable
+from shared.store.postgres.batch import Batch, CommitUnknown, HalfDone, Job, JobAnswer
+from shared.store.postgres.connection import Connection, ConnectionLost, DatabaseError
+from shared.store.postgres.database import Shared
+
+#: jobs that share one transaction at most
+BATCH_LIMIT = 64
+#: how often a batch is run again that others have locked out
+TRIES = 3
+#: what the server says of a transaction that may be run again: a deadlock, a failed serialization, a lock's time
+RETRIABLE = frozenset({"40P01", "40001", "55P03"})
+#: a batch whose connection was lost is run again on a new one if it was lost within this time, in seconds
+PATIENCE_S = 5.0
+#: how long a commit whose answer was lost is asked for, in seconds, and how often
+FATE_S = 20.0
+FATE_EVERY_S = 0.2
+
+FATE = "SELECT pg_xact_status(CAST(CAST(? AS text) AS xid8))"
+
+
+class Lane:
+    """Runs jobs on its own thread over its own connection, which it makes with ``connect``.
+
+    ``transactions`` counts those that were committed.
+    """
+
+    def __init__(
+        self, name: str, connect: Callable[[], Connection], shared: Shared, *, read_only: bool = False
+    ) -> None:
+        self._read_only = read_only
+        self._name = name
+        self._connect = connect
+        self._shared = shared
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: Connection | None = None
+        self.transactions = 0
+
+    def start(self, connection: Connection) -> None:
+        """Start the thread, with a connection that is open."""
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._thread = threading.Thread(target=self._main, name=f"store-{self._name}", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        """Queue a job."""
+        self._jobs.put(job)
+
+    async def close(self) -> None:
+        """Commit what is queued, close the connection and end the thread."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    # Everything below runs on the thread.
+
+    def _main(self) -> None:
+        while jobs := self._next_jobs():
+            self._answer(self._run_together(jobs))
+        self._drop()
+
+    def _next_jobs(self) -> list[Job]:
+        """Wait for a job and take all that queued up behind it; none once the lane is closed."""
+        jobs: list[Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) == BATCH_LIMIT:
+                return jobs
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return jobs
+        if jobs:
+            self._jobs.put(None)
+        return jobs
+
+    def _run_together(self, jobs: list[Job]) -> list[JobAnswer]:
+        """Run jobs in one transaction; where one of them breaks it, each in its own."""
+        began_mono = time.monotonic()
+        broken: Exception
+        for _ in range(TRIES):
+            try:
+                batch = Batch(self._shared, self._connected(), jobs, read_only=self._read_only)
+            except ConnectionLost as error:
+                return self._refuse(jobs, error)
+            try:
+                answers = batch.run()
+            except CommitUnknown as unknown:
+                self._drop()
+                if self._was_committed(unknown.transaction_id):
+                    return unknown.answers
+                batch.uncount()
+                return self._refuse(jobs, unknown)
+            except ConnectionLost as error:
+                batch.uncount()
+                self._drop()
+                broken = error
+                if time.monotonic() - began_mono > PATIENCE_S:
+                    return self._refuse(jobs, error)
+            except (DatabaseError, HalfDone) as error:
+                batch.uncount()
+                self._roll_back()
+                broken = error
+                if not (isinstance(error, DatabaseError) and error.sqlstate in RETRIABLE):
+                    break
+            else:
+                self.transactions += 1
+                return answers
+        if len(jobs) > 1 and not isinstance(broken, ConnectionLost):
+            return [answer for job in jobs for answer in self._run_together([job])]
+        return self._refuse(jobs, broken)
+
+    def _connected(self) -> Connection:
+        """Return the connection, made anew if it was lost. Raises ConnectionLost."""
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _roll_back(self) -> None:
+        """Undo the transaction, by ending the connection if nothing else does."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.send("ROLLBACK")
+            self._connection.sync()
+        except (DatabaseError, ConnectionLost):
+            self._drop()
+
+    def _was_committed(self, transaction_id: str) -> bool:
+        """Tell what became of a transaction, as soon as the server knows; not committed if it cannot be asked."""
+        until = time.monotonic() + FATE_S
+        while time.monotonic() < until:
+            try:
+                asked = self._connected().send(FATE, (transaction_id,))
+                self._connected().sync()
+            except (DatabaseError, ConnectionLost):
+                self._drop()
+            else:
+                if asked.rows[0][0] != "in progress":
+                    return bool(asked.rows[0][0] == "committed")
+            time.sleep(FATE_EVERY_S)
+        return False
+
+    def _refuse(self, jobs: list[Job], cause: Exception) -> list[JobAnswer]:
+        """Answer jobs of which nothing was written: with a fault of the database, or with the job's own error."""
+        if isinstance(cause, HalfDone):
+            return [JobAnswer(job.future, None, cause.__cause__) for job in jobs]
+        answers = []
+        for job in jobs:
+            error = StoreUnavailable(f"the database does not answer: {cause}")
+            error.__cause__ = cause
+            answers.append(JobAnswer(job.future, None, error))
+        return answers
+
+    def _answer(self, answers: list[JobAnswer]) -> None:
+        """Wake the callers; a loop that is closed has none any more, and what was committed stays."""
+        assert self._loop is not None  # noqa: S101 - for the type checker
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_resolve, answers)
+
+
+def _resolve(answers: list[JobAnswer]) -> None:
+    """Wake every caller, on the loop; a caller that was cancelled meanwhile is not there any more."""
+    for answer in answers:
+        future: asyncio.Future[Any] = answer.future
+        if future.done():
+            continue
+        if answer.error is None:
+            future.set_result(answer.value)
+        else:
+            future.set_exception(answer.error)

@@ -1,0 +1,307 @@
+"""What the server's engine makes of a server that goes away, a connection lost at the commit, and a pooler between."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
+from shared.messages import Arrival, Receipt
+from shared.store import Store, open_store
+from shared.store.postgres.engine import PostgresEngine
+from shared.store.postgres.schema import translate
+from shared.store.sql.schema import MIGRATIONS
+from tests.postgres_server import PostgresServer, shared_server
+from tests.shared.store.bench import ended
+
+BACK_WITHIN_S = 30
+
+
+def arrival(number: int, session: str = "") -> Arrival:
+    """Return a message that nobody sent before."""
+    session = session or f"a:b:{number}"
+    return Arrival(f"msg_{number}", session, "a", "ann", "hello", b"{}", (f"key-{number}",), 3600, time.time())
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    """An open store on a server."""
+    store = open_store(url, Path("/nowhere"), inbox_limit=100_000)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+def durable() -> Iterator[PostgresServer]:
+    """A server of the test's own, whose commits are on the disk."""
+    server = PostgresServer(durable=True)
+    yield server
+    server.close()
+
+
+async def accepted_in_time(store: Store, message: Arrival) -> Receipt:
+    """Accept a message, however often the store has to be asked until the server is back."""
+    until = time.monotonic() + BACK_WITHIN_S
+    while True:
+        try:
+            return await store.inbox.accept(message)
+        except StoreUnavailable:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+
+
+async def test_a_server_that_is_killed_costs_nothing_acknowledged_and_is_found_again(durable: PostgresServer) -> None:
+    async with opened(durable.url()) as store:
+        acknowledged: list[str] = []
+
+        async def caller(name: int) -> None:
+            for number in range(name * 1000, name * 1000 + 60):
+                acknowledged.append((await accepted_in_time(store, arrival(number))).message_id)
+                if len(acknowledged) == 100:
+                    enough.set()
+
+        enough = asyncio.Event()
+        callers = asyncio.gather(*(caller(name) for name in range(8)))
+        await enough.wait()
+        await asyncio.to_thread(durable.kill)
+        with pytest.raises(StoreUnavailable):
+            await store.check()
+        await asyncio.to_thread(durable.start)
+        await callers
+        assert len(set(acknowledged)) == 8 * 60
+    async with opened(durable.last_url) as store:
+        assert await store.inbox.waiting() == 8 * 60
+        for message in acknowledged:
+            assert (await store.inbox.trace(message)).state == "waiting"
+
+
+class LossyProxy:
+    """Passes bytes on between a client and a server; ``lose_answer`` ends the next connection that commits."""
+
+    def __init__(self, port: int) -> None:
+        self._server = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.lose_answer = threading.Event()
+        self.lost = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._server))
+            threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._pass_on, args=(server, client), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with source, target:
+            while True:
+                try:
+                    body = source.recv(65_536)
+                    # the tag of a commit's CommandComplete message
+                    if b"COMMIT\0" in body and self.lose_answer.is_set() and source.getpeername()[1] == self._server:
+                        self.lose_answer.clear()
+                        self.lost += 1
+                        body = b""
+                    if not body:
+                        target.shutdown(socket.SHUT_RDWR)
+                        return
+                    target.sendall(body)
+                except OSError:
+                    return
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_told_as_a_failure() -> None:
+    server = shared_server()
+    url = server.url()
+    proxy = LossyProxy(server.port)
+    async with opened(url.replace(str(server.port), str(proxy.port))) as store:
+        for number in range(3):
+            proxy.lose_answer.set()
+            receipt = await store.inbox.accept(arrival(number))
+            assert (receipt.message_id, receipt.duplicate) == (f"msg_{number}", False)
+            (claim,) = (await store.claims.claim("host", 1, 30)).claims
+            proxy.lose_answer.set()
+            await store.claims.settle(claim.ref, ended("hello"))
+        assert proxy.lost == 6
+        assert await store.inbox.waiting() == 0
+        assert len((await store.outbox.due("host", 10, 30)).replies) == 3
+    proxy.close()
+
+
+async def test_a_session_that_the_server_ended_is_made_again() -> None:
+    server = shared_server()
+    async with opened(server.url()) as store:
+        await store.inbox.accept(arrival(1))
+        ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gatehouse'"
+        with server.connect("postgres", "postgres") as other:
+            assert len(other.execute(ends).fetchall()) >= 3
+        assert (await accepted_in_time(store, arrival(2))).message_id == "msg_2"
+        assert await store.inbox.waiting() == 2
+
+
+async def test_what_is_committed_twice_at_two_gateways_is_one_message() -> None:
+    url = shared_server().url()
+    async with opened(url) as one, opened(url) as two:
+        for number in range(40):
+            message = arrival(number, "a:b:c")
+            twin = arrival(number + 1000, "a:b:c")
+            twin = Arrival(twin.id, *[getattr(message, name) for name in Arrival.__struct_fields__[1:]])
+            receipts = await asyncio.gather(one.inbox.accept(message), two.inbox.accept(twin))
+            assert sorted(receipt.duplicate for receipt in receipts) == [False, True]
+            assert len({receipt.message_id for receipt in receipts}) == 1
+
+
+async def test_processes_on_shared_sessions_lose_nothing_and_keep_the_order() -> None:
+    url, sessions, each = shared_server().url(), 20, 15
+    async with opened(url) as one, opened(url) as two:
+        seen: dict[str, list[str]] = {}
+
+        async def accept(store: Store, parity: int) -> None:
+            for number in range(each):
+                messages = [arrival(1000 * s + 2 * number + parity, f"a:b:{s}") for s in range(sessions)]
+                await asyncio.gather(*(store.inbox.accept(message) for message in messages))
+
+        async def work(store: Store, host: str) -> None:
+            while sum(map(len, seen.values())) < sessions * each * 2:
+                batch = await store.claims.claim(host, 5, 30)
+                for claim in batch.claims:
+                    seen.setdefault(claim.ref.session, []).append(claim.messages[0].id)
+                    assert [message.seq for message in claim.messages] == [len(seen[claim.ref.session])]
+                await asyncio.gather(*(store.claims.settle(claim.ref, ended("hello")) for claim in batch.claims))
+
+        await asyncio.gather(accept(one, 0), accept(two, 1), work(one, "h1"), work(two, "h2"))
+        assert all(len(set(ids)) == len(ids) == each * 2 for ids in seen.values())
+
+
+async def test_a_server_that_is_not_there_or_refuses_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    store = open_store(f"postgresql://me:secret@127.0.0.1:{port}/none", Path("/nowhere"), inbox_limit=1)
+    with pytest.raises(StoreUnusable, match=f"127.0.0.1:{port}/none cannot be used") as raised:
+        await store.open()
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    url = shared_server().url().rpartition("/")[0]
+    with pytest.raises(StoreUnusable, match="does not exist"):
+        await open_store(f"{url}/nothing", Path("/nowhere"), inbox_limit=1).open()
+
+
+async def test_another_programs_database_and_a_newer_one_are_left_alone() -> None:
+    server = shared_server()
+    for script, problem in (
+        ("CREATE TABLE sessions (id BIGINT)", "another program"),
+        ("CREATE TABLE schema_version (version BIGINT); INSERT INTO schema_version VALUES (999)", "newer Gatehouse"),
+    ):
+        url = server.url()
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute(script.encode())
+        with pytest.raises(StoreUnusable, match=problem):
+            await open_store(url, Path("/nowhere"), inbox_limit=1).open()
+
+
+async def test_a_store_that_is_only_read_changes_nothing() -> None:
+    url = shared_server().url()
+    with pytest.raises(StoreUnusable, match="no tables of Gatehouse"):
+        await open_store(url, Path("/nowhere"), inbox_limit=1, read_only=True).open()
+    async with opened(url) as store:
+        await store.inbox.accept(arrival(1))
+    reader = open_store(url, Path("/nowhere"), inbox_limit=10, read_only=True)
+    await reader.open()
+    assert (await reader.inbox.trace("msg_1")).state == "waiting"
+    await reader.verify()
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        await reader.inbox.accept(arrival(2))
+    await reader.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql://server/db?pooler=bad", "postgres://server/db?nonsense=1"])
+def test_a_url_that_cannot_be_one_is_a_setting_to_mend(url: str) -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL"):
+        open_store(url, Path("/nowhere"), inbox_limit=1)
+
+
+def test_a_missing_extra_is_named_in_one_line() -> None:
+    program = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from pathlib import Path\nfrom shared.store import open_store\n"
+        "try:\n  open_store('postgres://server/db', Path(), inbox_limit=1)\n"
+        "except Exception as error:\n  print(type(error).__name__, error)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("SettingsError DATABASE_URL: PostgreSQL needs `pip install 'gatehouse[postgres]'`")
+
+
+def test_every_script_is_translated_whole() -> None:
+    text = "".join(map(translate, MIGRATIONS))
+    for word in ("STRICT", "ROWID", "BLOB", " REAL", "INTEGER"):
+        assert word not in text
+
+
+async def test_a_pooler_that_shares_sessions_by_transaction_changes_nothing() -> None:
+    server = shared_server()
+    url = server.url()
+    with pgbouncer(server, url) as port:
+        pooled = f"{url.replace(str(server.port), str(port))}?pooler=transaction"
+        async with opened(pooled) as one, opened(pooled) as two:
+            messages = [arrival(number) for number in range(60)]
+            stores = [(one, two)[number % 2] for number in range(60)]
+            await asyncio.gather(*(store.inbox.accept(m) for store, m in zip(stores, messages, strict=True)))
+            found = await asyncio.gather(*(store.claims.claim("host", 40, 30) for store in (one, two)))
+            claims = [claim for batch in found for claim in batch.claims]
+            assert len({claim.ref.session for claim in claims}) == len(claims) == 60
+            await asyncio.gather(*(one.claims.settle(claim.ref, ended("hello")) for claim in claims))
+            assert len((await two.outbox.due("host", 100, 30)).replies) == 60
+
+
+@contextmanager
+def pgbouncer(server: PostgresServer, url: str) -> Iterator[int]:
+    """Run PgBouncer in transaction mode with two server sessions for a database; yield its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    database = url.rpartition("/")[2]
+    settings = f"""
+[databases]
+{database} = host=127.0.0.1 port={server.port} dbname={database} user=gatehouse
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+unix_socket_dir =
+"""
+    with server.program("pgbouncer", settings):
+        until = time.monotonic() + 20
+        while True:
+            try:
+                psycopg.connect(url.replace(str(server.port), str(port))).close()
+            except psycopg.OperationalError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            else:
+                break
+        yield port
+
+
+def test_lanes_are_four_at_most() -> None:
+    assert PostgresEngine("postgres://server/db").connections <= 4
