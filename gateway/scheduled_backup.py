@@ -22,25 +22,26 @@ LOOK_S = 60.0
 
 
 class ScheduledBackup:
-    """Makes a copy whenever one is due; ``database`` is the file that is copied."""
+    """Makes a copy whenever one is due; ``database`` is the file that is copied, None for a server's: nothing is."""
 
-    def __init__(self, upkeep: Upkeep, database: Path, say: Say) -> None:
+    def __init__(self, upkeep: Upkeep, database: Path | None, say: Say) -> None:
         self._upkeep = upkeep
         self._database = database
         self._say = say
 
     async def run(self) -> None:
         """Look for ever whether a copy is due, and make it."""
-        while self._upkeep.backup_dir is not None:
+        while self._upkeep.backup_dir is not None and self._database is not None:
             await self.make_if_due(self._upkeep.backup_dir)
             await asyncio.sleep(min(LOOK_S, self._upkeep.backup_interval_s))
 
     async def make_if_due(self, directory: Path) -> BackupReport | None:
         """Make a copy if the newest is older than the interval; None if none was due or it failed, which is said."""
+        database = self._database
         try:
-            if not await asyncio.to_thread(self._due, directory):
+            if database is None or not await asyncio.to_thread(self._due, directory):
                 return None
-            report = await asyncio.to_thread(self._make, directory)
+            report = await asyncio.to_thread(self._make, database, directory)
         except (StoreError, OSError) as error:
             self._say(Event.BACKUP_FAILED, directory=str(directory), error=str(error))
             return None
@@ -51,9 +52,9 @@ class ScheduledBackup:
         made = [path.stat().st_mtime for path in copies(directory)]
         return time.time() - max(made, default=0.0) >= self._upkeep.backup_interval_s
 
-    def _make(self, directory: Path) -> BackupReport:
+    def _make(self, database: Path, directory: Path) -> BackupReport:
         target = directory / time.strftime("gatehouse-%Y%m%d-%H%M%S.db", time.gmtime())
-        report = back_up(self._database, target, lambda _done, _total: None)
+        report = back_up(database, target, lambda _done, _total: None)
         for old in copies(directory)[: -self._upkeep.backups_kept]:
             old.unlink(missing_ok=True)
         return report

