@@ -22,7 +22,7 @@ from shared.store.sqlite.engine import SqliteEngine
 from shared.store.sqlite.schema import migrate
 from tests.shared.store.bench import Bench, ended, sqlite
 
-#: statements that walk a whole table or index, and may: at the start, because they list or count all that is not done, or
+#: statements that walk a whole table or index, and may: at the start, because they list or count what is not done, or
 #: because the table has a row for each running turn alone
 WALKS = {
     ("inbox", "COUNT_WAITING"),
