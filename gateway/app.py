@@ -28,6 +28,7 @@ from gateway.commands import Commands
 from gateway.console import Console, page_routes
 from gateway.dead_letters import DeadLetters
 from gateway.delivery import Delivery
+from gateway.event_metrics import EventMetrics
 from gateway.governor import Governor
 from gateway.health import Health
 from gateway.intake import Intake
@@ -42,6 +43,7 @@ from gateway.readiness import Readiness
 from gateway.responses import exception_handlers
 from gateway.retention import Retention
 from gateway.scheduled_backup import ScheduledBackup
+from gateway.state_metrics import StateCollector
 from gateway.tickets import make_secret
 from gateway.turn_broadcast import TurnBroadcast
 from gateway.webhook import webhook_routes
@@ -79,6 +81,7 @@ class Gateway:
         )
         self.broadcast = TurnBroadcast(self.events, (self.delivery, self.meter))
         self.events.subscribe(self.meter.on_event)
+        self.events.subscribe(EventMetrics(self.meter.registry).on_event)
         self.events.subscribe(self.broadcast.on_event)
         self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host)
         self.readiness = Readiness(settings.workers, self.pool)
@@ -162,7 +165,10 @@ class Gateway:
     def _routes(self) -> list[BaseRoute]:
         pool_metrics = PoolCollector(self.events, self.pool.snapshot)
         self.meter.registry.register(pool_metrics)
-        health = Health(self.store, self._settings.budgets, self.meter, pool_metrics, self.readiness)
+        state_metrics = StateCollector(self._settings, self.readiness.not_ready)
+        state_metrics.register(self.meter.registry)
+        budgets = self._settings.budgets
+        health = Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness)
         api = Api(self.store, self.pool, self.broadcast, self._settings.data_dir / "logs", self._settings.budgets)
         console = Console(self.broadcast, self.pool)
         guarded = [

@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from gateway.metrics import CONTENT_TYPE, Meter, PoolCollector, exposition
 from gateway.readiness import Readiness
 from gateway.responses import json_response
+from gateway.state_metrics import StateCollector
 from shared.budgets import Budgets
 from shared.errors import StoreError, StoreUnavailable
 from shared.store.port import Store
@@ -23,12 +24,19 @@ class Health:
     """Answers probes."""
 
     def __init__(
-        self, store: Store, budgets: Budgets, meter: Meter, pool_metrics: PoolCollector, readiness: Readiness
+        self,
+        store: Store,
+        budgets: Budgets,
+        meter: Meter,
+        pool_metrics: PoolCollector,
+        state_metrics: StateCollector,
+        readiness: Readiness,
     ) -> None:
         self._store = store
         self._budgets = budgets
         self._meter = meter
         self._pool_metrics = pool_metrics
+        self._state_metrics = state_metrics
         self._readiness = readiness
         self._checked_at = -CHECK_FRESH_S
         self._store_problem = ""
@@ -47,7 +55,8 @@ class Health:
     async def metrics(self, _: Request) -> Response:
         """Answer every metric in Prometheus' text format."""
         with suppress(StoreUnavailable):  # the last known count stands; gatehouse_events_total tells of the store
-            self._pool_metrics.waiting = await self._store.inbox.waiting()
+            backlog = self._state_metrics.backlog = await self._store.inbox.backlog()
+            self._pool_metrics.waiting = backlog.waiting
             if self._budgets:
                 self._pool_metrics.accounts = await self._store.spending.accounts(self._budgets, limit=1)
         return Response(exposition(self._meter.registry), media_type=CONTENT_TYPE)

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from shared.budgets import Account, Spend
 from shared.events import Event, Events, Field
+from shared.ids import made_at_s
 from shared.messages import Dead, Ended, Outcome
 from shared.usage import NANOS, Usage
 from worker.pool import PoolSnapshot, WorkerRow, WorkerState
@@ -125,7 +126,7 @@ class Meter:
 
     def _reply_sent(self, fields: Mapping[str, Field]) -> None:
         """Observe the time a reply took: a ``reply_sent`` event names its platform and message."""
-        accepted_at = accepted_at_s(str(fields.get("message", "")))
+        accepted_at = made_at_s(str(fields.get("message", "")))
         if accepted_at is not None:
             self._reply.labels(str(fields.get("platform", ""))).observe(max(0.0, time.time() - accepted_at))
 
@@ -241,15 +242,6 @@ def token_kinds(usage: Usage) -> dict[str, int]:
 def platform_of(session: str) -> str:
     """Return the platform a session key begins with."""
     return session.partition(":")[0]
-
-
-def accepted_at_s(message_id: str) -> float | None:
-    """Return the unix seconds a message id was made at, None if it is none."""
-    stamp = message_id.removeprefix("msg_")[:12]
-    try:
-        return int(stamp, 16) / 1000 if len(stamp) == 12 else None
-    except ValueError:
-        return None
 
 
 def exposition(registry: CollectorRegistry) -> bytes:

@@ -68,6 +68,7 @@ class Event(enum.StrEnum):
     MCP_SERVER_LOST = "mcp_server_lost"
     MCP_TOOL_LEFT_OUT = "mcp_tool_left_out"
     MODEL_FAILED = "model_failed"
+    MODEL_ANSWERED = "model_answered"
     CONTEXT_COMPACTED = "context_compacted"
     CONTEXT_CUT = "context_cut"
     SESSION_LOG_FAILED = "session_log_failed"
@@ -117,6 +118,7 @@ LEVELS = {
     Event.WEBHOOK_IGNORED: logging.DEBUG,
     Event.SESSION_CLAIMED: logging.DEBUG,
     Event.WORKER_STARTED: logging.DEBUG,
+    Event.MODEL_ANSWERED: logging.DEBUG,
 }
 
 

@@ -23,3 +23,12 @@ def uuid7_value(unix_ms: int, random_bits: int) -> int:
 def new_message_id() -> str:
     """Return a new message id: ``msg_`` and the hex of a version 7 UUID."""
     return f"msg_{uuid7_value(time.time_ns() // 1_000_000, secrets.randbits(74)):032x}"
+
+
+def made_at_s(message_id: str) -> float | None:
+    """Return the unix seconds a message id was made at, None if it is none."""
+    stamp = message_id.removeprefix("msg_")[:12]
+    try:
+        return int(stamp, 16) / 1000 if len(stamp) == 12 else None
+    except ValueError:
+        return None

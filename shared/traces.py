@@ -104,6 +104,21 @@ class MessageTrace(msgspec.Struct, frozen=True):
     joined: str = ""
 
 
+class Backlog(msgspec.Struct, frozen=True):
+    """What has not come to its end; times are unix seconds, None where there is none."""
+
+    #: messages that wait, or are in their turn
+    waiting: int
+    #: when the oldest of them was accepted
+    oldest_waiting_at: float | None
+    #: replies that are still to be sent
+    undelivered: int
+    #: when the oldest message with such a reply was accepted, or the reply made if it answers none
+    oldest_undelivered_at: float | None
+    #: dead letters by their kind
+    dead: dict[str, int]
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     """What was given up and is kept: a message, or a reply that its platform refuses."""
 

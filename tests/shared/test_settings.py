@@ -208,7 +208,9 @@ def test_every_line_of_the_example_is_a_setting_that_is_accepted() -> None:
     example = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE))
     assert {name for name in example if name.startswith("GATEHOUSE_")} <= KNOWN_NAMES
     complete = {
-        name: value for name, value in example.items() if re.fullmatch(r"GATEHOUSE_(?!SYSTEM|MCP|BACKUP_DIR).*|PORT", name)
+        name: value
+        for name, value in example.items()
+        if re.fullmatch(r"GATEHOUSE_(?!SYSTEM|MCP|BACKUP_DIR).*|PORT", name)
     }
     assert len(complete) > 8
     assert parse_settings({**complete, "ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "k"}).port == 8000

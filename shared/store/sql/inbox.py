@@ -8,6 +8,7 @@ import msgspec
 
 from shared.command import CommandKind
 from shared.errors import InboxFull, SenderShareFull
+from shared.ids import made_at_s
 from shared.messages import Answered, Arrival, MessageState, Receipt, Reply
 from shared.store.engine import Database, Engine
 from shared.store.sql import dead_letters
@@ -61,6 +62,10 @@ class Inbox:
     async def waiting(self) -> int:
         """Count the waiting messages of all sessions."""
         return await self._run("", lambda database: database.waiting)
+
+    async def backlog(self) -> Backlog:
+        """Return what has not come to its end."""
+        return await self._run("", _backlog)
 
     async def trace(self, message_id: str) -> MessageTrace:
         """Return every stage of one message. Raises NotFound."""
@@ -174,6 +179,17 @@ def _announce(database: Database, reply: Reply, keys: tuple[str, ...], ttl_s: fl
         return False
     outbox.add(database, outbox.UNSOLICITED, reply)
     return True
+
+
+def _backlog(database: Database) -> Backlog:
+    undelivered, oldest_undelivered = outbox.unsent(database)
+    return Backlog(
+        waiting=database.waiting,
+        oldest_waiting_at=inbox.oldest_waiting_at(database),
+        undelivered=undelivered,
+        oldest_undelivered_at=made_at_s(oldest_undelivered),
+        dead=inbox.count_dead(database),
+    )
 
 
 def _trace(database: Database, message_id: str) -> MessageTrace:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from worker.agent.models.chain import Chain, Link
 from worker.agent.models.port import Model
+from worker.agent.models.timed import TimedModel
 
 if TYPE_CHECKING:
     from worker.frames import ModelSpec, WorkerConfig
@@ -22,7 +23,8 @@ def build_chain(config: WorkerConfig, say: Callable[..., None], ssl_context: ssl
     takes longer than a call. Raises ValueError for an unknown provider.
     """
     links = [open_link(spec, ssl_context) for spec in config.models]
-    return Chain(links, say, call_timeout_s=config.api_timeout_s, stall_timeout_s=config.stall_timeout_s)
+    chain = Chain(links, say, call_timeout_s=config.api_timeout_s, stall_timeout_s=config.stall_timeout_s)
+    return TimedModel(chain, say)
 
 
 def open_link(spec: ModelSpec, ssl_context: ssl.SSLContext | None = None) -> Link:

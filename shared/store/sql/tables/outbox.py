@@ -140,6 +140,9 @@ DELETE FROM outbox WHERE (session_key, seq, part) IN
 # Remove every reply of a session.
 REMOVE_ALL = "DELETE FROM outbox WHERE session_key = ?"
 
+# Count the rows that are not sent yet; the id of a message tells when it was made.
+UNSENT = "SELECT count(*), min(message_id) FROM outbox WHERE closed_at IS NULL"
+
 
 def add(database: Database, seq: int, reply: Reply) -> None:
     """Put a reply to message ``seq`` of its session on its way; its part is set here."""
@@ -315,3 +318,9 @@ def _trace(
 ) -> ReplyTrace:
     shown = ReplyState(state) if state in {"sent", "failed"} else ReplyState.PENDING
     return ReplyTrace(part, shown, attempts, sent_id, closed_at if shown is ReplyState.SENT else None, error)
+
+
+def unsent(database: Database) -> tuple[int, str]:
+    """Return how many rows are not sent yet, and the message id of the oldest, empty if there is none."""
+    count, oldest = database.only(UNSENT)
+    return int(count), str(oldest or "")
