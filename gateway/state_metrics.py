@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +42,7 @@ class StateCollector(Collector):
         yield GaugeMetricFamily("gatehouse_ready", "Whether messages are accepted and run", not self._not_ready())
         yield GaugeMetricFamily("gatehouse_inbox_limit", "Waiting messages past which 503", self._settings.inbox_limit)
         if self.backlog is not None:
-            yield from backlog_families(self.backlog, time.time())
+            yield from backlog_families(self.backlog)
         yield from self._disks()
         yield from self._backups()
 
@@ -70,23 +69,18 @@ class StateCollector(Collector):
         yield GaugeMetricFamily("gatehouse_backup_interval_seconds", "Time between two copies", interval_s)
 
 
-def backlog_families(backlog: Backlog, now: float) -> Iterator[Metric]:
-    """Yield what has not come to its end, and for how long."""
+def backlog_families(backlog: Backlog) -> Iterator[Metric]:
+    """Yield what is not done yet, and for how long."""
     yield GaugeMetricFamily(
-        "gatehouse_oldest_waiting_seconds", "Age of the oldest message that waits", age(backlog.oldest_waiting_at, now)
+        "gatehouse_oldest_waiting_seconds", "Age of the oldest message that no turn has begun for", backlog.oldest_s
     )
     yield GaugeMetricFamily("gatehouse_undelivered_replies", "Replies that are still to be sent", backlog.undelivered)
     yield GaugeMetricFamily(
         "gatehouse_oldest_undelivered_seconds",
         "Age of the oldest message with a reply that is still to be sent",
-        age(backlog.oldest_undelivered_at, now),
+        backlog.oldest_undelivered_s,
     )
     dead = GaugeMetricFamily("gatehouse_dead_letters", "Dead letters that are kept", labels=["kind"])
-    for kind, count in backlog.dead.items():
+    for kind, count in backlog.dead_by_kind.items():
         dead.add_metric([kind], count)
     yield dead
-
-
-def age(since: float | None, now: float) -> float:
-    """Return the seconds since a time, 0 where there is none."""
-    return 0.0 if since is None else max(0.0, now - since)

@@ -43,6 +43,8 @@ class Backlog(msgspec.Struct, frozen=True):
     oldest_s: float  #: seconds since the oldest of them was accepted that no turn has begun for; 0 if none waits
     undelivered: int  #: replies that are on their way
     dead: int  #: dead letters
+    oldest_undelivered_s: float = 0.0  #: seconds since the oldest message with such a reply came in; 0 if there is none
+    dead_by_kind: dict[str, int] = {}  #: the same dead letters, by their kind
 
 
 class UnansweredMessage(msgspec.Struct, frozen=True):
@@ -102,21 +104,6 @@ class MessageTrace(msgspec.Struct, frozen=True):
     steps: int = 0
     calls: tuple[CallTrace, ...] = ()
     joined: str = ""
-
-
-class Backlog(msgspec.Struct, frozen=True):
-    """What has not come to its end; times are unix seconds, None where there is none."""
-
-    #: messages that wait, or are in their turn
-    waiting: int
-    #: when the oldest of them was accepted
-    oldest_waiting_at: float | None
-    #: replies that are still to be sent
-    undelivered: int
-    #: when the oldest message with such a reply was accepted, or the reply made if it answers none
-    oldest_undelivered_at: float | None
-    #: dead letters by their kind
-    dead: dict[str, int]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

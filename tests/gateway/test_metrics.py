@@ -111,7 +111,7 @@ def test_the_backlog_tells_ages_and_kinds() -> None:
     state = StateCollector(settings, lambda: "no worker is ready yet")
     state.register(meter.registry)
     assert "gatehouse_dead_letters" not in exposition(meter.registry).decode()
-    state.backlog = Backlog(3, 1.0, 2, None, {"message": 4, "reply": 5})
+    state.backlog = Backlog(3, 1.0, 2, 9, 0.0, {"message": 4, "reply": 5})
     text = exposition(meter.registry).decode()
     for line in (
         "gatehouse_ready 0.0",

@@ -63,10 +63,6 @@ class Inbox:
         """Count the waiting messages of all sessions."""
         return await self._run("", lambda database: database.waiting)
 
-    async def backlog(self) -> Backlog:
-        """Return what has not come to its end."""
-        return await self._run("", _backlog)
-
     async def trace(self, message_id: str) -> MessageTrace:
         """Return every stage of one message. Raises NotFound."""
         return await self._run("", _trace, message_id)
@@ -125,9 +121,20 @@ class Inbox:
 
 
 def _backlog(database: Database) -> Backlog:
-    at = inbox.oldest(database)
-    oldest_s = 0.0 if at is None else max(0.0, database.now() - at)
-    return Backlog(database.waiting, oldest_s, outbox.count_unsent(database), inbox.count_dead(database))
+    undelivered, oldest_undelivered = outbox.unsent(database)
+    dead = inbox.count_dead(database)
+    return Backlog(
+        waiting=database.waiting,
+        oldest_s=_seconds_since(database, inbox.oldest(database)),
+        undelivered=undelivered,
+        dead=dead,
+        oldest_undelivered_s=_seconds_since(database, made_at_s(oldest_undelivered)),
+        dead_by_kind={"message": dead},
+    )
+
+
+def _seconds_since(database: Database, at: float | None) -> float:
+    return 0.0 if at is None else max(0.0, database.now() - at)
 
 
 def storable(arrival: Arrival) -> Arrival:
@@ -179,17 +186,6 @@ def _announce(database: Database, reply: Reply, keys: tuple[str, ...], ttl_s: fl
         return False
     outbox.add(database, outbox.UNSOLICITED, reply)
     return True
-
-
-def _backlog(database: Database) -> Backlog:
-    undelivered, oldest_undelivered = outbox.unsent(database)
-    return Backlog(
-        waiting=database.waiting,
-        oldest_waiting_at=inbox.oldest_waiting_at(database),
-        undelivered=undelivered,
-        oldest_undelivered_at=made_at_s(oldest_undelivered),
-        dead=inbox.count_dead(database),
-    )
 
 
 def _trace(database: Database, message_id: str) -> MessageTrace:

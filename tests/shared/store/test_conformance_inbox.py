@@ -10,7 +10,6 @@ from shared.command import CommandKind
 from shared.errors import InboxFull, NotFound, SenderShareFull
 from shared.messages import MessageState, Receipt, Reply, ReplyStatus, Step, Usage
 from shared.store import Store
-from shared.traces import Backlog
 from tests.shared.store.bench import Bench, ended
 
 SESSION = "a:b:c"
@@ -312,18 +311,3 @@ class TestExpire:
             await store.outbox.delivered(reply, "sent")
         bench.clock.now += 100
         assert await store.inbox.expire(50) == 1100
-
-
-async def test_the_backlog_is_what_has_not_come_to_its_end(bench: Bench) -> None:
-    assert await bench.store.inbox.backlog() == Backlog(0, None, 0, None, {"message": 0})
-    await bench.die("poison", "a:b:3")
-    await bench.accept("a:b:1")
-    since = bench.clock.now
-    bench.clock.now += 60
-    await bench.accept("a:b:2")
-    found = await bench.store.inbox.backlog()
-    assert (found.waiting, found.oldest_waiting_at, found.undelivered) == (2, since, 1)
-    claims = (await bench.store.claims.claim("host", 1, 30)).claims
-    await bench.store.claims.settle(claims[0].ref, ended("hi"))
-    found = await bench.store.inbox.backlog()
-    assert (found.waiting, found.undelivered, found.dead) == (1, 2, {"message": 1})

@@ -25,10 +25,6 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Count the waiting messages of all sessions.
 COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
-# Tell since when the oldest message waits.
-OLDEST_WAITING = "SELECT min(at) FROM inbox WHERE state = 'waiting'"
-# Count the dead letters.
-COUNT_DEAD = "SELECT count(*) FROM inbox WHERE state = 'dead'"
 # Count the waiting messages of one session.
 COUNT_WAITING_OF = "SELECT count(*) FROM inbox WHERE session_key = ? AND state = 'waiting'"
 # Find the first waiting message of a session.
@@ -196,17 +192,6 @@ def count_dead(database: Database) -> int:
 def unanswered(database: Database, session: str, limit: int) -> list[UnansweredMessage]:
     """Return the messages of a session that wait or are in their turn, oldest first."""
     return [UnansweredMessage(*row) for row in database.all(UNANSWERED, (session, limit))]
-
-
-def oldest_waiting_at(database: Database) -> float | None:
-    """Return when the oldest message that waits was accepted, None if none waits."""
-    at = database.only(OLDEST_WAITING)[0]
-    return None if at is None else float(at)
-
-
-def count_dead(database: Database) -> dict[str, int]:
-    """Return how many dead letters there are of each kind."""
-    return {"message": int(database.only(COUNT_DEAD)[0])}
 
 
 def count_waiting_of(database: Database, session: str) -> int:

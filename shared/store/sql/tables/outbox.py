@@ -123,8 +123,6 @@ WHERE session_key = ? AND closed_at IS NULL AND (seq, part) >= (?, ?)
 TRACE = """
 SELECT part, state, attempts, sent_id, closed_at, error FROM outbox WHERE session_key = ? AND seq = ? ORDER BY part
 """
-# Count the replies that are on their way.
-COUNT_UNSENT = "SELECT count(*) FROM outbox WHERE closed_at IS NULL"
 # Tell whether any reply to a message is on its way, or is a dead letter.
 ANY_KEPT_OF = """
 SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND seq = ? AND (closed_at IS NULL OR state = 'failed'))
@@ -250,11 +248,6 @@ def readdress(database: Database, reply: Reply, address: bytes) -> None:
 def trace(database: Database, session: str, seq: int) -> tuple[ReplyTrace, ...]:
     """Return the way of a message's replies, chunk by chunk."""
     return tuple(_trace(*row) for row in database.all(TRACE, (session, seq)))
-
-
-def count_unsent(database: Database) -> int:
-    """Count the replies, or parts of one, that are on their way."""
-    return int(database.only(COUNT_UNSENT)[0])
 
 
 def any_kept_of(database: Database, session: str, seq: int) -> bool:
