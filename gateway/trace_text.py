@@ -24,7 +24,7 @@ async def trace_message(store: Store, running_turn: TurnRunner, message_id: str)
     row = running_turn(found.session) if found.running else None
     if row is None or row.message_id != message_id:
         return found
-    return msgspec.structs.replace(found, worker="" if row.worker is None else str(row.worker))
+    return msgspec.structs.replace(found, worker="" if row.worker is None else str(row.worker), said=row.said)
 
 
 def trace_lines(found: MessageTrace, *, brief: bool = False) -> list[str]:
@@ -43,6 +43,8 @@ def trace_lines(found: MessageTrace, *, brief: bool = False) -> list[str]:
     elif found.claimed_at is not None:
         lines.append(f"so far    {found.steps} steps, {spent(found)}")
         lines += [call_line(call) for call in found.calls]
+        if found.said:
+            lines.append(f"says      {found.said}")
     if found.joined:
         lines.append(f"joined    the turn of {found.joined}")
     lines += [reply_line(reply) for reply in found.replies]

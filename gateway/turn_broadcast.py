@@ -158,6 +158,10 @@ class TurnBroadcast:
         """Take the start of a tool call."""
         self.tell("tool", session=session, message=message_id, name=name)
 
+    def tool_said(self, message_id: str, session: str, name: str, text: str) -> None:
+        """Take how far a tool is."""
+        self.stream.tell_session(session, "said", session=session, message=message_id, name=name, text=text)
+
     def todo_changed(self, session: str, todo: bytes) -> None:
         """Take a session's new todo list (JSON array)."""
         self.tell("todo", session=session, todos=msgspec.Raw(todo))

@@ -104,6 +104,8 @@ class MessageTrace(msgspec.Struct, frozen=True):
     steps: int = 0
     calls: tuple[CallTrace, ...] = ()
     joined: str = ""
+    #: what a running tool told last of how far it is
+    said: str = ""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

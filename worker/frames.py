@@ -244,6 +244,17 @@ class ToolStarted(msgspec.Struct, frozen=True, tag=True):
     waits: bool = False
 
 
+class ToolSaid(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: a running tool told how far it is."""
+
+    #: number of the turn
+    turn: int
+    #: what the model calls the tool
+    name: str
+    #: what it told last
+    text: str
+
+
 class ToolEnded(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: a tool call of the open step gave its result."""
 
@@ -313,5 +324,16 @@ ToWorker = (
     Configure | Serve | RunTurn | AllowanceGranted | History | IntentCommitted | Steer | Interrupt | Drain | Forget
 )
 #: what a worker tells of one turn
-OfTurn = NeedHistory | NeedAllowance | Compacted | StepOpened | StepDone | ToolStarted | ToolEnded | Delta | TurnDone
+OfTurn = (
+    NeedHistory
+    | NeedAllowance
+    | Compacted
+    | StepOpened
+    | StepDone
+    | ToolStarted
+    | ToolSaid
+    | ToolEnded
+    | Delta
+    | TurnDone
+)
 ToPool = Ready | OfTurn | Report | LogEvent | Drained

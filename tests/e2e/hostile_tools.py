@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from worker.tools import tool
+from worker.tools import ToolContext, tool
 
 
 @tool
@@ -51,6 +51,14 @@ def rest(seconds: float) -> str:
     """Sleep for a while in a thread."""
     time.sleep(seconds)
     return "rested"
+
+
+@tool
+async def tell(context: ToolContext, text: str) -> str:
+    """Tell how far it is, and go on for ever."""
+    context.say(text)
+    await asyncio.sleep(3600)
+    return "never"
 
 
 @tool

@@ -102,6 +102,17 @@ def test_a_program_of_a_server_inherits_nothing_of_its_worker_but_three_pipes(to
     assert list(json.loads(result)) == ["0", "1", "2"], result
 
 
+def test_what_a_tool_tells_is_seen_while_its_turn_runs(tool_bot: Bot) -> None:
+    key = "standard:default:telling"
+    accepted = tool_bot.say("telling", '[[tool tell {"text": "page 3 of 6"}]]')
+    told = lambda: (tool_bot.gateway.get(f"/v1/sessions/{key}")["turn"] or {}).get("said") == "page 3 of 6"  # noqa: E731
+    tool_bot.wait_until(told, 20, "what the tool tells")
+    trace = tool_bot.gateway.get(f"/v1/messages/{accepted.headers['x-gatehouse-message']}")
+    assert trace["said"] == "page 3 of 6"
+    assert tool_bot.gateway.ask("POST", f"/v1/sessions/{key}/interrupt").status_code == 200
+    tool_bot.wait_until(lambda: bool(tool_bot.replies("telling")), 20, "the turn is stopped")
+
+
 def test_forks_and_pools_of_a_tool_end_as_they_would_anywhere(tool_bot: Bot) -> None:
     tools = ("use_a_pool", "terminate_forks", "what_programs_inherit", "what_forks_inherit")
     answer(tool_bot, "forks", " [[then]] ".join(f"[[tool {name}]]" for name in tools))

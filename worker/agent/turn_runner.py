@@ -32,6 +32,7 @@ from worker.frames import (
     StepDone,
     StepOpened,
     ToolEnded,
+    ToolSaid,
     ToolStarted,
     TurnDone,
     WorkerConfig,
@@ -41,6 +42,9 @@ from worker.tools.toolbox import Toolbox
 
 #: seconds between two Delta frames of one turn at the least
 DELTA_INTERVAL_S = 0.02
+#: seconds between two tellings of how far the tools of one turn are, and characters of one
+SAID_INTERVAL_S = 0.1
+SAID_LIMIT_CHARS = 500
 TOO_LARGE = "What this turn produced is too large to keep. Please ask for less at once."
 
 
@@ -84,6 +88,9 @@ class TurnRunner(Progress):
         self._early_words = frame.words
         self._unkept: dict[str, asyncio.Future[None]] = {}
         self._unsent: list[str] = []
+        self._said: ToolSaid | None = None
+        self._said_timer: asyncio.TimerHandle | None = None
+        self._said_sent_at = 0.0
         self._delta_step = 0
         self._delta_timer: asyncio.TimerHandle | None = None
         self._delta_sent_at = 0.0
@@ -98,6 +105,8 @@ class TurnRunner(Progress):
         if self._too_large is not None:
             outcome = self._failed(self._too_large)
         self._flush_text(last=True)
+        if self._said_timer is not None:
+            self._said_timer.cancel()
         self._keep(outcome)
         self._send_done(outcome)
 
@@ -254,6 +263,19 @@ class TurnRunner(Progress):
             await self._unkept[call_id]
         finally:
             del self._unkept[call_id]
+
+    def tool_said(self, call: ToolCall, text: str) -> None:
+        """Send how far a tool is, of what it tells in quick succession the last."""
+        self._said = ToolSaid(self._frame.turn, call.name, self._link.clean(text)[:SAID_LIMIT_CHARS])
+        if self._said_timer is None:
+            due = max(self._loop.time(), self._said_sent_at + SAID_INTERVAL_S)
+            self._said_timer = self._loop.call_at(due, self._send_said)
+
+    def _send_said(self) -> None:
+        self._said_timer = None
+        if self._said is not None and not self._link.full:
+            self._link.send(self._said)
+        self._said, self._said_sent_at = None, self._loop.time()
 
     def end_call(self, call: ToolCall, result: CallResult) -> None:  # noqa: ARG002 (Progress's)
         """Send the result of a tool call."""

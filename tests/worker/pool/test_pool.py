@@ -46,6 +46,9 @@ class RecordingObserver:
 
     def delta(self, message_id: str, session: str, step: int, text: str) -> None: ...
 
+    def tool_said(self, message_id: str, session: str, name: str, text: str) -> None:
+        """Not looked at."""
+
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         self.tools.append(name)
 

@@ -155,6 +155,9 @@ class Raising(RecordingObserver):
     def delta(self, message_id: str, session: str, step: int, text: str) -> None:
         raise ZeroDivisionError("planted")
 
+    def tool_said(self, message_id: str, session: str, name: str, text: str) -> None:
+        """Not looked at."""
+
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         raise ZeroDivisionError("planted")
 

@@ -34,6 +34,8 @@ class TurnRow(msgspec.Struct, frozen=True):
     tool: str
     #: past executions that ended by its own fault
     attempt: int
+    #: what a tool of this step told last of how far it is, empty for nothing
+    said: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +66,8 @@ class ActiveTurn:
     over: bool = False
     #: the tool it began last in this step
     tool: str = ""
+    #: what a tool of this step told last of how far it is
+    said: str = ""
     #: ids of the tool calls in progress
     calls: set[str] = field(default_factory=set)
 
@@ -139,6 +143,7 @@ class ActiveTurn:
     def start_call(self, intent: CallIntent) -> None:
         """Note that a tool call begins."""
         self.tool = intent.name
+        self.said = ""
         self.calls.add(intent.call_id)
 
     def take_result(self, result: CallResult) -> None:
@@ -225,4 +230,5 @@ class ActiveTurn:
             step=len(self.steps) + 1,
             tool=self.tool,
             attempt=self.attempts,
+            said=self.said,
         )

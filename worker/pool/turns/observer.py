@@ -22,6 +22,9 @@ class TurnObserver(Protocol):
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         """A tool call begins."""
 
+    def tool_said(self, message_id: str, session: str, name: str, text: str) -> None:
+        """A running tool told how far it is."""
+
     def todo_changed(self, session: str, todo: bytes) -> None:
         """A tool call changed the session's todo list (JSON array); the turn goes on."""
 
@@ -50,6 +53,11 @@ class GuardedObserver:
         """Tell of a tool call that begins."""
         with self._guard("tool_started"):
             self._observer.tool_started(message_id, session, name)
+
+    def tool_said(self, message_id: str, session: str, name: str, text: str) -> None:
+        """Tell how far a tool is."""
+        with self._guard("tool_said"):
+            self._observer.tool_said(message_id, session, name, text)
 
     def todo_changed(self, session: str, todo: bytes) -> None:
         """Tell of a changed todo list."""

@@ -31,7 +31,17 @@ from shared.messages import (
 )
 from shared.store.port import Store
 from shared.usage import Usage
-from worker.frames import Compacted, Delta, NeedAllowance, OfTurn, StepDone, StepOpened, ToolEnded, ToolStarted
+from worker.frames import (
+    Compacted,
+    Delta,
+    NeedAllowance,
+    OfTurn,
+    StepDone,
+    StepOpened,
+    ToolEnded,
+    ToolSaid,
+    ToolStarted,
+)
 from worker.pool.faults import fault_text, tell_fault
 from worker.pool.feed import Feed
 from worker.pool.processes.worker_process import WorkerProcess
@@ -155,6 +165,9 @@ class Turns:
                 turn.start_call(intent)
                 self._settler.journal(turn.ref, intent, waits=waits)
                 self._observer.tool_started(turn.message_id, turn.session, intent.name)
+            case ToolSaid(name=name, text=text):
+                turn.said = text
+                self._observer.tool_said(turn.message_id, turn.session, name, text)
             case ToolEnded(result=result):
                 turn.take_result(result)
                 self._settler.journal(turn.ref, result)
