@@ -16,11 +16,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import cast
 
 import uvicorn
 import uvloop
 
 from gateway.app import Gateway
+from gateway.bounded_http import BoundedProtocol, Connections, room_for_connections
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
 from shared.settings import Settings
@@ -30,7 +33,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: seconds from the first signal until the process is gone, even if something it waits for never ends
 HARD_END_S = 23.0
 CONNECTIONS_END_S = 2
-BACKLOG = 2048
 
 
 class CannotStart(Exception):
@@ -114,7 +116,8 @@ async def run(
     """Open, serve and close one gateway."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # what it tells at INFO, events tell better
     gateway = compose(settings)
-    server = Server(uvicorn_config(gateway), gateway, log)
+    room = room_for_connections(settings.workers + settings.spares, len(gateway.platforms))
+    server = Server(uvicorn_config(gateway, Connections(room.connections, gateway.events)), gateway, log)
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, server.on_signal)
@@ -125,7 +128,7 @@ async def run(
         setting = "DATABASE_URL" if settings.database_url else "GATEHOUSE_DATA_DIR"
         raise CannotStart(f"the message store cannot be opened: {error} ({setting} says where it lies)") from None
     try:
-        listen(listener)
+        listen(listener, room.backlog)
     except CannotStart:
         await gateway.store.close()
         raise
@@ -138,10 +141,10 @@ async def run(
         raise CannotStart(f"the workers cannot be started: {server.broken}")
 
 
-def uvicorn_config(gateway: Gateway) -> uvicorn.Config:
+def uvicorn_config(gateway: Gateway, connections: Connections) -> uvicorn.Config:
     return uvicorn.Config(
         gateway.app,
-        http="httptools",
+        http=cast(type[asyncio.Protocol], partial(BoundedProtocol, connections)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -150,7 +153,6 @@ def uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         server_header=False,
         headers=[("server", SERVER_NAME)],
         timeout_graceful_shutdown=CONNECTIONS_END_S,
-        backlog=BACKLOG,
     )
 
 
@@ -176,10 +178,10 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def listen(listener: socket.socket) -> None:
+def listen(listener: socket.socket, backlog: int) -> None:
     """Begin to listen. Raises CannotStart."""
     try:
-        listener.listen(BACKLOG)
+        listener.listen(backlog)
     except OSError as error:
         host, port = listener.getsockname()[:2]
         raise CannotStart(cannot_listen(host, port, error)) from None

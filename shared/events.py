@@ -31,6 +31,7 @@ class Event(enum.StrEnum):
     STOPPING = "stopping"
     STOPPED = "stopped"
     REQUEST_FAILED = "request_failed"
+    CONNECTION_REFUSED = "connection_refused"
     WEBHOOK_REJECTED = "webhook_rejected"
     WEBHOOK_IGNORED = "webhook_ignored"
     MESSAGE_ACCEPTED = "message_accepted"
@@ -101,6 +102,7 @@ LEVELS = {
     Event.WORKER_DIED: logging.WARNING,
     Event.TURN_RETRIED: logging.WARNING,
     Event.CLAIM_LOST: logging.WARNING,
+    Event.CONNECTION_REFUSED: logging.WARNING,
     Event.WEBHOOK_REJECTED: logging.WARNING,
     Event.MESSAGE_REFUSED: logging.WARNING,
     Event.TOOL_FAILED: logging.WARNING,

@@ -1,0 +1,145 @@
+"""What strangers may do to a connection before any route sees it, over real sockets to a real gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.bounded_http import HEADER_TIMEOUT_S, LEAST_CONNECTIONS, MOST_HEADER_LINES, room_for_connections
+from loadtests.gateway_process import GatewayProcess
+
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@contextlib.contextmanager
+def connected(gateway: GatewayProcess) -> Iterator[socket.socket]:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        yield connection
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """Read until the gateway closes."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(65_536):
+            received += piece
+    return received
+
+
+def send_what_is_taken(connection: socket.socket, data: bytes) -> None:
+    """Send as much as the gateway reads."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(data)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"a:b\r\n" * 2_000_000, b"x: " + b"y" * 10_000_000, b"z" * 5_000_000,
+        b"long: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + b"t: v\r\n" * 100_000,
+        b"Transfer-Encoding: chunked\r\n\r\n1;" + b"e" * 5_000_000,
+    ],
+    ids=["many lines", "an endless value", "an endless name", "a long value", "an endless trailer", "an extension"],
+)  # fmt: skip
+def test_a_header_that_is_too_large_is_refused_and_delays_nobody(running: GatewayProcess, header: bytes) -> None:
+    with connected(running) as connection:
+        send_what_is_taken(connection, GET + header)
+        began = time.monotonic()
+        assert running.ask("GET", "/livez").status_code == 200
+        assert time.monotonic() - began < 2
+        received = all_of(connection)
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", received)
+    assert statuses[-1] == b"431"
+    if not header.startswith(b"Transfer"):
+        assert statuses == [b"431"]
+
+
+def test_a_header_within_the_bounds_is_served(running: GatewayProcess) -> None:
+    with connected(running) as connection:
+        lines = b"".join(b"x-%d: %s\r\n" % (n, b"v" * 200) for n in range(MOST_HEADER_LINES - 2))
+        connection.sendall(GET + lines + b"Connection: close\r\n\r\n")
+        assert all_of(connection).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_who_is_silent_or_drips_is_closed(running: GatewayProcess) -> None:
+    """After the time that a header has, however often a byte comes."""
+    with connected(running) as silent, connected(running) as dripping, connected(running) as late:
+        began = time.monotonic()
+        dripping.sendall(GET)
+        late.sendall(GET + b"\r\n")
+        late.recv(65_536)
+        late.sendall(b"G")
+        dripping.settimeout(0.5)
+        closed = False
+        while not closed and time.monotonic() - began < 3 * HEADER_TIMEOUT_S:
+            try:
+                dripping.sendall(b"x")
+                closed = dripping.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                closed = True
+        assert closed
+        assert time.monotonic() - began > HEADER_TIMEOUT_S - 1
+        assert all_of(silent) == b""
+        assert all_of(late) == b""
+
+
+SILENT = """
+import resource, socket, sys
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (count + 50, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+held = []
+for _ in range(count):
+    try:
+        held.append(socket.create_connection((host, port), timeout=5))
+    except OSError:
+        pass
+print(len(held), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """Let what is started here have 1024 descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_silent_connections_leave_descriptors_to_everything_else(tmp_path: Path) -> None:
+    """Fifteen hundred of them: requests are answered, and a killed worker is replaced."""
+    with GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "1", "GATEHOUSE_SPARES": "0"}) as gateway:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        command = [sys.executable, "-c", SILENT, host, port, "1500"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as crowd:
+            assert crowd.stdout is not None
+            assert int(crowd.stdout.readline()) > 500
+            (worker,) = gateway.worker_pids()
+            assert gateway.ask("POST", "/v1/workers/0/kill").status_code == 200
+            gateway.wait_until(lambda: gateway.worker_pids() not in ([], [worker]), 30, "another worker")
+            assert gateway.ask("GET", "/readyz").status_code == 200
+            crowd.communicate(b"")
+
+
+@pytest.mark.parametrize("descriptors", [256, 1024, 65_536, 1_048_576])
+def test_connections_never_take_what_others_need(descriptors: int) -> None:
+    room = room_for_connections(workers=4, platforms=3, descriptors=descriptors)
+    assert room.connections >= LEAST_CONNECTIONS
+    assert room.backlog >= LEAST_CONNECTIONS
+    if descriptors >= 1024:
+        assert room.connections + room.backlog <= descriptors - 250
