@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import secrets
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from cachetools import LRUCache
@@ -53,6 +54,7 @@ class Access:
 
     def __init__(self, settings: Settings, store: Store, announcements: Announcements) -> None:
         self.keys = Keys(settings)
+        self._cors_origins = frozenset(settings.cors_origins)
         self._store = store
         self._announcements = announcements
         self._listed = frozenset(settings.allow)
@@ -83,7 +85,7 @@ class Access:
     def authorize(self, request: Request, needed: Role | None = Role.ADMIN) -> Caller:
         """Return who makes this request. Raises Refused: 401 without a key, 403 for one whose role does not do."""
         if not self.keys.needed:
-            check_is_local(request)
+            check_is_local(request, self._cors_origins)
             return ANYBODY
         caller = self.caller(request)
         if caller is None:
@@ -138,14 +140,19 @@ def new_code() -> str:
     return "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_LENGTH))
 
 
-def check_is_local(request: Request) -> None:
-    """Refuse what a web page of another origin makes a browser on this machine send, DNS rebinding included."""
+def check_is_local(request: Request, cors_origins: Collection[str] = ()) -> None:
+    """Refuse what a web page of another origin makes a browser on this machine send, DNS rebinding included.
+
+    Pages of ``cors_origins`` may; ``*`` among them is for those who have a key.
+    """
     host = request.headers.get("host", "")
     if not is_loopback(host):
         raise Refused(
             403, "without GATEHOUSE_API_KEYS this answers only under a loopback name; set keys to serve others"
         )
     for origin in request.headers.getlist("origin"):
+        if origin in cors_origins:
+            continue
         parts = host_of(origin)
         if parts is None or parts.lower() != host.lower():
             raise Refused(

@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 from gateway.access import Access
 from gateway.announcements import Announcements
 from gateway.api import Api
+from gateway.api_frame import ApiFrame
 from gateway.commands import Commands
 from gateway.console import Console, page_routes
 from gateway.dead_letters import DeadLetters
@@ -35,6 +36,7 @@ from gateway.intake import Intake
 from gateway.load_history import LoadHistory
 from gateway.login import Login, role_needed
 from gateway.metrics import LoopLag, Meter, PoolCollector
+from gateway.openai_api.calls import Calls
 from gateway.openai_api.completions import Completions
 from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.platforms import enabled_platforms
@@ -100,14 +102,16 @@ class Gateway:
         self._lag = LoopLag(self.meter.loop_lag)
         self.load = LoadHistory(self.store, self.pool, self._lag)
         self.broadcast.observe(self.load)
-        self.completions = Completions(
-            self.pool, self.broadcast, self.intake, self.commands, model_names(settings), self.readiness, self.stateless
+        self.calls = Calls(
+            self.store, self.pool, self.broadcast, self.intake, self.commands, self.stateless, self.meter.api_usage
         )
+        self.completions = Completions(self.calls, model_names(settings), self.readiness, settings.session_from)
         log_dir = settings.data_dir / "logs"
         self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool.removed)
         database = sqlite_path(settings.database_url, settings.data_dir)
         self.backup = ScheduledBackup(settings.upkeep, database, self.events.emit)
-        self.app = Starlette(routes=self._routes(), exception_handlers=exception_handlers(self.events))
+        app = Starlette(routes=self._routes(), exception_handlers=exception_handlers(self.events))
+        self.app = ApiFrame(app, settings.cors_origins)
 
     async def open(self) -> None:
         """Open the store and take over what an earlier process of this database left. Raises StoreUnusable."""
@@ -125,7 +129,7 @@ class Gateway:
         """Start every part; return once messages are accepted and run. Raises what keeps a part from starting."""
         self._lag.start()
         self._background = [
-            asyncio.create_task(self.stateless.remove_all(self._left_over), name="calls left over"),
+            asyncio.create_task(self.stateless.run(self._left_over), name="sessions of calls"),
             asyncio.create_task(self.retention.run(), name="retention"),
             asyncio.create_task(self.backup.run(), name="backup"),
             asyncio.create_task(self.load.run(), name="load history"),
@@ -155,7 +159,7 @@ class Gateway:
         """Send what can be sent, end the workers and close the store."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CALLS_CLOSE_S):
-                await self.completions.close()
+                await self.calls.close()
         await unless(hasten, self.delivery.drain(DELIVERY_DRAIN_S))
         await self.delivery.close()
         await self.pool.close()
@@ -174,6 +178,7 @@ class Gateway:
         guarded = [
             Route("/v1/chat/completions", self.completions.create, methods=["POST"]),
             Route("/v1/models", self.completions.models),
+            Route("/v1/models/{id:path}", self.completions.model),
             Route("/v1/events", console.events),
             Route("/v1/stats", self.load.stats),
             Route("/metrics", health.metrics),

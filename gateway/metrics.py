@@ -80,6 +80,12 @@ class Meter:
         self._api_calls = Counter(
             "gatehouse_api_calls", "Calls of the OpenAI API", ["key", "code"], registry=self.registry
         )
+        self._api_tokens = Counter(
+            "gatehouse_api_tokens", "Tokens used by calls of the OpenAI API", ["key", "type"], registry=self.registry
+        )
+        self._api_cost = Counter(
+            "gatehouse_api_cost", "Money spent by calls of the OpenAI API", ["key"], registry=self.registry
+        )
         self._tool_calls = Counter("gatehouse_tool_calls", "Tool calls made", registry=self.registry)
         self.loop_lag = Histogram(
             "gatehouse_loop_lag_seconds",
@@ -101,6 +107,12 @@ class Meter:
     def api_call(self, key: str, code: int) -> None:
         """Count a call of the OpenAI API by the name of its key; only keys that exist are named."""
         self._api_calls.labels(key, str(code)).inc()
+
+    def api_usage(self, key: str, usage: Usage) -> None:
+        """Count what a call of the OpenAI API used, by the name of its key."""
+        self._api_tokens.labels(key, "input").inc(max(0, usage.input_tokens))
+        self._api_tokens.labels(key, "output").inc(max(0, usage.output_tokens))
+        self._api_cost.labels(key).inc(max(0.0, usage.cost_nanos / NANOS))
 
     def _used(self, usage: Usage) -> None:
         self._tool_calls.inc(usage.tool_calls)

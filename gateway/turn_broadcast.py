@@ -45,9 +45,14 @@ class Follower:
     """Follows one message to its end. Deltas that wait to be read are joined, so it holds one reply at most."""
 
     def __init__(self) -> None:
-        self.ended = False  #: whether the message has been answered or given up
+        self.outcome: Ended | Dead | None = None  #: how the message was answered or given up
         self._happenings: deque[Started | Ended | Dead | Stopped | tuple[int, list[str]]] = deque()
         self._arrived = asyncio.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the message has been answered or given up."""
+        return self.outcome is not None
 
     def text(self, step: int, text: str) -> None:
         """Take a delta."""
@@ -60,7 +65,8 @@ class Follower:
 
     def put(self, happening: Started | Ended | Dead | Stopped) -> None:
         """Take a happening other than a delta."""
-        self.ended = self.ended or isinstance(happening, Ended | Dead)
+        if isinstance(happening, Ended | Dead):
+            self.outcome = happening
         self._happenings.append(happening)
         self._arrived.set()
 
@@ -98,7 +104,7 @@ class TurnBroadcast:
     def __init__(self, events: Events, observers: Sequence[OutcomeObserver] = ()) -> None:
         self._events = events
         self._observers = list(observers)
-        self._followers: dict[str, Follower] = {}
+        self._followers: dict[str, list[Follower]] = {}
         self._running: dict[str, RunningText] = {}
         self.stream = EventStream()  #: what pages read
 
@@ -108,12 +114,15 @@ class TurnBroadcast:
 
     def follow(self, message_id: str) -> Follower:
         """Follow one message until ``unfollow``; begin before it is accepted, so that nothing is missed."""
-        follower = self._followers[message_id] = Follower()
+        follower = Follower()
+        self._followers.setdefault(message_id, []).append(follower)
         return follower
 
-    def unfollow(self, message_id: str) -> None:
+    def unfollow(self, message_id: str, follower: Follower) -> None:
         """Stop following a message."""
-        self._followers.pop(message_id, None)
+        others = [one for one in self._followers.pop(message_id, ()) if one is not follower]
+        if others:
+            self._followers[message_id] = others
 
     def tell(self, name: str, /, **fields: Any) -> None:
         """Tell every page a named event."""
@@ -137,14 +146,14 @@ class TurnBroadcast:
 
     def turn_started(self, message_id: str, session: str, worker: str) -> None:
         """Take the start of a turn."""
-        if follower := self._followers.get(message_id):
+        for follower in self._followers.get(message_id, ()):
             follower.put(Started())
         self._running[session] = RunningText(message_id, 0, [])
         self.tell("turn", session=session, message=message_id, state="running", worker=str(worker))
 
     def delta(self, message_id: str, session: str, step: int, text: str) -> None:
         """Take text of a running step."""
-        if follower := self._followers.get(message_id):
+        for follower in self._followers.get(message_id, ()):
             follower.text(step, text)
         running = self._running.get(session)
         if running is None or running.message_id != message_id:
@@ -173,7 +182,7 @@ class TurnBroadcast:
         if isinstance(outcome, Ended | Dead):
             if isinstance(outcome, Ended):
                 state = outcome.status.value
-            if follower := self._followers.get(message_id):
+            for follower in self._followers.get(message_id, ()):
                 follower.put(outcome)
         for observer in self._observers:
             try:
@@ -189,5 +198,6 @@ class TurnBroadcast:
     def close(self) -> None:
         """End every page's stream and every follower."""
         self.close_pages()
-        for follower in self._followers.values():
-            follower.put(Stopped())
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.put(Stopped())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,7 +45,7 @@ KNOWN_NAMES = frozenset(
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
         "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT SENDER_SHARE "
-        f"DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW PUBLIC_URL {UPKEEP_NAMES}"
+        f"DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW PUBLIC_URL SESSION_FROM CORS_ORIGINS {UPKEEP_NAMES}"
     ).split()
 )
 
@@ -109,6 +110,10 @@ class Settings(msgspec.Struct, frozen=True):
     platforms: Mapping[str, PlatformSettings]
     #: where platforms reach this gateway, empty if it is what their requests name
     public_url: str
+    #: the field of an API call that names its session beside the header: ``user``, ``metadata:KEY``, or none
+    session_from: str
+    #: the web pages that may call the API, as browsers name their origins; ``*`` is every page
+    cors_origins: tuple[str, ...]
     upkeep: Upkeep = Upkeep()
 
     @property
@@ -235,6 +240,8 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         platforms=read_platforms(reader),
         public_url=reader.base_url("GATEHOUSE_PUBLIC_URL", ""),
         upkeep=read_upkeep(reader),
+        session_from=read_session_from(reader),
+        cors_origins=read_cors_origins(reader),
     )
 
 
@@ -244,6 +251,24 @@ def refuse_unknown_names(values: Mapping[str, str]) -> None:
         if name.startswith("GATEHOUSE_") and name not in KNOWN_NAMES:
             near = difflib.get_close_matches(name, sorted(KNOWN_NAMES), n=1)
             raise SettingsError(name, "there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def read_session_from(reader: Reader) -> str:
+    source = reader.text("GATEHOUSE_SESSION_FROM", "")
+    where, _, key = source.partition(":")
+    if source and not (source == "user" or (where == "metadata" and key)):
+        raise SettingsError("GATEHOUSE_SESSION_FROM", f"{source!r} is neither user nor metadata:KEY")
+    return source
+
+
+def read_cors_origins(reader: Reader) -> tuple[str, ...]:
+    origins = reader.words("GATEHOUSE_CORS_ORIGINS")
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@*]+", origin):
+            raise SettingsError(
+                "GATEHOUSE_CORS_ORIGINS", f"{origin!r} is no origin such as https://chat.example.com, nor *"
+            )
+    return origins
 
 
 def read_api_keys(reader: Reader) -> tuple[str, ...]:

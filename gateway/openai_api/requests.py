@@ -1,129 +1,197 @@
-"""The body of ``POST /v1/chat/completions``: read, validated, and split into what to say and what was said before."""
+"""What a call of chat completions asks for: the words that are new, what was said before, and how to answer."""
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.openai_api.chat_body import (
+    NEUTRAL,
+    STEERING,
+    TAKEN,
+    ChatBody,
+    ChatMessage,
+    ContentPart,
+    ResponseFormat,
+    ToolEntry,
+)
+from gateway.openai_api.json_body import decode, invalid
 from gateway.responses import Refused
+from shared.attachments import AttachmentLimits, ReadUploads, Upload, image_type, read_uploads
+from shared.call_options import AnswerFormat, CallOptions, ClientTool
 
 #: the model name that means whatever this gateway runs
 ANY_MODEL = "gatehouse"
-
-TOOLS_RUN_HERE = (
-    "tools run on the server: name modules with @tool functions in GATEHOUSE_TOOLS and leave {name} out of the request"
-)
-
-
-class TextPart(msgspec.Struct, frozen=True):
-    """One part of a message's content; only text can be read."""
-
-    type: str
-    text: str = ""
-
-
-class Function(msgspec.Struct, frozen=True):
-    """The function of a tool call; ``arguments`` is JSON text."""
-
-    name: str
-    arguments: str
-
-
-class CallEntry(msgspec.Struct, frozen=True):
-    """A tool call inside an assistant message of the past."""
-
-    id: str
-    function: Function
-    type: str = "function"
-
-
-class ChatMessage(msgspec.Struct, frozen=True):
-    """One message of the request."""
-
-    role: str
-    content: str | list[TextPart] | None = None
-    tool_calls: list[CallEntry] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-
-
-class StreamOptions(msgspec.Struct, frozen=True):
-    """What a streamed answer carries beside its text."""
-
-    include_usage: bool | None = None
-
-
-class ResponseFormat(msgspec.Struct, frozen=True):
-    """The form the client wants the answer in."""
-
-    type: str = "text"
-
-
-class ChatBody(msgspec.Struct, frozen=True):
-    """The body as OpenAI clients send it; what steers sampling is read over, the gateway's own model decides."""
-
-    model: str
-    messages: list[ChatMessage]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: int | None = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
-    response_format: ResponseFormat | None = None
+SYSTEM = frozenset({"system", "developer"})
+ROLES = SYSTEM | {"user", "assistant", "tool"}
+MOST_MESSAGES = 5_000
+MOST_TOOLS = 256
+MOST_STOPS = 16
+#: bytes of a call's words, files aside
+TEXT_LIMIT_BYTES = 4 * 1024 * 1024
+LIMITS = AttachmentLimits()
+NOT_SHOWN = "[{what} of an earlier message, which is not shown any more]"
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """What one call asks for: the new user text, the transcript before it (JSON bytes each), and how to answer."""
+    """What one call asks for."""
 
     model: str
+    #: what the message says, and what is traced of it
     text: str
+    #: the transcript before it (JSON bytes each)
     history: tuple[bytes, ...]
     stream: bool
     include_usage: bool
+    options: CallOptions = CallOptions()
+    #: the images of the new message
+    uploads: ReadUploads = ReadUploads("")
 
 
 def parse_chat_request(body: bytes, models: tuple[str, ...], *, in_session: bool) -> ChatRequest:
-    """Read the body of a call. Raises Refused with the name of the parameter that is wrong.
+    """Read the body of a call. Raises Refused with the name of the parameter that is wrong."""
+    return read_chat(decode(body, ChatBody), models, in_session=in_session)
 
-    In a session the server keeps the history: only the last user message counts. Otherwise the last message has to be
-    the user's, and those before it are the history.
+
+def read_chat(chat: ChatBody, models: tuple[str, ...], *, in_session: bool) -> ChatRequest:
+    """Check a call and split its messages. Raises Refused with the name of the parameter that is wrong.
+
+    In a session the server keeps the history: the last user message counts, or the results of the tool calls that the
+    client was handed. Otherwise the messages before the new ones are the history.
     """
-    chat = decode(body)
     refuse_unserved(chat, models)
-    texts = [message_text(message, number) for number, message in enumerate(chat.messages)]
-    last = last_user_message(chat.messages, in_session=in_session)
-    if not texts[last].strip():
-        raise invalid("the last user message has no text", f"messages.{last}.content")
-    history = () if in_session else tuple(map(encode, chat.messages[:last], texts[:last]))
-    include_usage = bool(chat.stream_options and chat.stream_options.include_usage)
-    return ChatRequest(chat.model, texts[last], history, bool(chat.stream), include_usage)
+    for number, message in enumerate(chat.messages):
+        check_message(message, number)
+    parts = split(chat.messages, in_session=in_session)
+    uploads = read_content(chat.messages[parts.asked], parts.asked)
+    if not (parts.opening or uploads.text.strip() or uploads.attachments):
+        raise invalid("the last user message has no text", f"messages.{parts.asked}.content")
+    history, opening = tuple(map(encode, parts.history)), tuple(map(encode, parts.opening))
+    if sum(map(len, history + opening)) + len(uploads.text) > TEXT_LIMIT_BYTES:
+        raise Refused(413, f"the messages have more than {TEXT_LIMIT_BYTES} bytes of text", param="messages")
+    return ChatRequest(
+        chat.model,
+        uploads.text,
+        history,
+        bool(chat.stream),
+        bool(chat.stream_options and chat.stream_options.include_usage),
+        options_of(chat, models, opening, system_of(chat.messages) if in_session else ""),
+        ReadUploads("") if opening else uploads,
+    )
 
 
-def invalid(message: str, param: str | None = None, code: str | None = None) -> Refused:
-    return Refused(400, message, param=param, code=code)
+class Parts(NamedTuple):
+    """The messages of a call: what was said before, what is new, and which is the last that the user said."""
+
+    history: Sequence[ChatMessage]
+    #: empty where the last user message is all that is new
+    opening: Sequence[ChatMessage]
+    asked: int
 
 
-def decode(body: bytes) -> ChatBody:
-    try:
-        return msgspec.json.decode(body, type=ChatBody)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at `$")
-        param = path.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or None
-        raise invalid(problem, param) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise invalid("the body is not a JSON object in UTF-8") from None
+def split(messages: Sequence[ChatMessage], *, in_session: bool) -> Parts:
+    """Split the messages of a call. Raises Refused where no user says anything.
+
+    New is what stands behind the last answer; an assistant's message at the very end is the beginning of the next one.
+    A session has its own history, so only the last user message counts there, or the results of the calls that its
+    client was handed; what is before those begins a session that does not exist yet.
+    """
+    said = [number for number, message in enumerate(messages) if not (in_session and message.role in SYSTEM)]
+    users = [number for number in said if messages[number].role == "user"]
+    if not users:
+        raise invalid("the last message has to be the user's, and there is none", "messages")
+    begun = messages[said[-1]].role == "assistant"
+    answers = [number for number in said[: -1 if begun else None] if messages[number].role == "assistant"]
+    new = [number for number in said if number > max(answers, default=-1)]
+    results = [number for number in new if messages[number].role == "tool"]
+    if in_session and not results:
+        return Parts([], [messages[users[-1]], messages[said[-1]]] if begun else [], users[-1])
+    if not in_session and messages[-1].role == "user":
+        return Parts(messages[:-1], [], users[-1])
+    start = results[0] if in_session else new[0]
+    history = [messages[number] for number in said if number < start]
+    return Parts(history, [messages[number] for number in said if number >= start], users[-1])
+
+
+def options_of(chat: ChatBody, models: tuple[str, ...], new: tuple[bytes, ...], system: str) -> CallOptions:
+    """Return what the call asks for beside its words."""
+    tools = client_tools(chat.tools or [])
+    return CallOptions(
+        tools=() if chat.tool_choice == "none" else tools,
+        format=answer_format(chat.response_format),
+        max_tokens=chat.max_completion_tokens or chat.max_tokens,
+        fields=steering(chat, models) | tool_choice(chat.tool_choice, tools),
+        system=system,
+        opening=new,
+    )
+
+
+def steering(chat: ChatBody, models: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields that steer a model. Raises Refused for one that the first model does not take."""
+    given = {name: getattr(chat, name) for name in STEERING}
+    fields = {name: value for name, value in given.items() if value is not None and value != NEUTRAL.get(name)}
+    stops = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
+    if len(stops) > MOST_STOPS or not all(stops):
+        raise invalid(f"stop is 1 to {MOST_STOPS} texts that are not empty", "stop")
+    if not models:
+        return fields
+    provider = models[0].partition(":")[0]
+    for name in fields:
+        if provider in TAKEN and name not in TAKEN[provider]:
+            raise invalid(f"{models[0]} takes no {name}: leave it out", name, "unsupported_parameter")
+    return fields
+
+
+def client_tools(entries: Sequence[ToolEntry]) -> tuple[ClientTool, ...]:
+    """Return the client's tools."""
+    if len(entries) > MOST_TOOLS:
+        raise invalid(f"there are more than {MOST_TOOLS} tools", "tools")
+    tools = []
+    for number, entry in enumerate(entries):
+        if entry.type != "function" or entry.function is None:
+            raise invalid(f"only tools of the type function are served, not {entry.type!r}", f"tools.{number}.type")
+        spec = entry.function
+        parameters = spec.parameters or {"type": "object", "properties": {}}
+        tools.append(ClientTool(spec.name, spec.description or "", parameters))
+    if len({tool.name for tool in tools}) < len(tools):
+        raise invalid("two tools have one name", "tools")
+    return tuple(tools)
+
+
+def tool_choice(choice: str | dict[str, Any] | None, tools: tuple[ClientTool, ...]) -> dict[str, Any]:
+    """Return the choice as a field; ``auto`` is what holds without one, and with ``none`` no tool is offered."""
+    match choice:
+        case None | "auto" | "none":
+            return {}
+        case "required" if tools:
+            return {"tool_choice": "required"}
+        case {"type": "function", "function": {"name": str(name)}} if name in {tool.name for tool in tools}:
+            return {"tool_choice": {"type": "function", "function": {"name": name}}}
+        case _:
+            raise invalid("tool_choice is none, auto, required or a function among the tools", "tool_choice")
+
+
+def answer_format(form: ResponseFormat | None) -> AnswerFormat | None:
+    """Return the form that the answer has to have, None for plain text."""
+    match form:
+        case None | ResponseFormat(type="text"):
+            return None
+        case ResponseFormat(type="json_object"):
+            return AnswerFormat()
+        case ResponseFormat(type="json_schema", json_schema=schema) if schema is not None:
+            return AnswerFormat(schema.name, schema.schema, schema.strict)
+        case ResponseFormat(type="json_schema"):
+            raise invalid("json_schema is missing", "response_format")
+        case _:
+            raise invalid("the formats are text, json_object and json_schema", "response_format")
 
 
 def refuse_unserved(chat: ChatBody, models: tuple[str, ...]) -> None:
-    """Refuse what would otherwise be ignored in silence though it changes the meaning of the call."""
-    for name, given in (("tools", chat.tools), ("functions", chat.functions)):
-        if given:
-            raise invalid(TOOLS_RUN_HERE.format(name=name), name)
-    if chat.n not in {None, 1}:
-        raise invalid("one answer a call: n can only be 1", "n")
-    if chat.response_format and chat.response_format.type != "text":
-        raise invalid("only the response format text is served", "response_format")
+    """Refuse what cannot be done, by its name."""
     if chat.model not in {ANY_MODEL, *models}:
         known = ", ".join((ANY_MODEL, *models))
         raise Refused(
@@ -131,41 +199,100 @@ def refuse_unserved(chat: ChatBody, models: tuple[str, ...]) -> None:
         )
     if not chat.messages:
         raise invalid("there are no messages", "messages")
+    if len(chat.messages) > MOST_MESSAGES:
+        raise invalid(f"there are more than {MOST_MESSAGES} messages", "messages")
+    if chat.n not in {None, 1}:
+        raise invalid("one answer a call: n can only be 1", "n")
+    if chat.logprobs or chat.top_logprobs:
+        raise invalid("log probabilities are not served", "logprobs" if chat.logprobs else "top_logprobs")
+    if chat.modalities and chat.modalities != ["text"]:
+        raise invalid("only text is answered", "modalities")
+    if chat.service_tier not in {None, "auto", "default"}:
+        raise invalid("the service tier is auto", "service_tier")
+    if chat.functions or chat.function_call:
+        raise invalid("functions became tools: name them there", "functions" if chat.functions else "function_call")
+    for name in ("audio", "prediction", "web_search_options"):
+        if getattr(chat, name):
+            raise invalid(f"{name} is not served", name)
 
 
-def message_text(message: ChatMessage, number: int) -> str:
-    """Return a message's text; raises Refused where its role is unknown or its content is not text."""
+def check_message(message: ChatMessage, number: int) -> None:
+    """Raise Refused where a message's role is unknown or its content is none."""
     param = f"messages.{number}"
-    if message.role not in {"system", "developer", "user", "assistant", "tool"}:
+    if message.role not in ROLES:
         raise invalid(f"{message.role!r} is no role", f"{param}.role")
     if message.role == "tool" and not message.tool_call_id:
         raise invalid("a tool message needs the tool_call_id it answers", f"{param}.tool_call_id")
-    match message.content:
-        case str(text):
-            return text
-        case None if message.role == "assistant":
-            return ""
-        case None:
-            raise invalid("the message has no content", f"{param}.content")
-        case parts:
-            for part in parts:
-                if part.type != "text":
-                    raise invalid(f"only text parts can be read, not {part.type!r}", f"{param}.content")
-            return "".join(part.text for part in parts)
+    if message.content is None and message.role != "assistant":
+        raise invalid("the message has no content", f"{param}.content")
+    for part in message.content if isinstance(message.content, list) else ():
+        if part.type not in {"text", "refusal", "image_url", "file", "input_audio"}:
+            raise invalid(f"{part.type!r} is no part of a message", f"{param}.content")
 
 
-def last_user_message(messages: list[ChatMessage], *, in_session: bool) -> int:
-    """Return the number of the message to answer."""
-    last = len(messages) - 1
-    if in_session:
-        last = next((number for number in range(last, -1, -1) if messages[number].role == "user"), -1)
-    if last < 0 or messages[last].role != "user":
-        raise invalid("the last message has to be the user's", "messages")
-    return last
+def read_content(message: ChatMessage, number: int) -> ReadUploads:
+    """Return the new message's words and images. Raises Refused for a file that cannot be taken."""
+    if not isinstance(message.content, list):
+        return ReadUploads(message.content or "")
+    words = "".join(part.text for part in message.content if part.type == "text")
+    uploads = [
+        upload_of(part, f"messages.{number}.content.{place}")
+        for place, part in enumerate(message.content)
+        if part.type not in {"text", "refusal"}
+    ]
+    return read_uploads(words, uploads, LIMITS)
 
 
-def encode(message: ChatMessage, text: str) -> bytes:
+def upload_of(part: ContentPart, param: str) -> Upload:
+    """Return the file of a part. Raises Refused for one that is not in the request, or no image where one is meant."""
+    match part:
+        case ContentPart(type="image_url", image_url=image) if image is not None:
+            media_type, data = read_data_url(image.url, f"{param}.image_url.url")
+            if not image_type(data):
+                raise invalid("the image is no PNG, JPEG, GIF or WebP", f"{param}.image_url.url")
+            if len(data) > LIMITS.file_bytes:
+                raise invalid(f"the image is larger than {LIMITS.file_bytes} bytes", f"{param}.image_url.url")
+            return Upload("image", media_type, data)
+        case ContentPart(type="file", file=file) if file is not None and file.file_data:
+            media_type, data = read_data_url(file.file_data, f"{param}.file.file_data")
+            return Upload(file.filename or "file", media_type, data)
+        case _:
+            raise invalid(f"a part {part.type} has to bring its content in a data: url", param.rpartition(".")[0])
+
+
+def read_data_url(url: str, param: str) -> tuple[str, bytes]:
+    """Return the media type and the bytes of a ``data:`` url (RFC 2397). Raises Refused."""
+    head, comma, data = url.partition(",")
+    if not head.startswith("data:") or not comma or not head.endswith(";base64"):
+        raise invalid("only data: urls in base64 are read, nothing is fetched", param)
+    try:
+        return head[5:-7], base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("the data: url is no base64", param) from None
+
+
+def plain_text(message: ChatMessage) -> str:
+    """Return a message of the past as text; what is no text is named."""
+    if not isinstance(message.content, list):
+        return message.content or ""
+    words = {"text": "text", "refusal": "refusal"}
+    parts = [
+        getattr(part, words[part.type])
+        if part.type in words
+        else NOT_SHOWN.format(what="image" if part.type == "image_url" else "file")
+        for part in message.content
+    ]
+    return "".join(parts)
+
+
+def system_of(messages: Sequence[ChatMessage]) -> str:
+    """Return what the system messages of a call say, wherever they stand."""
+    return "\n\n".join(plain_text(message) for message in messages if message.role in SYSTEM)
+
+
+def encode(message: ChatMessage) -> bytes:
     """Return a message as transcript JSON."""
+    text = plain_text(message)
     entry: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": text}
     if message.role == "assistant" and message.tool_calls:
         entry |= {"content": text or None, "tool_calls": message.tool_calls}

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 
 from shared.errors import StoreError
-from shared.messages import Reply, is_stateless
+from shared.messages import Reply, is_stateless, stateless_key
 from shared.store.port import Store
 
 LEFT_OVER_LIMIT = 10_000
+#: how the keys of sessions begin whose calls have a key of their client's; message ids begin otherwise
+KEYED = stateless_key("key_")
+#: how long the answer of such a call is kept, seconds
+KEEP_KEYED_S = 3600.0
+EXPIRE_EVERY_S = 600.0
+
+
+def keyed_session(key: str) -> str:
+    """Return the key of the session of a stateless call whose client may send it again."""
+    return KEYED + key
 
 
 class StatelessSessions:
@@ -24,8 +36,13 @@ class StatelessSessions:
 
     async def taken(self, reply: Reply) -> None:
         """Remove the session of a reply that is recorded as sent, if it ends with its call."""
-        if is_stateless(reply.session):
+        if is_stateless(reply.session) and not self.is_keyed(reply.session):
             await self.remove(reply.session)
+
+    @staticmethod
+    def is_keyed(session: str) -> bool:
+        """Tell whether a session is that of a call whose client may ask for its answer by a key."""
+        return session.startswith(KEYED)
 
     async def remove(self, session: str) -> None:
         """Remove a session; one that cannot be removed now is removed when the gateway starts again."""
@@ -34,9 +51,21 @@ class StatelessSessions:
 
     async def left_over(self) -> list[str]:
         """Return those whose clients went away with the process that served them. Raises StoreUnavailable."""
-        return [row.key for row in await self._store.sessions.latest(LEFT_OVER_LIMIT) if is_stateless(row.key)]
+        rows = await self._store.sessions.latest(LEFT_OVER_LIMIT)
+        return [row.key for row in rows if is_stateless(row.key) and not self.is_keyed(row.key)]
 
-    async def remove_all(self, sessions: Iterable[str]) -> None:
-        """Remove them one after the other."""
-        for session in sessions:
+    async def run(self, left_over: Iterable[str]) -> None:
+        """Remove those that are left over, and for ever those whose answers are kept no longer."""
+        for session in left_over:
             await self.remove(session)
+        while True:
+            with suppress(StoreError):
+                await self._expire(time.time())
+            await asyncio.sleep(EXPIRE_EVERY_S)
+
+    async def _expire(self, now: float) -> None:
+        """Remove those of calls with a key whose answers nobody asks for any more."""
+        for row in await self._store.sessions.latest(LEFT_OVER_LIMIT):
+            idle = not row.running and not row.waiting
+            if self.is_keyed(row.key) and idle and row.updated_at < now - KEEP_KEYED_S:
+                await self.remove(row.key)

@@ -84,7 +84,7 @@ async def test_an_outcome_that_puts_a_message_off_does_not_end_its_follower() ->
 async def test_an_unfollowed_message_is_forgotten() -> None:
     live, _ = live_with_record()
     follower = live.follow("m1")
-    live.unfollow("m1")
+    live.unfollow("m1", follower)
     live.settled("m1", "s1", REPLIED)
     assert await follower.next(0.01) is None
 

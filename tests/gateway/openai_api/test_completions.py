@@ -117,13 +117,10 @@ def test_the_sdk_reads_our_refusals(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         sdk.chat.completions.create(model="gpt-9", messages=user("x"))
     assert unknown.value.code == "model_not_found"
-    with pytest.raises(openai.BadRequestError) as tools:
-        sdk.chat.completions.create(
-            model="gatehouse",
-            messages=user("x"),
-            tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
-        )
-    assert tools.value.param == "tools"
+    with pytest.raises(openai.BadRequestError) as unserved:
+        sdk.chat.completions.create(model="gatehouse", messages=user("x"), logprobs=True)
+    assert unserved.value.param == "logprobs"
+    assert unserved.value.request_id
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201])

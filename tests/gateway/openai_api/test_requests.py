@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
+import zlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from gateway.openai_api.json_body import inflate
 from gateway.openai_api.requests import parse_chat_request
 from gateway.responses import Refused
 
@@ -82,12 +88,6 @@ def test_an_unknown_model_is_a_404_that_names_those_there_are() -> None:
     assert "openai:gpt" in error.detail
 
 
-def test_tools_of_the_client_are_refused_with_the_way_to_have_them() -> None:
-    error = refused(body(tools=[{"type": "function", "function": {"name": "f"}}]))
-    assert (error.status_code, error.param) == (400, "tools")
-    assert "tools run on the server" in error.detail
-
-
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -99,11 +99,28 @@ def test_tools_of_the_client_are_refused_with_the_way_to_have_them() -> None:
         ({"messages": [{"role": "user", "content": "  "}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "text": "x"}]}]}, "messages.0.content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id"),
-        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "y"}]}, "messages"),
         ({"model": None}, "model"),
         ({"n": 3}, "n"),
         ({"stream": "yes"}, "stream"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"temprature": 1}, "temprature"),
+        ({"temperature": 3}, "temperature"),
+        ({"stop": ["a"] * 17}, "stop"),
+        ({"logprobs": True}, "logprobs"),
+        ({"functions": [{}]}, "functions"),
+        ({"audio": {}, "modalities": ["audio"]}, "modalities"),
+        ({"service_tier": "flex"}, "service_tier"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "custom"}]}, "tools.0.type"),
+        ({"tools": [{"function": {"name": "a b"}}]}, "tools.0.function.name"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "x"}] * 100_000}, "messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
+            "messages.0.content.0.image_url.url",
+        ),
     ],
 )
 def test_a_wrong_field_is_a_400_that_names_it(fields: dict[str, Any], param: str) -> None:
@@ -122,3 +139,93 @@ def test_what_is_not_a_json_object_is_a_400(data: bytes) -> None:
 def test_a_session_without_a_user_message_is_a_400() -> None:
     messages = [{"role": "system", "content": "x"}]
     assert refused(body(messages=messages), in_session=True).param == "messages"
+
+
+PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n and more").decode()
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "roll", "arguments": "{}"}}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "6"}
+
+
+def parts(messages: list[dict[str, Any]], *, in_session: bool) -> tuple[list[str], list[str], str]:
+    """Return the roles of the history and of what is new, and the text."""
+    chat = parse_chat_request(body(messages=messages), MODELS, in_session=in_session)
+    return (
+        [json.loads(one)["role"] for one in chat.history],
+        [json.loads(one)["role"] for one in chat.options.opening],
+        chat.text,
+    )
+
+
+def test_results_of_the_clients_tools_are_what_is_new() -> None:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "roll"}, CALLED, RESULT]
+    assert parts(messages, in_session=False) == (["user", "assistant"], ["tool"], "roll")
+    assert parts(messages, in_session=True) == (["user", "assistant"], ["tool"], "roll")
+    more = [*messages, {"role": "user", "content": "and again"}]
+    assert parts(more, in_session=True) == (["user", "assistant"], ["tool", "user"], "and again")
+    assert parts(more, in_session=False) == (["user", "assistant", "tool"], [], "and again")
+
+
+def test_a_begun_answer_and_a_late_system_message_are_taken() -> None:
+    begun = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    assert parts(begun, in_session=False) == ([], ["user", "assistant"], "x")
+    assert parts(begun, in_session=True) == ([], ["user", "assistant"], "x")
+    late = [{"role": "user", "content": "x"}, {"role": "system", "content": "be brief"}]
+    assert parts(late, in_session=False) == ([], ["user", "system"], "x")
+    assert parts(late, in_session=True) == ([], [], "x")
+    chat = parse_chat_request(body(messages=late), MODELS, in_session=True)
+    assert chat.options.system == "be brief"
+
+
+def test_an_image_of_the_new_message_is_attached_and_one_of_an_old_message_named() -> None:
+    new = {"role": "user", "content": [{"type": "text", "text": "what is it"}, IMAGE]}
+    chat = parse_chat_request(body(messages=[new]), MODELS, in_session=False)
+    (attachment,) = chat.uploads.attachments
+    assert (chat.text, attachment.media_type) == ("what is it", "image/png")
+    assert chat.uploads.data[attachment.digest].startswith(b"\x89PNG")
+    old = parse_chat_request(body(messages=[new, {"role": "user", "content": "well"}]), MODELS, in_session=False)
+    assert "not shown any more" in json.loads(old.history[0])["content"]
+    assert old.uploads.attachments == ()
+
+
+def test_what_steers_a_model_is_passed_on_and_what_it_does_not_take_is_refused_by_name() -> None:
+    given = {"temperature": 0.2, "top_p": 0.5, "seed": 3, "stop": "x", "reasoning_effort": "low", "presence_penalty": 0}
+    chat = parse_chat_request(body(**given, max_tokens=9), ("openai:gpt",), in_session=False)
+    assert chat.options.fields == {name: value for name, value in given.items() if name != "presence_penalty"}
+    assert chat.options.max_tokens == 9
+    with pytest.raises(Refused) as caught:
+        parse_chat_request(body(temperature=0.2), ("anthropic:claude",), in_session=False)
+    assert (caught.value.param, caught.value.status_code) == ("temperature", 400)
+    parse_chat_request(body(temperature=1, stop=["x"]), ("anthropic:claude",), in_session=False)
+
+
+def test_a_choice_of_no_tool_offers_none() -> None:
+    tools = [{"type": "function", "function": {"name": "roll"}}]
+    asked = parse_chat_request(body(tools=tools, tool_choice="none"), MODELS, in_session=False)
+    assert (asked.options.tools, asked.options.fields) == ((), {})
+    named = {"type": "function", "function": {"name": "roll"}}
+    asked = parse_chat_request(body(tools=tools, tool_choice=named), MODELS, in_session=False)
+    assert asked.options.fields == {"tool_choice": named}
+
+
+def test_halves_of_a_character_become_whole_or_are_replaced() -> None:
+    raw = b'{"model": "gatehouse", "messages": [{"role": "user", "content": "\\ud83d\\ude00 \\ud83d"}]}'
+    assert parse_chat_request(raw, MODELS, in_session=False).text == "\U0001f600 \ufffd"
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_whatever_is_said_to_be_compressed_is_read_or_refused(raw: bytes) -> None:
+    assert inflate(gzip.compress(raw), "gzip", 1000) == raw
+    assert inflate(zlib.compress(raw), "deflate", 1000) == raw
+    for encoding, data, status in (("br", raw, 415), ("gzip", b"x" + raw, 400), ("gzip", gzip.compress(raw)[:-4], 400)):
+        with pytest.raises(Refused) as caught:
+            inflate(data, encoding, 1000)
+        assert caught.value.status_code == status
+
+
+def test_a_small_body_that_inflates_without_end_is_refused() -> None:
+    with pytest.raises(Refused) as caught:
+        inflate(gzip.compress(bytes(10_000_000)), "gzip", 1_000_000)
+    assert caught.value.status_code == 413

@@ -1,0 +1,168 @@
+"""What chat completions answer: one body, or a stream of chunks, in the form of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from gateway.openai_api.calls import NO_RETRY, Call
+from gateway.openai_api.streamed_text import StreamedText
+from gateway.responses import error_body, json_response
+from gateway.turn_broadcast import Started, Stopped, Text
+from shared.call_options import ClientCall
+from shared.messages import Dead, Ended, TurnStatus, Usage
+
+KEEP_ALIVE_S = 15.0
+#: what the error of a turn begins with whose model refused to say anything, and whose words were too many
+WITHHELD = ("Withheld:", "ModelRejected:")
+TOO_LONG = "ContextTooLong:"
+
+
+async def end_of(call: Call) -> Ended | Dead | Stopped:
+    """Wait for the end of a call."""
+    while True:
+        match await call.follower.next(KEEP_ALIVE_S):
+            case Ended() | Dead() | Stopped() as end:
+                return end
+
+
+async def whole(call: Call) -> Response:
+    """Wait for the end of a call and answer it at once."""
+    match await end_of(call):
+        case Ended() as ended if is_answer(ended):
+            message = message_of(ended)
+            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(ended)}
+            body = envelope(call, "chat.completion") | {"choices": [choice], "usage": usage_entry(ended.usage)}
+            return json_response(body, headers=call.headers)
+        case failed:
+            return failed_response(call, failed)
+
+
+def failed_response(call: Call, failed: Ended | Dead | Stopped) -> Response:
+    """Return the answer to a call that came to nothing; a client that repeats a 5xx by itself begins a new turn."""
+    status, error = failure(call, failed)
+    retry = {"x-should-retry": "true", "Retry-After": "2"} if isinstance(failed, Stopped) else NO_RETRY
+    return json_response(error, status, call.headers | retry)
+
+
+async def stream(call: Call) -> AsyncGenerator[bytes]:
+    """Follow a call and yield its server-sent events."""
+    yield chunk(call, {"role": "assistant", "content": ""})
+    shown = StreamedText()
+    while True:
+        match await call.follower.next(KEEP_ALIVE_S):
+            case None:
+                yield b": keep-alive\n\n"
+            case Started():
+                shown.begin_again()
+            case Text(step, text) if not call.again:  # who asks again has not read the beginning
+                if new := shown.add(step, text):
+                    yield chunk(call, {"content": new})
+            case Ended() as ended if is_answer(ended):
+                if rest := shown.rest(ended.text):
+                    yield chunk(call, {"content": rest})
+                for last in closing_chunks(call, ended):
+                    yield last
+                return
+            case Ended() | Dead() | Stopped() as failed:
+                yield event(failure(call, failed)[1])
+                return
+
+
+def closing_chunks(call: Call, ended: Ended) -> list[bytes]:
+    """Return what follows the text: the calls handed over, why it ended, and what it used."""
+    chunks = [chunk(call, {"tool_calls": [call_entry(one, index)]}) for index, one in enumerate(ended.calls)]
+    chunks.append(chunk(call, {}, finish=finish_reason(ended)))
+    if call.request.include_usage:
+        body = envelope(call, "chat.completion.chunk") | {"choices": [], "usage": usage_entry(ended.usage)}
+        chunks.append(event(body))
+    return [*chunks, b"data: [DONE]\n\n"]
+
+
+def is_answer(ended: Ended) -> bool:
+    """Tell whether a turn's end is an answer; a model's refusal is one, which says why it ended."""
+    return ended.status in {TurnStatus.REPLIED, TurnStatus.INTERRUPTED} or is_withheld(ended)
+
+
+def is_withheld(ended: Ended) -> bool:
+    """Tell whether the model, or its provider, refused to answer."""
+    return ended.status is TurnStatus.FAILED and ended.error.startswith(WITHHELD) and "refused to answer" in ended.error
+
+
+def finish_reason(ended: Ended) -> str:
+    """Return why an answer ended, in the words of the protocol."""
+    return "content_filter" if is_withheld(ended) else ended.finish or "stop"
+
+
+def message_of(ended: Ended) -> dict[str, Any]:
+    """Return the assistant's message."""
+    message: dict[str, Any] = {"role": "assistant", "content": ended.text, "refusal": None}
+    if is_withheld(ended):
+        message |= {"content": None, "refusal": ended.text}
+    if ended.calls:
+        message |= {"content": ended.text or None, "tool_calls": [call_entry(one) for one in ended.calls]}
+    return message
+
+
+def call_entry(call: ClientCall, index: int | None = None) -> dict[str, Any]:
+    """Return a call of a client's tool, with its place where it is streamed."""
+    place = {} if index is None else {"index": index}
+    return place | {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+def failure(call: Call, failed: Ended | Dead | Stopped) -> tuple[int, dict[str, Any]]:
+    """Return the HTTP status and the body of a call that got no answer."""
+    match failed:
+        case Ended(status=TurnStatus.TIMED_OUT):
+            return 504, error_body(504, failed.text or "the turn timed out", kind="timeout", code="timed_out")
+        case Ended(status=TurnStatus.OVER_BUDGET):
+            return 429, error_body(429, failed.text, kind="insufficient_quota", code="over_budget")
+        case Ended() if failed.error.startswith(TOO_LONG):
+            return 400, error_body(400, failed.text, param="messages", code="context_length_exceeded")
+        case Ended():
+            return 502, error_body(502, failed.text or "the turn failed", kind="turn_failed", code="failed")
+        case Dead():
+            return 502, error_body(502, failed.text or "the turn failed", kind="turn_failed", code="dead_letter")
+        case Stopped():
+            kept = "" if call.stateless else f"; message {call.id} is kept and will be answered in its session"
+            return 503, error_body(503, f"the gateway is stopping{kept}", code="stopping")
+
+
+def envelope(call: Call, kind: str) -> dict[str, Any]:
+    """Return what every body of an answer begins with."""
+    return {
+        "id": f"chatcmpl-{call.id}",
+        "object": kind,
+        "created": call.created,
+        "model": call.request.model,
+        "system_fingerprint": None,
+    }
+
+
+def chunk(call: Call, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    """Return one chunk as a server-sent event."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    body = envelope(call, "chat.completion.chunk") | {"choices": [choice]}
+    return event(body | {"usage": None} if call.request.include_usage else body)
+
+
+def event(body: dict[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def usage_entry(usage: Usage) -> dict[str, Any]:
+    """Return what a call used."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }

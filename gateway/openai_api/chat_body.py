@@ -1,0 +1,164 @@
+"""The body of ``POST /v1/chat/completions``, field by field, as OpenAI's clients send it.
+
+See https://platform.openai.com/docs/api-reference/chat/create. A field that is not declared here is refused by
+name: what is taken is honoured.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Count = Annotated[int, Meta(ge=1)]
+ToolName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class ImageUrl(msgspec.Struct, frozen=True):
+    """Where an image is."""
+
+    url: str  #: a ``data:`` url
+    detail: str | None = None
+
+
+class FileData(msgspec.Struct, frozen=True):
+    """A file of a message."""
+
+    file_data: str | None = None  #: a ``data:`` url
+    filename: str | None = None
+    file_id: str | None = None
+
+
+class ContentPart(msgspec.Struct, frozen=True):
+    """One part of a message's content."""
+
+    type: str
+    text: str = ""
+    refusal: str = ""
+    image_url: ImageUrl | None = None
+    file: FileData | None = None
+
+
+class Function(msgspec.Struct, frozen=True):
+    """The function of a tool call; ``arguments`` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class CallEntry(msgspec.Struct, frozen=True):
+    """A tool call inside an assistant message of the past."""
+
+    id: str
+    function: Function
+    type: str = "function"
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One message of the request."""
+
+    role: str  #: system, developer, user, assistant or tool
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[CallEntry] | None = None  #: of an assistant's message
+    tool_call_id: str | None = None  #: of a tool's message: the call that it answers
+    name: str | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """What a streamed answer carries beside its text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    """The schema that an answer has to follow."""
+
+    name: str = "answer"
+    schema: dict[str, Any] = {}
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """The form the client wants the answer in: text, json_object or json_schema."""
+
+    type: str = "text"
+    json_schema: JsonSchema | None = None
+
+
+class FunctionSpec(msgspec.Struct, frozen=True):
+    """A function that the client runs."""
+
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  #: a JSON schema object
+    strict: bool | None = None
+
+
+class ToolEntry(msgspec.Struct, frozen=True):
+    """A tool of the client; functions are served."""
+
+    type: str = "function"
+    function: FunctionSpec | None = None
+
+
+class ChatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a call."""
+
+    model: str  #: ``gatehouse``, or one of ``GET /v1/models``
+    messages: list[ChatMessage]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: list[ToolEntry] | None = None  #: the client's own, offered beside the server's
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    stop: str | list[str] | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    seed: int | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, float] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    top_k: int | None = None  #: of compatible servers, as the next two are
+    min_p: Share | None = None
+    repetition_penalty: float | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    n: int | None = None  #: 1
+    logprobs: bool | None = None  #: false
+    top_logprobs: int | None = None  #: 0
+    modalities: list[str] | None = None  #: text
+    audio: Any = None  #: not served, as those that follow
+    prediction: Any = None
+    web_search_options: Any = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+
+
+#: what steers a model, and goes to it under the same name
+STEERING = (
+    "stop temperature top_p seed presence_penalty frequency_penalty logit_bias reasoning_effort verbosity top_k min_p "
+    "repetition_penalty parallel_tool_calls"
+).split()
+#: what of that each provider takes; a provider that is not named takes all of it
+TAKEN = {"anthropic": frozenset({"stop", "reasoning_effort", "parallel_tool_calls"})}
+#: values that ask for nothing
+NEUTRAL: dict[str, Any] = {
+    "temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "stop": [],
+    "repetition_penalty": 1, "min_p": 0, "verbosity": "medium", "parallel_tool_calls": True,
+}  # fmt: skip

@@ -1,0 +1,73 @@
+"""The bytes of a request's body: inflated, read as JSON into a struct, and refused by the name of what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from typing import TypeVar
+
+import msgspec
+
+from gateway.responses import Refused
+
+T = TypeVar("T")
+_LONE = re.compile(rb"\\u[dD][89a-fA-F]")
+#: zlib's window for a gzip or a zlib header, whichever there is
+_ANY_HEADER = 32 + zlib.MAX_WBITS
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> Refused:
+    """Return a 400 that names the parameter."""
+    return Refused(400, message, param=param, code=code)
+
+
+def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
+    """Return the body without its content encoding. Raises Refused: 415 for an unknown one, 413 past the limit."""
+    match encoding.strip().lower():
+        case "" | "identity":
+            return body
+        case "gzip" | "x-gzip" | "deflate":
+            pass
+        case other:
+            raise Refused(415, f"the content encoding {other[:40]!r} is not served; gzip and deflate are")
+    inflater = zlib.decompressobj(_ANY_HEADER)
+    try:
+        found = inflater.decompress(body, limit_bytes + 1)
+    except zlib.error:
+        raise invalid("the body is not what its content encoding says") from None
+    if len(found) > limit_bytes:
+        raise Refused(413, f"the body is larger than {limit_bytes} bytes")
+    if not inflater.eof:
+        raise invalid("the body is cut off")
+    return found
+
+
+def decode(body: bytes, type: type[T]) -> T:  # noqa: A002 - the word of msgspec
+    """Read a JSON object; a lone half of a surrogate pair becomes U+FFFD. Raises Refused."""
+    try:
+        if _LONE.search(body):
+            body = without_lone_surrogates(body)
+        return msgspec.json.decode(body, type=type)
+    except msgspec.ValidationError as error:
+        raise invalid(*problem_and_param(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        raise invalid("the body is not a JSON object in UTF-8") from None
+
+
+def problem_and_param(words: str) -> tuple[str, str | None]:
+    """Return what msgspec found wrong, and the path to it as OpenAI's errors have it."""
+    problem, _, path = words.partition(" - at `$")
+    param = path.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or None
+    if unknown := re.search(r"unknown field `(.*)`$", problem):
+        name = f"{param}.{unknown[1]}" if param else unknown[1]
+        return f"Unrecognized request argument supplied: {name}", name
+    if missing := re.search(r"missing required field `(.*)`$", problem):
+        return problem, f"{param}.{missing[1]}" if param else missing[1]
+    return problem, param
+
+
+def without_lone_surrogates(body: bytes) -> bytes:
+    """Return JSON whose escapes are all of whole characters."""
+    text = json.dumps(json.loads(body), ensure_ascii=False)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
