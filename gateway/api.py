@@ -160,6 +160,7 @@ def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:
             "todo_cache": {"hits": row.cache_hits, "misses": row.cache_misses, "size": row.cache_size},
             **({"mcp": row.mcp} if row.mcp else {}),
         }
+        | ({"longest_waiting": row.longest_waiting} if row.longest_waiting else {})  # it takes nothing new for that
         for row in snapshot.workers
     ]
     return {"workers": rows, "spares": snapshot.spares, "restarts": snapshot.restarts}

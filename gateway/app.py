@@ -247,7 +247,7 @@ def store_of(settings: Settings) -> Store:
 
 def slots(settings: Settings) -> int:
     """Return how many turns this gateway runs at once."""
-    return settings.workers * settings.turns_per_worker
+    return settings.workers * (settings.turns_per_worker + settings.waiting_turns)
 
 
 def host_id() -> str:

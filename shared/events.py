@@ -60,6 +60,7 @@ class Event(enum.StrEnum):
     WORKER_RECYCLED = "worker_recycled"
     WORKER_SAID = "worker_said"
     POOL_FAULT = "pool_fault"
+    WAITING_LIMIT_REACHED = "waiting_limit_reached"
     RENEWING = "renewing"
     RENEWED = "renewed"
     TOOL_FAILED = "tool_failed"
@@ -96,6 +97,7 @@ LEVELS = {
     Event.SUBSCRIBER_FAILED: logging.ERROR,
     Event.WORKER_FAILED_TO_START: logging.ERROR,
     Event.POOL_FAULT: logging.ERROR,
+    Event.WAITING_LIMIT_REACHED: logging.WARNING,
     Event.WORKER_HUNG: logging.WARNING,
     Event.WORKER_STACKS: logging.WARNING,
     Event.WORKER_KILLED: logging.WARNING,

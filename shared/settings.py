@@ -42,7 +42,8 @@ HARMLESS_PREFIXES = ("LC_", "PYTHON", "COVERAGE_", *MODEL_PREFIXES)
 KNOWN_NAMES = frozenset(
     "GATEHOUSE_" + name
     for name in (
-        "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER SPARES API_TIMEOUT STALL_TIMEOUT TURN_TIMEOUT KILL_GRACE "
+        "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER WAITING_TURNS SPARES API_TIMEOUT STALL_TIMEOUT "
+        "TURN_TIMEOUT KILL_GRACE "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
         "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT SENDER_SHARE "
         f"DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW PUBLIC_URL SESSION_FROM CORS_ORIGINS {UPKEEP_NAMES}"
@@ -81,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True):
     system_prompt: str
     workers: int
     turns_per_worker: int
+    waiting_turns: int
     spares: int
     api_timeout_s: float
     stall_timeout_s: float
@@ -212,6 +214,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         system_prompt=reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT),
         workers=reader.integer("GATEHOUSE_WORKERS", os.cpu_count() or 1, 0, 1024),
         turns_per_worker=reader.integer("GATEHOUSE_TURNS_PER_WORKER", 32, 1, 4096),
+        waiting_turns=reader.integer("GATEHOUSE_WAITING_TURNS", 256, 0, 65536),
         spares=reader.integer("GATEHOUSE_SPARES", 1, 0, 64),
         api_timeout_s=reader.seconds("GATEHOUSE_API_TIMEOUT", 300),
         stall_timeout_s=reader.seconds("GATEHOUSE_STALL_TIMEOUT", 60),

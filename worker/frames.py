@@ -57,6 +57,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     todo_cache_size: int = 10_000
     #: how long the cache holds a session nobody asks for, in seconds
     todo_cache_ttl_s: float = 3600.0
+    #: sync tools that run at once at most, each in a thread
+    tool_threads: int = 64
     #: where session logs are written, empty for nowhere
     log_dir: str = ""
     #: seconds between two writes of one session log at the least
@@ -275,6 +277,22 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
+class TurnWaits(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: the turn waits, for a model's answer or a tool, and does nothing else meanwhile."""
+
+    #: number of the turn
+    turn: int
+    #: ``model``, or the name of a tool
+    waits_for: str
+
+
+class TurnGoesOn(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: what the turn waited for is here."""
+
+    #: number of the turn
+    turn: int
+
+
 class TurnDone(msgspec.Struct, frozen=True, tag=True):
     """Worker to pool: the turn is over."""
 
@@ -334,6 +352,8 @@ OfTurn = (
     | ToolSaid
     | ToolEnded
     | Delta
+    | TurnWaits
+    | TurnGoesOn
     | TurnDone
 )
 ToPool = Ready | OfTurn | Report | LogEvent | Drained

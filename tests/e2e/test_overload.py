@@ -121,6 +121,7 @@ def small_bot(tmp_path: Path, platform: RunningPlatform, provider: RunningProvid
     settings = {
         "GATEHOUSE_WORKERS": "1",
         "GATEHOUSE_TURNS_PER_WORKER": str(TURNS),
+        "GATEHOUSE_WAITING_TURNS": "0",
         "GATEHOUSE_INBOX_LIMIT": str(INBOX_LIMIT),
         "GATEHOUSE_ALLOW": "*",
     }

@@ -23,6 +23,7 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert [model.provider for model in settings.models] == ["offline"]
     assert (settings.workers, settings.turns_per_worker, settings.spares) == (os.cpu_count(), 32, 1)
+    assert settings.waiting_turns == 256
     assert (settings.api_timeout_s, settings.stall_timeout_s) == (300, 60)
     assert (settings.turn_timeout_s, settings.kill_grace_s, settings.heartbeat_timeout_s) == (900, 5, 5)
     assert (settings.worker_memory_mib, settings.max_attempts, settings.when_busy) == (1024, 3, BusyRules())
@@ -44,6 +45,7 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
         ({"GATEHOUSE_MODEL": "openai:m", "OPENAI_BASE_URL": "localhost:11434"}, "OPENAI_BASE_URL"),
         ({"GATEHOUSE_WORKERS": "-1"}, "GATEHOUSE_WORKERS"),
         ({"GATEHOUSE_TURNS_PER_WORKER": "0"}, "GATEHOUSE_TURNS_PER_WORKER"),
+        ({"GATEHOUSE_WAITING_TURNS": "-1"}, "GATEHOUSE_WAITING_TURNS"),
         ({"GATEHOUSE_API_TIMEOUT": "soon"}, "GATEHOUSE_API_TIMEOUT"),
         ({"GATEHOUSE_TURN_TIMEOUT": "nan"}, "GATEHOUSE_TURN_TIMEOUT"),
         ({"GATEHOUSE_CONTEXT_TOKENS": "999"}, "GATEHOUSE_CONTEXT_TOKENS"),

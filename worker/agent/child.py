@@ -242,7 +242,7 @@ def equip(config: WorkerConfig, page: SharedPage, link: PoolLink) -> Equipment:
     ring, hidden = LogRing(page.ring_memory), Redaction(config.secrets())
     log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, link.say, redaction=hidden)
     cache = SessionCache(config.todo_cache_size, config.todo_cache_ttl_s)
-    toolbox = Toolbox(config.tool_modules, link.say, fetch_allow=config.fetch_allow)
+    toolbox = Toolbox(config.tool_modules, link.say, fetch_allow=config.fetch_allow, threads=config.tool_threads)
     warm = warmed()
     model = build_chain(config, link.say, warm.TLS_CONTEXT if warm else None)
     return Equipment(config, model, toolbox, cache, log)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from shared.budgets import Allowance, Spend
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Step, Summary
@@ -28,6 +31,11 @@ class Progress:
     def end_call(self, call: ToolCall, result: CallResult) -> None:
         """A tool call gave its result."""
         self.tool_ended(call, result.message)
+
+    @contextlib.contextmanager
+    def waiting(self, waits_for: str) -> Iterator[None]:  # noqa: ARG002
+        """The turn waits for a model's answer (``model``) or a tool (its name) as long as this is open."""
+        yield
 
     def tool_started(self, call: ToolCall) -> None:
         """A tool call begins."""

@@ -216,7 +216,8 @@ class Turn:
 
     async def _make_room(self, limit_tokens: int) -> None:
         left_s = self._ends_at - asyncio.get_running_loop().time()
-        await self._compaction.make_room(limit_tokens, len(self._step_messages), left_s * SUMMARY_SHARE)
+        with self._progress.waiting("model"):
+            await self._compaction.make_room(limit_tokens, len(self._step_messages), left_s * SUMMARY_SHARE)
 
     def _specs(self) -> tuple[ToolSpec, ...]:
         return self._call.tools(self._toolbox.specs())
@@ -229,7 +230,8 @@ class Turn:
         # a second more than there is: the turn's own limit ends the call, and tells why
         left_s = 1.0 + self._ends_at - asyncio.get_running_loop().time()
         try:
-            return await self._model.reply(request, self._heard, timeout=left_s)
+            with self._progress.waiting("model"):
+                return await self._model.reply(request, self._heard, timeout=left_s)
         except BaseException as error:
             self._spend(billed(error))
             raise
@@ -291,7 +293,8 @@ class Turn:
 
         async with self._slots:
             await self._progress.begin_call(call, intent, once=not retry_safe)
-            await self._toolbox.call(call, context, ended)
+            with self._progress.waiting(call.name):
+                await self._toolbox.call(call, context, ended)
         return results[0]
 
     def _context(self, call: ToolCall) -> ToolContext:

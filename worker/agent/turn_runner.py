@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 
 import msgspec
 
@@ -35,11 +37,15 @@ from worker.frames import (
     ToolSaid,
     ToolStarted,
     TurnDone,
+    TurnGoesOn,
+    TurnWaits,
     WorkerConfig,
 )
 from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
+#: a wait is told to the pool when it has lasted so long, in seconds: shorter ones keep nobody from a place
+WAIT_TOLD_S = 0.005
 #: seconds between two Delta frames of one turn at the least
 DELTA_INTERVAL_S = 0.02
 #: seconds between two tellings of how far the tools of one turn are, and characters of one
@@ -91,6 +97,9 @@ class TurnRunner(Progress):
         self._said: ToolSaid | None = None
         self._said_timer: asyncio.TimerHandle | None = None
         self._said_sent_at = 0.0
+        self._waits: list[str] = []
+        self._wait_timer: asyncio.TimerHandle | None = None
+        self._wait_told = False
         self._delta_step = 0
         self._delta_timer: asyncio.TimerHandle | None = None
         self._delta_sent_at = 0.0
@@ -236,6 +245,28 @@ class TurnRunner(Progress):
         if self._delta_timer is None:
             due = max(self._loop.time(), self._delta_sent_at + DELTA_INTERVAL_S)
             self._delta_timer = self._loop.call_at(due, self._flush_text)
+
+    @contextlib.contextmanager
+    def waiting(self, waits_for: str) -> Iterator[None]:
+        """Tell the pool that the turn waits, unless it goes on very soon; calls side by side are one wait."""
+        if not self._waits:
+            self._wait_timer = self._loop.call_later(WAIT_TOLD_S, self._tell_wait)
+        self._waits.append(waits_for)
+        try:
+            yield
+        finally:
+            self._waits.remove(waits_for)
+            if not self._waits and self._wait_timer is not None:
+                self._wait_timer.cancel()
+                self._wait_timer = None
+            if not self._waits and self._wait_told:
+                self._wait_told = False
+                self._link.send(TurnGoesOn(self._frame.turn))
+
+    def _tell_wait(self) -> None:
+        self._wait_timer = None
+        self._wait_told = True
+        self._link.send(TurnWaits(self._frame.turn, self._waits[0]))
 
     async def more(self, used: Spend, wanted: Spend) -> Allowance:
         """Ask the host to hold more of the budgets."""

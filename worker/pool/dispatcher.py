@@ -36,10 +36,14 @@ class Assignment(msgspec.Struct, frozen=True):
 class Load:
     """What one slot runs."""
 
-    #: turns it runs at once at most
+    #: turns it runs at once at most, those that wait for a model or a tool aside
     capacity: int
+    #: how many more it holds while as many wait
+    waiting_limit: int
     #: the turns it runs, with their sessions
     running: dict[int, str] = field(default_factory=dict)
+    #: those of the turns that wait for a model or a tool
+    waiting: set[int] = field(default_factory=set)
     #: sessions that stay with it
     sessions: set[str] = field(default_factory=set)
     #: whether it takes new turns
@@ -47,13 +51,27 @@ class Load:
 
     @property
     def free(self) -> int:
-        return self.capacity - len(self.running) if self.open else 0
+        """How many more turns it takes now."""
+        places = self.capacity - (len(self.running) - len(self.waiting))
+        return max(0, min(places, self.most - len(self.running))) if self.open else 0
+
+    @property
+    def most(self) -> int:
+        """How many turns it holds at most."""
+        return self.capacity + self.waiting_limit
+
+    def leave(self, turn: int) -> bool:
+        """Forget a turn; False if it is not here."""
+        self.waiting.discard(turn)
+        return self.running.pop(turn, None) is not None
 
 
 class Dispatcher:
     """Owns the assignment of turns to slots.
 
-    ``sticky_limit`` bounds how many sessions' slots are remembered; the least recently dispatched is forgotten.
+    A turn that waits for a model or a tool gives its place to another one until it goes on; so many more than run at
+    once may a slot hold for that. ``sticky_limit`` bounds how many sessions' slots are remembered; the least recently
+    dispatched is forgotten.
     """
 
     def __init__(self, sticky_limit: int = 100_000) -> None:
@@ -85,9 +103,9 @@ class Dispatcher:
         load = self._loads.get(slot)
         return len(load.sessions) if load else 0
 
-    def add_slot(self, slot: int, capacity: int) -> list[Assignment]:
+    def add_slot(self, slot: int, capacity: int, waiting_limit: int = 0) -> list[Assignment]:
         """Take a slot whose worker is ready; return what it is to run at once."""
-        self._loads[slot] = Load(capacity)
+        self._loads[slot] = Load(capacity, waiting_limit)
         return self._dispatch_backlog()
 
     def remove_slot(self, slot: int) -> list[Assignment]:
@@ -128,15 +146,32 @@ class Dispatcher:
         """Take back a turn whose slot cannot run it: it waits, before all others, and the slot takes nothing new."""
         self.pause(assignment.slot)
         if load := self._loads.get(assignment.slot):
-            load.running.pop(assignment.turn, None)
+            load.leave(assignment.turn)
         self._backlog[assignment.turn] = Waiting(assignment.turn, assignment.session)
         self._backlog.move_to_end(assignment.turn, last=False)
+
+    def give_place(self, turn: int) -> list[Assignment]:
+        """Note that a turn waits for a model or a tool; return what runs in its place."""
+        load = self._load_of(turn)
+        if load is None or load.waiting_limit == 0:
+            return []
+        load.waiting.add(turn)
+        return self._dispatch_backlog()
+
+    def take_place(self, turn: int) -> None:
+        """Note that a turn goes on; where its place is taken by now it runs beside."""
+        if load := self._load_of(turn):
+            load.waiting.discard(turn)
+
+    def held_up(self) -> list[int]:
+        """Return the slots that take nothing new because they hold as many turns as they may, and some of them wait."""
+        return [n for n, load in self._loads.items() if load.waiting and len(load.running) >= load.most]
 
     def finish(self, turn: int) -> list[Assignment]:
         """Forget a turn, running or waiting; return what can run in its place."""
         self._withdraw(turn)
         for load in self._loads.values():
-            if load.running.pop(turn, None) is not None:
+            if load.leave(turn):
                 return self._dispatch_backlog()
         return []
 
@@ -158,8 +193,15 @@ class Dispatcher:
         return slot if self._loads[slot].free > 0 else None
 
     def _least_loaded(self) -> int | None:
-        free = [(len(load.running) / load.capacity, slot) for slot, load in self._loads.items() if load.free > 0]
-        return min(free)[1] if free else None
+        free = [
+            ((len(load.running) - len(load.waiting)) / load.capacity, len(load.running), slot)
+            for slot, load in self._loads.items()
+            if load.free > 0
+        ]
+        return min(free)[2] if free else None
+
+    def _load_of(self, turn: int) -> Load | None:
+        return next((load for load in self._loads.values() if turn in load.running), None)
 
     def _assign(self, waiting: Waiting, slot: int) -> Assignment:
         self._withdraw(waiting.turn)

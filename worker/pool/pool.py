@@ -15,7 +15,7 @@ from shared.events import Event, Events, Field
 from shared.messages import Claim, Parked, Retry
 from shared.settings import Settings
 from shared.store.port import Store
-from worker.frames import Forget, LogEvent, OfTurn, ToPool
+from worker.frames import Forget, LogEvent, OfTurn, ToPool, TurnWaits
 from worker.pool.dispatcher import Dispatcher
 from worker.pool.faults import tell_fault
 from worker.pool.feed import Feed
@@ -196,6 +196,7 @@ class Pool:
     async def _rebalance(self) -> None:
         await asyncio.sleep(REBALANCE_EVERY_S)
         self._scheduler.rebalance()
+        self._scheduler.tell_who_waits()
 
     async def _replace_outdated(self) -> None:
         async for worker in self._rolling_restart.due():
@@ -254,7 +255,10 @@ class Pool:
 
     def _frame_came(self, worker: WorkerProcess, frame: ToPool) -> None:
         if isinstance(frame, OfTurn):
+            was_full = self._dispatcher.room == 0
             self._scheduler.frame_came(worker, frame)
+            if isinstance(frame, TurnWaits) and was_full and self._dispatcher.room > 0:
+                self._claimer.wake()
         elif isinstance(frame, LogEvent):
             self._say(worker, frame.event, frame.fields)
 

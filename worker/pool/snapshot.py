@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from worker.mcp_server import McpStatus
 from worker.pool.dispatcher import Dispatcher
 from worker.pool.processes.worker_process import WorkerProcess, WorkerState
 from worker.pool.supervisor import Supervisor
-from worker.pool.turns.turns import Turns
+from worker.pool.turns.active_turn import ActiveTurn, TurnRow
+from worker.pool.turns.turns import Turns, longest_waiting
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
@@ -46,6 +49,10 @@ class WorkerRow(msgspec.Struct, frozen=True):
     leaked_threads: int = 0
     #: how its MCP servers are, in the order of the configuration
     mcp: tuple[McpStatus, ...] = ()
+    #: those of its turns that wait for a model or a tool
+    waiting: int = 0
+    #: where it holds as many turns as it may: the turns that have waited longest
+    longest_waiting: tuple[TurnRow, ...] = ()
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True):
@@ -65,33 +72,36 @@ class PoolSnapshot(msgspec.Struct, frozen=True):
 
 def take_snapshot(supervisor: Supervisor, dispatcher: Dispatcher, turns: Turns) -> PoolSnapshot:
     """Return every slot with its worker, and the workers that drain."""
-    counts: dict[int, int] = {}
+    running: dict[WorkerProcess, list[ActiveTurn]] = {}
     for turn in turns:
         if turn.worker is not None:
-            counts[turn.worker.pid] = counts.get(turn.worker.pid, 0) + 1
+            running.setdefault(turn.worker, []).append(turn)
     holders: dict[int, WorkerProcess] = {}
     for holder in supervisor.workers:
         if holder.n is not None:
             # slots come first: a worker that drains shows only while nobody holds its slot
             holders.setdefault(holder.n, holder)
+    held_up = dispatcher.held_up()
     rows = [
-        worker_row(n, worker, counts.get(worker.pid, 0), dispatcher.sessions(n))
+        worker_row(worker, n, running.get(worker, []), dispatcher.sessions(n), held_up=n in held_up)
         if (worker := holders.get(n))
         else WorkerRow(n, 0, WorkerState.STARTING, 0, 0, 0, 0, 0.0, 0, 0, 0)
         for n in sorted({*holders, *supervisor.slots})
     ]
-    running = sum(counts.values())
-    return PoolSnapshot(tuple(rows), len(supervisor.spares), supervisor.restarts, running, len(turns) - running)
+    count = sum(len(those) for those in running.values())
+    return PoolSnapshot(tuple(rows), len(supervisor.spares), supervisor.restarts, count, len(turns) - count)
 
 
-def worker_row(n: int, worker: WorkerProcess, turns: int, sessions: int) -> WorkerRow:
+def worker_row(
+    worker: WorkerProcess, n: int, turns: Sequence[ActiveTurn], sessions: int, *, held_up: bool
+) -> WorkerRow:
     """Return one worker's row."""
     report = worker.report
     return WorkerRow(
         n=n,
         pid=worker.pid,
         state=worker.state,
-        turns=turns,
+        turns=len(turns),
         turns_done=worker.turns_done,
         sessions=sessions,
         rss_bytes=report.rss_bytes,
@@ -104,4 +114,6 @@ def worker_row(n: int, worker: WorkerProcess, turns: int, sessions: int) -> Work
         log_lost=report.log_lost,
         leaked_threads=report.leaked_threads,
         mcp=report.mcp,
+        waiting=sum(bool(turn.waits_for) for turn in turns),
+        longest_waiting=longest_waiting(turns, n) if held_up else (),
     )

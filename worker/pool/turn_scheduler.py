@@ -24,6 +24,8 @@ from worker.frames import (
     OfTurn,
     Steer,
     TurnDone,
+    TurnGoesOn,
+    TurnWaits,
 )
 from worker.pool.dispatcher import Assignment, Dispatcher
 from worker.pool.faults import fault_text, tell_fault
@@ -35,7 +37,7 @@ from worker.pool.turns.active_turn import ActiveTurn
 from worker.pool.turns.crash_policy import INTERRUPTED_TEXT, given_up_text, judge, used, went_wrong
 from worker.pool.turns.early_requests import EarlyRequests
 from worker.pool.turns.history_loader import HistoryLoader
-from worker.pool.turns.turns import Turns
+from worker.pool.turns.turns import Turns, longest_waiting
 
 
 class TurnScheduler:
@@ -54,6 +56,8 @@ class TurnScheduler:
         self._max_attempts = settings.max_attempts
         self._turn_timeout_s = settings.turn_timeout_s
         self._capacity = settings.turns_per_worker
+        self._waiting_limit = settings.waiting_turns
+        self._held_up: set[int] = set()
         self._events = events
         self._turns = turns
         self._dispatcher = dispatcher
@@ -79,7 +83,7 @@ class TurnScheduler:
                 self._run_suspect(suspect, worker)
         else:
             self._serving[worker.n] = worker
-            self._dispatch(self._dispatcher.add_slot(worker.n, self._capacity))
+            self._dispatch(self._dispatcher.add_slot(worker.n, self._capacity, self._waiting_limit))
 
     def serves(self, worker: WorkerProcess) -> bool:
         """Tell whether a worker is given new turns."""
@@ -114,6 +118,17 @@ class TurnScheduler:
     def rebalance(self) -> None:
         """Move turns that have waited for their full slot to any other."""
         self._dispatch(self._dispatcher.rebalance())
+
+    def tell_who_waits(self) -> None:
+        """Say once which workers take nothing new because turns wait in them, and for what the longest do."""
+        held_up = set(self._dispatcher.held_up())
+        for n in held_up - self._held_up:
+            rows = longest_waiting(self._turns, n)
+            longest = "; ".join(f"{row.session} {row.waited_s:.0f} s for {row.waits_for}" for row in rows)
+            self._events.emit(
+                Event.WAITING_LIMIT_REACHED, n=n, turns=self._capacity + self._waiting_limit, longest=longest
+            )
+        self._held_up = held_up
 
     # What workers and the store tell of turns.
 
@@ -155,6 +170,12 @@ class TurnScheduler:
             case TurnDone(outcome=outcome):
                 self._turns.done(turn, worker.name, outcome)
                 self._left(turn)
+            case TurnWaits(waits_for=waits_for):
+                turn.wait(waits_for)
+                self._dispatch(self._dispatcher.give_place(turn.number))
+            case TurnGoesOn():
+                turn.go_on()
+                self._dispatcher.take_place(turn.number)
             case _:
                 self._turns.said(turn, frame)
 

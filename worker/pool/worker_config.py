@@ -27,6 +27,7 @@ def worker_config(settings: Settings) -> WorkerConfig:
         context_tokens=settings.context_tokens,
         todo_cache_size=settings.todo_cache_size,
         todo_cache_ttl_s=settings.todo_cache_ttl_s,
+        tool_threads=settings.turns_per_worker + settings.waiting_turns,
         log_dir=str(settings.data_dir.resolve() / "logs"),
         log_flush_interval_s=settings.log_flush_interval_s,
     )

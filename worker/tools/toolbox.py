@@ -17,7 +17,7 @@ from worker.tools.declaration import Run, Tool, ToolOptions
 from worker.tools.modules import SETTING, import_module, module_tools
 from worker.tools.results import clip, error_text, error_words, result_text
 from worker.tools.spec import ToolCall, ToolSpec
-from worker.tools.threads import ToolThreads
+from worker.tools.threads import THREAD_LIMIT, ToolThreads
 
 OnResult = Callable[[str], None]
 
@@ -64,10 +64,15 @@ class Toolbox:
     """
 
     def __init__(
-        self, modules: Iterable[str] = (), say: Say = _say_nothing, *, fetch_allow: Sequence[str] = ()
+        self,
+        modules: Iterable[str] = (),
+        say: Say = _say_nothing,
+        *,
+        fetch_allow: Sequence[str] = (),
+        threads: int = THREAD_LIMIT,
     ) -> None:
         self._say = say
-        self._threads = ToolThreads(say)
+        self._threads = ToolThreads(say, threads)
         self._stray: set[asyncio.Task[Any]] = set()
         self._own: dict[str, Tool] = {}
         self._lent: dict[str, tuple[Tool, ...]] = {}

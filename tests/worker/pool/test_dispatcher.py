@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from worker.pool.dispatcher import Assignment, Dispatcher
 
 CAPACITY = 2
+LIMIT = 2
 SLOTS = 3
 
 
@@ -30,6 +31,10 @@ class Dispatching(RuleBasedStateMachine):
         self.sessions: dict[int, str] = {}
         self.slots: set[int] = set()
         self.paused: set[int] = set()
+        self.in_model: set[int] = set()
+
+    def places_taken(self, slot: int) -> int:
+        return sum(1 for turn, n in self.running.items() if n == slot and turn not in self.in_model)
 
     def take(self, assignments: Iterable[Assignment]) -> None:
         for assignment in assignments:
@@ -38,6 +43,8 @@ class Dispatching(RuleBasedStateMachine):
             assert assignment.session == self.sessions[assignment.turn]
             self.waiting.remove(assignment.turn)
             self.running[assignment.turn] = assignment.slot
+            self.in_model.discard(assignment.turn)
+            assert self.places_taken(assignment.slot) <= CAPACITY, "a turn was given to a slot without a place"
 
     @rule(session=st.integers(0, 5))
     def claim(self, session: int) -> None:
@@ -58,11 +65,25 @@ class Dispatching(RuleBasedStateMachine):
             self.waiting.discard(turn)
             self.take(self.dispatcher.finish(turn))
 
+    @rule(data=st.data())
+    def model_is_asked(self, data: st.DataObject) -> None:
+        if self.running:
+            turn = data.draw(st.sampled_from(sorted(self.running)))
+            self.in_model.add(turn)
+            self.take(self.dispatcher.give_place(turn))
+
+    @rule(data=st.data())
+    def model_answers(self, data: st.DataObject) -> None:
+        if self.running:
+            turn = data.draw(st.sampled_from(sorted(self.running)))
+            self.in_model.discard(turn)
+            self.dispatcher.take_place(turn)
+
     @rule(slot=st.integers(0, SLOTS - 1))
     def worker_comes(self, slot: int) -> None:
         if slot not in self.slots:
             self.slots.add(slot)
-            self.take(self.dispatcher.add_slot(slot, CAPACITY))
+            self.take(self.dispatcher.add_slot(slot, CAPACITY, LIMIT))
 
     @rule(slot=st.integers(0, SLOTS - 1))
     def worker_dies(self, slot: int) -> None:
@@ -105,12 +126,11 @@ class Dispatching(RuleBasedStateMachine):
         for slot in range(SLOTS):
             mine = {turn for turn, n in self.running.items() if n == slot}
             assert set(self.dispatcher.running(slot)) == mine
-            assert len(mine) <= CAPACITY
+            assert len(mine) <= CAPACITY + LIMIT
 
     @invariant()
     def room_is_never_more_than_the_free_credit(self) -> None:
-        used = {slot: sum(1 for n in self.running.values() if n == slot) for slot in self.slots}
-        free = sum(CAPACITY - used[slot] for slot in self.slots - self.paused)
+        free = sum(max(0, CAPACITY - self.places_taken(slot)) for slot in self.slots - self.paused)
         assert 0 <= self.dispatcher.room <= free
 
     @invariant()
@@ -173,3 +193,16 @@ def test_a_backlog_as_long_as_the_capacity_ends_claiming() -> None:
     assert dispatcher.room == 1
     dispatcher.pause(1)
     assert dispatcher.room == 0
+
+
+def test_a_turn_that_waits_gives_its_place_away_inside_a_bound() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add_slot(0, 1, 1)
+    dispatcher.add(1, "s1")
+    assert dispatcher.add(2, "s2") == []
+    assert placed(dispatcher.give_place(1)) == [(2, 0)]
+    dispatcher.add(3, "s3")
+    assert dispatcher.give_place(2) == []
+    assert dispatcher.held_up() == [0]
+    dispatcher.take_place(1)
+    assert placed(dispatcher.finish(1)) == [(3, 0)]

@@ -26,7 +26,7 @@ class TurnRow(msgspec.Struct, frozen=True):
     session: str
     #: number of the worker's slot, None while it waits for one
     worker: int | None
-    #: unix seconds, 0 while it waits
+    #: unix seconds, 0 while it waits for a slot
     started_at: float
     #: the step it is in, from 1
     step: int
@@ -36,6 +36,10 @@ class TurnRow(msgspec.Struct, frozen=True):
     attempt: int
     #: what a tool of this step told last of how far it is, empty for nothing
     said: str = ""
+    #: ``model`` or the name of a tool while it waits for that, else empty
+    waits_for: str = ""
+    #: how long it has waited for that, in seconds
+    waited_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +72,10 @@ class ActiveTurn:
     tool: str = ""
     #: what a tool of this step told last of how far it is
     said: str = ""
+    #: ``model`` or the name of a tool while it waits for that
+    waits_for: str = ""
+    #: since when, on the monotonic clock
+    waits_since_mono: float = 0.0
     #: ids of the tool calls in progress
     calls: set[str] = field(default_factory=set)
 
@@ -105,6 +113,7 @@ class ActiveTurn:
         self.worker = worker
         self.started_at, self.started_mono = time.time(), time.monotonic()
         self.calls.clear()
+        self.go_on()
         return RunTurn(
             turn=self.number,
             session=self.session,
@@ -153,6 +162,14 @@ class ActiveTurn:
         if step is not None and step.number == result.step:
             todo = step.todo if result.todo is None else result.todo
             self.open_step = msgspec.structs.replace(step, messages=(*step.messages, result.message), todo=todo)
+
+    def wait(self, waits_for: str) -> None:
+        """Note that it waits, and what for."""
+        self.waits_for, self.waits_since_mono = waits_for, time.monotonic()
+
+    def go_on(self) -> None:
+        """Note that it waits no more."""
+        self.waits_for = ""
 
     def finish(self, step: Step) -> None:
         """Note that a step is finished."""
@@ -231,4 +248,6 @@ class ActiveTurn:
             tool=self.tool,
             attempt=self.attempts,
             said=self.said,
+            waits_for=self.waits_for,
+            waited_s=time.monotonic() - self.waits_since_mono if self.waits_for else 0.0,
         )

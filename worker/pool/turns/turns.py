@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -46,7 +46,7 @@ from worker.pool.faults import fault_text, tell_fault
 from worker.pool.feed import Feed
 from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.store_health import StoreHealth
-from worker.pool.turns.active_turn import ActiveTurn
+from worker.pool.turns.active_turn import ActiveTurn, TurnRow
 from worker.pool.turns.crash_policy import given_up_text
 from worker.pool.turns.observer import GuardedObserver, TurnObserver
 from worker.pool.turns.settler import Settled, Settler, SettlerNews, Unwritable
@@ -54,6 +54,8 @@ from worker.pool.turns.settler import Settled, Settler, SettlerNews, Unwritable
 #: how long a turn waits between two steps for what others hold of a budget, and how often it asks, in seconds
 PATIENCE_S = 30.0
 ASK_AGAIN_S = 1.0
+#: turns that are named where many wait
+LONGEST_NAMED = 5
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -340,6 +342,12 @@ class Turns:
                 self._events.emit(Event.TURN_RETRIED, **names, attempts=attempts, suspect=suspect, error=error)
             case Dead(attempts=attempts, error=error):
                 self._events.emit(Event.MESSAGE_DEAD, **names, attempts=attempts, error=error)
+
+
+def longest_waiting(turns: Iterable[ActiveTurn], n: int) -> tuple[TurnRow, ...]:
+    """Return the turns of a slot that have waited longest for a model or a tool, the longest first."""
+    rows = [turn.row() for turn in turns if turn.waits_for and turn.worker is not None and turn.worker.n == n]
+    return tuple(sorted(rows, key=lambda row: row.waited_s, reverse=True)[:LONGEST_NAMED])
 
 
 def usage_fields(usage: Usage) -> dict[str, Field]:

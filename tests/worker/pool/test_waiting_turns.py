@@ -1,0 +1,112 @@
+"""Turns that wait for a model or a tool take no place from turns that could run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from loadtests.provider import RunningProvider, running_provider
+from shared.events import Event, Events
+from shared.settings import parse_settings
+from shared.store import open_store
+from tests.worker.pool.conditions import until
+from tests.worker.pool.test_pool import RecordingObserver, RunningPool
+from worker.pool import Pool
+
+#: what one answer takes, in seconds: long enough that a busy machine is a small part of it
+ANSWER_S = 1.0
+StartPool = Callable[..., Awaitable[RunningPool]]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[RunningProvider]:
+    with running_provider() as running:
+        yield running
+
+
+@pytest.fixture
+async def start_pool(tmp_path: Path, provider: RunningProvider) -> AsyncIterator[StartPool]:
+    async with AsyncExitStack() as stack:
+
+        async def start(**changed: str) -> RunningPool:
+            values = {
+                "GATEHOUSE_DATA_DIR": str(tmp_path),
+                "GATEHOUSE_WORKERS": "2",
+                "GATEHOUSE_TURNS_PER_WORKER": "2",
+                "GATEHOUSE_MODEL": "openai:scripted",
+                "OPENAI_BASE_URL": provider.openai_url,
+                "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
+                "GATEHOUSE_HEARTBEAT_TIMEOUT": "30",
+            }
+            store = open_store("", tmp_path, inbox_limit=1000)
+            await store.open()
+            stack.push_async_callback(store.close)
+            observer, events = RecordingObserver(), Events()
+            pool = Pool(parse_settings(values | changed), store, events, observer, "host")
+            stack.push_async_callback(pool.close)
+            await pool.start()
+            made = RunningPool(pool, store, observer, events)
+            await made.spare()
+            return made
+
+        yield start
+
+
+async def seconds_of(running: RunningPool, count: int, sessions: str) -> float:
+    """Have so many messages answered, and return the seconds from the first one's arrival to the last answer."""
+    began = time.monotonic()
+    messages = [await running.say(f"{sessions}{n}", f"[[sleep {ANSWER_S}]] fine") for n in range(count)]
+    await running.done(*messages, within_s=60)
+    took_s = time.monotonic() - began
+    for message in messages:
+        assert "fine" in await running.reply(message)
+    return took_s
+
+
+async def test_healthy_messages_wait_no_longer_for_hung_calls_in_any_number(start_pool: StartPool) -> None:
+    running = await start_pool()
+    await seconds_of(running, 4, "warm")
+    alone_s = min([await seconds_of(running, 50, f"alone{n}.") for n in range(2)])
+    for n in range(60):
+        await running.say(f"hung{n}", "[[stall]]")
+    beside_s = min([await seconds_of(running, 50, f"beside{n}.") for n in range(2)])
+    assert beside_s <= 1.1 * alone_s
+    assert running.pool.snapshot().running == 60
+    assert sum(row.waiting for row in running.pool.snapshot().workers) == 60
+
+
+async def test_tools_that_sleep_in_every_place_keep_no_new_session_waiting(start_pool: StartPool) -> None:
+    running = await start_pool()
+    for n in range(140):  # more than the threads of two workers used to be
+        await running.say(f"asleep{n}", '[[tool rest {"seconds": 60}]]')
+    await until(lambda: running.observer.tools.count("rest") == 140, "they all sleep", 30)
+    assert "fine" in await running.reply(
+        await running.say("new", '[[tool rest {"seconds": 0.1}]] [[then]] [[say fine]]')
+    )
+    assert len(running.observer.settled_ids) == 1
+
+
+async def test_where_as_many_wait_as_may_the_longest_waiting_are_named(start_pool: StartPool) -> None:
+    running = await start_pool(
+        GATEHOUSE_WORKERS="1", GATEHOUSE_TURNS_PER_WORKER="1", GATEHOUSE_WAITING_TURNS="2", GATEHOUSE_STALL_TIMEOUT="4"
+    )
+    first = await running.say("first", "[[stall]]")
+    await until(lambda: running.observer.started == [first], "the first runs")
+    await running.say("second", "[[stall times=1]] fine")
+    await running.say("third", '[[tool rest {"seconds": 60}]]')
+    await until(lambda: running.pool.snapshot().workers[0].waiting == 3, "all wait")
+    last = await running.say("last", "fine")
+    (row, *_) = running.pool.snapshot().workers
+    assert {(turn.session, turn.waits_for) for turn in row.longest_waiting} == {
+        ("standard:a:first", "model"),
+        ("standard:a:second", "model"),
+        ("standard:a:third", "rest"),
+    }
+    assert row.longest_waiting[0].message_id == first
+    await until(lambda: running.events.counts[Event.WAITING_LIMIT_REACHED] == 1, "it is said")
+    assert last not in running.observer.started
+    assert "fine" in await running.reply(last)
