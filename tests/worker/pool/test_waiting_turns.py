@@ -18,7 +18,9 @@ from tests.worker.pool.test_pool import RecordingObserver, RunningPool
 from worker.pool import Pool
 
 #: what one answer takes, in seconds: long enough that a busy machine is a small part of it
-ANSWER_S = 1.0
+ANSWER_S = 1.5
+#: how often the two times are taken at most, until the ratio of the least is as it should be
+ROUNDS = 6
 StartPool = Callable[..., Awaitable[RunningPool]]
 
 
@@ -67,16 +69,26 @@ async def seconds_of(running: RunningPool, count: int, sessions: str) -> float:
     return took_s
 
 
+def in_calls(running: RunningPool) -> int:
+    return sum(row.waiting for row in running.pool.snapshot().workers)
+
+
 async def test_healthy_messages_wait_no_longer_for_hung_calls_in_any_number(start_pool: StartPool) -> None:
     running = await start_pool()
     await seconds_of(running, 4, "warm")
-    alone_s = min([await seconds_of(running, 50, f"alone{n}.") for n in range(2)])
-    for n in range(60):
-        await running.say(f"hung{n}", "[[stall]]")
-    beside_s = min([await seconds_of(running, 50, f"beside{n}.") for n in range(2)])
-    assert beside_s <= 1.1 * alone_s
-    assert running.pool.snapshot().running == 60
-    assert sum(row.waiting for row in running.pool.snapshot().workers) == 60
+    alone_s, beside_s = [], []
+    for turn in range(ROUNDS):  # the least of some rounds: what else runs on the machine takes its part of each
+        alone_s.append(await seconds_of(running, 50, f"alone{turn}."))
+        hung = [await running.say(f"hung{n}", "[[stall]]") for n in range(60)]
+        await until(lambda: in_calls(running) == 60, "they hang")
+        beside_s.append(await seconds_of(running, 50, f"beside{turn}."))
+        assert in_calls(running) == 60
+        for n in range(60):
+            assert await running.pool.interrupt(f"standard:a:hung{n}")
+        await running.done(*hung)
+        if min(beside_s) <= 1.1 * min(alone_s):
+            break
+    assert min(beside_s) <= 1.1 * min(alone_s)
 
 
 async def test_tools_that_sleep_in_every_place_keep_no_new_session_waiting(start_pool: StartPool) -> None:
@@ -98,7 +110,11 @@ async def test_where_as_many_wait_as_may_the_longest_waiting_are_named(start_poo
     await until(lambda: running.observer.started == [first], "the first runs")
     await running.say("second", "[[stall times=1]] fine")
     await running.say("third", '[[tool rest {"seconds": 60}]]')
-    await until(lambda: running.pool.snapshot().workers[0].waiting == 3, "all wait")
+
+    def waits() -> list[str]:
+        return [turn.waits_for for turn in running.pool.snapshot().workers[0].longest_waiting]
+
+    await until(lambda: sorted(waits()) == ["model", "model", "rest"], "all wait")
     last = await running.say("last", "fine")
     (row, *_) = running.pool.snapshot().workers
     assert {(turn.session, turn.waits_for) for turn in row.longest_waiting} == {
