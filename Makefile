@@ -35,12 +35,12 @@ clean:
 	@touch $@
 
 .venv/.run: .venv/.made pyproject.toml constraints.txt
-	@echo "installing Gatehouse into .venv"
-	@$(PIP) install -c constraints.txt -e .
+	@echo "installing Gatehouse into .venv: about 40 packages, a minute or two the first time"
+	@.venv/bin/python -m pip --disable-pip-version-check install -c constraints.txt -e .
 	@touch $@
 
 .venv/.test: .venv/.made pyproject.toml constraints.txt
-	@echo "installing Gatehouse and its tests into .venv"
+	@echo "installing Gatehouse and its tests into .venv: about 90 packages, some minutes the first time"
 	@$(PIP) install -c constraints.txt -e '.[test]'
 	@touch $@ .venv/.run
 

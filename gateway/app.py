@@ -68,7 +68,7 @@ class Gateway:
     """One running gateway: its parts, its ASGI app, its life; ``store`` is the one the settings name by default."""
 
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self._background: list[asyncio.Task[None]] = []
         self._left_over: list[str] = []
         self.host = host_id()
@@ -117,7 +117,7 @@ class Gateway:
         """Open the store and take over what an earlier process of this database left. Raises StoreUnusable."""
         await self.store.open()
         try:
-            make_secret(self._settings.data_dir)
+            make_secret(self.settings.data_dir)
             if adopted := await self.store.claims.adopt(self.host):
                 self.events.emit(Event.CLAIMS_ADOPTED, claims=adopted)
             self._left_over = await self.stateless.left_over()
@@ -138,7 +138,7 @@ class Gateway:
         await self.pool.start()
         while self.readiness.not_ready():  # noqa: ASYNC110 - only where the first worker died at once
             await asyncio.sleep(READY_POLL_S)
-        self.events.emit(Event.READY, workers=self._settings.workers)
+        self.events.emit(Event.READY, workers=self.settings.workers)
 
     def refuse_work(self) -> None:
         """Begin to stop: not ready from now on, and no new calls or pages; webhooks are still kept."""
@@ -169,11 +169,11 @@ class Gateway:
     def _routes(self) -> list[BaseRoute]:
         pool_metrics = PoolCollector(self.events, self.pool.snapshot)
         self.meter.registry.register(pool_metrics)
-        state_metrics = StateCollector(self._settings, self.readiness.not_ready)
+        state_metrics = StateCollector(self.settings, self.readiness.not_ready)
         state_metrics.register(self.meter.registry)
-        budgets = self._settings.budgets
+        budgets = self.settings.budgets
         health = Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness)
-        api = Api(self.store, self.pool, self.broadcast, self._settings.data_dir / "logs", self._settings.budgets)
+        api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", self.settings.budgets)
         console = Console(self.broadcast, self.pool)
         guarded = [
             Route("/v1/chat/completions", self.completions.create, methods=["POST"]),
@@ -191,9 +191,9 @@ class Gateway:
             self.access,
             self.events,
             self.commands,
-            QueueNotice(self.announcements, slots(self._settings), self.pool),
-            self._settings.gather_s,
-            self._settings.public_url,
+            QueueNotice(self.announcements, slots(self.settings), self.pool),
+            self.settings.gather_s,
+            self.settings.public_url,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
         login = Login(self.access)

@@ -24,6 +24,7 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.bounded_http import BoundedProtocol, Connections, room_for_connections
+from gateway.start_report import tell_start
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
 from shared.settings import Settings
@@ -76,7 +77,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         host, port = (sockets or [])[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self._gateway.events.emit(Event.STARTED, url=url, host=host, port=port, pid=os.getpid())
+        tell_start(self._gateway.events.emit, self._gateway.settings, url, host, port, os.getpid())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain the turns, close the listener and the connections, close the gateway."""

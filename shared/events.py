@@ -27,6 +27,7 @@ class Event(enum.StrEnum):
     """Every event there is; the value is its name in the log and in the metrics."""
 
     STARTED = "started"
+    SETTING_HINT = "setting_hint"
     READY = "ready"
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -98,6 +99,7 @@ LEVELS = {
     Event.WORKER_FAILED_TO_START: logging.ERROR,
     Event.POOL_FAULT: logging.ERROR,
     Event.WAITING_LIMIT_REACHED: logging.WARNING,
+    Event.SETTING_HINT: logging.WARNING,
     Event.WORKER_HUNG: logging.WARNING,
     Event.WORKER_STACKS: logging.WARNING,
     Event.WORKER_KILLED: logging.WARNING,

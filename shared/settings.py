@@ -117,6 +117,8 @@ class Settings(msgspec.Struct, frozen=True):
     #: the web pages that may call the API, as browsers name their origins; ``*`` is every page
     cors_origins: tuple[str, ...]
     upkeep: Upkeep = Upkeep()
+    #: names of keys that are set, of providers that no model was chosen of
+    unused_model_keys: tuple[str, ...] = ()
 
     @property
     def reached_from_internet(self) -> bool:
@@ -245,6 +247,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         upkeep=read_upkeep(reader),
         session_from=read_session_from(reader),
         cors_origins=read_cors_origins(reader),
+        unused_model_keys=read_unused_model_keys(reader),
     )
 
 
@@ -295,6 +298,12 @@ def read_host(reader: Reader, api_keys: tuple[str, ...]) -> str:
             "GATEHOUSE_HOST", f"{host} is open to other machines: set GATEHOUSE_API_KEYS too, or listen on 127.0.0.1"
         )
     return host
+
+
+def read_unused_model_keys(reader: Reader) -> tuple[str, ...]:
+    """Return the keys that are set while GATEHOUSE_MODEL is not."""
+    keys = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+    return () if reader.text("GATEHOUSE_MODEL", "") else tuple(key for key in keys if reader.text(key, ""))
 
 
 def read_models(reader: Reader) -> tuple[ModelSetting, ...]:

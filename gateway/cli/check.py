@@ -12,6 +12,7 @@ import msgspec
 from gateway.cli.command import Command, CommandFailed, Invocation
 from gateway.cli.database import database_file, database_name
 from gateway.cli.running_gateway import RunningGateway, find_gateway
+from gateway.start_report import hints
 from gateway.tool_check import check_tool_modules
 from shared.errors import GatehouseError, SettingsError, StoreError
 from shared.store import open_store
@@ -35,6 +36,8 @@ class Finding(msgspec.Struct, frozen=True):
 async def run(invocation: Invocation) -> int:
     """Check one part after the other, all of them even if one is wrong; the exit status is 1 if any is."""
     gateway = await find_gateway(invocation.settings)
+    for hint in hints(invocation.settings):
+        invocation.terminal.note(f"warning: {hint}")
     findings = [Finding("settings", ok=True)]
     for part, look in PARTS:
         try:

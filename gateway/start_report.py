@@ -1,0 +1,35 @@
+"""What the first line of a start tells: where it listens, with which model, for whom, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared.events import Event, Field, Say
+from shared.settings import Settings
+from shared.version import VERSION
+
+
+def tell_start(say: Say, settings: Settings, url: str, host: str, port: int, pid: int) -> None:
+    """Say that the gateway listens, and what a newcomer may have forgotten."""
+    say(Event.STARTED, url=url, **start_fields(settings), version=VERSION, host=host, port=port, pid=pid)
+    for hint in hints(settings):
+        say(Event.SETTING_HINT, hint=hint)
+
+
+def start_fields(settings: Settings) -> dict[str, Field]:
+    """Return what the start tells beside the address."""
+    return {
+        "model": ",".join(model.name for model in settings.models),
+        "platforms": ",".join(settings.platforms) or "none",
+        "data_dir": str(settings.data_dir.absolute()),
+    }
+
+
+def hints(settings: Settings) -> Iterator[str]:
+    """Yield in words what is set and has no effect."""
+    for name in settings.unused_model_keys:
+        provider = name.partition("_")[0].lower()
+        yield (
+            f"{name} is set and GATEHOUSE_MODEL is not, so the offline model answers; "
+            f"set GATEHOUSE_MODEL={provider}:MODEL to use it"
+        )
