@@ -41,6 +41,11 @@ ANNOUNCED_AGAIN_S = 3600.0
 MOST_KNOWN = 10_000
 
 
+#: what proxies add to a request: RFC 7239, RFC 9110, and what came before them
+PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"})
+PROXY_PREFIXES = ("x-forwarded", "x-original-", "x-envoy-", "cf-", "fly-", "fastly-", "x-amzn-", "x-appengine-")
+
+
 class Admission(enum.StrEnum):
     """Whether a sender may talk."""
 
@@ -141,10 +146,17 @@ def new_code() -> str:
 
 
 def check_is_local(request: Request, cors_origins: Collection[str] = ()) -> None:
-    """Refuse what a web page of another origin makes a browser on this machine send, DNS rebinding included.
+    """Refuse what comes through a proxy, whose own address is local while its clients' are not.
 
-    Pages of ``cors_origins`` may; ``*`` among them is for those who have a key.
+    And what a web page of another origin makes a browser on this machine send, DNS rebinding included; pages of
+    ``cors_origins`` may, ``*`` among them is for those who have a key.
     """
+    if came_through_proxy(request):
+        raise Refused(
+            403,
+            "this request came through a proxy, so anybody may have sent it; make a key (`python -m gateway key add`)",
+            code="key_needed",
+        )
     host = request.headers.get("host", "")
     if not is_loopback(host):
         raise Refused(
@@ -158,6 +170,14 @@ def check_is_local(request: Request, cors_origins: Collection[str] = ()) -> None
             raise Refused(
                 403, "this request comes from a web page of another origin; set GATEHOUSE_API_KEYS to allow it"
             )
+
+
+def came_through_proxy(request: Request) -> bool:
+    """Tell whether a request shows signs of a proxy; nginx adds no header by default, but speaks HTTP/1.0."""
+    if request.scope.get("http_version", "1.1") == "1.0":
+        return True
+    names = request.headers.keys()
+    return any(name in PROXY_HEADERS or name.startswith(PROXY_PREFIXES) for name in names)
 
 
 def host_of(origin: str) -> str | None:

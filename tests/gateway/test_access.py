@@ -136,3 +136,16 @@ def test_without_keys_only_this_machines_own_pages_and_programs_are_served(
 ) -> None:
     """A rebound name shows in Host, another page in Origin."""
     assert status_of({}, ("host", host), *([("origin", origin)] if origin else [])) == status
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        ("Forwarded", "for=1.2.3.4"), ("X-Forwarded-For", "1.2.3.4"), ("x-forwarded-host", "127.0.0.1"),
+        ("X-Real-IP", "1.2.3.4"), ("Via", "1.1 proxy"), ("CF-Connecting-IP", "1.2.3.4"),
+    ],
+)  # fmt: skip
+def test_what_came_through_a_proxy_needs_a_key(sign: tuple[str, str]) -> None:
+    """Its own address is local, and so is the Host that nginx makes up."""
+    assert status_of({}, ("Host", "127.0.0.1:8000")) == 200
+    assert status_of({}, ("Host", "127.0.0.1:8000"), sign) == 403

@@ -1,0 +1,97 @@
+"""Debian's nginx with nothing but ``proxy_pass`` in front of a gateway: webhooks pass, the admin API needs a key."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from loadtests.gateway_process import GatewayProcess
+from loadtests.platform import platform_environment
+from loadtests.platform_wire import Secrets
+from loadtests.sender import Sender
+
+ADMIN = [
+    ("GET", "/v1/workers"), ("POST", "/v1/workers/0/kill"), ("GET", "/v1/sessions"), ("GET", "/v1/pairings"),
+    ("POST", "/v1/pairings/ABCDEFGH/approve"), ("GET", "/metrics"), ("GET", "/v1/dead"), ("GET", "/v1/events"),
+    ("POST", "/v1/chat/completions"),
+]  # fmt: skip
+
+
+def nginx_program() -> str:
+    """Return nginx; without it skip, and fail where CI is set."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no nginx")
+        pytest.skip("there is no nginx")
+    return program
+
+
+@contextlib.contextmanager
+def nginx_before(url: str, directory: Path, extra: str = "") -> Iterator[str]:
+    """Run nginx in front of a url, configured by one line; yield its own url."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    directory.mkdir()
+    config = directory / "nginx.conf"
+    paths = "".join(
+        f"{name}_temp_path {directory}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config.write_text(
+        f"daemon off; master_process off; pid {directory}/pid; error_log {directory}/error; events {{}} "
+        f"http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port}; "
+        f"location / {{ proxy_pass {url}; {extra} }} }} }}"
+    )
+    command = [nginx_program(), "-e", str(directory / "error"), "-p", str(directory), "-c", str(config)]
+    with subprocess.Popen(command) as proxy:
+        try:
+            wait_until_open(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            proxy.terminate()
+
+
+def wait_until_open(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline, "nginx does not listen"
+            time.sleep(0.05)
+        else:
+            return
+
+
+def statuses(url: str) -> set[int]:
+    """Return what every route of the admin API says to somebody without a key."""
+    with httpx2.Client(base_url=url, trust_env=False, timeout=20) as stranger:
+        return {stranger.request(method, path).status_code for method, path in ADMIN}
+
+
+def test_a_stranger_behind_a_default_proxy_gets_nothing_but_the_webhooks(tmp_path: Path) -> None:
+    """With a platform of the internet a key is needed everywhere; without one, wherever a proxy is in between."""
+    secrets = Secrets()
+    everything = platform_environment("http://127.0.0.1:9", secrets)
+    local = {name: value for name, value in everything.items() if name.startswith("STANDARD")}
+    for name, settings, refusal in (("internet", everything, {401}), ("local", local, {403})):
+        (tmp_path / name).mkdir()
+        environment = settings | {"GATEHOUSE_WORKERS": "0", "GATEHOUSE_API_KEYS": ""}
+        with GatewayProcess(tmp_path / name, environment) as gateway:
+            for kind, extra in (("plain", ""), ("forwarding", "proxy_set_header X-Forwarded-For $remote_addr;")):
+                with nginx_before(gateway.url, tmp_path / f"{name}-{kind}", extra) as url:
+                    assert statuses(url) == refusal
+                    signed = Sender(secrets).standard("s", "hello")
+                    taken = httpx2.post(f"{url}{signed.path}", content=signed.body, headers=signed.headers)
+                    assert taken.status_code == 200
+                    assert httpx2.get(f"{url}/livez").status_code == 200
