@@ -117,6 +117,11 @@ class Access:
         return self.keys.by_ticket(ticket)
 
 
+def shows_key(request: Request) -> bool:
+    """Tell whether a request shows a key or a cookie, be it a good one or not."""
+    return offered_secret(request) is not None or COOKIE in request.cookies
+
+
 def offered_secret(request: Request) -> str | None:
     """Return the key that the headers show: as OpenAI's clients send it, or as Anthropic's did."""
     authorization = request.headers.get("authorization")

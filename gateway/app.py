@@ -21,10 +21,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.access import Access
+from gateway.access import Access, shows_key
 from gateway.announcements import Announcements
 from gateway.api import Api
 from gateway.api_frame import ApiFrame
+from gateway.audit import Audit
 from gateway.commands import Commands
 from gateway.console import Console, page_routes
 from gateway.dead_letters import DeadLetters
@@ -42,7 +43,7 @@ from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.readiness import Readiness
-from gateway.responses import exception_handlers
+from gateway.responses import Refused, exception_handlers
 from gateway.retention import Retention
 from gateway.scheduled_backup import ScheduledBackup
 from gateway.state_metrics import StateCollector
@@ -88,6 +89,7 @@ class Gateway:
         self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host)
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
+        self.audit = Audit(self.store, self.events)
         self.access = Access(settings, self.store, self.announcements)
         self.commands = Commands(self.store, self.pool, self.announcements)
         self.intake = Intake(
@@ -183,6 +185,7 @@ class Gateway:
             Route("/v1/stats", self.load.stats),
             Route("/metrics", health.metrics),
             *api.routes(),
+            *self.audit.routes(),
             *DeadLetters(self.store, self.broadcast, self.pool, self.delivery).routes(),
         ]
         webhooks = webhook_routes(
@@ -196,7 +199,7 @@ class Gateway:
             self.settings.public_url,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
-        login = Login(self.access)
+        login = Login(self.access, self.audit)
         return [*webhooks, *probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]
 
     def _guard(self, route: Route) -> Route:
@@ -204,7 +207,12 @@ class Gateway:
 
         async def guarded(request: Request) -> Response:
             needed = role_needed(request)
-            caller = request.state.caller = self.access.authorize(request, needed)
+            try:
+                caller = request.state.caller = self.access.authorize(request, needed)
+            except Refused:
+                if shows_key(request):
+                    await self.audit.key_refused(request)
+                raise
             code = 500
             try:
                 answer: Response = await route.endpoint(request)
@@ -215,6 +223,8 @@ class Gateway:
             finally:
                 if needed is Role.CHAT:
                     self.meter.api_call(caller.name, code)
+            if needed is Role.ADMIN and code < 400:
+                await self.audit.done(request, route.path, caller.name)
             return answer
 
         return Route(route.path, guarded, methods=sorted(route.methods or ()))

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.access import COOKIE, Access, check_same_origin
+from gateway.audit import Audit
 from gateway.keys import SIGNED_IN_S
 from gateway.responses import Refused, json_response, read_body
 from shared.api_keys import Role
@@ -31,8 +32,9 @@ class LoginBody(msgspec.Struct, frozen=True):
 class Login:
     """Answers what the console asks before it may ask for anything else."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, audit: Audit) -> None:
         self._access = access
+        self._audit = audit
 
     def routes(self) -> list[Route]:
         """Return the routes; no key is needed for them."""
@@ -59,6 +61,7 @@ class Login:
         caller = self._access.keys.by_secret(given.strip())
         ticket = self._access.keys.ticket(caller.name) if caller else None
         if caller is None or ticket is None:
+            await self._audit.key_refused(request)
             raise Refused(401, "that key does not open this gateway", code="invalid_api_key")
         answer = json_response({"name": caller.name, "role": caller.role})
         set_cookie(request, answer, ticket, int(SIGNED_IN_S))

@@ -86,6 +86,9 @@ class Meter:
         self._api_cost = Counter(
             "gatehouse_api_cost", "Money spent by calls of the OpenAI API", ["key"], registry=self.registry
         )
+        self._audit = Counter(
+            "gatehouse_audit", "Acts of operators, and keys that were refused", ["action"], registry=self.registry
+        )
         self._tool_calls = Counter("gatehouse_tool_calls", "Tool calls made", registry=self.registry)
         self.loop_lag = Histogram(
             "gatehouse_loop_lag_seconds",
@@ -129,6 +132,8 @@ class Meter:
         match event:
             case Event.MESSAGE_REJECTED:
                 self._rejected(fields)
+            case Event.AUDIT:
+                self._audit.labels(str(fields.get("action", ""))).inc()
             case Event.REPLY_SENT:
                 self._reply_sent(fields)
 

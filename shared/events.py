@@ -31,6 +31,7 @@ class Event(enum.StrEnum):
     READY = "ready"
     STOPPING = "stopping"
     STOPPED = "stopped"
+    AUDIT = "audit"
     REQUEST_FAILED = "request_failed"
     CONNECTION_REFUSED = "connection_refused"
     WEBHOOK_REJECTED = "webhook_rejected"
@@ -106,6 +107,7 @@ LEVELS = {
     Event.WORKER_DIED: logging.WARNING,
     Event.TURN_RETRIED: logging.WARNING,
     Event.CLAIM_LOST: logging.WARNING,
+    Event.AUDIT: logging.WARNING,
     Event.CONNECTION_REFUSED: logging.WARNING,
     Event.WEBHOOK_REJECTED: logging.WARNING,
     Event.MESSAGE_REFUSED: logging.WARNING,

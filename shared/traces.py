@@ -108,6 +108,20 @@ class MessageTrace(msgspec.Struct, frozen=True):
     said: str = ""
 
 
+class AuditEntry(msgspec.Struct, frozen=True):
+    """One thing that an operator did, or that was refused to somebody."""
+
+    #: unix seconds
+    at: float
+    action: str
+    #: the name of the key that was shown, empty for none
+    actor: str
+    #: what it was done to
+    target: str
+    #: the address that the request came from
+    origin: str
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     """What was given up and is kept: a message, or a reply that its platform refuses."""
 

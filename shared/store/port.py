@@ -1,7 +1,8 @@
-"""The port to everything durable: five objects, each the one owner of its tables, over whichever engine there is.
+"""The port to everything durable: six objects, each the one owner of its tables, over whichever engine there is.
 
 ``inbox`` accepts messages and keeps them; ``claims`` leases sessions, fences every write of a turn and settles
-it; ``outbox`` holds replies until the platform took them; ``sessions`` reads what survives, ``spending`` what was used.
+it; ``outbox`` holds replies until the platform took them; ``sessions`` reads what survives, ``spending`` what was used,
+``audit`` who did what.
 Every method is one transaction where it does not say otherwise, returns only once it is committed, and raises
 StoreUnavailable when it could not commit: then nothing of it was written. Times are unix seconds of the store's own
 clock. What an engine has to do is in ``shared/store/engine.py``.
@@ -10,13 +11,14 @@ clock. What an engine has to do is in ``shared/store/engine.py``.
 from __future__ import annotations
 
 from shared.store.engine import Engine
+from shared.store.sql.audit import AuditTrail
 from shared.store.sql.claims import Claims
 from shared.store.sql.inbox import Inbox
 from shared.store.sql.outbox import Outbox
 from shared.store.sql.sessions import Sessions
 from shared.store.sql.spending import Spending
 
-__all__ = ["Claims", "Inbox", "Outbox", "Sessions", "Spending", "Store"]
+__all__ = ["AuditTrail", "Claims", "Inbox", "Outbox", "Sessions", "Spending", "Store"]
 
 
 class Store:
@@ -33,6 +35,7 @@ class Store:
         self.outbox = Outbox(engine)
         self.sessions = Sessions(engine)
         self.spending = Spending(engine)
+        self.audit = AuditTrail(engine)
 
     async def open(self) -> None:
         """Open and migrate forward. Raises StoreUnusable."""

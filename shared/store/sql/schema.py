@@ -279,6 +279,18 @@ ALTER TABLE inbox ADD COLUMN dead_kind TEXT NOT NULL DEFAULT 'message';
 CREATE INDEX outbox_refused ON outbox (message_id) WHERE state = 'failed';
 """
 
+VERSION_11 = """
+-- What operators did, and what was refused to whom.
+CREATE TABLE audit (
+  place INTEGER NOT NULL PRIMARY KEY,
+  at REAL NOT NULL,
+  action TEXT NOT NULL,
+  actor TEXT NOT NULL,
+  target TEXT NOT NULL,
+  origin TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -291,4 +303,5 @@ MIGRATIONS = (
     VERSION_8,
     VERSION_9,
     VERSION_10,
+    VERSION_11,
 )

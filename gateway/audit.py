@@ -1,0 +1,89 @@
+"""Keeps who changed something over the API and who showed a wrong key: a row, a log line and a count each.
+
+It is written after the act, and an act is not undone because the store cannot take its row; the log line is there then.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from cachetools import TTLCache
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.responses import Refused, json_response
+from shared.errors import StoreError
+from shared.events import Event, Events
+from shared.store.port import Store
+from shared.traces import AuditEntry
+
+LIST_LIMIT, LIST_LIMIT_MOST = 200, 1000
+#: longest text of a field, characters
+MOST_TEXT = 200
+#: one address that shows wrong keys gets a row once in this time; each of them is counted
+REFUSED_AGAIN_S, MOST_REMEMBERED = 60.0, 1000
+
+KEY_REFUSED = "key_refused"
+
+#: what is done, by method and route; what is not here is named by both
+ACTIONS = {
+    ("DELETE", "/v1/sessions/{rest:path}"): "session_deleted",
+    ("POST", "/v1/sessions/{rest:path}"): "turn_interrupted",
+    ("POST", "/v1/workers/{n:int}/kill"): "worker_killed",
+    ("POST", "/v1/pairings/{code}/approve"): "pairing_approved",
+    ("POST", "/v1/pairings/{sender:path}/revoke"): "pairing_revoked",
+    ("POST", "/v1/dead/{id}/retry"): "dead_letter_retried",
+    ("DELETE", "/v1/dead/{id}"): "dead_letter_purged",
+    ("POST", "/v1/dead/retry"): "dead_letters_retried",
+    ("POST", "/v1/dead/purge"): "dead_letters_purged",
+}
+
+
+class Audit:
+    """Writes the audit trail and answers ``GET /v1/audit``."""
+
+    def __init__(self, store: Store, events: Events) -> None:
+        self._store = store
+        self._events = events
+        self._refused: TTLCache[str, bool] = TTLCache(MOST_REMEMBERED, REFUSED_AGAIN_S)
+
+    def routes(self) -> list[Route]:
+        """Return the route; whoever mounts it guards it."""
+        return [Route("/v1/audit", self.show)]
+
+    async def show(self, request: Request) -> Response:
+        """Answer the newest entries, newest first; ``?limit=`` is how many."""
+        limit = request.query_params.get("limit", str(LIST_LIMIT))
+        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= LIST_LIMIT_MOST):
+            raise Refused(400, f"limit has to be a whole number from 1 to {LIST_LIMIT_MOST}", param="limit")
+        return json_response({"audit": await self._store.audit.latest(int(limit))})
+
+    async def done(self, request: Request, route: str, actor: str) -> None:
+        """Keep that a request has changed something."""
+        action = ACTIONS.get((request.method, route), f"{request.method} {route}")
+        target = " ".join(str(value) for value in request.path_params.values())
+        await self._keep(action, actor, target, origin_of(request))
+
+    async def key_refused(self, request: Request) -> None:
+        """Keep that somebody showed a key that is none, or that may not do this."""
+        origin = origin_of(request)
+        if origin in self._refused:
+            self._events.emit(Event.AUDIT, action=KEY_REFUSED, target=request.url.path[:MOST_TEXT], origin=origin)
+            return
+        self._refused[origin] = True
+        await self._keep(KEY_REFUSED, "", request.url.path, origin)
+
+    async def _keep(self, action: str, actor: str, target: str, origin: str) -> None:
+        target = target[:MOST_TEXT]
+        self._events.emit(Event.AUDIT, action=action, actor=actor, target=target, origin=origin)
+        with suppress(StoreError):
+            await self._store.audit.add(AuditEntry(time.time(), action, actor, target, origin))
+
+
+def origin_of(request: Request) -> str:
+    """Return the address that a request came from, with the one that a proxy names, which nothing proves."""
+    address = request.client.host if request.client else ""
+    named = request.headers.get("x-forwarded-for", "")[:MOST_TEXT]
+    return f"{address} for {named}" if named else address
