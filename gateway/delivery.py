@@ -18,6 +18,7 @@ from contextlib import suppress
 
 from gateway.governor import Governor
 from gateway.identity import identify
+from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import PlatformClient
 from gateway.platforms.port import Adapter
 from gateway.receivers import Receivers
@@ -53,6 +54,7 @@ class Delivery:
         host: str,
         local: Mapping[str, LocalReceiver] | None = None,
         governor: Governor | None = None,
+        calls: PlatformCalls | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -62,6 +64,7 @@ class Delivery:
         self._local = local or {}
         self._governor = governor or Governor()
         self._receivers = Receivers()
+        self._calls = calls or PlatformCalls(clock)
         self._clock = clock
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
@@ -84,6 +87,7 @@ class Delivery:
             self._governor,
             self._receivers,
             client,
+            self._calls,
             self._clock,
         )
         self._loops = [asyncio.create_task(self._run(sender), name="delivery")]

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.governor import Governor
+from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import NoAnswer, NotSent, PlatformClient, has_answered
 from gateway.platforms.port import (
     Adapter,
@@ -78,6 +79,7 @@ class ReplySender:
         governor: Governor,
         receivers: Receivers,
         client: PlatformClient,
+        calls: PlatformCalls,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -87,6 +89,7 @@ class ReplySender:
         self._governor = governor
         self._receivers = receivers
         self._client = client
+        self._calls = calls
         self._clock = clock
 
     async def send(self, reply: Reply) -> None:
@@ -156,7 +159,9 @@ class ReplySender:
     async def _exchange(self, platform: Adapter, reply: Reply, *, first: bool, plain: bool) -> SendResult | NotNow:
         """Send a row and read what came of it; only the ``first`` exchange of a row waits for room."""
         chat = platform.chat(reply.address)
-        request = platform.call(reply, self._clock(), plain=plain)
+        request = await self._calls.authorized(platform, platform.call(reply, self._clock(), plain=plain))
+        if request is None:
+            return TryLater(f"{platform.name} issued no access token")
         budget = (platform.name, platform.capabilities.app_rates, chat)
         begin = self._receivers.begin if first else self._receivers.join
         exchange = begin(platform.name, request.url)

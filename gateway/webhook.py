@@ -19,13 +19,17 @@ from starlette.routing import Route
 from gateway.access import Access, Admission
 from gateway.commands import Asked, Commands
 from gateway.intake import Intake
-from gateway.platforms.port import Adapter, Inbound, Parsed, WebhookRequest, WebhookResponse
+from gateway.platform_calls import PlatformCalls
+from gateway.platforms.port import MOST_TEXT, Adapter, Inbound, Kind, Parsed, WebhookRequest, WebhookResponse
 from gateway.queue_notice import QueueNotice
 from gateway.responses import Refused, error_response, json_response, too_large
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
 from shared.ids import new_message_id
 from shared.messages import Arrival, MessageState
+
+#: what is a message or stands for one
+SPOKEN = frozenset({Kind.MESSAGE, Kind.COMMAND, Kind.ACTION})
 
 #: how much of a body that is too large is still taken in and dropped: who is cut off while sending sees no answer
 MOST_DROPPED_BYTES = 33_554_432
@@ -56,13 +60,15 @@ def webhook_routes(
     queue_notice: QueueNotice,
     debounce_s: float = 0.0,
     public_url: str = "",
+    calls: PlatformCalls | None = None,
 ) -> list[Route]:
     """Return the route of all webhooks.
 
     ``debounce_s`` seconds have to pass after a message before its turn begins; see ``Arrival``. ``public_url`` is what
     the platforms' urls of this gateway begin with, empty for what each request names.
     """
-    webhooks = Webhooks(platforms, intake, access, events, commands, queue_notice, debounce_s, public_url)
+    calls = calls or PlatformCalls()
+    webhooks = Webhooks(platforms, intake, access, events, commands, queue_notice, debounce_s, public_url, calls)
     paths = ("/webhooks/{platform}", "/webhooks/{platform}/{rest:path}")
     return [Route(path, webhooks.receive, methods=["GET", "POST", "PUT"]) for path in paths]
 
@@ -80,6 +86,7 @@ class Webhooks:
         queue_notice: QueueNotice,
         debounce_s: float,
         public_url: str,
+        calls: PlatformCalls,
     ) -> None:
         self._platforms = platforms
         self._intake = intake
@@ -89,6 +96,7 @@ class Webhooks:
         self._queue_notice = queue_notice
         self._debounce_s = debounce_s
         self._public_url = public_url
+        self._calls = calls
 
     async def receive(self, request: Request) -> Response:
         """Answer one webhook."""
@@ -114,12 +122,14 @@ class Webhooks:
         if platform is None:
             raise Refused(404, f"the platform {name[:40]!r} is not on; it is when its secrets are set")
         check_target(platform, request)
-        req = await self._read(platform, request)
+        req = await self._calls.with_keys(platform, await self._read(platform, request))
         platform.verify(req)
         parsed = platform.parse(req)
+        if not await self._calls.make(platform, parsed.calls):
+            raise not_known_yet(platform)
         traceparent = request.headers.get("traceparent", "")
         traceparent = traceparent if TRACEPARENT.fullmatch(traceparent) else ""
-        addressed = self._addressed(platform, parsed)
+        addressed = await self._addressed(platform, parsed)
         ids = [await self._accept(platform, inbound, traceparent) for inbound in addressed]
         reason = parsed.ignored or ("it starts no turn" if addressed else "nothing was addressed to the bot")
         return acknowledge(parsed.ack, [message_id for message_id in ids if message_id], reason)
@@ -153,8 +163,11 @@ class Webhooks:
         query: bytes = scope["query_string"]
         return base + (path + (b"?" + query if query else b"")).decode("latin-1")
 
-    def _addressed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
-        addressed = [inbound for inbound in parsed.inbound if inbound.addressed]
+    async def _addressed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
+        completed = [await self._calls.completed(platform, inbound) for inbound in parsed.inbound]
+        if None in completed:
+            raise not_known_yet(platform)
+        addressed = [inbound for inbound in completed if inbound and inbound.addressed and inbound.kind in SPOKEN]
         if not addressed:
             reason = parsed.ignored or "not addressed to the bot"
             self._events.emit(Event.WEBHOOK_IGNORED, platform=platform.name, reason=reason)
@@ -175,13 +188,13 @@ class Webhooks:
             session=inbound.session,
             platform=platform.name,
             user=inbound.user,
-            text=inbound.text,
+            text=text_of(inbound),
             reply=inbound.reply,
             dedupe=inbound.dedupe,
             dedupe_ttl_s=platform.capabilities.dedupe_ttl_s,
             at=self._intake.clock(),
             traceparent=traceparent,
-            quiet_s=0.0 if command else self._debounce_s,
+            quiet_s=0.0 if command else max(self._debounce_s, inbound.gather_s),
             command=command,
         )
         receipt = await self._intake.accept(arrival)
@@ -199,6 +212,19 @@ class Webhooks:
     ) -> Response:
         self._events.emit(Event.WEBHOOK_REJECTED, platform=name[:40], status=status, reason=reason)
         return error_response(status, reason, code=code, headers=headers)
+
+
+def not_known_yet(platform: Adapter) -> Refused:
+    """Return the refusal of an event for which its platform did not answer a question of ours: it comes again."""
+    again = {"Retry-After": str(STORE_RETRY_AFTER_S)}
+    return Refused(503, f"{platform.name} did not answer what the event leaves open", headers=again)
+
+
+def text_of(inbound: Inbound) -> str:
+    """Return what the model reads of an event; a file is named until it can be shown."""
+    names = ", ".join(file.name for file in inbound.files)
+    attached = f"(attached, not readable here: {names})" if names else ""
+    return "\n".join(part for part in (inbound.prompt, attached) if part)[:MOST_TEXT]
 
 
 def check_target(platform: Adapter, request: Request) -> None:

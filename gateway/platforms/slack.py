@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from gateway.chunking import cut
 from gateway.formatting import SLACK_MARKDOWN, escape_html
+from gateway.platforms.api_call import get_call, json_call, refused
 from gateway.platforms.decode import as_command, as_key_part, as_text, decode, read_form
 from gateway.platforms.port import (
     EMPTY,
@@ -23,6 +25,7 @@ from gateway.platforms.port import (
     Capabilities,
     Chat,
     Fail,
+    File,
     Gone,
     Inbound,
     Kind,
@@ -31,15 +34,22 @@ from gateway.platforms.port import (
     Reformat,
     SendResult,
     Sent,
+    Setup,
+    Shown,
+    Streaming,
     TryLater,
     WebhookRequest,
     WebhookResponse,
+    WithoutThread,
 )
 from gateway.platforms.signature import check_timestamp, required_header, same
+from gateway.platforms.slack_api import GONE, LOST_THREAD, MARKUP, NO_MEMBER, PASSING, Address, ApiAnswer, manifest
 from gateway.platforms.slack_event import (
     SPOKEN,
+    ChangeEvent,
     Envelope,
     EventKind,
+    Interaction,
     SlashCommand,
     SpokenEvent,
     read_command,
@@ -52,37 +62,6 @@ from shared.retry import retry_after_s
 #: markdown_text takes 12,000 characters
 MOST_UNITS = 11_900
 
-#: errors that pass, or that an operator can mend while the reply waits
-PASSING = frozenset(
-    "ratelimited rate_limited fatal_error internal_error service_unavailable request_timeout message_limit_exceeded "
-    "invalid_auth not_authed account_inactive token_revoked token_expired missing_scope ekm_access_denied".split()
-)
-
-MARKUP = frozenset(
-    "invalid_blocks invalid_blocks_format invalid_markdown_text markdown_text_conflict msg_blocks_too_long "
-    "msg_too_long".split()
-)
-
-GONE = frozenset(
-    "channel_not_found not_in_channel is_archived user_not_found user_disabled cannot_dm_bot thread_not_found "
-    "restricted_action restricted_action_read_only_channel team_not_found".split()
-)
-
-
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a reply goes: channel, and thread where there is one."""
-
-    channel: str
-    thread_ts: str | None = None
-
-
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """Any answer of the Web API; HTTP 200 says nothing, ``ok`` does."""
-
-    ok: bool
-    error: str = ""
-    ts: str = ""
-
 
 class Slack(Adapter, frozen=True):
     """The adapter of one app; delayed events come for a day."""
@@ -93,6 +72,9 @@ class Slack(Adapter, frozen=True):
     capabilities: ClassVar[Capabilities] = Capabilities(
         signature_headers=frozenset({"x-slack-signature", "x-slack-request-timestamp"}),
         dedupe_ttl_s=24 * 3600.0,
+        life_sign_every_s=90.0,
+        life_sign_words=True,
+        stream_gap_s=1.2,
     )
 
     def verify(self, req: WebhookRequest) -> None:
@@ -120,13 +102,15 @@ class Slack(Adapter, frozen=True):
 
     def _event(self, envelope: Envelope) -> Parsed:
         event = decode(bytes(envelope.event), EventKind, "an event")
+        if event.type == "message" and event.subtype in {"message_changed", "message_deleted"}:
+            return self._change(envelope, decode(bytes(envelope.event), ChangeEvent, "a change"))
         if event.type not in {"message", "app_mention"} or event.subtype not in SPOKEN or event.hidden:
             return Parsed(ignored="not a new message")
         if event.bot_id or not event.user or event.user == envelope.bot_user:
             return Parsed(ignored="not written by a person")
         spoken = decode(bytes(envelope.event), SpokenEvent, "a message event")
         text = spoken.words(envelope.bot_user)
-        if not text:
+        if not text and not spoken.forwarded and not spoken.files:
             return Parsed(ignored="neither text nor attachment")
         return Parsed(inbound=(self._inbound(envelope, spoken, text),))
 
@@ -144,14 +128,65 @@ class Slack(Adapter, frozen=True):
             direct=event.direct,
             mentioned=event.speaks_to(envelope.bot_user),
             reply=msgspec.json.encode(Address(channel, thread_ts)),
+            context=event.forwarded,
+            files=event.attached,
+            threaded=event.thread_ts is not None,
+            outsider=event.is_of_outsider(envelope),
         )
 
+    def _change(self, envelope: Envelope, change: ChangeEvent) -> Parsed:
+        if not change.is_of_a_person or change.message.user == envelope.bot_user:
+            return Parsed(ignored="not a change of a person's words")
+        account, channel = as_key_part(envelope.account, "team_id"), as_key_part(change.channel, "channel")
+        was = change.message if change.message.ts else change.previous_message
+        direct = channel.startswith("D")
+        thread_ts = was.thread_ts if direct else was.thread_ts or change.amends
+        inbound = Inbound(
+            kind=Kind.DELETE if change.deleted_ts else Kind.EDIT,
+            session=session_key(self.name, account, channel, thread_ts),
+            dedupe=(f"slack:{account}:{as_key_part(envelope.event_id, 'event_id')}",),
+            user=as_key_part(was.user or "somebody", "user"),
+            text=SpokenEvent("message", was.user, channel, change.ts, was.text).words(envelope.bot_user),
+            direct=direct,
+            mentioned=False,
+            reply=msgspec.json.encode(Address(channel, thread_ts)),
+            amends=f"slack:{account}:{channel}:{change.amends}",
+        )
+        return Parsed(inbound=(inbound,))
+
     def _form(self, form: dict[str, str]) -> Parsed:
+        empty = WebhookResponse(body=b"")
+        if "payload" in form:
+            return self._pressed(decode(form["payload"].encode(), Interaction, "an interaction"))
         if "command" not in form:
-            return Parsed(
-                WebhookResponse(body=b""), ignored="certificate check" if "ssl_check" in form else "interactivity"
-            )
-        return Parsed(WebhookResponse(body=b""), (self._command(read_command(form)),))
+            return Parsed(empty, ignored="certificate check" if "ssl_check" in form else "neither command nor button")
+        return Parsed(empty, (self._command(read_command(form)),))
+
+    def _pressed(self, pressed: Interaction) -> Parsed:
+        empty = WebhookResponse(body=b"")
+        channel = (pressed.channel.id if pressed.channel else "") or pressed.container.channel_id
+        if pressed.type != "block_actions" or not pressed.actions or not channel or pressed.team is None:
+            return Parsed(empty, ignored="no button of a message")
+        account = as_key_part(pressed.team.id, "team.id")
+        place = as_key_part(channel, "channel")
+        thread_ts = pressed.container.thread_ts or (None if place.startswith("D") else pressed.container.message_ts)
+        inbound = Inbound(
+            kind=Kind.ACTION,
+            session=session_key(self.name, account, place, thread_ts),
+            dedupe=(f"slack:{account}:{as_key_part(pressed.trigger_id, 'trigger_id')}",),
+            user=as_key_part(pressed.user.id, "user.id"),
+            text=as_text(pressed.actions[0].words),
+            direct=place.startswith("D"),
+            mentioned=True,
+            reply=msgspec.json.encode(Address(place, thread_ts, self._own(pressed.response_url))),
+        )
+        return Parsed(empty, (inbound,))
+
+    def _own(self, url: str) -> str:
+        """Return a url that Slack gave for answers, if it is one of Slack's."""
+        base = urlsplit(self.settings.api_base)
+        hosts = ("https://hooks.slack.com/", "https://hooks.slack-gov.com/", f"{base.scheme}://{base.netloc}/")
+        return url if url.startswith(hosts) and len(url) <= 500 else ""
 
     def _command(self, command: SlashCommand) -> Inbound:
         account, channel = as_key_part(command.team_id, "team_id"), as_key_part(command.channel_id, "channel_id")
@@ -164,7 +199,7 @@ class Slack(Adapter, frozen=True):
             text=as_command(command.command, said),
             direct=channel.startswith("D"),
             mentioned=True,
-            reply=msgspec.json.encode(Address(channel)),
+            reply=msgspec.json.encode(Address(channel, response_url=self._own(command.response_url))),
         )
 
     def chunks(self, markdown: str) -> list[str]:
@@ -174,19 +209,22 @@ class Slack(Adapter, frozen=True):
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build chat.postMessage: as Markdown, or as escaped text if ``plain``."""
         address = msgspec.json.decode(reply.address, type=Address)
+        if address.outside:
+            blocks = [] if plain else [{"type": "markdown", "text": reply.text}]
+            said = {"response_type": "in_channel", "text": escape_html(reply.text), "replace_original": False}
+            return json_call(address.response_url, {**said, "blocks": blocks} if blocks else said)
         body: dict[str, object] = {"channel": address.channel}
         if address.thread_ts:
             body["thread_ts"] = address.thread_ts
         body |= {"text": escape_html(reply.text)} if plain else {"markdown_text": reply.text}
         body |= {"unfurl_links": False, "unfurl_media": False}
-        headers = {
-            "authorization": f"Bearer {self.settings.bot_token}",
-            "content-type": "application/json; charset=utf-8",
-        }
-        return ApiRequest(f"{self.settings.api_base}/chat.postMessage", headers, msgspec.json.encode(body))
+        return self._api("chat.postMessage", body)
 
-    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - Slack moves no channel
-        """Read an answer of chat.postMessage."""
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
+        """Read an answer of chat.postMessage, or of a slash command's own url."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        if address.outside:
+            return Sent("") if answer.status < 300 else refused(answer, answer.body[:100].decode("utf-8", "replace"))
         try:
             api = decode(answer.body, ApiAnswer, "an answer")
         except BodyRejected:
@@ -200,7 +238,44 @@ class Slack(Adapter, frozen=True):
             return TryLater(said, retry_after_s(answer.headers))
         if api.error in MARKUP:
             return Reformat(said)
+        if api.error in NO_MEMBER and address.response_url:
+            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, outside=True)), said)
+        if api.error in LOST_THREAD and address.thread_ts:
+            return WithoutThread(msgspec.json.encode(Address(address.channel)), said)
         return Gone(said) if api.error in GONE else Fail(said)
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:
+        """Show in a thread what the agent does; it goes with the answer, or after two minutes."""
+        place = msgspec.json.decode(address, type=Address)
+        if place.thread_ts is None or place.outside:
+            return None
+        status = {"channel_id": place.channel, "thread_ts": place.thread_ts, "status": f"is {activity}…"}
+        return self._api("assistant.threads.setStatus", status)
+
+    def streaming(self, address: bytes) -> Streaming:
+        """A message is edited, where the app is a member."""
+        return Streaming.NONE if msgspec.json.decode(address, type=Address).outside else Streaming.EDIT
+
+    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
+        """Post the first part, then edit it."""
+        if not shown.id:
+            return self.call(reply, now)
+        channel = msgspec.json.decode(reply.address, type=Address).channel
+        return self._api("chat.update", {"channel": channel, "ts": shown.id, "markdown_text": reply.text})
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """A file lies at Slack, which wants the token; nobody else is given it."""
+        host = urlsplit(file.url).hostname or ""
+        mine = file.url.startswith("https://") and (host == "slack.com" or host.endswith(".slack.com"))
+        at_base = file.url.startswith(self.settings.api_base.removesuffix("/api") + "/")
+        return get_call(file.url, self.settings.bot_token) if answer is None and (mine or at_base) else None
+
+    def setup(self, url: str) -> Setup:
+        """An app is made of a manifest."""
+        return Setup(f"https://api.slack.com/apps > Create New App > From a manifest:\n\n{manifest(url)}")
+
+    def _api(self, method: str, body: object) -> ApiRequest:
+        return json_call(f"{self.settings.api_base}/{method}", body, self.settings.bot_token)
 
     def chat(self, address: bytes) -> Chat:
         """A channel takes about one message a second, whatever its threads."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from gateway.platforms.decode import as_text
+from gateway.platforms.port import File
 from shared.errors import BodyRejected
 
 #: subtypes of a message that a person wrote
@@ -19,8 +20,9 @@ Ts = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,16}\.[0-9]{1,16}$")]
 
 
 class Authorization(msgspec.Struct, frozen=True):
-    """For whom an event was sent: the workspace and the bot's user id in it."""
+    """For whom an event was sent: the workspace, its enterprise, and the bot's user id in it."""
 
+    enterprise_id: str | None = None
     team_id: str | None = None
     user_id: str | None = None
 
@@ -32,6 +34,7 @@ class Envelope(msgspec.Struct, frozen=True):
     challenge: str = ""
     team_id: str | None = None
     event_id: str = ""
+    is_ext_shared_channel: bool = False
     authorizations: tuple[Authorization, ...] | None = None
     event: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -56,11 +59,107 @@ class EventKind(msgspec.Struct, frozen=True):
     hidden: bool = False
 
 
-class File(msgspec.Struct, frozen=True):
+class AttachedFile(msgspec.Struct, frozen=True):
     """An attached file."""
 
+    id: str = ""
     name: str | None = None
     mimetype: str | None = None
+    size: int = 0
+    url_private_download: str = ""
+    url_private: str = ""
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A message that is shown in another one: a forwarded one, or one that a link leads to."""
+
+    text: str | None = None
+    fallback: str | None = None
+    author_name: str | None = None
+    is_share: bool = False
+    is_msg_unfurl: bool = False
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """A message as it is after an edit, or was before it."""
+
+    user: str = ""
+    text: str = ""
+    ts: str = ""
+    bot_id: str | None = None
+    subtype: str | None = None
+    thread_ts: Ts | None = None
+
+
+class ChangeEvent(msgspec.Struct, frozen=True):
+    """An edit or a deletion."""
+
+    channel: str
+    ts: Ts
+    subtype: str
+    deleted_ts: str = ""
+    message: Changed = Changed()
+    previous_message: Changed = Changed()
+
+    @property
+    def is_of_a_person(self) -> bool:
+        """Whether somebody took a message back, or gave it other words: unfurled links are edits, too."""
+        was = self.previous_message
+        if self.subtype == "message_deleted":
+            return bool(self.deleted_ts) and not was.bot_id
+        new = self.message
+        return bool(new.user and new.text and new.text != was.text) and not new.bot_id and new.subtype in SPOKEN
+
+    @property
+    def amends(self) -> str:
+        """The ts of the message that it is about."""
+        return self.deleted_ts or self.message.ts
+
+
+class Id(msgspec.Struct, frozen=True):
+    """A person, a workspace or a channel."""
+
+    id: str = ""
+
+
+class Container(msgspec.Struct, frozen=True):
+    """The message that a button is in."""
+
+    message_ts: str = ""
+    thread_ts: str | None = None
+    channel_id: str = ""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """What was picked."""
+
+    value: str = ""
+
+
+class Action(msgspec.Struct, frozen=True):
+    """A pressed button or a picked choice."""
+
+    action_id: str = ""
+    value: str | None = None
+    selected_option: Choice | None = None
+
+    @property
+    def words(self) -> str:
+        """What it stands for."""
+        return self.value or (self.selected_option.value if self.selected_option else "") or self.action_id
+
+
+class Interaction(msgspec.Struct, frozen=True):
+    """What comes of a button in one of our messages."""
+
+    type: str = ""
+    team: Id | None = None
+    user: Id = Id()
+    channel: Id | None = None
+    container: Container = Container()
+    trigger_id: str = ""
+    actions: tuple[Action, ...] = ()
+    response_url: str = ""
 
 
 class SpokenEvent(msgspec.Struct, frozen=True):
@@ -74,7 +173,10 @@ class SpokenEvent(msgspec.Struct, frozen=True):
     channel_type: str | None = None
     thread_ts: Ts | None = None
     parent_user_id: str | None = None
-    files: tuple[File, ...] | None = None
+    files: tuple[AttachedFile, ...] | None = None
+    attachments: tuple[Attachment, ...] | None = None
+    team: str | None = None
+    user_team: str | None = None
 
     @property
     def direct(self) -> bool:
@@ -88,13 +190,40 @@ class SpokenEvent(msgspec.Struct, frozen=True):
         named = f"<@{bot_user}>" in (self.text or "") or f"<@{bot_user}|" in (self.text or "")
         return bool(bot_user) and (named or self.parent_user_id == bot_user)
 
+    def is_of_outsider(self, envelope: Envelope) -> bool:
+        """Tell whether the sender belongs to another organization; workspaces of one enterprise are one."""
+        home = self.user_team or self.team
+        one_enterprise = any(one.enterprise_id for one in envelope.authorizations or ())
+        if not home or home in {envelope.account, envelope.team_id}:
+            return bool(home and home != envelope.account)
+        return envelope.is_ext_shared_channel or not one_enterprise
+
+    @property
+    def forwarded(self) -> str:
+        """What is forwarded, or shown because a link leads to it."""
+        linked = [one for one in self.attachments or () if one.is_share or one.is_msg_unfurl]
+        shown = [one for one in linked if one.text or one.fallback]
+        return "\n".join(
+            f"(forwarded from {one.author_name or 'somebody'}: {as_text(unescape(one.text or one.fallback or ''))})"
+            for one in shown
+        )
+
+    @property
+    def attached(self) -> tuple[File, ...]:
+        """Its files."""
+        return tuple(
+            File(
+                one.id, one.name or one.mimetype or "file", one.mimetype or "", one.size,
+                one.url_private_download or one.url_private,
+            )
+            for one in self.files or ()
+        )  # fmt: skip
+
     def words(self, bot_user: str) -> str:
-        """The text as a person reads it, without the bot's name before it, and with the names of its files."""
+        """The text as a person reads it, without the bot's name before it."""
         text = self.text or ""
         bare = re.sub(rf"^\s*<@{re.escape(bot_user)}(\|[^<>]*)?>", "", text) if bot_user else text
-        names = ", ".join(file.name or file.mimetype or "file" for file in self.files or ())
-        said = as_text(unescape(bare)) or as_text(unescape(text))
-        return f"{said}\n(attached, not readable here: {names})".strip() if names else said
+        return as_text(unescape(bare)) or as_text(unescape(text))
 
 
 class SlashCommand(msgspec.Struct, frozen=True):
@@ -106,6 +235,7 @@ class SlashCommand(msgspec.Struct, frozen=True):
     command: str
     trigger_id: str
     text: str = ""
+    response_url: str = ""
 
 
 def read_command(form: dict[str, str]) -> SlashCommand:

@@ -29,6 +29,7 @@ from gateway.platforms.port import (
     Parsed,
     SendResult,
     Sent,
+    Setup,
     TryLater,
     WebhookRequest,
 )
@@ -79,7 +80,9 @@ class Standard(Adapter, frozen=True):
 
     name: ClassVar[str] = "standard"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        signature_headers=frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"}),
+        signature_headers=frozenset(
+            f"{prefix}-{part}" for prefix in ("webhook", "svix") for part in ("id", "timestamp", "signature")
+        ),
         dedupe_ttl_s=RETRIED_S,
         announces_queue_position=False,
         on_internet=False,
@@ -88,9 +91,10 @@ class Standard(Adapter, frozen=True):
 
     def verify(self, req: WebhookRequest) -> None:
         """Check id, timestamp and signature over ``id.timestamp.body``; any matching v1 entry is enough."""
-        webhook_id = required_header(req.headers, "webhook-id")
-        timestamp = required_header(req.headers, "webhook-timestamp")
-        entries = required_header(req.headers, "webhook-signature").split(" ")
+        prefix = prefix_of(req)
+        webhook_id = required_header(req.headers, f"{prefix}-id")
+        timestamp = required_header(req.headers, f"{prefix}-timestamp")
+        entries = required_header(req.headers, f"{prefix}-signature").split(" ")
         if len(webhook_id) > MOST_NAME:
             raise SignatureRejected(f"webhook-id is longer than {MOST_NAME} characters")
         check_timestamp("webhook-timestamp", timestamp, req.now)
@@ -109,7 +113,7 @@ class Standard(Adapter, frozen=True):
         inbound = Inbound(
             kind=Kind.MESSAGE,
             session=session_key(self.name, "default", body.session),
-            dedupe=(f"standard:{req.headers['webhook-id']}",),
+            dedupe=(f"standard:{req.headers[prefix_of(req) + '-id']}",),
             user=body.user,
             text=body.text,
             direct=True,
@@ -151,9 +155,21 @@ class Standard(Adapter, frozen=True):
             case status:
                 return TryLater(f"HTTP {status}", retry_after_s(answer.headers))
 
+    def setup(self, url: str) -> Setup:
+        """A sender signs with the shared secret."""
+        return Setup(
+            f'Post {{"session", "user", "text"}} to {url}, signed with STANDARD_WEBHOOK_SECRET: webhook-signature is '
+            "`v1,` and the base64 of the HMAC-SHA256 of `webhook-id.webhook-timestamp.body`."
+        )
+
     def chat(self, address: bytes) -> Chat:
         """A receiver takes what comes and says 429 where it does not."""
         return Chat(msgspec.json.decode(address, type=Address).session, ())
+
+
+def prefix_of(req: WebhookRequest) -> str:
+    """Return what the names of a request's headers begin with: Svix keeps names of its own."""
+    return "svix" if "svix-signature" in req.headers and "webhook-signature" not in req.headers else "webhook"
 
 
 def sign(secret: str, webhook_id: str, timestamp: str, body: bytes) -> str:

@@ -6,13 +6,15 @@ genuine update that we cannot use is answered with 200 and ignored.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Self
 
 import msgspec
 
 from gateway.chunking import cut
 from gateway.formatting import TELEGRAM_HTML, unmarked
-from gateway.platforms.decode import Int64, decode
+from gateway.platforms.api_call import get_call, read_answer, short_key
+from gateway.platforms.decode import as_text, decode, decode_or_none
 from gateway.platforms.port import (
     EMPTY,
     Adapter,
@@ -20,61 +22,47 @@ from gateway.platforms.port import (
     ApiResponse,
     Capabilities,
     Chat,
-    Fail,
-    Gone,
+    File,
     Inbound,
     Kind,
     Moved,
     Parsed,
     Rate,
-    Reformat,
     SendResult,
     Sent,
+    Setup,
+    Shown,
+    Streaming,
     TryLater,
     WebhookRequest,
+    WebhookResponse,
 )
 from gateway.platforms.signature import required_header, same
-from gateway.platforms.telegram_update import Bot, Message, Update, User, read
+from gateway.platforms.telegram_api import (
+    Address,
+    ApiAnswer,
+    FilePath,
+    address_of,
+    refusal,
+    sent_id,
+    where,
+    without_thread,
+)
+from gateway.platforms.telegram_update import Bot, Message, Pressed, Stopped, Update, User, read
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TelegramSettings
-from shared.retry import LONGEST_S, retry_after_s
+from shared.retry import retry_after_s
+
+#: how long the further parts of an album are waited for
+ALBUM_S = 1.0
+
+FILE_PATH = re.compile(r"[A-Za-z0-9._/-]{1,300}", re.ASCII)
 
 SECRET_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105 - the name of a header
 
 #: the limit is 4,096 code points after parsing; counted in UTF-16 units it holds for certain
 MOST_UNITS = 4096
-
-
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a reply goes: chat, topic, and the message it answers."""
-
-    chat_id: Int64
-    message_id: Int64
-    message_thread_id: Int64 | None = None
-    direct_messages_topic_id: Int64 | None = None
-
-
-class Parameters(msgspec.Struct, frozen=True):
-    """What an error answer asks for."""
-
-    retry_after: float | None = None
-    migrate_to_chat_id: Int64 | None = None
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """The message that was sent."""
-
-    message_id: Int64
-
-
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """Any answer of the Bot API."""
-
-    ok: bool
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    description: str = ""
-    parameters: Parameters = Parameters()
 
 
 class Telegram(Adapter, frozen=True):
@@ -89,6 +77,7 @@ class Telegram(Adapter, frozen=True):
         dedupe_ttl_s=48 * 3600.0,
         open_to_strangers=True,
         app_rates=(Rate(30, 1.0),),
+        life_sign_every_s=4.0,
     )
 
     @property
@@ -106,30 +95,81 @@ class Telegram(Adapter, frozen=True):
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read an update; only a new message of a person is not ignored."""
         update = decode(req.raw, Update, "an Update")
-        if isinstance(update.message, msgspec.UnsetType):
-            return Parsed(ignored="no new message")
         try:
-            message = decode(bytes(update.message), Message, "a Message")
+            match update:
+                case Update(message=msgspec.Raw() as raw):
+                    return self._said(update.update_id, decode(bytes(raw), Message, "a Message"), Kind.MESSAGE)
+                case Update(edited_message=msgspec.Raw() as raw):
+                    return self._said(update.update_id, decode(bytes(raw), Message, "a Message"), Kind.EDIT)
+                case Update(callback_query=msgspec.Raw() as raw):
+                    return self._pressed(update.update_id, decode(bytes(raw), Pressed, "a CallbackQuery"))
+                case Update(stopped_message_generation=msgspec.Raw() as raw):
+                    return self._stopped(update.update_id, decode(bytes(raw), Stopped, "a stopped draft"))
+                case _:
+                    return Parsed(ignored="no new message")
         except BodyRejected as error:
             return Parsed(ignored=str(error))
+
+    def _said(self, update_id: int, message: Message, kind: Kind) -> Parsed:
+        if message.migrate_to_chat_id is not None:
+            return self._moved(update_id, message, message.migrate_to_chat_id)
         if not message.author or message.is_automatic_forward:
             return Parsed(ignored="not written by a person")
-        return self._inbound(update.update_id, message)
+        return self._inbound(update_id, message, kind)
 
-    def _inbound(self, update_id: int, message: Message) -> Parsed:
+    def _moved(self, update_id: int, message: Message, chat_id: int) -> Parsed:
+        new = self._bare(update_id, chat_id, Kind.MOVED, "", "")
+        old = session_key(self.name, str(self.bot.id), str(message.chat.id))
+        return Parsed(inbound=(msgspec.structs.replace(new, amends=old),))
+
+    def _pressed(self, update_id: int, pressed: Pressed) -> Parsed:
+        """Confirm a pressed button in the answer itself, so that it stops to look busy."""
+        confirmed = msgspec.json.encode({"method": "answerCallbackQuery", "callback_query_id": pressed.id})
+        if pressed.message is None or not pressed.data or pressed.sender.is_bot:
+            return Parsed(WebhookResponse(body=confirmed), ignored="a button that stands for nothing")
+        message = pressed.message
+        inbound = self._bare(update_id, message.chat.id, Kind.ACTION, str(pressed.sender.id), as_text(pressed.data))
+        place = session_key(self.name, str(self.bot.id), str(message.chat.id), message.thread)
+        here = msgspec.structs.replace(inbound, session=place, reply=msgspec.json.encode(address_of(message)))
+        return Parsed(WebhookResponse(body=confirmed), (here,))
+
+    def _stopped(self, update_id: int, stopped: Stopped) -> Parsed:
+        chat_id = stopped.chat.id
+        return Parsed(inbound=(self._bare(update_id, chat_id, Kind.COMMAND, str(chat_id), "/stop"),))
+
+    def _bare(self, update_id: int, chat_id: int, kind: Kind, user: str, text: str) -> Inbound:
+        return Inbound(
+            kind=kind,
+            session=session_key(self.name, str(self.bot.id), str(chat_id)),
+            dedupe=(f"telegram:{self.bot.id}:{update_id}",),
+            user=user,
+            text=text,
+            direct=chat_id > 0,
+            mentioned=True,
+            reply=msgspec.json.encode(Address(chat_id, 0)),
+        )
+
+    def _inbound(self, update_id: int, message: Message, kind: Kind) -> Parsed:
         bot = self.bot
         reading = read(message, bot)
-        if not reading.text:
+        if not reading.text and not message.files:
             return Parsed(ignored="neither text nor attachment")
+        message_key = f"telegram:{bot.id}:{message.chat.id}:{message.message_id}"
+        update_key = f"telegram:{bot.id}:{update_id}"
         inbound = Inbound(
-            kind=Kind.COMMAND if reading.command else Kind.MESSAGE,
+            kind=Kind.COMMAND if reading.command and kind is Kind.MESSAGE else kind,
             session=session_key(self.name, str(bot.id), str(message.chat.id), message.thread),
-            dedupe=dedupe_keys(bot, update_id, message),
+            dedupe=(update_key, message_key) if kind is Kind.MESSAGE else (update_key,),
             user=message.author,
             text=reading.text,
             direct=message.chat.type == "private",
             mentioned=reading.mentioned,
             reply=msgspec.json.encode(address_of(message)),
+            context=message.pointed_at,
+            files=message.files,
+            threaded=message.thread is not None,
+            gather_s=ALBUM_S if message.media_group_id else 0.0,
+            amends=message_key if kind is Kind.EDIT else "",
         )
         return Parsed(inbound=(inbound,))
 
@@ -140,13 +180,9 @@ class Telegram(Adapter, frozen=True):
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build sendMessage: HTML, or its visible text alone if ``plain``."""
         address = msgspec.json.decode(reply.address, type=Address)
-        body: dict[str, object] = {"chat_id": address.chat_id}
-        if address.message_thread_id is not None:
-            body["message_thread_id"] = address.message_thread_id
-        if address.direct_messages_topic_id is not None:
-            body["direct_messages_topic_id"] = address.direct_messages_topic_id
+        body = where(address)
         body |= {"text": unmarked(reply.text)} if plain else {"text": reply.text, "parse_mode": "HTML"}
-        if reply.begins:
+        if reply.begins and address.message_id:
             body["reply_parameters"] = {"message_id": address.message_id, "allow_sending_without_reply": True}
         body["link_preview_options"] = {"is_disabled": True}
         return self._api("sendMessage", msgspec.json.encode(body))
@@ -165,12 +201,53 @@ class Telegram(Adapter, frozen=True):
             address = msgspec.json.decode(reply.address, type=Address)
             moved = msgspec.structs.replace(address, chat_id=api.parameters.migrate_to_chat_id)
             return Moved(msgspec.json.encode(moved))
-        return refusal(answer, api)
+        return without_thread(reply, api) or refusal(answer, api)
 
     def chat(self, address: bytes) -> Chat:
         """A chat takes about one message a second, a group (its id is negative) 20 a minute."""
         chat_id = msgspec.json.decode(address, type=Address).chat_id
         return Chat(str(chat_id), (Rate(1, 1.0), Rate(20, 60.0)) if chat_id < 0 else (Rate(1, 1.0),))
+
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
+        """Show that something is typed, for five seconds."""
+        place = msgspec.json.decode(address, type=Address)
+        return self._api("sendChatAction", msgspec.json.encode({**where(place), "action": "typing"}))
+
+    def streaming(self, address: bytes) -> Streaming:
+        """A person sees a draft; in a group a message is edited."""
+        return Streaming.DRAFT if msgspec.json.decode(address, type=Address).chat_id > 0 else Streaming.EDIT
+
+    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:
+        """Show a draft, which goes when the message comes, or edit the message."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        markup = {"text": reply.text, "parse_mode": "HTML"}
+        if address.chat_id > 0 and not final:
+            draft = {"draft_id": 1 + int(short_key(reply.message_id, 8), 16) % 2**31}
+            return self._api("sendMessageDraft", msgspec.json.encode({**where(address), **draft, **markup}))
+        if address.chat_id > 0 or not shown.id:
+            return self.call(reply, now)
+        edited = {"chat_id": address.chat_id, "message_id": int(shown.id), **markup}
+        return self._api("editMessageText", msgspec.json.encode(edited))
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """A file's id leads to a path."""
+        if answer is None:
+            return self._api("getFile", msgspec.json.encode({"file_id": file.id}))
+        api = read_answer(answer, ApiAnswer)
+        found = decode_or_none(bytes(api.result), FilePath) if api and api.ok else None
+        if found is None or not FILE_PATH.fullmatch(found.file_path) or ".." in found.file_path:
+            return None
+        return get_call(f"{self.settings.api_base}/file/bot{self.settings.bot_token}/{found.file_path}")
+
+    def setup(self, url: str) -> Setup:
+        """The webhook is set by a call."""
+        webhook = {
+            "url": url,
+            "secret_token": self.settings.secret_token,
+            "allowed_updates": ["message", "edited_message", "callback_query", "stopped_message_generation"],
+        }
+        steps = "Talk to @BotFather: /newbot gives TELEGRAM_BOT_TOKEN; /setprivacy decides what a group's bot is told."
+        return Setup(steps, (self._api("setWebhook", msgspec.json.encode(webhook)),))
 
     def identity_call(self) -> ApiRequest:
         """Build getMe: in a group, only with its name the bot can tell its mentions from other bots'."""
@@ -187,53 +264,3 @@ class Telegram(Adapter, frozen=True):
     def _api(self, method: str, body: bytes) -> ApiRequest:
         url = f"{self.settings.api_base}/bot{self.settings.bot_token}/{method}"
         return ApiRequest(url, {"content-type": "application/json"}, body)
-
-
-def dedupe_keys(bot: Bot, update_id: int, message: Message) -> tuple[str, ...]:
-    """Name an update; an album's parts without words share one more key, so that they make one message."""
-    keys = (f"telegram:{bot.id}:{update_id}",)
-    if message.media_group_id and not message.words:
-        return (*keys, f"telegram:{bot.id}:{message.chat.id}:album:{message.media_group_id[:64]}")
-    return keys
-
-
-def address_of(message: Message) -> Address:
-    """Return where the answer to a message goes."""
-    topic = message.direct_messages_topic
-    return Address(
-        message.chat.id,
-        message.message_id,
-        message.message_thread_id if message.is_topic_message else None,
-        topic.topic_id if topic else None,
-    )
-
-
-def sent_id(api: ApiAnswer) -> str:
-    """Return the sent message's id, empty where the answer does not tell it."""
-    try:
-        return str(decode(bytes(api.result), Taken, "a Message").message_id)
-    except BodyRejected:
-        return ""
-
-
-def refusal(answer: ApiResponse, api: ApiAnswer) -> SendResult:
-    """Say what an error answer means; the descriptions are Telegram's own words."""
-    said = api.description[:200]
-    words = said.casefold()
-    match answer.status:
-        case 429:
-            wished = api.parameters.retry_after
-            after_s = retry_after_s(answer.headers) if wished is None else min(max(wished, 0.0), LONGEST_S)
-            return TryLater(said, after_s)
-        case 401 | 404:
-            return TryLater(f"{said}: TELEGRAM_BOT_TOKEN is not accepted")
-        case 403:
-            return Gone(said)
-        case 400 if "can't parse entities" in words or "too long" in words or "text is empty" in words:
-            return Reformat(said)
-        case 400 if "not found" in words or "deactivated" in words or "upgraded" in words:
-            return Gone(said)
-        case status if 400 <= status < 500:
-            return Fail(said or f"HTTP {status}")
-        case status:
-            return TryLater(said or f"HTTP {status}", retry_after_s(answer.headers))

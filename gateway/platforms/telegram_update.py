@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.platforms.decode import Int64, as_text, utf16_slice
+from gateway.platforms.decode import Int64, as_text, decode_or_none, utf16_slice
+from gateway.platforms.port import File
 
 #: accounts that stand for people who write as a group or a channel; ``is_bot`` is true for them
 STAND_INS = frozenset({1087968824, 136817688})
 
 Present = msgspec.Raw | msgspec.UnsetType
+
+
+#: how much of what is pointed at the model is shown, characters
+MOST_POINTED_AT = 2000
 
 
 class User(msgspec.Struct, frozen=True):
@@ -18,6 +23,7 @@ class User(msgspec.Struct, frozen=True):
     id: Int64
     is_bot: bool = False
     username: str = ""
+    first_name: str = ""
 
 
 class Chat(msgspec.Struct, frozen=True):
@@ -25,6 +31,7 @@ class Chat(msgspec.Struct, frozen=True):
 
     id: Int64
     type: str = ""
+    title: str = ""
 
 
 class Entity(msgspec.Struct, frozen=True):
@@ -36,10 +43,38 @@ class Entity(msgspec.Struct, frozen=True):
     user: User | None = None
 
 
-class Answered(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """The message that is answered."""
+class Quote(msgspec.Struct, frozen=True):
+    """The part of a message that is quoted."""
 
-    sender: User | None = None
+    text: str = ""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a forwarded message comes from."""
+
+    sender_user: User | None = None
+    sender_user_name: str = ""
+    sender_chat: Chat | None = None
+    chat: Chat | None = None
+
+    @property
+    def name(self) -> str:
+        """Whose words they are."""
+        place = self.sender_chat or self.chat
+        return (
+            self.sender_user_name
+            or (self.sender_user.first_name if self.sender_user else "")
+            or (place.title if place else "")
+        )
+
+
+class FileRef(msgspec.Struct, frozen=True):
+    """An attached file, or one size of a photo."""
+
+    file_id: str = ""
+    file_name: str = ""
+    mime_type: str = ""
+    file_size: int = 0
 
 
 class Topic(msgspec.Struct, frozen=True):
@@ -49,7 +84,7 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """One message; every kind of attachment is read only as present or not."""
+    """One message; a kind of attachment that no file is of is read only as present or not."""
 
     message_id: Int64
     chat: Chat
@@ -64,7 +99,10 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     is_automatic_forward: bool = False
     media_group_id: str = ""
     direct_messages_topic: Topic | None = None
-    reply_to_message: Answered | None = None
+    reply_to_message: Message | None = None
+    quote: Quote = Quote()
+    forward_origin: Origin | None = None
+    migrate_to_chat_id: Int64 | None = None
     photo: Present = msgspec.UNSET
     document: Present = msgspec.UNSET
     voice: Present = msgspec.UNSET
@@ -76,6 +114,14 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     location: Present = msgspec.UNSET
     contact: Present = msgspec.UNSET
     poll: Present = msgspec.UNSET
+    dice: Present = msgspec.UNSET
+    story: Present = msgspec.UNSET
+    paid_media: Present = msgspec.UNSET
+    checklist: Present = msgspec.UNSET
+    venue: Present = msgspec.UNSET
+    game: Present = msgspec.UNSET
+    invoice: Present = msgspec.UNSET
+    giveaway: Present = msgspec.UNSET
     rich_message: Present = msgspec.UNSET
 
     @property
@@ -94,6 +140,37 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
         return next((kind for kind in ATTACHMENTS if getattr(self, kind) is not msgspec.UNSET), "")
 
     @property
+    def is_said(self) -> bool:
+        """Whether somebody says something in it: a service note, such as that of a new topic, has no content."""
+        return bool(self.words or self.attachment)
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """The file that is attached, of a photo its largest size."""
+        kind = self.attachment
+        if kind not in FILES:
+            return ()
+        raw = bytes(getattr(self, kind))
+        found = (
+            (decode_or_none(raw, list[FileRef]) or [FileRef()])[-1] if kind == "photo" else decode_or_none(raw, FileRef)
+        )
+        if found is None or not found.file_id:
+            return ()
+        return (File(found.file_id, found.file_name or kind.replace("_", " "), found.mime_type, found.file_size),)
+
+    @property
+    def pointed_at(self) -> str:
+        """What the person points at: a quote, the answered message, or where this one comes from."""
+        answered = self.reply_to_message
+        if self.forward_origin:
+            return f"(forwarded from {self.forward_origin.name or 'somebody'})"
+        if answered is None or not answered.is_said:
+            return f"(about these words: {self.quote.text[:MOST_POINTED_AT]})" if self.quote.text else ""
+        words = self.quote.text or answered.words or f"({answered.attachment.replace('_', ' ')})"
+        name = answered.sender.first_name or answered.sender.username if answered.sender else ""
+        return f"(in answer to {name or 'this message'}: {words[:MOST_POINTED_AT]})"
+
+    @property
     def author(self) -> str:
         """The id of the person, or of the group or channel they write as; empty for a bot or nobody."""
         if self.sender and self.sender.id in STAND_INS and self.sender_chat:
@@ -110,15 +187,34 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
 
 ATTACHMENTS = (
     "photo", "animation", "document", "voice", "audio", "video", "video_note", "sticker", "location", "contact",
-    "poll", "rich_message",
+    "poll", "dice", "story", "paid_media", "checklist", "venue", "game", "invoice", "giveaway", "rich_message",
 )  # fmt: skip
+FILES = frozenset({"photo", "animation", "document", "voice", "audio", "video", "video_note", "sticker"})
+
+
+class Pressed(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """A pressed button of ours."""
+
+    id: str
+    sender: User
+    data: str = ""
+    message: Message | None = None
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The stop button of a draft."""
+
+    chat: Chat
 
 
 class Update(msgspec.Struct, frozen=True):
-    """One update; of its many kinds only a new message is read."""
+    """One update, of the many kinds those that people make by talking to the bot."""
 
     update_id: Int64
     message: Present = msgspec.UNSET
+    edited_message: Present = msgspec.UNSET
+    callback_query: Present = msgspec.UNSET
+    stopped_message_generation: Present = msgspec.UNSET
 
 
 class Bot(msgspec.Struct, frozen=True):
@@ -146,7 +242,7 @@ def read(message: Message, bot: Bot) -> Reading:
     """Read a message's words as they concern this bot."""
     words = message.words
     answered = message.reply_to_message
-    mentioned = bool(answered and answered.sender and answered.sender.id == bot.id)
+    mentioned = bool(answered and answered.is_said and answered.sender and answered.sender.id == bot.id)
     command = False
     cut = ""
     for mark in message.marks:
@@ -162,7 +258,7 @@ def read(message: Message, bot: Bot) -> Reading:
                 command = not addressee or bot.is_called(addressee)
                 words = name + words.removeprefix(marked) if command else words
     text = as_text(words.removeprefix(cut)) or as_text(words)
-    return Reading(with_attachment(text, message.attachment), command, mentioned)
+    return Reading(text if message.files else with_attachment(text, message.attachment), command, mentioned)
 
 
 def with_attachment(text: str, attachment: str) -> str:

@@ -188,8 +188,7 @@ class Twilio(Adapter, frozen=True):
 
 def form_pairs(raw: bytes) -> list[tuple[str, str]]:
     """Return all fields of a form, blank ones too. Raises ValueError for far too many."""
-    pairs = parse_qsl(raw, keep_blank_values=True, max_num_fields=1000)
-    return [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in pairs]
+    return parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=1000)
 
 
 def sign(token: str, url: str, pairs: list[tuple[str, str]]) -> str:

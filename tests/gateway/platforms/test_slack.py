@@ -228,8 +228,8 @@ def test_a_rate_notice_is_ignored() -> None:
 def test_attached_files_are_named_to_the_agent() -> None:
     """It does not get to see them yet."""
     files = [{"id": "F1", "name": "plan.pdf", "mimetype": "application/pdf"}, {"id": "F2"}]
-    text = only(parse(direct(subtype="file_share", files=files, text=""))).text
-    assert text == "(attached, not readable here: plan.pdf, file)"
+    attached = only(parse(direct(subtype="file_share", files=files, text=""))).files
+    assert ", ".join(file.name for file in attached) == "plan.pdf, file"
 
 
 def test_tokens_are_read_as_a_person_sees_them() -> None:

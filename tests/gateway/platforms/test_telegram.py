@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.platforms.port import (
     ApiResponse,
     Fail,
+    File,
     Gone,
     Inbound,
     Kind,
@@ -96,7 +97,7 @@ def test_a_private_message_is_read() -> None:
     """The account is the bot's id, which is the token's first part."""
     inbound = only(parse(private()))
     assert inbound.session == "telegram:777:7527593"
-    assert inbound.dedupe == ("telegram:777:1001",)
+    assert inbound.dedupe == ("telegram:777:1001", "telegram:777:7527593:133")
     assert (inbound.user, inbound.text, inbound.direct, inbound.addressed) == ("7527593", "hi", True, True)
     assert json.loads(inbound.reply) == {"chat_id": 7527593, "message_id": 133}
 
@@ -174,19 +175,100 @@ def test_a_command_is_a_command_in_a_private_chat_too() -> None:
 
 def test_an_attachment_is_told_to_the_agent() -> None:
     """With its caption where it has one; a caption's entities count as the text's do."""
-    assert only(parse(private(text="", photo=[{"file_id": "x"}]))).text == "(attached, not readable here: photo)"
+    small, large = {"file_id": "x", "file_size": 5}, {"file_id": "y", "file_size": 50}
+    assert only(parse(private(text="", photo=[small, large]))).files == (File("y", "photo", "", 50),)
+    assert only(parse(private(text="", dice={"value": 4}))).text == "(attached, not readable here: dice)"
     captioned = private(chat=GROUP, text="", caption="@my_bot look", photo=[{}], caption_entities=marked("mention", 7))
     assert only(parse(captioned)).text == "look\n(attached, not readable here: photo)"
     assert only(parse(captioned)).addressed
 
 
-def test_an_albums_parts_without_words_are_one_message() -> None:
-    """Each is an update of its own."""
-    first = private(text="", photo=[{}], media_group_id="g1")
-    second = first | {"update_id": 1002}
-    assert set(only(parse(first)).dedupe) & set(only(parse(second)).dedupe)
-    captioned = private(text="", caption="look", photo=[{}], media_group_id="g1")
-    assert only(parse(captioned)).dedupe == ("telegram:777:1001",)
+def test_an_albums_parts_are_waited_for_so_that_they_make_one_turn() -> None:
+    """Each is an update of its own, and each is told of."""
+    album = private(text="", photo=[{"file_id": "x"}], media_group_id="g1")
+    assert only(parse(album)).gather_s > 0
+    assert only(parse(private())).gather_s == 0
+
+
+FORUM = {"chat": {**GROUP, "is_forum": True}, "message_thread_id": 42, "is_topic_message": True}
+OUR_BOT = {"id": 777, "is_bot": True, "username": "my_bot", "first_name": "Bot"}
+
+
+def answered(**content: Any) -> dict[str, Any]:
+    return {"reply_to_message": {"message_id": 42, "from": OUR_BOT, "chat": GROUP, "date": 1, **content}}
+
+
+def test_a_topic_that_the_bot_made_is_no_answer_to_it() -> None:
+    """Every message in it carries the note of its beginning; service notes are no messages."""
+    notes: tuple[dict[str, Any], ...] = (
+        {"forum_topic_created": {"name": "Lunch"}},
+        {"pinned_message": {}},
+        {"a_note": {}},
+    )
+    for note in notes:
+        assert not only(parse(private(text="lunch, anyone?", **{**FORUM, "from": ANA, **answered(**note)}))).addressed
+    said = private(text="and drinks?", **{**FORUM, "from": ANA, **answered(text="I booked a table.")})
+    assert only(parse(said)).addressed
+
+
+@pytest.mark.parametrize(
+    ("message", "context"),
+    [
+        (answered(text="The report is late."), "(in answer to Bot: The report is late.)"),
+        ({**answered(text="Long report."), "quote": {"text": "report", "position": 5}}, "(in answer to Bot: report)"),
+        (answered(caption="our plan", photo=[{}]), "(in answer to Bot: our plan)"),
+        (answered(photo=[{}]), "(in answer to Bot: (photo))"),
+        ({"quote": {"text": "from elsewhere"}, "external_reply": {}}, "(about these words: from elsewhere)"),
+        ({"forward_origin": {"type": "user", "sender_user": ANA}}, "(forwarded from Ana)"),
+        ({"forward_origin": {"type": "hidden_user", "sender_user_name": "Bo"}}, "(forwarded from Bo)"),
+        ({"forward_origin": {"type": "channel", "chat": GROUP}}, "(forwarded from Ops)"),
+    ],
+)
+def test_what_a_person_points_at_reaches_the_model(message: dict[str, Any], context: str) -> None:
+    """Before the words; a command is found in the words alone."""
+    inbound = only(parse(private(text="/status", **message)))
+    assert (inbound.context, inbound.text, inbound.prompt) == (context, "/status", f"{context}\n\n/status")
+
+
+def test_an_edit_names_the_message_that_it_changes() -> None:
+    """By the key that the message was accepted under."""
+    edit = only(parse({"update_id": 1002, "edited_message": private(text="no, tomorrow")["message"]}))
+    assert (edit.kind, edit.text) == (Kind.EDIT, "no, tomorrow")
+    assert edit.amends in only(parse(private())).dedupe
+    assert not set(edit.dedupe) & set(only(parse(private())).dedupe)
+
+
+def test_a_group_that_becomes_a_supergroup_goes_on() -> None:
+    """The old group's last note names the new one."""
+    moved = only(parse(private(text="", chat={"id": -5, "type": "group"}, migrate_to_chat_id=-1005)))
+    assert (moved.kind, moved.amends, moved.session) == (Kind.MOVED, "telegram:777:-5", "telegram:777:-1005")
+
+
+def test_a_pressed_button_says_what_it_stands_for_and_is_confirmed() -> None:
+    """In the topic of its message; the stop button of a draft is a command."""
+    message = private(**FORUM)["message"]
+    parsed = parse({"update_id": 3, "callback_query": {"id": "77", "from": ANA, "data": "approve", "message": message}})
+    inbound = only(parsed)
+    assert (inbound.kind, inbound.text, inbound.user) == (Kind.ACTION, "approve", "1111111")
+    assert inbound.session == "telegram:777:-1001234567890:42"
+    assert json.loads(parsed.ack.body or b"") == {"method": "answerCallbackQuery", "callback_query_id": "77"}
+    chat = {"id": 5, "type": "private"}
+    stopped = only(parse({"update_id": 4, "stopped_message_generation": {"chat": chat, "draft_id": 1}}))
+    assert (stopped.kind, stopped.text, stopped.session) == (Kind.COMMAND, "/stop", "telegram:777:5")
+
+
+def test_a_file_is_fetched_in_two_steps_from_the_api_alone() -> None:
+    """A path that leads elsewhere is not followed."""
+    first = ADAPTER.fetch(File("x", "photo"))
+    assert first
+    assert first.url.endswith("/bot777:token/getFile")
+    found = ApiResponse(200, {}, b'{"ok":true,"result":{"file_path":"photos/file_1.jpg"}}')
+    second = ADAPTER.fetch(File("x", "photo"), found)
+    assert second
+    assert second.url == "http://127.0.0.1:9/file/bot777:token/photos/file_1.jpg"
+    for path in ("../../bot1:x/getMe", "https://evil.example/x", "a b", ""):
+        body = json.dumps({"ok": True, "result": {"file_path": path}}).encode()
+        assert ADAPTER.fetch(File("x", "photo"), ApiResponse(200, {}, body)) is None
 
 
 def test_people_who_write_as_their_group_are_people() -> None:
@@ -198,7 +280,7 @@ def test_people_who_write_as_their_group_are_people() -> None:
 @pytest.mark.parametrize(
     "update",
     [
-        {"update_id": 1}, {"update_id": 1, "edited_message": private()["message"]}, {"update_id": 1, "poll": {}},
+        {"update_id": 1}, {"update_id": 1, "edited_channel_post": private()["message"]}, {"update_id": 1, "poll": {}},
         {"update_id": 1, "callback_query": {"id": "1", "from": ANA}}, {"update_id": 1, "something_new": [1]},
         private(**{"from": {"id": 5, "is_bot": True}}), private(**{"from": None}), private(text=""),
         private(text="", new_chat_members=[ANA]), private(is_automatic_forward=True),

@@ -1,0 +1,68 @@
+"""What Slack's Web API takes and answers. https://docs.slack.dev/apis/web-api"""
+
+from __future__ import annotations
+
+import msgspec
+
+#: errors that pass, or that an operator can mend while the reply waits
+PASSING = frozenset(
+    "ratelimited rate_limited fatal_error internal_error service_unavailable request_timeout message_limit_exceeded "
+    "invalid_auth not_authed account_inactive token_revoked token_expired missing_scope ekm_access_denied".split()
+)
+
+MARKUP = frozenset(
+    "invalid_blocks invalid_blocks_format invalid_markdown_text markdown_text_conflict msg_blocks_too_long "
+    "msg_too_long".split()
+)
+
+#: errors of a channel that the app is not in, and of a thread that is not there
+NO_MEMBER = frozenset({"channel_not_found", "not_in_channel"})
+LOST_THREAD = frozenset({"thread_not_found", "invalid_thread_ts", "message_not_found"})
+
+GONE = frozenset(
+    "channel_not_found not_in_channel is_archived user_not_found user_disabled cannot_dm_bot thread_not_found "
+    "restricted_action restricted_action_read_only_channel team_not_found".split()
+)
+
+
+class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a reply goes: channel, and thread where there is one.
+
+    A slash command works where the app is no member: then its own url takes five answers within half an hour.
+    """
+
+    channel: str
+    thread_ts: str | None = None
+    response_url: str = ""
+    outside: bool = False
+
+
+class ApiAnswer(msgspec.Struct, frozen=True):
+    """Any answer of the Web API; HTTP 200 says nothing, ``ok`` does."""
+
+    ok: bool
+    error: str = ""
+    ts: str = ""
+
+
+def manifest(url: str) -> str:
+    """Return the manifest of an app whose events come to a url."""
+    command = {"command": "/ask", "url": url, "description": "Talk to the agent", "should_escape": False}
+    scopes = (
+        "app_mentions:read assistant:write channels:history chat:write commands files:read groups:history im:history"
+    )
+    events = "app_mention assistant_thread_started message.channels message.groups message.im"
+    content = {
+        "display_information": {"name": "Gatehouse"},
+        "features": {
+            "app_home": {"messages_tab_enabled": True, "messages_tab_read_only_enabled": False},
+            "bot_user": {"display_name": "gatehouse", "always_online": True},
+            "slash_commands": [command],
+        },
+        "oauth_config": {"scopes": {"bot": scopes.split()}},
+        "settings": {
+            "event_subscriptions": {"request_url": url, "bot_events": events.split()},
+            "interactivity": {"is_enabled": True, "request_url": url},
+        },
+    }
+    return msgspec.json.format(msgspec.json.encode(content)).decode()
