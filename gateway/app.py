@@ -40,7 +40,6 @@ from gateway.metrics import LoopLag, Meter, PoolCollector
 from gateway.openai_api.calls import Calls
 from gateway.openai_api.completions import Completions
 from gateway.openai_api.stateless_sessions import StatelessSessions
-from gateway.platform_calls import PlatformCalls
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.readiness import Readiness
@@ -80,15 +79,8 @@ class Gateway:
         self.platforms = enabled_platforms(settings)
         self.stateless = StatelessSessions(self.store)
         self.governor = Governor()
-        self.platform_calls = PlatformCalls()
         self.delivery = Delivery(
-            self.store,
-            self.platforms,
-            self.events,
-            self.host,
-            {"api": self.stateless},
-            self.governor,
-            self.platform_calls,
+            self.store, self.platforms, self.events, self.host, {"api": self.stateless}, self.governor
         )
         self.broadcast = TurnBroadcast(self.events, (self.delivery, self.meter))
         self.events.subscribe(self.meter.on_event)
@@ -101,13 +93,7 @@ class Gateway:
         self.access = Access(settings, self.store, self.announcements)
         self.commands = Commands(self.store, self.pool, self.announcements)
         self.intake = Intake(
-            self.store,
-            self.pool,
-            self.broadcast,
-            self.events,
-            settings.when_busy,
-            self.pool,
-            self.delivery,
+            self.store, self.pool, self.broadcast, self.events, settings.when_busy, self.pool, self.delivery
         )
         self._lag = LoopLag(self.meter.loop_lag)
         self.load = LoadHistory(self.store, self.pool, self._lag)
@@ -172,7 +158,6 @@ class Gateway:
                 await self.calls.close()
         await unless(hasten, self.delivery.drain(DELIVERY_DRAIN_S))
         await self.delivery.close()
-        await self.platform_calls.close()
         await self.pool.close()
         self._lag.stop()
         await self.store.close()
@@ -206,7 +191,7 @@ class Gateway:
             QueueNotice(self.announcements, slots(self.settings), self.pool),
             self.settings.gather_s,
             self.settings.public_url,
-            self.platform_calls,
+            self.delivery.platform_calls,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
         login = Login(self.access, self.audit)

@@ -54,7 +54,6 @@ class Delivery:
         host: str,
         local: Mapping[str, LocalReceiver] | None = None,
         governor: Governor | None = None,
-        calls: PlatformCalls | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -64,7 +63,7 @@ class Delivery:
         self._local = local or {}
         self._governor = governor or Governor()
         self._receivers = Receivers()
-        self._calls = calls or PlatformCalls(clock)
+        self.platform_calls = PlatformCalls(clock)
         self._clock = clock
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
@@ -87,7 +86,7 @@ class Delivery:
             self._governor,
             self._receivers,
             client,
-            self._calls,
+            self.platform_calls,
             self._clock,
         )
         self._loops = [asyncio.create_task(self._run(sender), name="delivery")]
@@ -125,6 +124,7 @@ class Delivery:
         if self._client:
             await self._client.close()
             self._client = None
+        await self.platform_calls.close()
 
     async def _run(self, sender: ReplySender) -> None:
         while True:
