@@ -18,9 +18,13 @@ from typing import Protocol, TextIO
 
 import msgspec
 
+from shared.printable import printable, printable_json, printable_line
 from shared.redaction import Redaction
 
 Field = str | int | float | bool | None
+
+#: fields of many lines
+TRACES = frozenset({"exception", "stacks"})
 
 
 class Event(enum.StrEnum):
@@ -201,12 +205,19 @@ class LineFormatter(logging.Formatter):
         head = {"at": round(record.created, 3), "level": record.levelname.lower(), "event": record.getMessage()}
         if record.name != "gatehouse":
             head["logger"] = record.name
-        return msgspec.json.encode(head | fields).decode()
+        return printable_json(msgspec.json.encode(head | fields).decode())
 
     def _for_people(self, record: logging.LogRecord, fields: dict[str, Field]) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        rest = " ".join(f"{name}={value}" for name, value in fields.items() if value not in {None, ""})
-        return f"{clock} {record.levelname.lower():7} {record.getMessage()} {rest}".rstrip()
+        rest = " ".join(f"{name}={shown(name, value)}" for name, value in fields.items() if value not in {None, ""})
+        return f"{clock} {record.levelname.lower():7} {printable_line(record.getMessage())} {rest}".rstrip()
+
+
+def shown(name: str, value: Field) -> str:
+    """Return a field for people: in one line, so that none can pass for another event; traces in lines of their own."""
+    if name in TRACES:
+        return "".join(f"\n    {line}" for line in printable(str(value)).splitlines())
+    return printable_line(str(value))
 
 
 class LogWriter:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from gateway.cli import backup, check, dead, export, key, replay, salvage, serve, sessions, status, trace
 from gateway.cli.command import Command, CommandFailed, Invocation
-from gateway.cli.terminal import Terminal, printable
+from gateway.cli.terminal import Terminal
 from shared.errors import GatehouseError, SettingsError
+from shared.printable import printable
 from shared.settings import load_settings
 from shared.version import VERSION
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from typing import Self
@@ -10,8 +9,7 @@ from typing import Self
 import msgspec
 from tqdm import tqdm
 
-#: what would steer a terminal instead of being read on it; a line's end and a tab are no harm in a text of many lines
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+from shared.printable import printable
 
 
 class Terminal:
@@ -59,11 +57,6 @@ class PageProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-
-
-def printable(text: str) -> str:
-    """Return a text with what would steer a terminal shown as an escape."""
-    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text.replace("\r", "\\r"))
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:

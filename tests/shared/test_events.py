@@ -78,6 +78,28 @@ def test_a_line_break_in_a_field_does_not_forge_a_second_json_line() -> None:
     assert len(written(io.StringIO(), Event.WEBHOOK_REJECTED, error='x\n{"event": "started"}').splitlines()) == 1
 
 
+HOSTILE = 'x\n12:00:00 info    started \x1b[2J\x9b31m \u202e\r\x7f\t"'
+
+
+@pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_nothing_in_a_field_steers_a_terminal_or_forges_a_line(stream: io.StringIO) -> None:
+    """In the JSON that people read with ``tail``, too, which still says what it was."""
+    text = written(stream, Event.WEBHOOK_REJECTED, error=HOSTILE)
+    assert text.count("\n") == 1
+    assert text.rstrip("\n").isprintable()
+    if not stream.isatty():
+        assert json.loads(text)["error"] == HOSTILE
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_trace_is_shown_to_people_in_lines_that_cannot_pass_for_events() -> None:
+    text = written(Terminal(), Event.WORKER_STACKS, stacks="Thread 1\n  File x\x1b[2J\n12:00:00 info started")
+    first, *rest = text.splitlines()
+    assert first.endswith("stacks=")
+    assert rest == ["    Thread 1", "      File x\\x1b[2J", "    12:00:00 info started"]
+
+
 @pytest.mark.usefixtures("root_logger")
 def test_an_exception_of_a_library_keeps_its_traceback_in_one_line() -> None:
     stream = io.StringIO()

@@ -16,8 +16,8 @@ import httpx2
 import pytest
 
 from gateway.cli.main import COMMANDS, parser
-from gateway.cli.terminal import printable
 from loadtests.gateway_process import GatewayProcess
+from shared.printable import printable
 from shared.version import VERSION
 from tests.e2e.command_line import port_of, run_command
 
