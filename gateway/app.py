@@ -39,6 +39,7 @@ from gateway.login import Login, role_needed
 from gateway.metrics import LoopLag, Meter, PoolCollector
 from gateway.openai_api.calls import Calls
 from gateway.openai_api.completions import Completions
+from gateway.openai_api.responses_api import ResponsesApi
 from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
@@ -101,7 +102,9 @@ class Gateway:
         self.calls = Calls(
             self.store, self.pool, self.broadcast, self.intake, self.commands, self.stateless, self.meter.api_usage
         )
-        self.completions = Completions(self.calls, model_names(settings), self.readiness, settings.session_from)
+        models = model_names(settings)
+        self.completions = Completions(self.calls, models, self.readiness, settings.session_from)
+        self.responses = ResponsesApi(self.store, self.calls, models, self.readiness, settings.session_from)
         log_dir = settings.data_dir / "logs"
         self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool.removed)
         database = sqlite_path(settings.database_url, settings.data_dir)
@@ -173,6 +176,8 @@ class Gateway:
         console = Console(self.broadcast, self.pool)
         guarded = [
             Route("/v1/chat/completions", self.completions.create, methods=["POST"]),
+            Route("/v1/responses", self.responses.create, methods=["POST"]),
+            Route("/v1/responses/{id}", self.responses.retrieve),
             Route("/v1/models", self.completions.models),
             Route("/v1/models/{id:path}", self.completions.model),
             Route("/v1/events", console.events),

@@ -78,7 +78,7 @@ class Login:
 def role_needed(request: Request) -> Role | None:
     """Return the role that a guarded route needs: reading is for readers, what changes something for admins."""
     path = request.url.path
-    if path in CHAT_PATHS:
+    if path in CHAT_PATHS or path.startswith("/v1/responses/"):
         return Role.CHAT
     if path == ANY_PATH or path.startswith(f"{ANY_PATH}/"):
         return None

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 import msgspec
+from cachetools import TTLCache
 from starlette.requests import Request
 
 from gateway.commands import Asked, Commands
 from gateway.intake import Intake
 from gateway.keys import Caller
-from gateway.openai_api.headers import asks_again, fingerprint, idempotency_key, when_busy_wanted
+from gateway.openai_api.headers import asks_again, digest, fingerprint, idempotency_key, when_busy_wanted
 from gateway.openai_api.requests import ChatRequest
 from gateway.openai_api.stateless_sessions import StatelessSessions, keyed_session
 from gateway.responses import Refused
@@ -47,6 +48,8 @@ KEY_TTL_S = 86_400.0
 AGAIN_WITHIN_S = 3600.0
 #: how long a stateless turn goes on for a client that counts its tries, after it has left, seconds
 GRACE_S = 10.0
+#: sessions known that calls began without a name
+MOST_SESSIONS = 10_000
 NO_RETRY = {"x-should-retry": "false"}
 
 
@@ -110,28 +113,48 @@ class Calls:
         self._stateless = stateless
         self._on_usage = on_usage
         self._shared: dict[str, SharedCall] = {}
+        self._sessions: TTLCache[str, str] = TTLCache(MOST_SESSIONS, AGAIN_WITHIN_S)
         self._cleaning: set[asyncio.Task[None]] = set()
 
-    async def begin(self, request: Request, chat: ChatRequest, body: bytes, name: str | None) -> Call:
-        """Accept a call, or find the one that it repeats. Raises Refused, InboxFull, StoreUnavailable."""
+    async def begin(
+        self, request: Request, chat: ChatRequest, body: bytes, name: str | None, session: str | None = None
+    ) -> Call:
+        """Accept a call, or find the one that it repeats. Raises Refused, InboxFull, StoreUnavailable.
+
+        Its session is the one given, or has this name, or ends with it.
+        """
         caller: Caller = request.state.caller
         when_busy = when_busy_wanted(request)
         command = self._commands.find(chat.text) if name is not None and not chat.options.opening else None
         message_id, key = new_message_id(), idempotency_key(request, caller.name)
-        if name is not None:
+        known_by = fingerprint(request, caller.name, body)
+        if session is not None:
+            known_by = known_by or digest(caller.name, request.url.path, body)  # its answer is kept
+            session = self._stored(session, key, known_by, again=asks_again(request))
+        elif name is not None:
             session = session_key("api", caller.account, name)
         else:
             session = keyed_session(key) if key else stateless_key(message_id)
         if isinstance(command, Asked):
             return await self._tell(chat, session, command, caller)
-        known_by = fingerprint(request, caller.name, body)
-        if asks_again(request) and (found := await self._find(session, known_by, chat, named=name is not None)):
+        kept = not is_stateless(session)
+        if asks_again(request) and (found := await self._find(session, known_by, chat, named=kept)):
             return found
-        shared = known_by if name is None and not key else ""
+        shared = "" if kept or key else known_by
         call = Call(
             message_id, session, chat, self._broadcast.follow(message_id), int(time.time()), caller.name, shared=shared
         )
         return await self._accept(call, arrival_of(call, key, known_by, command), when_busy)
+
+    def _stored(self, session: str, key: str, known_by: str, *, again: bool) -> str:
+        """Return the session of a call that no name tells: for one that asks again, that of its first request."""
+        known = key or known_by
+        if not known:
+            return session
+        if key or again:
+            session = self._sessions.get(known, session)
+        self._sessions[known] = session
+        return session
 
     async def close(self) -> None:
         """Wait for what ended calls left to clean."""

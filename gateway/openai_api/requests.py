@@ -57,17 +57,17 @@ def parse_chat_request(body: bytes, models: tuple[str, ...], *, in_session: bool
     return read_chat(decode(body, ChatBody), models, in_session=in_session)
 
 
-def read_chat(chat: ChatBody, models: tuple[str, ...], *, in_session: bool) -> ChatRequest:
+def read_chat(chat: ChatBody, models: tuple[str, ...], *, in_session: bool, all_new: bool = False) -> ChatRequest:
     """Check a call and split its messages. Raises Refused with the name of the parameter that is wrong.
 
-    In a session the server keeps the history: the last user message counts, or the results of the tool calls that the
-    client was handed. Otherwise the messages before the new ones are the history.
+    With ``all_new`` everything in it goes on with a session.
+
     """
     refuse_unserved(chat, models)
     for number, message in enumerate(chat.messages):
         check_message(message, number)
-    parts = split(chat.messages, in_session=in_session)
-    uploads = read_content(chat.messages[parts.asked], parts.asked)
+    parts = all_of(chat.messages) if all_new else split(chat.messages, in_session=in_session)
+    uploads = read_content(chat.messages[parts.asked], parts.asked) if parts.asked >= 0 else ReadUploads("")
     if not (parts.opening or uploads.text.strip() or uploads.attachments):
         raise invalid("the last user message has no text", f"messages.{parts.asked}.content")
     history, opening = tuple(map(encode, parts.history)), tuple(map(encode, parts.opening))
@@ -91,6 +91,16 @@ class Parts(NamedTuple):
     #: empty where the last user message is all that is new
     opening: Sequence[ChatMessage]
     asked: int
+
+
+def all_of(messages: Sequence[ChatMessage]) -> Parts:
+    """Take all messages as new."""
+    new = [number for number, message in enumerate(messages) if message.role not in SYSTEM]
+    if not new:
+        raise invalid("there is nothing to answer", "input")
+    users = [number for number in new if messages[number].role == "user"]
+    alone = len(new) == 1 and bool(users)
+    return Parts([], [] if alone else [messages[number] for number in new], max(users, default=-1))
 
 
 def split(messages: Sequence[ChatMessage], *, in_session: bool) -> Parts:

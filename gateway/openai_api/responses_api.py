@@ -1,0 +1,122 @@
+"""``POST /v1/responses`` and ``GET /v1/responses/{id}``: the common subset of OpenAI's Responses API, over sessions.
+
+A response that is stored (all but those with ``store: false``) begins a session, or goes on with that of
+``previous_response_id``; the header ``X-Gatehouse-Session`` names one as it does for chat completions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.keys import Caller
+from gateway.openai_api.calls import Call, Calls
+from gateway.openai_api.chat_answers import end_of, failed_response, is_answer
+from gateway.openai_api.completions import LARGE_BYTES, ChatStream, answer_or_leave, read_call
+from gateway.openai_api.headers import session_name, told_session
+from gateway.openai_api.json_body import decode, invalid
+from gateway.openai_api.requests import ChatRequest, read_chat
+from gateway.openai_api.response_events import PREFIX, ended_response, response_of, stream
+from gateway.openai_api.responses_body import ResponsesBody, as_chat
+from gateway.readiness import Readiness
+from gateway.responses import Refused, json_response
+from gateway.turn_broadcast import Follower
+from shared.errors import NotFound
+from shared.messages import Ended, session_key
+from shared.store.port import Store
+
+
+class ResponsesApi:
+    """Serves the routes; ``models`` are the names clients may ask for, ``session_from`` as for Completions."""
+
+    def __init__(
+        self, store: Store, calls: Calls, models: tuple[str, ...], readiness: Readiness, session_from: str
+    ) -> None:
+        self._store = store
+        self._calls = calls
+        self._models = models
+        self._readiness = readiness
+        self._session_from = session_from
+
+    async def create(self, request: Request) -> Response:
+        """Answer ``POST /v1/responses``."""
+        if reason := self._readiness.refuses_calls():
+            raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
+        named, raw = session_name(request), await read_call(request)
+        if len(raw) < LARGE_BYTES:
+            body, chat, name = self._read(raw, named)
+        else:
+            body, chat, name = await asyncio.to_thread(self._read, raw, named)
+        call = await self._calls.begin(request, chat, raw, name, await self._session(request, body, name))
+        if body.stream:
+            return ChatStream(stream(call, body), call.headers, lambda: self._calls.finish(call))
+        try:
+            return await answer_or_leave(request, whole(call, body))
+        finally:
+            self._calls.finish(call)
+
+    async def retrieve(self, request: Request) -> Response:
+        """Answer ``GET /v1/responses/{id}`` with what is kept of it: its output, its usage and its state."""
+        response_id = request.path_params["id"]
+        caller: Caller = request.state.caller
+        session = await self._session_of(response_id, caller, "id")
+        message_id = response_id.removeprefix(PREFIX)
+        answered = await self._store.inbox.answer(message_id)
+        trace = await self._store.inbox.trace(message_id)
+        call = Call(message_id, session, ChatRequest("gatehouse", "", (), False, False), Follower(), 0, caller.name)
+        call = msgspec.structs.replace(call, created=int(trace.accepted_at))
+        body = ResponsesBody("gatehouse", "")
+        if isinstance(answered.outcome, Ended) and is_answer(answered.outcome):
+            return json_response(ended_response(call, body, answered.outcome))
+        if answered.outcome is None:
+            return json_response(response_of(call, body, "in_progress", []))
+        error = {"code": "server_error", "message": answered.outcome.text}
+        return json_response(response_of(call, body, "failed", [], error=error))
+
+    def _read(self, raw: bytes, named: str | None) -> tuple[ResponsesBody, ChatRequest, str | None]:
+        """Return the body, what it asks for, and the name of its session. Raises Refused."""
+        body = decode(raw, ResponsesBody)
+        name = named or told_session(self._session_from, body.user or "", body.metadata or {})
+        goes_on = body.previous_response_id is not None
+        chat = read_chat(as_chat(body), self._models, in_session=name is not None or goes_on, all_new=goes_on)
+        system = "\n\n".join(part for part in (body.instructions, chat.options.system) if part)
+        options = msgspec.structs.replace(chat.options, system=system)
+        return body, msgspec.structs.replace(chat, options=options), name
+
+    async def _session(self, request: Request, body: ResponsesBody, name: str | None) -> str | None:
+        """Return the key of the session of a call that no header names, None where its name or nothing does."""
+        caller: Caller = request.state.caller
+        if body.previous_response_id is not None:
+            session = await self._session_of(body.previous_response_id, caller, "previous_response_id")
+            if await self._store.inbox.latest(session) != body.previous_response_id.removeprefix(PREFIX):
+                raise invalid("this is not the last response of its conversation", "previous_response_id")
+            return session
+        if name is not None:
+            return session_key("api", caller.account, name)
+        if body.store is False:
+            return None
+        return session_key("api", caller.account, f"response-{secrets.token_hex(12)}")
+
+    async def _session_of(self, response_id: str, caller: Caller, param: str) -> str:
+        """Return the session of a response of the caller's. Raises Refused where there is no such response."""
+        try:
+            trace = await self._store.inbox.trace(response_id.removeprefix(PREFIX))
+        except NotFound:
+            trace = None
+        own = session_key("api", caller.account, "")
+        if trace is None or not response_id.startswith(PREFIX) or not trace.session.startswith(own):
+            raise Refused(404, f"there is no response {response_id!r}", param=param, code="response_not_found")
+        return trace.session
+
+
+async def whole(call: Call, body: ResponsesBody) -> Response:
+    """Wait for the end of a call and answer it at once."""
+    match await end_of(call):
+        case Ended() as ended if is_answer(ended):
+            return json_response(ended_response(call, body, ended), headers=call.headers)
+        case failed:
+            return failed_response(call, failed)

@@ -1,0 +1,215 @@
+"""The body of ``POST /v1/responses`` in its common subset, read into what chat completions ask for.
+
+See https://platform.openai.com/docs/api-reference/responses/create. A field that is not declared here is refused by
+its name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.openai_api.chat_body import (
+    CallEntry,
+    ChatBody,
+    ChatMessage,
+    ContentPart,
+    Count,
+    FileData,
+    Function,
+    FunctionSpec,
+    ImageUrl,
+    JsonSchema,
+    ResponseFormat,
+    Share,
+    Temperature,
+    ToolEntry,
+    ToolName,
+)
+from gateway.openai_api.json_body import invalid
+
+
+class InputPart(msgspec.Struct, frozen=True):
+    """One part of an item's content."""
+
+    type: str
+    text: str = ""
+    refusal: str = ""
+    image_url: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
+class InputItem(msgspec.Struct, frozen=True):
+    """One item of the input: a message, a call of the client's tool, or its result."""
+
+    type: str = "message"
+    role: str = ""
+    content: str | list[InputPart] | None = None
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    output: str | list[InputPart] | None = None
+
+
+class FunctionTool(msgspec.Struct, frozen=True):
+    """A function that the client runs."""
+
+    type: str
+    name: ToolName = "unnamed"
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    """How hard the model is to think."""
+
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class TextFormat(msgspec.Struct, frozen=True):
+    """The form of the answer."""
+
+    type: str = "text"
+    name: str = "answer"
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class TextOptions(msgspec.Struct, frozen=True):
+    """What the answer's text is to be like."""
+
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
+class ResponsesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a call."""
+
+    model: str  #: ``gatehouse``, or one of ``GET /v1/models``
+    input: str | list[InputItem]
+    instructions: str | None = None  #: for this call alone
+    previous_response_id: str | None = None  #: the last response of the conversation that this call goes on with
+    store: bool | None = None  #: false keeps nothing; else the response can be gone on from
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    reasoning: Reasoning | None = None
+    max_output_tokens: Count | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    service_tier: str | None = None
+    include: list[str] | None = None
+    truncation: str | None = None
+    background: bool | None = None  #: false
+    top_logprobs: int | None = None  #: 0
+    max_tool_calls: int | None = None  #: not served, as those that follow
+    conversation: Any = None
+    prompt: Any = None
+
+
+def as_chat(body: ResponsesBody) -> ChatBody:
+    """Return the call as one of chat completions. Raises Refused for what is not served."""
+    for name in ("background", "max_tool_calls", "conversation", "prompt"):
+        if getattr(body, name):
+            raise invalid(f"{name} is not served", name)
+    if body.truncation not in {None, "disabled", "auto"}:
+        raise invalid("truncation is auto or disabled", "truncation")
+    text, reasoning = body.text or TextOptions(), body.reasoning or Reasoning()
+    return ChatBody(
+        model=body.model,
+        messages=messages_of(body.input),
+        stream=body.stream,
+        tools=[tool_entry(tool, number) for number, tool in enumerate(body.tools or [])],
+        tool_choice=chosen(body.tool_choice),
+        parallel_tool_calls=body.parallel_tool_calls,
+        response_format=form_of(text.format),
+        max_completion_tokens=body.max_output_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        reasoning_effort=reasoning.effort,
+        verbosity=text.verbosity,
+        service_tier=body.service_tier,
+        top_logprobs=body.top_logprobs,
+    )
+
+
+def messages_of(given: str | list[InputItem]) -> list[ChatMessage]:
+    """Return the input as messages; calls that follow an assistant's words are that message's."""
+    if isinstance(given, str):
+        return [ChatMessage("user", given)]
+    messages: list[ChatMessage] = []
+    for number, item in enumerate(given):
+        match item.type:
+            case "message":
+                messages.append(ChatMessage(item.role, content_of(item.content, f"input.{number}.content")))
+            case "function_call":
+                call = CallEntry(item.call_id, Function(item.name, item.arguments))
+                last = messages.pop() if messages and messages[-1].role == "assistant" else ChatMessage("assistant")
+                messages.append(msgspec.structs.replace(last, tool_calls=[*(last.tool_calls or []), call]))
+            case "function_call_output":
+                result = content_of(item.output, f"input.{number}.output")
+                messages.append(ChatMessage("tool", result, tool_call_id=item.call_id))
+            case "reasoning":
+                continue
+            case other:
+                raise invalid(f"items of the type {other!r} are not served", f"input.{number}.type")
+    return messages
+
+
+def content_of(content: str | list[InputPart] | None, param: str) -> str | list[ContentPart] | None:
+    """Return an item's content as a message has it."""
+    if not isinstance(content, list):
+        return content
+    parts: list[ContentPart] = []
+    for number, part in enumerate(content):
+        match part.type:
+            case "input_text" | "output_text" | "text":
+                parts.append(ContentPart("text", part.text))
+            case "refusal":
+                parts.append(ContentPart("refusal", refusal=part.refusal))
+            case "input_image" if part.image_url:
+                parts.append(ContentPart("image_url", image_url=ImageUrl(part.image_url)))
+            case "input_file" if part.file_data:
+                parts.append(ContentPart("file", file=FileData(part.file_data, part.filename)))
+            case other:
+                raise invalid(f"a part {other!r} has to be text, or bring its content", f"{param}.{number}")
+    return parts
+
+
+def tool_entry(tool: FunctionTool, number: int) -> ToolEntry:
+    """Return a tool as chat completions have it."""
+    if tool.type != "function":
+        raise invalid(f"only tools of the type function are served, not {tool.type!r}", f"tools.{number}.type")
+    return ToolEntry("function", FunctionSpec(tool.name, tool.description, tool.parameters, tool.strict))
+
+
+def chosen(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    """Return the choice of a tool as chat completions have it."""
+    match choice:
+        case {"type": "function", "name": str(name)}:
+            return {"type": "function", "function": {"name": name}}
+        case _:
+            return choice
+
+
+def form_of(form: TextFormat | None) -> ResponseFormat | None:
+    """Return the form of the answer as chat completions have it."""
+    if form is None:
+        return None
+    if form.type == "json_schema" and form.schema is not None:
+        return ResponseFormat("json_schema", JsonSchema(form.name, form.schema, form.strict))
+    return ResponseFormat(form.type)

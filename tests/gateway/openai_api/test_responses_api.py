@@ -1,0 +1,117 @@
+"""The Responses API, asked by the official client against a gateway whose model is a scripted server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pydantic
+import pytest
+
+from loadtests.gateway_process import GatewayProcess
+from loadtests.provider import RunningProvider, running_provider
+from tests.gateway.openai_api.test_official_sdk import settings
+
+TOOL: Any = {
+    "type": "function",
+    "name": "roll",
+    "description": "Roll a die.",
+    "parameters": {"type": "object", "properties": {"sides": {"type": "integer"}}},
+}
+ROLL_ONCE = '[[tool roll {"sides": 6}]] [[then]] [[say six it is]]'
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    age: int
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[RunningProvider]:
+    with running_provider() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def gateway(provider: RunningProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(tmp_path_factory.mktemp("responses"), settings(provider)) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def sdk(gateway: GatewayProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=3) as client:
+        yield client
+
+
+def test_a_conversation_goes_on_from_its_last_response(sdk: openai.OpenAI, provider: RunningProvider) -> None:
+    first = sdk.responses.create(model="gatehouse", input="my name is Ann", instructions="Be brief.")
+    assert (first.status, first.output_text) == ("completed", "echo: my name is Ann")
+    second = sdk.responses.create(model="gatehouse", input="who am I", previous_response_id=first.id)
+    assert second.output_text == "echo: who am I"
+    sent = provider.requests[-1].json()["messages"]
+    assert [message["content"] for message in sent if message["role"] == "user"] == ["my name is Ann", "who am I"]
+    assert "Be brief." not in json.dumps(sent)
+    assert sdk.responses.retrieve(second.id).output_text == "echo: who am I"
+    with pytest.raises(openai.BadRequestError) as passed:
+        sdk.responses.create(model="gatehouse", input="from there", previous_response_id=first.id)
+    assert passed.value.param == "previous_response_id"
+
+
+def test_nothing_is_kept_of_a_response_that_is_not_stored(sdk: openai.OpenAI) -> None:
+    answer = sdk.responses.create(model="gatehouse", input="hello", store=False)
+    with pytest.raises(openai.NotFoundError):
+        sdk.responses.create(model="gatehouse", input="x", previous_response_id=answer.id)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_clients_tools_are_called_and_their_results_taken(sdk: openai.OpenAI, stored: bool) -> None:
+    asked = sdk.responses.create(model="gatehouse", input=ROLL_ONCE, tools=[TOOL], store=stored)
+    (call,) = [item for item in asked.output if item.type == "function_call"]
+    assert (call.name, json.loads(call.arguments)) == ("roll", {"sides": 6})
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "6"}
+    if stored:
+        answer = sdk.responses.create(model="gatehouse", input=[result], tools=[TOOL], previous_response_id=asked.id)
+    else:
+        items: Any = [{"role": "user", "content": ROLL_ONCE}, *(item.to_dict() for item in asked.output), result]
+        answer = sdk.responses.create(model="gatehouse", input=items, tools=[TOOL], store=False)
+    assert answer.output_text == "six it is"
+
+
+def test_a_streamed_response_is_assembled_by_the_client(sdk: openai.OpenAI) -> None:
+    with sdk.responses.stream(model="gatehouse", input=ROLL_ONCE, tools=[TOOL]) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert kinds[0] == "response.created"
+    assert kinds[-1] == "response.completed"
+    assert [item.type for item in final.output] == ["function_call"]
+    with sdk.responses.stream(model="gatehouse", input="hello there") as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        assert stream.get_final_response().output_text == text == "echo: hello there"
+
+
+def test_an_answer_is_parsed_into_the_clients_model(sdk: openai.OpenAI) -> None:
+    parsed = sdk.responses.parse(model="gatehouse", input='[[say {"name": "Ann", "age": 4}]]', text_format=Person)
+    assert parsed.output_parsed == Person(name="Ann", age=4)
+
+
+def test_a_clients_own_retries_are_one_turn(gateway: GatewayProcess, provider: RunningProvider) -> None:
+    before = provider.calls
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", timeout=0.7, max_retries=5) as client:
+        assert client.responses.create(model="gatehouse", input="[[sleep 1.5]] [[say done]]").output_text == "done"
+    assert provider.calls == before + 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": []}, "messages"), ({"background": True}, "background"), ({"conversation": "x"}, "conversation"),
+        ({"nonsense": 1}, "nonsense"), ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"), ({"max_output_tokens": 0}, "max_output_tokens"),
+    ],
+)  # fmt: skip
+def test_what_is_not_served_is_refused_by_its_name(gateway: GatewayProcess, fields: dict[str, Any], param: str) -> None:
+    answer = gateway.ask("POST", "/v1/responses", json={"model": "gatehouse", "input": "x"} | fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
