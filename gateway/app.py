@@ -37,9 +37,8 @@ from gateway.intake import Intake
 from gateway.load_history import LoadHistory
 from gateway.login import Login, role_needed
 from gateway.metrics import LoopLag, Meter, PoolCollector
+from gateway.openai_api.api import OpenAIApi
 from gateway.openai_api.calls import Calls
-from gateway.openai_api.completions import Completions
-from gateway.openai_api.responses_api import ResponsesApi
 from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
@@ -102,9 +101,7 @@ class Gateway:
         self.calls = Calls(
             self.store, self.pool, self.broadcast, self.intake, self.commands, self.stateless, self.meter.api_usage
         )
-        models = model_names(settings)
-        self.completions = Completions(self.calls, models, self.readiness, settings.session_from)
-        self.responses = ResponsesApi(self.store, self.calls, models, self.readiness, settings.session_from)
+        self.openai_api = OpenAIApi(settings, self.store, self.calls, self.readiness)
         log_dir = settings.data_dir / "logs"
         self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool.removed)
         database = sqlite_path(settings.database_url, settings.data_dir)
@@ -175,11 +172,7 @@ class Gateway:
         api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", self.settings.budgets)
         console = Console(self.broadcast, self.pool)
         guarded = [
-            Route("/v1/chat/completions", self.completions.create, methods=["POST"]),
-            Route("/v1/responses", self.responses.create, methods=["POST"]),
-            Route("/v1/responses/{id}", self.responses.retrieve),
-            Route("/v1/models", self.completions.models),
-            Route("/v1/models/{id:path}", self.completions.model),
+            *self.openai_api.routes(),
             Route("/v1/events", console.events),
             Route("/v1/stats", self.load.stats),
             Route("/metrics", health.metrics),
@@ -263,8 +256,3 @@ def slots(settings: Settings) -> int:
 def host_id() -> str:
     """Return a name for this process that no other one has: host name, pid, random."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
-def model_names(settings: Settings) -> tuple[str, ...]:
-    """Return the models of the chain as clients may name them."""
-    return tuple(dict.fromkeys(model.name for model in settings.models))
