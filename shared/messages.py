@@ -86,6 +86,8 @@ class Arrival(msgspec.Struct, frozen=True):
     attachment_data: dict[str, bytes] = {}
     #: what a client of the API asks for beside its words
     options: CallOptions | None = None
+    #: the host that holds the connection of whoever waits for the answer, empty if any host may send it
+    gateway: str = ""
 
 
 class CommandAnswer(msgspec.Struct, frozen=True):

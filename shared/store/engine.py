@@ -31,7 +31,7 @@ class Database(Protocol):
 
     Statements have ``?`` for their values, and are written so that every engine takes them as they are: a bool is an
     integer, ``ON CONFLICT`` names its table in expressions, and ``/*SKIP LOCKED*/`` stands behind the LIMIT of a
-    subselect whose rows other hosts may be looking at.
+    subselect whose rows other hosts may be looking at, ``/*LOCK*/`` behind a statement whose rows have to stay.
     """
 
     #: the platform whose session was leased last, so that the next one's turn comes
@@ -43,6 +43,12 @@ class Database(Protocol):
 
     def add_waiting(self, count: int) -> None:
         """Count messages that wait from now on, or do not any more; undone with the transaction."""
+
+    def recount_waiting(self) -> int:
+        """Count the waiting messages anew where other hosts change them too, and return how many there are."""
+
+    def lock(self, name: str) -> None:
+        """Wait until no other transaction of any host holds this lock; it ends with the transaction."""
 
     def now(self) -> float:
         """Return unix seconds of the store's own clock, which never runs backwards."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 from shared.store.engine import Engine
 from shared.store.sql.audit import AuditTrail
 from shared.store.sql.claims import Claims
+from shared.store.sql.hosts import Hosts
 from shared.store.sql.inbox import Inbox
 from shared.store.sql.outbox import Outbox
 from shared.store.sql.sessions import Sessions
 from shared.store.sql.spending import Spending
 
-__all__ = ["AuditTrail", "Claims", "Inbox", "Outbox", "Sessions", "Spending", "Store"]
+__all__ = ["AuditTrail", "Claims", "Hosts", "Inbox", "Outbox", "Sessions", "Spending", "Store"]
 
 
 class Store:
@@ -36,6 +37,7 @@ class Store:
         self.sessions = Sessions(engine)
         self.spending = Spending(engine)
         self.audit = AuditTrail(engine)
+        self.hosts = Hosts(engine)
 
     async def open(self) -> None:
         """Open and migrate forward. Raises StoreUnusable."""

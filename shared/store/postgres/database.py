@@ -22,6 +22,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 NEXT_EPOCHS = "SELECT nextval('epoch') FROM generate_series(1, ?)"
+COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
+ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
 CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)"
 
 
@@ -120,6 +122,16 @@ class PostgresDatabase:
         """Count messages that wait from now on, or do not any more."""
         self._shared.add_waiting(count)
         self.added += count
+
+    def recount_waiting(self) -> int:
+        """Count the waiting messages of all hosts; what lanes do meanwhile is mended by the next count."""
+        counted = int(self.only(COUNT_WAITING)[0])
+        self._shared.add_waiting(counted - self._shared.waiting)
+        return counted
+
+    def lock(self, name: str) -> None:
+        """Wait for a lock of the whole database; it ends with the transaction, also behind a pooler."""
+        self.all(ADVISORY_LOCK, (name,))
 
     @property
     def last_platform(self) -> str:

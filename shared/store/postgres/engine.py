@@ -20,7 +20,7 @@ from shared.errors import StoreUnavailable, StoreUnusable
 from shared.store.engine import Database
 from shared.store.postgres.batch import Job
 from shared.store.postgres.connection import Connection, ConnectionLost
-from shared.store.postgres.database import Shared
+from shared.store.postgres.database import COUNT_WAITING, Shared
 from shared.store.postgres.lane import Lane
 from shared.store.postgres.schema import migrate
 
@@ -32,7 +32,6 @@ SESSION_LANES = 2
 #: the parameter of the url that says what stands between here and the server
 POOLER = "pooler"
 
-COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 LAST_PLACE = """
 SELECT greatest((SELECT max(place) FROM sessions WHERE state <> 'idle'),
                 (SELECT max(place) FROM outbox WHERE closed_at IS NULL), 0)

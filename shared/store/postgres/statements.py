@@ -52,7 +52,12 @@ class Values(NamedTuple):
 @functools.cache
 def statement(sql: str) -> Statement:
     """Return a statement of the shared ones for PostgreSQL."""
-    text = re.sub(r" INDEXED BY \w+", "", sql).replace("/*SKIP LOCKED*/", "FOR UPDATE SKIP LOCKED").strip()
+    text = (
+        re.sub(r" INDEXED BY \w+", "", sql)
+        .replace("/*SKIP LOCKED*/", "FOR UPDATE SKIP LOCKED")
+        .replace("/*LOCK*/", "FOR UPDATE")
+        .strip()
+    )
     parts = text.split("?")
     numbered = parts[0] + "".join(f"${number}{part}" for number, part in enumerate(parts[1:], 1))
     return Statement(numbered.encode(), writes=not text.startswith("SELECT"))

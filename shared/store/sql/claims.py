@@ -29,6 +29,7 @@ from shared.store.sql.tables import (
     checkpoints,
     commands,
     history,
+    hosts,
     inbox,
     joins,
     journal,
@@ -40,6 +41,8 @@ from shared.store.sql.tables import (
 
 #: how long a session waits for what others hold of its budget, in seconds, before it is looked at again
 HELD_S = 1.0
+#: the lock of who holds a part of a budget: of two hosts that look at once, one sees what the other has taken
+HOLDS = "holds"
 #: the list of a session that never had one
 NO_TODO = b"[]"
 
@@ -59,7 +62,8 @@ class Claims:
         Platforms take turns, so that a flood of one starves no other; of each the longest waiting come first, and of
         each sender one session a minute ahead of those of others. With ``suspects`` only sessions whose first message
         is a suspect are leased, without it only the others. Sessions whose lease has ended are ready again: their
-        message counts one more lost execution.
+        message counts one more lost execution. A host that beats holds its claims while it lives; ``lease_s`` is for
+        one that does not.
 
         With ``budgets`` each claim holds a part of them, named by its allowance; one whose budget is spent is leased
         with an allowance of nothing, to be refused. A session that has to wait for what others hold is not leased. A
@@ -73,7 +77,11 @@ class Claims:
         Returns what it may use in all: not more than it has used where a budget is spent, or where others hold what is
         left, which its refusal tells; then it may ask again.
         """
-        return await self._run(ref.session, _hold, ref, used, wanted, budgets)
+        return await self._run("", _hold, ref, used, wanted, budgets)
+
+    async def held(self, host: str) -> list[ClaimRef]:
+        """Return what a host has claimed, for one that has to know what is left after a lease that ended."""
+        return await self._run("", sessions.held, host)
 
     async def renew(self, host: str, refs: Sequence[ClaimRef], lease_s: float) -> list[ClaimRef]:
         """Extend the leases that are still this host's; return those that are not any more."""
@@ -119,8 +127,12 @@ def _claim(
 ) -> ClaimBatch:
     sessions.wake_due(database)
     release_lost(database, sessions.lapsed(database))
-    ready = sessions.ready(database, limit, suspects=suspects) if limit > 0 else []
+    spending.roll_up(database)
+    if budgets and limit > 0:
+        database.lock(HOLDS)
+    ready = sessions.ready(database, host, limit, suspects=suspects) if limit > 0 else []
     epochs = database.next_epochs(len(ready)) if ready else []
+    own_lease_s = None if ready and hosts.is_live(database, host) else lease_s
 
     def lease(epoch: int, session: str, platform: str, version: int, head: int) -> Claim | None:
         """Lease one session, unless it has to wait for what others hold of its budget."""
@@ -131,7 +143,7 @@ def _claim(
             if allowance.refusal and allowance.refusal.held and not allowance.covers(Spend()):
                 sessions.delay(database, session, HELD_S, suspect=suspects)
                 return None
-        sessions.lease(database, ref, host, lease_s)
+        sessions.lease(database, ref, host, own_lease_s)
         messages = (inbox.claim(database, session, head), *joins.join(database, session, head))
         steps, open_step = checkpoints.read(database, session), journal.read(database, session)
         return Claim(ref, platform, version, messages, steps, open_step, allowance)
@@ -145,6 +157,7 @@ def _claim(
 
 
 def _hold(database: Database, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
+    database.lock(HOLDS)
     sender = inbox.sender(database, ref.session, sessions.fence(database, ref))
     return spending.hold(database, ref.session, sender, budgets, used, wanted)
 

@@ -291,6 +291,41 @@ CREATE TABLE audit (
 ) STRICT, WITHOUT ROWID;
 """
 
+VERSION_12 = """
+-- One row a host: its claims and leases are live until ``lease_until``.
+CREATE TABLE hosts (
+  host TEXT NOT NULL PRIMARY KEY,
+  gateway INTEGER NOT NULL,
+  workers INTEGER NOT NULL,
+  address TEXT NOT NULL,
+  snapshot BLOB NOT NULL,
+  lease_until REAL NOT NULL,
+  joined_at REAL NOT NULL
+) STRICT;
+
+-- A claimed session without ``until`` is claimed as long as its host lives; ``home`` is the host that ran it last.
+ALTER TABLE sessions ADD COLUMN home TEXT NOT NULL DEFAULT '';
+CREATE INDEX sessions_host ON sessions (host) WHERE state = 'claimed';
+
+-- The host that holds the connection of whoever waits for the answer, empty if any may send it.
+ALTER TABLE inbox ADD COLUMN gateway TEXT NOT NULL DEFAULT '';
+ALTER TABLE outbox ADD COLUMN gateway TEXT NOT NULL DEFAULT '';
+CREATE INDEX inbox_stopping ON inbox (session_key, seq) WHERE state = 'waiting' AND stop <> '';
+CREATE INDEX inbox_steering ON inbox (session_key) WHERE state = 'waiting' AND joins = 1 AND joined = 0;
+
+-- What settled turns have used and ``spending`` does not count yet: no two settles write the same row.
+CREATE TABLE charges (
+  session_key TEXT NOT NULL,
+  charge INTEGER NOT NULL,
+  sender TEXT NOT NULL,
+  at REAL NOT NULL,
+  tokens INTEGER NOT NULL,
+  nanos INTEGER NOT NULL,
+  PRIMARY KEY (session_key, charge)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX charges_sender ON charges (sender);
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -304,4 +339,5 @@ MIGRATIONS = (
     VERSION_9,
     VERSION_10,
     VERSION_11,
+    VERSION_12,
 )

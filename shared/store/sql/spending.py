@@ -27,6 +27,8 @@ class Spending:
 
     async def expire(self, keep_s: float) -> int:
         """Forget what was spent in hours longer ago than this; what sessions used in their life stays. Count rows."""
+        while await self._run("", spending.roll_up):
+            continue
         removed = 0
         while count := await self._run("", spending.expire, keep_s, EXPIRE_LIMIT):
             removed += count
@@ -34,5 +36,7 @@ class Spending:
 
 
 def _accounts(database: Database, budgets: Budgets, limit: int) -> list[Account]:
+    while spending.roll_up(database):
+        continue
     held = spending.held(database)
     return [Account(budget, held, tuple(spending.most(database, budget, limit))) for budget in budgets.budgets]

@@ -50,6 +50,13 @@ class SqliteDatabase:
         """Count messages that wait from now on, or do not any more."""
         self.waiting += count
 
+    def recount_waiting(self) -> int:
+        """Return the count: nobody else changes it."""
+        return self.waiting
+
+    def lock(self, name: str) -> None:
+        """Do nothing: one transaction at a time is what this engine has."""
+
     def now(self) -> float:
         """Return unix seconds that never run backwards."""
         shown = self._clock()

@@ -20,8 +20,8 @@ LOST_LIMIT = 3
 # Keep an accepted message.
 ADD = """
 INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, traceparent, joins, quiet_until, command,
-  options, fingerprint)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  options, fingerprint, gateway)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Count the waiting messages of all sessions.
 COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
@@ -171,7 +171,7 @@ def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) 
     options = msgspec.msgpack.encode(a.options) if a.options else None
     fingerprint = a.options.fingerprint if a.options else ""
     columns = (a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent)
-    database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, command, options, fingerprint))
+    database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, command, options, fingerprint, a.gateway))
 
 
 def count_waiting(database: Database) -> int:

@@ -29,8 +29,9 @@ SELECT EXISTS (SELECT 1 FROM outbox INDEXED BY outbox_unsent WHERE session_key =
 """
 # Put a reply on its way.
 ADD = """
-INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place,
+  gateway)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT gateway FROM inbox WHERE session_key = ? AND seq = ?), ''))
 """
 # End the delays that are over.
 WAKE_POSTPONED = """
@@ -45,30 +46,40 @@ WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox WHERE state = 'leased' AND (until <= ? OR until > ?)
    LIMIT 1000 /*SKIP LOCKED*/)
 """
+# End the leases of hosts that are dead.
+WAKE_LEASED_BY_DEAD = """
+UPDATE outbox SET state = 'due', until = NULL, host = '', attempts = attempts + 1
+WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'leased' AND until IS NOT NULL
+     AND host IN (SELECT host FROM hosts WHERE lease_until <= ?) LIMIT 1000 /*SKIP LOCKED*/)
+"""
+# Rows that a host may send: not those of an answer whose receiver another live host has.
+OWN = "(gateway = '' OR gateway = ? OR gateway NOT IN (SELECT host FROM hosts WHERE lease_until > ?))"
 # Lease the rows that are due, longest due first.
 LEASE = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' ORDER BY place LIMIT ? /*SKIP LOCKED*/)
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND (own)
+   ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
-"""
+""".replace("(own)", OWN)
 # Lease the rows of one platform that are due and were never tried, or that were; longest due first.
 LEASE_OF = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox
-   WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = ?
+   WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = ? AND (own)
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
-"""
+""".replace("(own)", OWN)
 # Lease rows of platforms that are not among some.
 LEASE_OF_OTHERS = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform NOT IN ({platforms})
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform NOT IN ({platforms}) AND (own)
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
-"""
+""".replace("(own)", OWN)
 # Tell whether any row is due, and when the next delay and lease end.
 NEXT_DUE = """
 SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due'),
@@ -84,8 +95,9 @@ WHERE session_key = ? AND part = ? AND message_id = ? AND lease = ? AND closed_a
 RENDER = "UPDATE outbox SET text = ?, rendered = 1 WHERE session_key = ? AND seq = ? AND part = ?"
 # Add a further chunk behind it.
 ADD_CHUNK = """
-INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place)
-SELECT session_key, seq, ?, message_id, platform, ?, address, status, 1, 'queued', place FROM outbox
+INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place,
+  gateway)
+SELECT session_key, seq, ?, message_id, platform, ?, address, status, 1, 'queued', place, gateway FROM outbox
 WHERE session_key = ? AND seq = ? AND part = ?
 """
 # Record that the platform took a row.
@@ -148,32 +160,34 @@ def add(database: Database, seq: int, reply: Reply) -> None:
     part = 0 if last is None else (last // PARTS + 1) * PARTS
     state = "queued" if database.only(ANY_UNSENT, (reply.session,))[0] else "due"
     columns = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value, int(reply.rendered))
-    database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place()))
+    database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place(), reply.session, seq))
 
 
 def lease(database: Database, host: str, limit: int, lease_s: float) -> list[Reply]:
     """Lease up to ``limit`` due rows, longest due first."""
     _wake(database)
-    rows = database.all(LEASE, (host, database.now() + min(lease_s, MAX_LEASE_S), limit))
+    now = database.now()
+    rows = database.all(LEASE, (host, now + min(lease_s, MAX_LEASE_S), host, now, limit))
     return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
 
 
 def lease_shares(database: Database, host: str, limit: int, lease_s: float, shares: Shares) -> list[Reply]:
     """Lease up to ``limit`` due rows, and not more of any platform than its share."""
     _wake(database)
-    until = database.now() + min(lease_s, MAX_LEASE_S)
+    now = database.now()
+    until = now + min(lease_s, MAX_LEASE_S)
     rows: list[Row] = []
     for platform, share in shares.platforms.items():
         left = min(share, limit - len(rows))
         for tried in (1, 0) if shares.retries_first else (0, 1):
             if left > 0:
-                found = database.all(LEASE_OF, (host, until, platform, tried, left))
+                found = database.all(LEASE_OF, (host, until, platform, tried, host, now, left))
                 left -= len(found)
                 rows += found
     if shares.others and len(rows) < limit:
         names = tuple(shares.platforms)
         statement = LEASE_OF_OTHERS.format(platforms=", ".join("?" * len(names)))
-        rows += database.all(statement, (host, until, *names, limit - len(rows)))
+        rows += database.all(statement, (host, until, *names, host, now, limit - len(rows)))
     return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
 
 
@@ -275,6 +289,7 @@ def _wake(database: Database) -> None:
     now = database.now()
     database.run(WAKE_POSTPONED, (now, now + LONGEST_S))
     database.run(WAKE_LEASED, (now, now + MAX_LEASE_S))
+    database.run(WAKE_LEASED_BY_DEAD, (now,))
 
 
 def _fence(database: Database, reply: Reply) -> int:

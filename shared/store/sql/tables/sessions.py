@@ -20,6 +20,8 @@ from shared.errors import NotFound, StaleClaim
 from shared.messages import ClaimRef
 from shared.store.engine import MAX_DELAY_S, MAX_LEASE_S, Database, Row
 
+#: how long a session waits for the host that ran it last, in seconds, before any other may have it
+AFFINITY_S = 0.3
 #: how far a sender's next session is put behind the one of theirs that is ready, in microseconds of places
 SENDER_SPACING_US = 60 * 10**6
 #: the farthest that anything is put behind what is ready now, so that nobody waits for ever
@@ -69,8 +71,15 @@ LAPSED = """
 SELECT session_key, head FROM sessions WHERE state = 'claimed' AND (until <= ? OR until > ?)
 LIMIT 1000 /*SKIP LOCKED*/
 """
+# Find the claims without a lease of their own whose host's has ended.
+LAPSED_WITH_HOST = """
+SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NULL
+  AND host IN (SELECT host FROM hosts WHERE lease_until <= ? OR lease_until > ?) LIMIT 1000 /*SKIP LOCKED*/
+"""
+# List what a host has claimed.
+HELD = "SELECT session_key, epoch FROM sessions WHERE state = 'claimed' AND host = ?"
 # Find the claims of other hosts.
-FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NOT NULL AND host <> ?"
+FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND host <> ?"
 # Find the next platform that has a ready session, in the order of their names.
 NEXT_PLATFORM = """
 SELECT platform FROM sessions INDEXED BY sessions_ready
@@ -79,20 +88,24 @@ WHERE state = 'ready' AND suspect = ? AND platform > ? ORDER BY platform LIMIT 1
 # Find the sessions of a platform that are ready, longest waiting first.
 READY = """
 SELECT session_key, platform, version, head FROM sessions INDEXED BY sessions_ready
-WHERE state = 'ready' AND suspect = ? AND platform = ? ORDER BY place LIMIT ? /*SKIP LOCKED*/
+WHERE state = 'ready' AND suspect = ? AND platform = ?
+  AND (home = '' OR home = ? OR updated_at <= ? OR home NOT IN (SELECT host FROM hosts WHERE lease_until > ?))
+ORDER BY place LIMIT ? /*SKIP LOCKED*/
 """
 # Lease a session.
-LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, until = ? WHERE session_key = ?"
+LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, home = ?, until = ? WHERE session_key = ?"
 # Extend a lease that is still this host's.
 RENEW = "UPDATE sessions SET until = ? WHERE session_key = ? AND epoch = ? AND host = ? AND state = 'claimed'"
 # Check an epoch.
-FENCE = "SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed'"
+FENCE = "SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed' /*LOCK*/"
 # Tell whether any session is ready, and when the next delay, gathering and lease end.
 NEXT = """
 SELECT EXISTS (SELECT 1 FROM sessions WHERE state = 'ready' AND suspect = ?),
   (SELECT min(until) FROM sessions WHERE state = 'delayed' AND until IS NOT NULL),
   (SELECT min(until) FROM sessions WHERE state = 'gathering' AND until IS NOT NULL),
-  (SELECT min(until) FROM sessions WHERE state = 'claimed' AND until IS NOT NULL)
+  (SELECT min(until) FROM sessions WHERE state = 'claimed' AND until IS NOT NULL),
+  (SELECT min(lease_until) FROM hosts WHERE lease_until > 0
+    AND EXISTS (SELECT 1 FROM sessions WHERE sessions.host = hosts.host AND sessions.state = 'claimed'))
 """
 # Name the conversation anew.
 SET_VERSION = "UPDATE sessions SET version = ? WHERE session_key = ?"
@@ -209,7 +222,13 @@ def wake_due(database: Database) -> None:
 def lapsed(database: Database) -> list[tuple[str, int]]:
     """Return the claimed sessions whose lease has ended, each with its head."""
     now = database.now()
-    return [(session, head) for session, head in database.all(LAPSED, (now, now + MAX_LEASE_S))]
+    rows = database.all(LAPSED, (now, now + MAX_LEASE_S)) + database.all(LAPSED_WITH_HOST, (now, now + MAX_LEASE_S))
+    return [(session, head) for session, head in rows]
+
+
+def held(database: Database, host: str) -> list[ClaimRef]:
+    """Return what a host has claimed."""
+    return [ClaimRef(session, epoch) for session, epoch in database.all(HELD, (host,))]
 
 
 def of_other_hosts(database: Database, host: str) -> list[tuple[str, int]]:
@@ -217,13 +236,16 @@ def of_other_hosts(database: Database, host: str) -> list[tuple[str, int]]:
     return [(session, head) for session, head in database.all(FOREIGN, (host,))]
 
 
-def ready(database: Database, limit: int, *, suspects: bool) -> list[Row]:
+def ready(database: Database, host: str, limit: int, *, suspects: bool) -> list[Row]:
     """Return (session, platform, version, head) of ready sessions: of one platform after the other, in turns.
 
-    Of each platform the longest waiting come first; the next call goes on with the platform after the last one.
+    Of each platform the longest waiting come first; the next call goes on with the platform after the last one. What
+    another live host ran last it may have for a moment alone: it has the conversation in memory.
     """
+    now = database.now()
     queues = [
-        database.all(READY, (int(suspects), platform, limit)) for platform in _platforms(database, suspects=suspects)
+        database.all(READY, (int(suspects), platform, host, now - AFFINITY_S, now, limit))
+        for platform in _platforms(database, suspects=suspects)
     ]
     dealt = itertools.chain.from_iterable(itertools.zip_longest(*queues))
     found = list(itertools.islice((row for row in dealt if row is not None), limit))
@@ -241,9 +263,10 @@ def _platforms(database: Database, *, suspects: bool) -> list[str]:
     return names[first:] + names[:first]
 
 
-def lease(database: Database, ref: ClaimRef, host: str, lease_s: float) -> None:
-    """Claim a session for a host."""
-    database.run(LEASE, (ref.epoch, host, database.now() + min(lease_s, MAX_LEASE_S), ref.session))
+def lease(database: Database, ref: ClaimRef, host: str, lease_s: float | None) -> None:
+    """Claim a session for a host: for so long, or with None for as long as the host lives."""
+    until = None if lease_s is None else database.now() + min(lease_s, MAX_LEASE_S)
+    database.run(LEASE, (ref.epoch, host, host, until, ref.session))
 
 
 def renew(database: Database, ref: ClaimRef, host: str, lease_s: float) -> bool:
@@ -267,7 +290,7 @@ def next_ready_in_s(database: Database, *, suspects: bool) -> float | None:
     now = database.now()
     left = [
         max(0.0, until - now) if until <= now + limit_s else 0.0
-        for until, limit_s in zip(ends, (MAX_DELAY_S, MAX_DELAY_S, MAX_LEASE_S), strict=True)
+        for until, limit_s in zip(ends, (MAX_DELAY_S, MAX_DELAY_S, MAX_LEASE_S, MAX_LEASE_S), strict=True)
         if until is not None
     ]
     return min(left, default=None)

@@ -3,7 +3,9 @@
     claim ── hold ──▶ held ── more ──▶ held ── settle: charge what was used ──▶ gone
                         └── parked, retried, lease ended: charge what its steps used so far ──▶ held no more
 
-What a turn has been charged stays with its row until it is settled, so that nothing is charged twice.
+A charge is a row of its own until it is counted with its hour and day, by whoever looks for claims next: settles of
+many hosts never wait for each other. What a turn has been charged stays with its hold until it is settled, so that
+nothing is charged twice.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from shared.budgets import Allowance, Budget, Budgets, Scope, Spend, Window
-from shared.store.engine import Database
+from shared.store.engine import Database, Row
 from shared.store.sql.tables import checkpoints, journal
 from shared.usage import NOTHING, Usage
 
@@ -34,8 +36,24 @@ INSERT INTO spending (owner, scope, span, began, tokens, nanos) VALUES (?, ?, ?,
 ON CONFLICT (owner, scope, span, began) DO UPDATE SET
   tokens = spending.tokens + excluded.tokens, nanos = spending.nanos + excluded.nanos
 """
-# Read what was spent in an hour or a day.
-SPENT = "SELECT tokens, nanos FROM spending WHERE owner = ? AND scope = ? AND span = ? AND began = ?"
+# Keep what a settled turn has used, to be counted later.
+CHARGE = "INSERT INTO charges (session_key, charge, sender, at, tokens, nanos) VALUES (?, ?, ?, ?, ?, ?)"
+# Take some of what is not counted yet.
+TAKE_CHARGES = """
+DELETE FROM charges WHERE (session_key, charge) IN (SELECT session_key, charge FROM charges LIMIT ? /*SKIP LOCKED*/)
+RETURNING session_key, sender, at, tokens, nanos
+"""
+# Take all of a session.
+TAKE_CHARGES_OF = "DELETE FROM charges WHERE session_key = ? RETURNING session_key, sender, at, tokens, nanos"
+# Read what was spent in an hour or a day, and is counted or not yet.
+SPENT = """
+SELECT CAST(coalesce(sum(tokens), 0) AS BIGINT), CAST(coalesce(sum(nanos), 0) AS BIGINT) FROM
+  (SELECT tokens, nanos FROM spending WHERE owner = ? AND scope = ? AND span = ? AND began = ?
+   UNION ALL SELECT tokens, nanos FROM charges WHERE at >= ? AND (of owner)) AS one_row
+"""
+SPENT_BY_SESSION = SPENT.replace("(of owner)", "session_key = ?")
+SPENT_BY_USER = SPENT.replace("(of owner)", "sender = ?")
+SPENT_BY_ALL = SPENT.replace("(of owner)", "? = ''")
 # List who spent most in an hour or a day.
 MOST = """
 SELECT owner, tokens, nanos FROM spending INDEXED BY spending_most
@@ -71,6 +89,8 @@ REMOVE_USAGE = "DELETE FROM usage WHERE session_key = ?"
 # Remove a session's own hours and days.
 REMOVE_SPENDING = "DELETE FROM spending WHERE owner = ? AND scope = 'session'"
 
+#: charges that are counted in one transaction at most
+ROLL_UP_LIMIT = 500
 #: whose spending is counted for which windows, whatever budgets there are now
 SPANS = (
     (Scope.SESSION, Window.HOUR),
@@ -156,6 +176,7 @@ def expire(database: Database, keep_s: float, limit: int) -> int:
 def remove_all(database: Database, session: str) -> None:
     """Remove a session's own rows, its turn's spending charged to its user."""
     release(database, session)
+    _count(database, database.all(TAKE_CHARGES_OF, (session,)))
     for statement in (REMOVE_HOLD, REMOVE_USAGE, REMOVE_SPENDING):
         database.run(statement, (session,))
 
@@ -173,10 +194,10 @@ def _held_by_others(database: Database, scope: Scope, session: str, user: str) -
 def _spent(database: Database, owner: str, budget: Budget) -> Spend:
     if budget.window is Window.TOTAL:
         row = database.one(SPENT_IN_ALL, (owner,))
-    else:
-        window = budget.window
-        row = database.one(SPENT, (owner, budget.scope.value, window.value, window.began(database.now())))
-    return Spend(*row) if row else Spend()
+        return Spend(*row) if row else Spend()
+    statement = {Scope.SESSION: SPENT_BY_SESSION, Scope.USER: SPENT_BY_USER, Scope.HOUR: SPENT_BY_ALL}[budget.scope]
+    window, began = budget.window, budget.window.began(database.now())
+    return Spend(*database.only(statement, (owner, budget.scope.value, window.value, began, began, owner)))
 
 
 def _owner(scope: Scope, session: str, user: str) -> str:
@@ -189,10 +210,26 @@ def _charge(database: Database, session: str, user: str, used: Usage) -> None:
     spend = Spend.of(used)
     life = msgspec.json.encode(usage(database, session) + used)
     database.run(WRITE_USAGE, (session, life, spend.tokens, spend.nanos))
-    now = database.now()
-    for scope, window in SPANS:
-        owner = _owner(scope, session, user)
-        database.run(SPEND, (owner, scope.value, window.value, window.began(now), spend.tokens, spend.nanos))
+    columns = (session, database.next_place(), user, database.now(), spend.tokens, spend.nanos)
+    database.run(CHARGE, columns)
+
+
+def roll_up(database: Database) -> int:
+    """Count some of what was charged in the hours and days it belongs to; return how many charges."""
+    return _count(database, database.all(TAKE_CHARGES, (ROLL_UP_LIMIT,)))
+
+
+def _count(database: Database, charges: list[Row]) -> int:
+    sums: dict[tuple[str, str, str, int], Spend] = {}
+    for session, sender, at, tokens, nanos in charges:
+        for scope, window in SPANS:
+            key = (_owner(scope, session, sender), scope.value, window.value, window.began(at))
+            sums[key] = sums.get(key, Spend()) + Spend(tokens, nanos)
+    for key, spend in sorted(
+        sums.items(), key=lambda item: item[0]
+    ):  # in one order, so that no two hosts lock crosswise
+        database.run(SPEND, (*key, spend.tokens, spend.nanos))
+    return len(charges)
 
 
 def _charged(body: bytes | None) -> Usage:

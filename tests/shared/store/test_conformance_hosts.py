@@ -1,0 +1,143 @@
+"""What every engine has to do: the promises about hosts that share a database, each with a view of its own."""
+
+from __future__ import annotations
+
+from shared.budgets import Budget, Budgets, Scope, Spend, Window
+from shared.hosts import Beat, StopRequest
+from shared.messages import Parked
+from shared.store import Store
+from shared.usage import Usage
+from shared.when_busy import WhenBusy
+from tests.shared.store.bench import Bench, ended
+
+LEASE_S = 10.0
+SESSION = "a:b:c"
+
+
+async def beat(store: Store, host: str, workers: int = 2, *, gateway: bool = False) -> None:
+    """Let a host join, or live on."""
+    await store.hosts.beat(Beat(host, gateway, workers), LEASE_S)
+
+
+class TestBeat:
+    async def test_hosts_know_each_other_while_they_live(self, bench: Bench, store: Store) -> None:
+        await beat(store, "b")
+        bench.clock.now += 6
+        news = await store.hosts.beat(Beat("a", gateway=True, workers=1, address="http://a", snapshot=b"{}"), LEASE_S)
+        assert [host.host for host in news.hosts] == ["a", "b"]
+        assert (news.hosts[0].address, news.hosts[0].snapshot, news.hosts[0].gateway) == ("http://a", b"{}", True)
+        assert (news.place("b"), news.place("a", gateways=True), news.place("b", gateways=True)) == (
+            (1, 2),
+            (0, 1),
+            (0, 1),
+        )
+        bench.clock.now += 6
+        assert [host.host for host in await store.hosts.live()] == ["a"]
+
+    async def test_a_host_is_told_that_its_lease_had_ended(self, bench: Bench, store: Store) -> None:
+        told = [(await store.hosts.beat(Beat("a"), LEASE_S)).lapsed for _ in range(2)]
+        bench.clock.now += LEASE_S + 1
+        told += [(await store.hosts.beat(Beat("a"), LEASE_S)).lapsed for _ in range(2)]
+        assert told == [False, False, True, False]
+
+    async def test_a_host_is_told_of_its_stops_and_steers_and_of_nobody_elses(self, bench: Bench, store: Store) -> None:
+        await beat(store, "a")
+        await beat(store, "b")
+        stopped = await bench.accept("a:b:1")
+        await bench.claim_one("a")
+        await store.inbox.accept(bench.arrival("a:b:1", when_busy=WhenBusy.INTERRUPT, busy_text="enough"))
+        await bench.accept("a:b:2")
+        await bench.claim_one("a")
+        await store.inbox.accept(bench.arrival("a:b:2", when_busy=WhenBusy.STEER))
+        news = await store.hosts.beat(Beat("a"), LEASE_S)
+        assert news.stops == (StopRequest("a:b:1", stopped, "enough"),)
+        assert news.steers == ("a:b:2",)
+        assert news.waiting == 4
+        other = await store.hosts.beat(Beat("b"), LEASE_S)
+        assert (other.stops, other.steers) == ((), ())
+
+    async def test_hosts_that_are_long_dead_are_forgotten_unless_they_hold_something(
+        self, bench: Bench, store: Store
+    ) -> None:
+        await beat(store, "a")
+        await beat(store, "b")
+        await bench.accept()
+        await bench.claim_one("a")
+        bench.clock.now += 100_000
+        assert await store.hosts.expire(86_400) == 1
+        assert (await bench.claim_one("c")).messages[0].lost == 1
+        assert await store.hosts.expire(86_400) == 1
+
+
+class TestLeases:
+    async def test_a_claim_lives_as_long_as_its_host(self, bench: Bench, store: Store) -> None:
+        await beat(store, "a")
+        await bench.accept()
+        claim = await bench.claim_one("a")
+        for _ in range(8):
+            bench.clock.now += LEASE_S - 1
+            await beat(store, "a")
+            await beat(store, "b")
+            assert (await store.claims.claim("b", 10, 30)).claims == ()
+        assert await store.claims.held("a") == [claim.ref]
+        bench.clock.now += LEASE_S + 0.1
+        assert await bench.next_ready_in_s() == 0
+        taken = await bench.claim_one("b")
+        assert (taken.messages[0].lost, await store.claims.held("a")) == (1, [])
+
+    async def test_a_host_that_leaves_gives_its_claims_and_replies_to_the_others_at_once(
+        self, bench: Bench, store: Store
+    ) -> None:
+        await beat(store, "a")
+        await bench.answer("hello", "a:b:1")
+        assert len((await store.outbox.due("a", 10, 60)).replies) == 1
+        await bench.accept("a:b:2")
+        await bench.claim_one("a")
+        await store.hosts.leave("a")
+        assert (await bench.claim_one("b")).ref.session == "a:b:2"
+        assert len((await store.outbox.due("b", 10, 60)).replies) == 1
+
+    async def test_a_session_waits_a_moment_for_the_host_that_ran_it_last(self, bench: Bench, store: Store) -> None:
+        await beat(store, "a")
+        await beat(store, "b")
+        await bench.accept()
+        await store.claims.settle((await bench.claim_one("a")).ref, ended("hello"))
+        await bench.accept()
+        assert (await store.claims.claim("b", 10, 30)).claims == ()
+        claim = await bench.claim_one("a")
+        await store.claims.settle(claim.ref, ended("hello"))
+        await bench.accept()
+        bench.clock.now += 0.4
+        assert (await bench.claim_one("b")).ref.session == SESSION
+
+    async def test_nobody_waits_for_a_host_that_is_dead(self, bench: Bench, store: Store) -> None:
+        await beat(store, "a")
+        await bench.accept()
+        await store.claims.settle((await bench.claim_one("a")).ref, Parked())
+        await store.hosts.leave("a")
+        await bench.claim_one("b")
+
+    async def test_an_answer_is_sent_by_the_gateway_that_has_its_receiver_while_it_lives(
+        self, bench: Bench, store: Store
+    ) -> None:
+        await beat(store, "door", 0, gateway=True)
+        await store.inbox.accept(bench.arrival(gateway="door"))
+        await store.claims.settle((await bench.claim_one("worker")).ref, ended("hello"))
+        assert (await store.outbox.due("other", 10, 60)).replies == ()
+        (reply,) = (await store.outbox.due("door", 10, 60)).replies
+        await store.outbox.postpone(reply, 0, "away")
+        await store.hosts.leave("door")
+        assert len((await store.outbox.due("other", 10, 60)).replies) == 1
+
+
+class TestBudgets:
+    async def test_what_is_not_counted_yet_is_spent_all_the_same(self, bench: Bench, store: Store) -> None:
+        budgets = Budgets((Budget(Scope.USER, 1000, False, Window.DAY), Budget(Scope.HOUR, 5000, False, Window.HOUR)))
+        await bench.accept()
+        await store.claims.settle((await bench.claim_one()).ref, ended("hello", usage=Usage(1, 0, 900, 200)))
+        await bench.accept()
+        (claim,) = (await store.claims.claim("host", 1, 30, budgets=budgets)).claims
+        assert claim.allowance is not None
+        assert not claim.allowance.covers(Spend(1))
+        spenders = [account.spenders for account in await store.spending.accounts(budgets)]
+        assert [spend.tokens for ((_, spend),) in spenders] == [1100, 1100]
