@@ -25,6 +25,8 @@ from tests.shared.store.bench import Bench, ended, sqlite
 #: statements that walk a whole table or index, and may: at the start, because they list or count what is not done, or
 #: because the table has a row for each running turn alone
 WALKS = {
+    ("audit", "LATEST"),
+    ("audit", "OLDEST_KEPT"),
     ("hosts", "EXPIRE"),
     ("hosts", "LIVE"),
     ("inbox", "COUNT_WAITING"),
