@@ -107,7 +107,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker.shared_page", "worker.frames", "worker.mcp_server", "worker.channel", "worker.session_log"),
     ("worker.tools", "worker.mcp_config", "worker.model_specs"),
     ("worker.agent",),
-    ("worker.forkserver", "worker.library", "worker.tool_list"),
+    ("worker.forkserver", "worker.library", "worker.live_check", "worker.tool_list"),
     ("worker.pool", "worker.run_agent", "worker.replay"),
     ("worker.__main__", "gateway"),
 )

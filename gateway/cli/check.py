@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import msgspec
-
 from gateway.cli.command import Command, CommandFailed, Invocation
 from gateway.cli.database import database_file, database_name
+from gateway.cli.finding import Finding
 from gateway.cli.running_gateway import RunningGateway, find_gateway
 from gateway.start_report import hints
 from gateway.tool_check import check_tool_modules
@@ -22,19 +22,13 @@ from worker.pool.worker_config import worker_config
 DISK_LOW_BYTES = 512 * 2**20
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """What one part of the check found."""
-
-    #: what was checked
-    part: str
-    #: whether the gateway can work with it
-    ok: bool
-    #: what is wrong, or what there is to know
-    text: str = "ok"
-
-
 async def run(invocation: Invocation) -> int:
     """Check one part after the other, all of them even if one is wrong; the exit status is 1 if any is."""
+    return await check_everything(invocation, live=invocation.arguments.live)
+
+
+async def check_everything(invocation: Invocation, *, live: bool) -> int:
+    """Check, and with ``live`` also try what has to be reached; print it and return the exit status."""
     gateway = await find_gateway(invocation.settings)
     for hint in hints(invocation.settings):
         invocation.terminal.note(f"warning: {hint}")
@@ -46,13 +40,22 @@ async def run(invocation: Invocation) -> int:
             findings.append(Finding(part, False, str(error)))
         except (CommandFailed, GatehouseError, OSError) as error:
             findings.append(Finding(part, False, " ".join(str(error).split())))
-    good = [finding for finding in findings if finding.ok]
-    bad = [finding for finding in findings if not finding.ok]
-    ok = not bad
-    invocation.terminal.show({"ok": ok, "findings": findings}, (f"{one.part}: {one.text}" for one in good))
-    for finding in bad:
-        invocation.terminal.note(f"{finding.part}: {finding.text}")
+    if live:
+        from gateway.cli.live_parts import live_findings  # with the platforms it takes longer than the rest
+
+        findings += await live_findings(invocation.settings)
+    ok = all(finding.ok for finding in findings)
+    shown = (f"{finding.part}: {finding.text}" for finding in findings if finding.ok)
+    invocation.terminal.show({"ok": ok, "findings": findings}, shown)
+    for finding in findings:
+        if not finding.ok:
+            invocation.terminal.note(f"{finding.part}: {finding.text}")
     return 0 if ok else 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add whether to try what has to be reached."""
+    parser.add_argument("--live", action="store_true", help="also try models, MCP servers, platforms and the way in")
 
 
 async def look_at_tools(invocation: Invocation, _: RunningGateway | None) -> str:
@@ -143,6 +146,8 @@ COMMAND = Command(
     examples=(
         "python -m gateway check",
         "python -m gateway check && systemctl restart gatehouse",
+        "python -m gateway check --live      # as `doctor`: an unreachable provider fails it, too",
     ),
     run=run,
+    add_arguments=add_arguments,
 )

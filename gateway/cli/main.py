@@ -13,7 +13,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.cli import backup, check, dead, export, key, replay, salvage, serve, sessions, status, trace
+from gateway.cli import (
+    backup,
+    check,
+    dead,
+    doctor,
+    export,
+    key,
+    replay,
+    salvage,
+    search,
+    serve,
+    sessions,
+    status,
+    trace,
+)
 from gateway.cli.command import Command, CommandFailed, Invocation
 from gateway.cli.terminal import Terminal
 from shared.errors import GatehouseError, SettingsError
@@ -25,9 +39,11 @@ from shared.version import VERSION
 COMMANDS: tuple[Command, ...] = (
     serve.COMMAND,
     check.COMMAND,
+    doctor.COMMAND,
     status.COMMAND,
     trace.COMMAND,
     sessions.COMMAND,
+    search.COMMAND,
     export.COMMAND,
     replay.COMMAND,
     dead.COMMAND,
