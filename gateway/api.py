@@ -28,6 +28,7 @@ from worker.pool import Pool, PoolSnapshot
 
 SESSIONS = "/v1/sessions/"
 LIST_LIMIT = 200
+TURNS_LIMIT = 100
 LIST_LIMIT_MOST = 1000
 ACTIONS = frozenset({"log", "interrupt"})
 
@@ -50,6 +51,7 @@ class Api:
             Route("/v1/messages/{id}", self.message),
             Route("/v1/budgets", self.budgets),
             Route("/v1/workers", self.workers),
+            Route("/v1/turns", self.turns),
             Route("/v1/workers/{n:int}/kill", self.kill_worker, methods=["POST"]),
             Route("/v1/pairings", self.pairings),
             Route("/v1/pairings/{code}/approve", self.approve, methods=["POST"]),
@@ -126,6 +128,10 @@ class Api:
     async def workers(self, _: Request) -> Response:
         """Answer the worker table."""
         return json_response(worker_table(self._pool.snapshot()))
+
+    async def turns(self, _: Request) -> Response:
+        """Answer the turns that run or wait for a slot here, those that have run longest first."""
+        return json_response({"turns": self._pool.turn_rows(TURNS_LIMIT)})
 
     async def kill_worker(self, request: Request) -> Response:
         """Kill one worker; its turns resume in another."""

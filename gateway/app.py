@@ -32,6 +32,7 @@ from gateway.dead_letters import DeadLetters
 from gateway.delivery import Delivery
 from gateway.event_metrics import EventMetrics
 from gateway.governor import Governor
+from gateway.hang_history import HangHistory
 from gateway.health import Health
 from gateway.intake import Intake
 from gateway.load_history import LoadHistory
@@ -86,6 +87,8 @@ class Gateway:
         self.events.subscribe(self.meter.on_event)
         self.events.subscribe(EventMetrics(self.meter.registry).on_event)
         self.events.subscribe(self.broadcast.on_event)
+        self.hangs = HangHistory()
+        self.events.subscribe(self.hangs.on_event)
         self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host)
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
@@ -171,6 +174,7 @@ class Gateway:
         health = Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness)
         api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", self.settings.budgets)
         console = Console(self.broadcast, self.pool)
+        login = Login(self.access, self.audit)
         guarded = [
             *self.openai_api.routes(),
             Route("/v1/events", console.events),
@@ -178,6 +182,8 @@ class Gateway:
             Route("/metrics", health.metrics),
             *api.routes(),
             *self.audit.routes(),
+            *login.guarded_routes(),
+            Route("/v1/hangs", self.hangs.show),
             *DeadLetters(self.store, self.broadcast, self.pool, self.delivery).routes(),
         ]
         webhooks = webhook_routes(
@@ -192,7 +198,6 @@ class Gateway:
             self.delivery.platform_calls,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
-        login = Login(self.access, self.audit)
         return [*webhooks, *probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]
 
     def _guard(self, route: Route) -> Route:

@@ -44,6 +44,17 @@ class Login:
             Route("/v1/logout", self.logout, methods=["POST"]),
         ]
 
+    def guarded_routes(self) -> list[Route]:
+        """Return the routes that need a key like any other."""
+        return [Route("/v1/keys", self.keys)]
+
+    async def keys(self, _: Request) -> Response:
+        """Answer who holds a key, and what it may do; secrets are known to nobody."""
+        listed = self._access.keys.all()
+        return json_response(
+            {"keys": [{"name": key.name, "role": key.role, "created_at": key.created_at} for key in listed]}
+        )
+
     async def facts(self, request: Request) -> Response:
         """Answer whether a key is needed, and whose key this browser has shown."""
         needed = self._access.keys.needed

@@ -19,13 +19,13 @@ export class Access {
   }
 
   async refresh() {
-    const [pairings, keys, audit] = [await askJson("/v1/pairings"), null, null];
+    const [pairings, keys, audit] = await Promise.all(["/v1/pairings", "/v1/keys", "/v1/audit"].map((path) => askJson(path)));
     if (this.closed) return;
     this.showPairings(pairings);
-    $("keys-card").hidden = !keys;
-    reconcile($("keys"), keys?.keys ?? [], (key) => key.name, keyRow);
-    $("audit-card").hidden = !audit;
-    reconcile($("audit"), audit?.audit ?? audit?.entries ?? [], (entry) => entry.id ?? `${entry.at} ${entry.what}`, auditRow);
+    $("no-keys").hidden = keys.keys.length > 0;
+    reconcile($("keys"), keys.keys, (key) => key.name, keyRow);
+    $("no-audit").hidden = audit.audit.length > 0;
+    reconcile($("audit"), audit.audit, (entry) => `${entry.at} ${entry.action} ${entry.target}`, auditRow);
   }
 
   showPairings({ pairings, approved = [] }) {
@@ -66,16 +66,16 @@ export class Access {
   }
 }
 
-function keyRow({ name, role, last_used_at: used }) {
+function keyRow({ name, role, created_at: made }) {
   const row = element("li");
   row.append(element("b", "", name), element("span", "state-chip", role));
-  row.append(element("span", "muted", used ? `last used ${ago(used)}` : ""));
+  row.append(element("span", "muted", made ? `made ${ago(made)} ago` : "from the environment"));
   return row;
 }
 
 function auditRow(entry) {
   const row = element("tr");
   row.append(element("td", "", `${new Date(entry.at * 1000).toLocaleDateString()} ${clock(entry.at)}`));
-  row.append(element("td", "", entry.what ?? entry.action ?? entry.event), element("td", "", entry.who ?? entry.actor ?? ""), element("td", "wide", entry.about ?? entry.subject ?? ""));
+  row.append(element("td", "", entry.action), element("td", "", entry.actor), element("td", "wide", entry.target));
   return row;
 }

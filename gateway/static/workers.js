@@ -19,12 +19,17 @@ export class Workers {
   }
 
   async refresh() {
-    const table = await askJson("/v1/workers");
-    if (!this.closed) this.show(table);
+    const [table, turns, hangs] = await Promise.all(["/v1/workers", "/v1/turns", "/v1/hangs"].map((path) => askJson(path)));
+    if (this.closed) return;
+    this.show(table);
+    $("no-turns").hidden = turns.turns.length > 0;
+    reconcile($("turns"), turns.turns, (turn) => turn.message_id, turnRow);
+    this.showHang(hangs.hangs[0]);
   }
 
   happened(name, said) {
     if (name === "workers") this.show(said);
+    if (name === "tool" || name === "workers") this.app.refreshSoon();
   }
 
   show(table) {
@@ -32,12 +37,7 @@ export class Workers {
     const restarts = `${table.restarts} restart${table.restarts === 1 ? "" : "s"}`;
     $("workers-note").textContent = `${table.spares} warm spare${table.spares === 1 ? "" : "s"}, ${restarts}`;
     reconcile($("workers"), table.workers, (worker) => worker.host ? `${worker.host} ${worker.n}` : worker.n, (worker) => this.row(worker));
-    const turns = table.turns ?? [];
-    $("turns-card").hidden = table.turns === undefined;
-    $("no-turns").hidden = turns.length > 0;
-    reconcile($("turns"), turns, (turn) => turn.message_id, turnRow);
-    this.showServers(table.mcp ?? []);
-    this.showHang(table.last_hang);
+    this.showServers(table.workers.flatMap((worker) => (worker.mcp ?? []).map((server) => ({ ...server, worker: worker.n }))));
   }
 
   row(worker) {
@@ -61,10 +61,10 @@ export class Workers {
 
   showServers(servers) {
     $("mcp-card").hidden = servers.length === 0;
-    reconcile($("mcp"), servers, (server) => `${server.name} ${server.worker}`, (server) => {
+    reconcile($("mcp"), servers, (server) => `${server.server} ${server.worker}`, (server) => {
       const row = element("li");
-      row.append(element("b", server.up ? "good" : "bad", server.name));
-      row.append(element("span", "muted", [server.up ? "up" : "down", server.tools && `${server.tools} tools`, server.error].filter(Boolean).join(", ")));
+      row.append(element("b", server.up ? "good" : "bad", server.server));
+      row.append(element("span", "muted", [`worker ${server.worker}`, server.up ? "up" : "down", `${server.tools} tools`, server.problem].filter(Boolean).join(", ")));
       return row;
     });
   }
@@ -72,7 +72,7 @@ export class Workers {
   showHang(hang) {
     $("hangs-card").hidden = !hang;
     if (!hang) return;
-    $("hang-facts").textContent = `${clock(hang.at)}, worker ${hang.n}: ${hang.error}`;
+    $("hang-facts").textContent = `${clock(hang.at)}, worker ${hang.n}, ${hang.cause}: ${hang.error}`;
     if ($("hang-stacks").textContent !== hang.stacks) $("hang-stacks").textContent = hang.stacks;
   }
 }
@@ -81,6 +81,7 @@ function turnRow(turn) {
   const row = element("li");
   row.append(link(`/messages/${encodeURIComponent(turn.message_id)}`, turn.session));
   const doing = turn.tool ? `using ${turn.tool}` : "asks the model";
-  row.append(element("span", "muted", `since ${clock(turn.started_at)}, worker ${turn.worker ?? "–"}, step ${turn.step}, ${doing}`));
+  const runs = `since ${clock(turn.started_at)}, worker ${turn.worker}, step ${turn.step}, ${doing}`;
+  row.append(element("span", "muted", turn.worker === null ? "waits for a slot" : runs));
   return row;
 }

@@ -270,3 +270,10 @@ def error_of(answer: httpx2.Response) -> dict[str, Any]:
     assert set(body) == {"error"}
     error: dict[str, Any] = body["error"]
     return error
+
+
+def test_turns_kills_and_keys_are_told_to_whoever_may_read(web: httpx2.Client) -> None:
+    say(web, "told", "hello")
+    assert web.get("/v1/turns").json() == {"turns": []}
+    assert web.get("/v1/hangs").json() == {"hangs": []}
+    assert web.get("/v1/keys").json() == {"keys": []}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -158,6 +159,11 @@ class Pool:
         if worker is not None:
             worker.kill_now()
         return worker is not None
+
+    def turn_rows(self, limit: int) -> list[TurnRow]:
+        """Return up to ``limit`` turns as they look from outside, those that have run longest first."""
+        rows = sorted((turn.row() for turn in self._turns), key=lambda row: row.started_at or math.inf)
+        return rows[:limit]
 
     def running_turn(self, session: str) -> TurnRow | None:
         """Return the session's running turn."""
