@@ -24,7 +24,7 @@ SHOWN_EVENTS = {Event.STRANGER: "pairing", Event.MESSAGE_ACCEPTED: "accepted"}
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The message's turn begins, or begins again after its worker was lost."""
+    """The message's turn begins, or its text begins again: its worker was lost, or the model's answer broke off."""
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -62,6 +62,12 @@ class Follower:
         else:
             self._happenings.append((step, [text]))
         self._arrived.set()
+
+    def restart(self, step: int) -> None:
+        """Take that the text of a step is void: what of it was not read yet never is."""
+        while self._happenings and isinstance(last := self._happenings[-1], tuple) and last[0] == step:
+            self._happenings.pop()
+        self.put(Started())
 
     def put(self, happening: Started | Ended | Dead | Stopped) -> None:
         """Take a happening other than a delta."""
@@ -162,6 +168,20 @@ class TurnBroadcast:
             running.step, running.pieces = step, []
         running.pieces.append(text)
         self.stream.tell_session(session, "text", session=session, message=message_id, step=step, text=text)
+
+    def text_restarted(self, message_id: str, session: str, step: int) -> None:
+        """Take that the text of a running step is void."""
+        for follower in self._followers.get(message_id, ()):
+            follower.restart(step)
+        running = self._running.get(session)
+        if running is not None and running.message_id == message_id:
+            running.step, running.pieces = step, []
+            fields = {"session": session, "message": message_id, "step": step, "text": "", "whole": True}
+            self.stream.tell_session(session, "text", **fields)
+
+    def model_away(self, message_id: str, session: str, model: str, problem: str) -> None:
+        """Take that a turn waits for a model."""
+        self.tell("waiting", session=session, message=message_id, model=model, problem=problem)
 
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         """Take the start of a tool call."""

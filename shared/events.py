@@ -77,6 +77,8 @@ class Event(enum.StrEnum):
     MCP_TOOL_LEFT_OUT = "mcp_tool_left_out"
     MODEL_FAILED = "model_failed"
     MODEL_ANSWERED = "model_answered"
+    MODEL_ODDITY = "model_oddity"
+    MODEL_ADAPTED = "model_adapted"
     CONTEXT_COMPACTED = "context_compacted"
     CONTEXT_CUT = "context_cut"
     SESSION_LOG_FAILED = "session_log_failed"
@@ -121,6 +123,8 @@ LEVELS = {
     Event.MCP_SERVER_LOST: logging.WARNING,
     Event.MCP_TOOL_LEFT_OUT: logging.WARNING,
     Event.MODEL_FAILED: logging.WARNING,
+    Event.MODEL_ODDITY: logging.WARNING,
+    Event.MODEL_ADAPTED: logging.WARNING,
     Event.CONTEXT_CUT: logging.WARNING,
     Event.SESSION_LOG_FAILED: logging.WARNING,
     Event.REPLY_POSTPONED: logging.WARNING,

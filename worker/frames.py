@@ -30,6 +30,33 @@ class ModelSpec(msgspec.Struct, frozen=True):
     base_url: str = ""
     #: what its tokens cost, None where nobody said
     price: Price | None = None
+    #: its section in the configuration file, which is its name then; empty for none
+    section: str = ""
+    #: the variable that holds its key, empty for the SDK's own
+    key_variable: str = ""
+    #: tokens that an answer of it may have
+    output_limit: int = 4096
+    #: how freely it chooses its words, None for its server's default
+    temperature: float | None = None
+    #: how hard it is to think: minimal, low, medium, high; empty for its server's default
+    reasoning_effort: str = ""
+    #: how much of a conversation it is shown at the most, in tokens; None for what all are shown
+    context_tokens: int | None = None
+    #: calls that its server takes at once, None where nothing bounds them
+    parallel: int | None = None
+    #: the longest one call may take, in seconds; None for what holds for all
+    api_timeout_s: float | None = None
+    #: the longest its answer may be silent, in seconds; None for what holds for all
+    stall_timeout_s: float | None = None
+    #: whether it can be shown images, None where nobody said
+    takes_images: bool | None = None
+    #: fields that every request to it has beside ours (a JSON object)
+    extra_body: bytes = b"{}"
+
+    @property
+    def name(self) -> str:
+        """The model as the settings name it."""
+        return self.section or f"{self.provider}:{self.model}"
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -275,6 +302,19 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
     step: int
     #: what was written since the last delta
     text: str
+    #: whether the step begins again: what was told of it before is void
+    restarts: bool = False
+
+
+class ModelAway(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: no model can answer now; the turn waits inside its time."""
+
+    #: number of the turn
+    turn: int
+    #: the model it waits for
+    model: str
+    #: why it cannot answer
+    problem: str
 
 
 class TurnWaits(msgspec.Struct, frozen=True, tag=True):
@@ -352,6 +392,7 @@ OfTurn = (
     | ToolSaid
     | ToolEnded
     | Delta
+    | ModelAway
     | TurnWaits
     | TurnGoesOn
     | TurnDone

@@ -18,7 +18,7 @@ import msgspec
 from shared.errors import ModelRejected
 from shared.messages import Usage
 from worker.agent.context import transcript
-from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
 from worker.agent.todo import TOOL_NAMES, TodoStore, hydrate
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
@@ -80,6 +80,7 @@ class RecordedModel:
         on_text: Callable[[str], None] | None = None,  # noqa: ARG002 - likewise
         *,
         timeout: float = 300.0,  # noqa: ARG002 - likewise
+        watch: CallWatch | None = None,  # noqa: ARG002 - likewise
     ) -> ModelReply:
         """Return the next recorded answer. Raises ModelRejected where there is none."""
         if not self._replies:

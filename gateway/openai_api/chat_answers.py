@@ -13,7 +13,7 @@ from gateway.openai_api.streamed_text import StreamedText
 from gateway.responses import error_body, json_response
 from gateway.turn_broadcast import Started, Stopped, Text
 from shared.call_options import ClientCall
-from shared.messages import Dead, Ended, TurnStatus, Usage
+from shared.messages import Dead, DeadKind, Ended, TurnStatus, Usage
 
 KEEP_ALIVE_S = 15.0
 #: what the error of a turn begins with whose model refused to say anything, and whose words were too many
@@ -128,6 +128,8 @@ def failure(call: Call, failed: Ended | Dead | Stopped) -> tuple[int, dict[str, 
             return 400, error_body(400, failed.text, param="messages", code="context_length_exceeded")
         case Ended():
             return 502, error_body(502, failed.text or "the turn failed", kind="turn_failed", code="failed")
+        case Dead(kind=DeadKind.MODEL):
+            return 503, error_body(503, failed.text or "no model answered", kind="no_model", code="no_model")
         case Dead():
             return 502, error_body(502, failed.text or "the turn failed", kind="turn_failed", code="dead_letter")
         case Stopped():

@@ -295,6 +295,7 @@ export class Chat {
     if (said.session !== this.key) return;
     if (name === "todo") showTodos(said.todos);
     else if (name === "tool") $("session-state").textContent = `using ${said.name}`;
+    else if (name === "waiting") $("session-state").textContent = `waiting for ${said.model}`;
     else if (name === "said") $("session-state").textContent = said.text;
     else if (name === "text" && !this.asking.size) this.streamText(said);
     else if (name === "turn") this.turnChanged(said);

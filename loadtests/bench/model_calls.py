@@ -26,6 +26,7 @@ from worker.agent.models.anthropic import AnthropicAnswer, AnthropicModel
 from worker.agent.models.failures import Endpoint
 from worker.agent.models.openai import OpenAIAnswer, OpenAIModel
 from worker.agent.models.port import ModelRequest
+from worker.agent.models.server import Server
 from worker.agent.models.transport import Transport
 from worker.frames import ModelSpec
 from worker.tools.spec import ToolSpec
@@ -37,6 +38,10 @@ AT_ONCE = f"[[long {DELTAS * 16}]]"
 AS_TOKENS_COME = f"[[slow 0.001]] [[say {'x' * DELTAS}]]"
 
 Call = Callable[[], Awaitable[str]]
+
+
+def say_nothing(*_: object, **__: object) -> None:
+    """Take an event of a model, and tell nobody."""
 
 
 @contextmanager
@@ -62,7 +67,7 @@ def request_of(words: str, history: int) -> ModelRequest:
 
 def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[str, Call]:
     """Return the ways to make one call of an OpenAI-compatible server."""
-    model = OpenAIModel(ModelSpec("openai", "m", "k", url))
+    model = OpenAIModel(ModelSpec("openai", "m", "k", url), None, say_nothing, Server(url))
     fields = msgspec.json.decode(model.body(request))
 
     def with_sdk(client: openai.AsyncOpenAI) -> Call:
@@ -73,11 +78,12 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
         return call
 
     def raw(client: openai.AsyncOpenAI) -> Call:
-        line = Transport(client, openai, "/chat/completions", Endpoint("openai", "m"))
+        line = Transport(lambda _: client, openai, "/chat/completions", Endpoint("openai", "m"), Server(url))
 
         async def call() -> str:
             answer = OpenAIAnswer(line.where, None)
-            return (await line.run(model.body(request), answer, timeout=60, stall_s=60)).text
+            await line.run(model.body(request), answer, timeout=60, stall_s=60)
+            return answer.reply().text
 
         return call
 
@@ -89,7 +95,7 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
 
 def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[str, Call]:
     """Return the ways to make one call of the Messages API."""
-    model = AnthropicModel(ModelSpec("anthropic", "m", "k", url))
+    model = AnthropicModel(ModelSpec("anthropic", "m", "k", url), None, say_nothing, Server(url))
     fields = msgspec.json.decode(model.body(request))
 
     def with_sdk(client: anthropic.AsyncAnthropic) -> Call:
@@ -100,11 +106,12 @@ def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict
         return call
 
     def raw(client: anthropic.AsyncAnthropic) -> Call:
-        line = Transport(client, anthropic, "/v1/messages", Endpoint("anthropic", "m"))
+        line = Transport(lambda _: client, anthropic, "/v1/messages", Endpoint("anthropic", "m"), Server(url))
 
         async def call() -> str:
             answer = AnthropicAnswer(line.where, None)
-            return (await line.run(model.body(request), answer, timeout=60, stall_s=60)).text
+            await line.run(model.body(request), answer, timeout=60, stall_s=60)
+            return answer.reply().text
 
         return call
 

@@ -31,7 +31,7 @@ from tests.worker.agent.test_todo import CALLS, model_call
 from tests.worker.pool.test_pool import RecordingObserver
 from worker.agent.context import transcript
 from worker.agent.context.prompts import INSTRUCTION
-from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
 from worker.agent.pool_link import PoolLink
 from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
@@ -119,7 +119,12 @@ class StepModel:
         self.summaries = 0
 
     async def reply(
-        self, request: ModelRequest, on_text: Callable[[str], None] | None = None, *, timeout: float = 300.0
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,
+        watch: CallWatch | None = None,
     ) -> ModelReply:
         await asyncio.sleep(0)
         if request.system == INSTRUCTION:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from shared.budgets import Allowance, Spend
 from shared.errors import TurnOverBudget
 from shared.usage import Usage
-from worker.agent.models.usage_on_error import BYTES_PER_TOKEN
+from worker.agent.models.usage_counts import BYTES_PER_TOKEN
 from worker.tools.spec import ToolSpec
 
 #: tokens that the answer of a step is taken to have before it is known

@@ -17,6 +17,12 @@ class Progress:
     def text(self, step: int, text: str) -> None:
         """The model wrote this much more text in step ``step``."""
 
+    def restarted(self, step: int) -> None:
+        """The text told of step ``step`` so far is void: the model begins it again."""
+
+    def model_away(self, model: str, problem: str) -> None:
+        """No model can answer now; the turn waits for this one, inside its time."""
+
     async def more(self, used: Spend, wanted: Spend) -> Allowance | None:  # noqa: ARG002
         """The turn has used so much, and wants so much in all; return what it may use, None where nothing bounds it."""
         return None

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
 
+from shared.loose_json import mend_surrogates
 from worker.tools.spec import ToolCall
+
+#: what providers take as the name of a tool; one that a model made up would be refused in every later call
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_UNFIT = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def sanitize_text(text: str) -> str:
     """Return the text without lone surrogates, which JSON can carry and UTF-8 cannot."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return mend_surrogates(text)
+
+
+def sanitize_name(name: str) -> str:
+    """Return the name of a tool as every provider takes it."""
+    return name if _NAME.fullmatch(name) else _UNFIT.sub("_", name)[:64] or "unnamed"
 
 
 def sanitize_calls(calls: Sequence[ToolCall], prefix: str, messages: Sequence[bytes] = ()) -> tuple[ToolCall, ...]:
@@ -27,7 +38,7 @@ def sanitize_calls(calls: Sequence[ToolCall], prefix: str, messages: Sequence[by
         known = not call.id or call.id in seen or any(quoted in message for message in asked)
         call_id = f"{prefix}_{index}" if known else call.id
         seen.add(call_id)
-        sound.append(ToolCall(call_id, sanitize_text(call.name), sanitize_text(call.arguments)))
+        sound.append(ToolCall(call_id, sanitize_name(call.name), sanitize_text(call.arguments)))
     return tuple(sound)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -25,11 +25,12 @@ from worker.agent.budget_guard import BudgetGuard
 from worker.agent.call_request import CallRequest, handed_over
 from worker.agent.context import transcript
 from worker.agent.context.compaction import Compaction
+from worker.agent.context.repair import role_of
 from worker.agent.context.window import Window
-from worker.agent.failure_replies import StepLimitReached, how_it_ended
+from worker.agent.cut_offs import CutOffs, nudge
+from worker.agent.failure_replies import StepLimitReached, how_it_ended, leaves_unanswered, tools_used
 from worker.agent.models.failures import EmptyAnswer
-from worker.agent.models.port import Model, ModelReply, ModelRequest, finish_of
-from worker.agent.models.usage_on_error import billed
+from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest, finish_of
 from worker.agent.progress import Progress
 from worker.agent.resumed_calls import ResumedCalls
 from worker.agent.sanitize import readable_call, sanitize_calls, sanitize_text
@@ -56,7 +57,7 @@ class Turn:
 
     ``todo`` is changed in place. After the run ``messages`` holds the whole turn, resumed steps and the user's
     message included, ready to follow ``request.history``; ``usage`` is summed over the steps run here; ``window`` is
-    what a model is shown, fit to go on from.
+    what a model is shown, fit to go on from; ``unanswered`` says that no model gave an answer, and one may later.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Turn:
         self._system = self._call.system(request.system)
         self.messages = [message for step in request.steps for message in step.messages] + asked
         self.usage = Usage()
+        self.unanswered = False
         whole = [*request.history, *self.messages]
         self.window = Window(whole, request.first, request.summary, repaired=request.repaired)
         self._compaction = Compaction(
@@ -93,6 +95,8 @@ class Turn:
         self._words = list(request.words)
         self._joined = opened.joined if opened else ()
         self._partial: list[str] = []
+        self._cut_offs = CutOffs()
+        self._waits_for: Exception | None = None
         self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
         self._task: asyncio.Task[object] | None = None
         self._ends_at = 0.0
@@ -122,11 +126,17 @@ class Turn:
             if not self._interrupted or task is None:
                 raise
             task.uncancel()
-            return self._end(*how_it_ended(TurnInterrupted()))
+            return self._fail(TurnInterrupted())
         except Exception as error:  # noqa: BLE001 - the boundary: whatever went wrong becomes the turn's outcome
-            return self._end(*how_it_ended(error, deadline_passed=limit.expired()))
+            if limit.expired() and self._waits_for is not None:
+                return self._fail(self._waits_for)
+            return self._fail(error, deadline_passed=limit.expired())
         finally:
             self._task = None
+
+    def _fail(self, error: Exception, *, deadline_passed: bool = False) -> Ended:
+        self.unanswered = leaves_unanswered(error) and not deadline_passed
+        return self._end(*how_it_ended(error, deadline_passed=deadline_passed, tools=tools_used(self.messages)))
 
     def interrupt(self) -> None:
         """End the turn now, whatever runs: its transcript stays valid. Call it on the turn's loop; may come early."""
@@ -151,7 +161,8 @@ class Turn:
                 reply = await self._query()
                 if not reply.tool_calls:
                     text, finish = await self._answer(reply)
-                    return self._end(TurnStatus.REPLIED, text, finish=finish)
+                    state = reply.state if self._call.format is None else b""
+                    return self._end(TurnStatus.REPLIED, text, finish=finish, state=state)
                 calls = reply.tool_calls
             own = [call for call in calls if not self._call.is_clients(call)]
             if own:
@@ -188,22 +199,32 @@ class Turn:
 
     async def _query(self) -> ModelReply:
         """Call the model; what it asks for joins the transcript, its last word does in ``_end``."""
-        reply = await self._ask()
+        reply = await self._ask_until_said()
         self._partial.clear()
-        self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
         calls = sanitize_calls(reply.tool_calls, f"{self._request.message_id}_{self._number}", self.window.shown)
         if calls:
-            self._add(transcript.assistant(sanitize_text(reply.text), [readable_call(call) for call in calls]))
+            self._cut_offs.take(reply, calls)
+            readable = [readable_call(call) for call in calls]
+            self._add(transcript.assistant(sanitize_text(reply.text), readable, reply.state))
             self._progress.step_opened(
                 StepOpening(self._number, tuple(self._step_messages), self._step_usage, self._joined)
             )
         return msgspec.structs.replace(reply, tool_calls=calls)
 
-    async def _ask(self) -> ModelReply:
+    async def _ask_until_said(self) -> ModelReply:
+        """Call the model, and in other words where it said nothing: after a tool, or at its output limit."""
+        said: list[bytes] = []
+        while True:
+            try:
+                return await self._ask(*said[-1:])
+            except EmptyAnswer as empty:
+                said.append(nudge(empty, len(said), after_tool=role_of(self.window.shown[-1]) == "tool"))
+
+    async def _ask(self, *said: bytes) -> ModelReply:
         """Call the model; where it finds its context too long, with less of it: summarized once, then left out."""
         for calls in range(1, CALLS_TO_FIT):
             try:
-                return await self._call_model()
+                return await self._call_model(*said)
             except ContextTooLong:
                 tokens, limit = self.window.tokens, self.window.tokens * 3 // 4
                 if calls == 1:
@@ -212,7 +233,7 @@ class Turn:
                     self._compaction.cut(limit, len(self._step_messages))
                 if self.window.tokens >= tokens and calls > 1:  # once more all the same: servers change their minds
                     raise
-        return await self._call_model()
+        return await self._call_model(*said)
 
     async def _make_room(self, limit_tokens: int) -> None:
         left_s = self._ends_at - asyncio.get_running_loop().time()
@@ -222,21 +243,35 @@ class Turn:
     def _specs(self) -> tuple[ToolSpec, ...]:
         return self._call.tools(self._toolbox.specs())
 
-    async def _call_model(self, *said: bytes) -> ModelReply:
-        """Call the model with what it is shown, or to say once more what it ``said``, where no tool is any use."""
+    async def _call_model(self, *said: bytes, tools: bool = True) -> ModelReply:
+        """Call the model with what it is shown and what else is ``said``; it may ask for no tool without ``tools``."""
         self._partial.clear()
-        shown, specs = [*self.window.shown, *said], () if said else self._specs()
+        self._waits_for = None
+        shown, specs = [*self.window.shown, *said], self._specs() if tools else ()
         request = self._call.request(ModelRequest(self._system, shown, specs, self._request.session))
         # a second more than there is: the turn's own limit ends the call, and tells why
         left_s = 1.0 + self._ends_at - asyncio.get_running_loop().time()
+        watch = _Watch(self._restart, self._wait)
         try:
             with self._progress.waiting("model"):
-                return await self._model.reply(request, self._heard, timeout=left_s)
-        except BaseException as error:
-            self._spend(billed(error))
+                reply = await self._model.reply(request, self._heard, timeout=left_s, watch=watch)
+        except BaseException:
+            self._spend(watch.usage)
             raise
+        self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
+        return reply
+
+    def _restart(self) -> None:
+        self._partial.clear()
+        self._progress.restarted(self._number)
+
+    def _wait(self, model: str, failure: Exception) -> None:
+        told, self._waits_for = str(self._waits_for), failure
+        if told != str(failure):
+            self._progress.model_away(model, str(failure))
 
     def _heard(self, text: str) -> None:
+        self._waits_for = None
         self._partial.append(text)
         if self._call.format is None:  # an answer whose form has to be checked is shown when it is right
             self._progress.text(self._number, text)
@@ -255,9 +290,9 @@ class Turn:
         found, problem = read_answer(text, form)
         if not problem:
             return found
-        again = await self._call_model(transcript.assistant(text), transcript.user(REPAIR.format(problem=problem)))
+        said = transcript.assistant(text), transcript.user(REPAIR.format(problem=problem))
+        again = await self._call_model(*said, tools=False)
         self._partial.clear()
-        self._spend(msgspec.structs.replace(again.usage, model_calls=max(1, again.usage.model_calls)))
         found, problem = read_answer(_last_word(again), form)
         if problem:
             raise FormatMissed(problem)
@@ -280,7 +315,8 @@ class Turn:
 
     async def _run_call(self, call: ToolCall) -> bytes:
         retry_safe = self._toolbox.retry_safe(call.name)
-        message = self._open.result(call, repeatable=retry_safe and call.name in self._toolbox.names)
+        repeatable = retry_safe and call.name in self._toolbox.names
+        message = self._cut_offs.result(call) or self._open.result(call, repeatable=repeatable)
         if message is not None:
             return message
         context = self._context(call)
@@ -347,10 +383,10 @@ class Turn:
             calls=handed_over(calls),
         )
 
-    def _end(self, status: TurnStatus, text: str, error: str = "", finish: str = "") -> Ended:
+    def _end(self, status: TurnStatus, text: str, error: str = "", finish: str = "", state: bytes = b"") -> Ended:
         """End the turn: the transcript ends with what the sender is told, after what the model had begun to say."""
         begun = sanitize_text("".join(self._partial)).strip()
-        self._add(transcript.assistant(f"{begun}\n\n{text}" if begun else text))
+        self._add(transcript.assistant(f"{begun}\n\n{text}" if begun else text, (), state))
         todo = self._todo.take_change()
         return Ended(
             status,
@@ -387,6 +423,21 @@ def _result(call: ToolCall, task: asyncio.Task[bytes]) -> bytes:
 
 def _gave_result(task: asyncio.Task[bytes]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
+
+
+class _Watch(CallWatch):
+    """Passes on what a turn has to know of its model call."""
+
+    def __init__(self, on_restart: Callable[[], None], on_wait: Callable[[str, Exception], None]) -> None:
+        super().__init__()
+        self._on_restart = on_restart
+        self._on_wait = on_wait
+
+    def restarted(self) -> None:
+        self._on_restart()
+
+    def waiting(self, model: str, failure: Exception) -> None:
+        self._on_wait(model, failure)
 
 
 def _last_word(reply: ModelReply) -> str:

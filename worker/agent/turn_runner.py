@@ -13,8 +13,20 @@ from shared.budgets import Allowance, Spend
 from shared.errors import FrameTooLarge, TurnInterrupted
 from shared.events import Event
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Ended, JoiningWords, Outcome, Parked, Step, Summary, TurnStatus, is_stateless
+from shared.messages import (
+    Dead,
+    DeadKind,
+    Ended,
+    JoiningWords,
+    Outcome,
+    Parked,
+    Step,
+    Summary,
+    TurnStatus,
+    is_stateless,
+)
 from worker.agent.context import transcript
+from worker.agent.delta_stream import DeltaStream
 from worker.agent.failure_replies import how_it_ended
 from worker.agent.models.port import Model
 from worker.agent.pool_link import PoolLink
@@ -26,8 +38,8 @@ from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest, opening_of
 from worker.frames import (
     Compacted,
-    Delta,
     History,
+    ModelAway,
     NeedAllowance,
     NeedHistory,
     RunTurn,
@@ -46,8 +58,6 @@ from worker.tools.toolbox import Toolbox
 
 #: a wait is told to the pool when it has lasted so long, in seconds: shorter ones keep nobody from a place
 WAIT_TOLD_S = 0.005
-#: seconds between two Delta frames of one turn at the least
-DELTA_INTERVAL_S = 0.02
 #: seconds between two tellings of how far the tools of one turn are, and characters of one
 SAID_INTERVAL_S = 0.1
 SAID_LIMIT_CHARS = 500
@@ -93,16 +103,13 @@ class TurnRunner(Progress):
         self._allowance: asyncio.Future[Allowance] | None = None
         self._early_words = frame.words
         self._unkept: dict[str, asyncio.Future[None]] = {}
-        self._unsent: list[str] = []
         self._said: ToolSaid | None = None
         self._said_timer: asyncio.TimerHandle | None = None
         self._said_sent_at = 0.0
         self._waits: list[str] = []
         self._wait_timer: asyncio.TimerHandle | None = None
         self._wait_told = False
-        self._delta_step = 0
-        self._delta_timer: asyncio.TimerHandle | None = None
-        self._delta_sent_at = 0.0
+        self._deltas = DeltaStream(frame.turn, link, is_read=frame.stream)
 
     async def run(self) -> None:
         """Run the turn and send how it ended; never raises."""
@@ -113,7 +120,7 @@ class TurnRunner(Progress):
             outcome = self._failed(error)
         if self._too_large is not None:
             outcome = self._failed(self._too_large)
-        self._flush_text(last=True)
+        self._deltas.flush(last=True)
         if self._said_timer is not None:
             self._said_timer.cancel()
         self._keep(outcome)
@@ -165,7 +172,7 @@ class TurnRunner(Progress):
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    async def _outcome(self) -> Ended | Parked:
+    async def _outcome(self) -> Ended | Parked | Dead:
         known = self._recall() or await self._ask_host()
         if known is None:
             return Parked()
@@ -181,6 +188,11 @@ class TurnRunner(Progress):
         if self._parked:
             self._turn.park()
         outcome = await self._turn.run()
+        if isinstance(outcome, Ended) and self._turn.unanswered:
+            # nothing of it joins the history: it is answered as if it came anew, once an operator has it tried again
+            attempts = self._frame.attempt + 1
+            error, usage = self._link.clean(outcome.error), outcome.usage
+            return Dead(attempts, error, outcome.text, usage=usage, kind=DeadKind.MODEL)
         if isinstance(outcome, Ended) and not self._keeps_nothing:
             window = self._turn.window
             kept = todo.taken()  # what the outcome says, whatever a call that was given up still writes
@@ -237,14 +249,16 @@ class TurnRunner(Progress):
         )
 
     def text(self, step: int, text: str) -> None:
-        """Gather text for the next Delta frame, if anybody reads along."""
-        if not self._frame.stream:
-            return
-        self._unsent.append(text)
-        self._delta_step = step
-        if self._delta_timer is None:
-            due = max(self._loop.time(), self._delta_sent_at + DELTA_INTERVAL_S)
-            self._delta_timer = self._loop.call_at(due, self._flush_text)
+        """Send text, if anybody reads along."""
+        self._deltas.add(step, text)
+
+    def restarted(self, step: int) -> None:
+        """Send that the step's text begins again."""
+        self._deltas.restart(step)
+
+    def model_away(self, model: str, problem: str) -> None:
+        """Send that no model can answer now."""
+        self._link.send(ModelAway(self._frame.turn, model, self._link.clean(problem)))
 
     @contextlib.contextmanager
     def waiting(self, waits_for: str) -> Iterator[None]:
@@ -276,12 +290,12 @@ class TurnRunner(Progress):
 
     def step_opened(self, opening: StepOpening) -> None:
         """Send what the model asked for: a later attempt makes these calls, and does not ask again."""
-        self._flush_text()
+        self._deltas.flush()
         self._send(StepOpened(self._frame.turn, opening))
 
     async def begin_call(self, call: ToolCall, intent: CallIntent, *, once: bool) -> None:
         """Send the intent of a tool call; return once it has left, or for a call to be made once, is committed."""
-        self._flush_text()
+        self._deltas.flush()
         self._send(ToolStarted(self._frame.turn, intent, once))
         if once:
             await self._until_kept(call.id)
@@ -314,7 +328,7 @@ class TurnRunner(Progress):
 
     def step_done(self, step: Step) -> None:
         """Send a finished step, and log it."""
-        self._flush_text()
+        self._deltas.flush()
         self._send(StepDone(self._frame.turn, step))
         self._steps_sent += 1
         self._log_messages(step.messages)
@@ -339,21 +353,6 @@ class TurnRunner(Progress):
         except FrameTooLarge as error:
             self._too_large = error
             raise
-
-    def _flush_text(self, *, last: bool = False) -> None:
-        if self._delta_timer is not None:
-            self._delta_timer.cancel()
-            self._delta_timer = None
-        if not self._unsent:
-            return
-        if self._link.full and last:  # the outcome brings all of the text anyway
-            return
-        if self._link.full:  # a reader that is behind gets its text in larger pieces
-            self._delta_timer = self._loop.call_later(DELTA_INTERVAL_S, self._flush_text)
-            return
-        self._link.send(Delta(self._frame.turn, self._delta_step, "".join(self._unsent)))
-        self._unsent.clear()
-        self._delta_sent_at = self._loop.time()
 
     def _keep(self, outcome: Outcome) -> None:
         """Bring the log and the cache in line with how the turn ended."""

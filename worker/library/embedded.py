@@ -11,7 +11,7 @@ import msgspec
 from shared.events import Say
 from shared.messages import Ended
 from worker.agent.models import build_chain
-from worker.agent.models.port import Model, ModelReply, ModelRequest
+from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest
 from worker.agent.progress import Progress
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
@@ -38,9 +38,14 @@ class _Heard:
         return self._model.name
 
     async def reply(
-        self, request: ModelRequest, on_text: Callable[[str], None] | None = None, *, timeout: float = 300.0
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,
+        watch: CallWatch | None = None,
     ) -> ModelReply:
-        self.last = await self._model.reply(request, on_text, timeout=timeout)
+        self.last = await self._model.reply(request, on_text, timeout=timeout, watch=watch)
         return self.last
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from worker.agent.context import transcript
 from worker.agent.models.port import ModelRequest
+from worker.agent.models.provider_state import FIELD
 from worker.agent.sanitize import sanitize_text
 from worker.tools.spec import ToolCall, ToolSpec
 
@@ -29,7 +30,9 @@ def transcript_of(messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[byte
             case "user":
                 found += _user(message.get("content"))
             case "assistant":
-                found.append(transcript.assistant(_text(message.get("content")), list(_calls(message))))
+                state = message.get(FIELD)
+                kept = json_bytes(state) if isinstance(state, Mapping) else b""
+                found.append(transcript.assistant(_text(message.get("content")), list(_calls(message)), kept))
             case "tool" | "function":
                 call = ToolCall(str(message.get("tool_call_id") or ""), str(message.get("name") or ""), "")
                 found.append(transcript.tool(call, _text(message.get("content"))))

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shared.messages import Ended, Step, Usage
-from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
 from worker.agent.progress import Progress
 from worker.agent.turn import Turn
 from worker.tools.spec import ToolCall
@@ -33,7 +33,12 @@ class ScriptedModel:
         self.called = asyncio.Event()
 
     async def reply(
-        self, request: ModelRequest, on_text: Callable[[str], None] | None = None, *, timeout: float = 300.0
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,
+        watch: CallWatch | None = None,
     ) -> ModelReply:
         self.requests.append(msgspec.structs.replace(request, messages=list(request.messages)))
         entry = self.script.pop(0)
@@ -71,6 +76,14 @@ class Recorded(Progress):
         self.ended: list[bytes] = []
         self.steps: list[Step] = []
         self.tool_running = asyncio.Event()
+        self.waited_for: set[str] = set()
+        self.restarts = 0
+
+    def restarted(self, step: int) -> None:
+        self.restarts += 1
+
+    def model_away(self, model: str, problem: str) -> None:
+        self.waited_for.add(model)
 
     def text(self, step: int, text: str) -> None:
         self.texts.append((step, text))

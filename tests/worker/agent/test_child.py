@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from loadtests.provider import RunningProvider, running_provider
-from shared.messages import Parked, Step, TurnStatus
+from shared.messages import Dead, DeadKind, Parked, Step, TurnStatus
 from shared.session_files import session_log_path
 from tests.worker.agent.child_process import TOOLS, ChildProcess, alive, child_process
 from tests.worker.agent.scripted import decoded, unanswered
@@ -236,9 +236,10 @@ async def test_a_tool_that_cancels_every_task_leaves_no_turn_without_an_end(chil
 
 
 async def test_a_refused_key_is_told_without_the_key(child: ChildProcess) -> None:
-    ended = await child.ended(child.run_turn("[[status 401]]"))
-    assert ended.status is TurnStatus.FAILED
-    assert ended.error
+    outcome = await child.outcome(child.run_turn("[[status 401]]"))
+    assert isinstance(outcome, Dead)
+    assert outcome.kind is DeadKind.MODEL
+    assert "_API_KEY" in outcome.error
     assert all(KEY not in repr(frame) for _, frame in child.frames)
 
 

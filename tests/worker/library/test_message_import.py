@@ -72,8 +72,13 @@ def test_what_is_no_message_and_a_tool_without_a_name_are_refused_in_words() -> 
 
 
 def test_text_that_is_no_utf8_is_made_so() -> None:
-    assert read([{"role": "user", "content": "a\ud800b"}])[1] == [{"role": "user", "content": "a?b"}]
+    assert read([{"role": "user", "content": "a\ud800b"}])[1] == [{"role": "user", "content": "a\ufffdb"}]
     assert json.loads(json_bytes({"role": "user", "content": "\ud800", "at": object})) is not None
+
+
+def test_what_a_provider_wants_back_stays_with_its_message() -> None:
+    said = {"role": "assistant", "content": "4", "provider_state": {"from": "openai:m", "message": {"r": "hm"}}}
+    assert read([said])[1] == [said]
 
 
 def test_the_keyword_arguments_of_either_sdk_make_a_request() -> None:

@@ -49,6 +49,10 @@ class RecordingObserver:
     def tool_said(self, message_id: str, session: str, name: str, text: str) -> None:
         """Not looked at."""
 
+    def text_restarted(self, message_id: str, session: str, step: int) -> None: ...
+
+    def model_away(self, message_id: str, session: str, model: str, problem: str) -> None: ...
+
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         self.tools.append(name)
 

@@ -18,8 +18,7 @@ from worker.agent.context import transcript
 from worker.agent.context.prompts import CONVERSATION, EARLIER, INSTRUCTION
 from worker.agent.context.repair import role_of
 from worker.agent.context.window import Window
-from worker.agent.models.port import Model, ModelReply, ModelRequest
-from worker.agent.models.usage_on_error import billed
+from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest
 from worker.agent.sanitize import sanitize_text
 from worker.agent.todo import TOOL_NAMES, TodoStore
 
@@ -95,10 +94,11 @@ class Compaction:
             self._window.drop(count, self._summary(count, earlier.text if earlier else "", limit_tokens))
 
     async def _ask(self, request: ModelRequest, timeout_s: float) -> ModelReply:
+        watch = CallWatch()
         try:
-            reply = await self._model.reply(request, timeout=timeout_s)
-        except BaseException as error:
-            self._spend(billed(error))
+            reply = await self._model.reply(request, timeout=timeout_s, watch=watch)
+        except BaseException:
+            self._spend(watch.usage)
             raise
         self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
         return reply

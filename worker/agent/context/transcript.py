@@ -48,11 +48,16 @@ def user(text: str) -> bytes:
     return msgspec.json.encode({"role": "user", "content": text})
 
 
-def assistant(text: str, calls: Sequence[ToolCall] = ()) -> bytes:
-    """Return an assistant message with the tool calls it asked for."""
+def assistant(text: str, calls: Sequence[ToolCall] = (), state: bytes = b"") -> bytes:
+    """Return an assistant message with the tool calls it asked for, and what its provider wants back with it.
+
+    ``state`` is a JSON object (worker.agent.models.provider_state), empty for none.
+    """
     message: dict[str, object] = {"role": "assistant", "content": text or (None if calls else "")}
     if calls:
         message["tool_calls"] = [CallEntry(call.id, Function(call.name, call.arguments)) for call in calls]
+    if state:
+        message["provider_state"] = msgspec.Raw(state)
     return msgspec.json.encode(message)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared.events import Say
 from worker.agent.models.chain import Chain, Link
 from worker.agent.models.port import Model
+from worker.agent.models.server import Server
 from worker.agent.models.timed import TimedModel
 
 if TYPE_CHECKING:
@@ -16,31 +18,49 @@ if TYPE_CHECKING:
 __all__ = ["build_chain"]
 
 
-def build_chain(config: WorkerConfig, say: Callable[..., None], ssl_context: ssl.SSLContext | None = None) -> Model:
+def build_chain(config: WorkerConfig, say: Say, ssl_context: ssl.SSLContext | None = None) -> Model:
     """Return the models of a worker as one; call it once a worker, since each holds its connections.
 
     ``say`` is called with an event and its fields; ``ssl_context`` is shared by all where given, because making one
     takes longer than a call. Raises ValueError for an unknown provider.
     """
-    links = [open_link(spec, ssl_context) for spec in config.models]
-    chain = Chain(links, say, call_timeout_s=config.api_timeout_s, stall_timeout_s=config.stall_timeout_s)
+    folder = Path(config.log_dir).parent / "servers" if config.log_dir else None
+    links = [open_link(spec, ssl_context, say, folder) for spec in config.models]
+    chain = Chain(
+        links,
+        say,
+        call_timeout_s=config.api_timeout_s,
+        stall_timeout_s=config.stall_timeout_s,
+        limits={spec.name: (spec.api_timeout_s, spec.stall_timeout_s) for spec in config.models},
+    )
     return TimedModel(chain, say)
 
 
-def open_link(spec: ModelSpec, ssl_context: ssl.SSLContext | None = None) -> Link:
-    """Return one model; its SDK is imported only here, as each costs up to two seconds. Raises ValueError."""
+def open_link(
+    spec: ModelSpec, ssl_context: ssl.SSLContext | None = None, say: Say | None = None, folder: Path | None = None
+) -> Link:
+    """Return one model; its SDK is imported only here, as each costs up to two seconds. Raises ValueError.
+
+    What its server is heard to say is shared with the other workers in ``folder``.
+    """
+    say = say or _say_nothing
+    server = Server(f"{spec.provider} {spec.base_url}", folder, spec.parallel)
     match spec.provider:
         case "anthropic":
             from worker.agent.models.anthropic import AnthropicModel
 
-            return AnthropicModel(spec, ssl_context)
+            return AnthropicModel(spec, ssl_context, say, server)
         case "openai":
             from worker.agent.models.openai import OpenAIModel
 
-            return OpenAIModel(spec, ssl_context)
+            return OpenAIModel(spec, ssl_context, say, server)
         case "offline":
             from worker.agent.models.offline import OfflineModel
 
             return OfflineModel()
         case unknown:
             raise ValueError(f"no such provider: {unknown!r}")
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    return None

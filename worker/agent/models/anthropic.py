@@ -1,250 +1,314 @@
-"""Models of Anthropic's Messages API."""
+"""Models of Anthropic's Messages API, and of the doors that other servers have for its clients."""
 
 from __future__ import annotations
 
-import secrets
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 import anthropic
+import httpx2
 import msgspec
 from msgspec.json import encode
 
-from shared.errors import ContextTooLong, ModelRejected
+from shared.errors import ContextTooLong
+from shared.events import Say
+from shared.loose_json import decode_loose
 from shared.usage import NOTHING, Usage
+from worker.agent.models.answer_text import AnswerText
 from worker.agent.models.anthropic_blocks import BlockConverter
-from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
-from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.failures import (
+    EmptyAnswer,
+    Endpoint,
+    MalformedAnswer,
+    Withheld,
+    from_event,
+    from_words,
+)
+from worker.agent.models.http_model import HttpModel, Prepared, http_client_options
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of
+from worker.agent.models.provider_state import ProviderState, encode_state, merge
+from worker.agent.models.request_shape import CACHE_MARKS, STATE
+from worker.agent.models.server import Server
+from worker.agent.models.sse import ErrorEvent
+from worker.agent.models.tool_calls import PartialCall, arguments_text
 from worker.agent.models.transport import Transport
-from worker.agent.models.usage_on_error import estimate
+from worker.agent.models.usage_counts import ToldCounts, estimate, is_count
 from worker.agent.models.wire_options import anthropic_fields, format_instruction
 from worker.frames import ModelSpec
-from worker.tools.spec import ToolCall, ToolSpec
+from worker.tools.spec import ToolSpec
 
 BASE_URL = "https://api.anthropic.com"
 
-#: the HTTP status that stands for an error event inside a stream
-_STATUS_OF = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 
+class _Block:
+    """One content block while it is streamed: ``call`` where it is a tool call, else what it holds."""
 
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-
-
-class _Message(msgspec.Struct):
-    usage: _Usage | None = None
-
-
-class _Block(msgspec.Struct):
-    type: str = ""
-    text: str = ""
-    id: str = ""
-    name: str = ""
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _Delta(msgspec.Struct):
-    type: str = ""
-    text: str = ""
-    partial_json: str = ""
-    stop_reason: str | None = None
-
-
-class _Error(msgspec.Struct):
-    type: str = ""
-    message: str = ""
-
-
-class _Event(msgspec.Struct):
-    type: str
-    index: int = 0
-    message: _Message | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
-    usage: _Usage | None = None
-    error: _Error | None = None
-
-
-class _ToolUse:
-    """A tool call while it is streamed."""
-
-    def __init__(self, block: _Block) -> None:
-        self.block = block
-        self.arguments: list[str] = []
-
-    def whole(self) -> ToolCall:
-        """Return the call; a block that streamed no arguments holds them itself."""
-        arguments = "".join(self.arguments) or bytes(self.block.input).decode() or "{}"
-        return ToolCall(self.block.id or f"toolu_{secrets.token_hex(12)}", self.block.name, arguments)
-
-
-_EVENTS = msgspec.json.Decoder(_Event)
+    def __init__(self, start: dict[str, Any], call: PartialCall | None) -> None:
+        self.start = start
+        self.call = call
+        self.text: list[str] = []
 
 
 class AnthropicAnswer:
     """Collects the events of one message; ``sent_bytes`` is the size of what it answers."""
 
-    def __init__(self, where: Endpoint, on_text: Callable[[str], None] | None, sent_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        where: Endpoint,
+        on_text: Callable[[str], None] | None,
+        sent_bytes: int = 0,
+        watch: CallWatch | None = None,
+    ) -> None:
         self.finished = False
         self._sent_bytes = sent_bytes
         self._where = where
-        self._on_text = on_text
-        self._texts: list[str] = []
-        self._tool_uses: dict[int, _ToolUse] = {}
-        self._usage = _Usage()
-        self._told = False
+        self._text = AnswerText(on_text, watch or CallWatch())
+        self._blocks: list[_Block] = []
+        self._by_index: dict[object, _Block] = {}
+        self._counts = ToldCounts()
+        self._told_end = False
         self._finish = ""
 
-    def take(self, event: bytes) -> None:
-        """Read one event; types that are new or not asked for (thinking, citations, pings) are passed over."""
-        read = _EVENTS.decode(event)
-        match read.type:
-            case "content_block_delta" if read.delta is not None:
-                self._take_delta(read.index, read.delta)
-            case "content_block_start" if read.content_block is not None:
-                self._take_block(read.index, read.content_block)
-            case "message_start" if read.message is not None:
-                self._take_usage(read.message.usage)
-            case "message_delta":
-                self._take_usage(read.usage)
-                self._told = read.usage is not None
-                if read.delta is not None and read.delta.stop_reason:
-                    self._finish = read.delta.stop_reason
-                    self.finished = True
-            case "message_stop":
-                self.finished = True
-            case "error":
-                error = read.error or _Error()
-                words = f"{error.type}: {error.message}"
-                raise from_status(self._where, _STATUS_OF.get(error.type, 500), words, {})
+    def take(self, event: bytes) -> bool:
+        """Read one event; types that are new or not asked for (citations, pings) are passed over."""
+        if event == b"[DONE]":  # of the other wire, and sent by some proxies
+            self.finished = True
+            return False
+        if not event.strip():
+            return False
+        try:
+            body = decode_loose(event)
+        except ValueError:
+            if type(event) is ErrorEvent:
+                raise from_words(self._where, event.decode("utf-8", "replace")) from None
+            raise
+        if isinstance(body, list):
+            body = next((one for one in body if isinstance(one, dict)), None)
+        if isinstance(body, str) and body.strip():
+            raise MalformedAnswer(f"{self._where.name} sent words that are no event: {body[:200]}")
+        if not isinstance(body, dict):
+            return False
+        if type(event) is ErrorEvent:
+            raise from_event(self._where, body) or from_words(self._where, event.decode("utf-8", "replace"))
+        return self._take_event(body)
+
+    def take_whole(self, body: bytes) -> None:
+        """Read an answer that is not streamed."""
+        self.take(body)
 
     def reply(self) -> ModelReply:
-        """Return the whole answer. Raises EmptyAnswer, ContextTooLong, and ModelRejected for a bare refusal."""
-        text = "".join(self._texts)
-        if not self._tool_uses and not text.strip():
+        """Return the whole answer. Raises EmptyAnswer, ContextTooLong, and Withheld for a bare refusal."""
+        text = self._text.end()
+        calls = tuple(block.call.call("toolu") for block in self._blocks if block.call is not None)
+        if not calls and not text.strip():
             match self._finish:
                 case "refusal":
-                    raise ModelRejected(f"{self._where.name} refused to answer")
+                    raise Withheld(f"{self._where.name} refused to answer")
                 case "model_context_window_exceeded":
                     raise ContextTooLong(f"{self._where.name} has no room left to answer")
-            raise EmptyAnswer(f"{self._where.name} gave an empty answer ({self._finish or 'no stop reason'})")
-        calls = tuple(use.whole() for _, use in sorted(self._tool_uses.items()))
-        usage = self.usage()
-        return ModelReply(text, calls, usage, self._where.provider, self._where.model, self._finish or "end_turn")
+            why = self._finish or "no stop reason"
+            raise EmptyAnswer(f"{self._where.name} gave an empty answer ({why})", finish_of(self._finish))
+        state = ProviderState(self._where.name, blocks=self._kept_blocks())
+        return ModelReply(
+            text,
+            calls,
+            self.usage(),
+            self._where.provider,
+            self._where.model,
+            finish_of(self._finish),
+            encode_state(state),
+        )
 
     def usage(self) -> Usage:
         """Return what the call has used so far, an estimate where that is not told: of the answer, until its end.
 
         Anthropic's ``input_tokens`` leave out what the cache gave and took; ours hold it, as other providers' do.
         """
-        told = self._usage
-        if told.input_tokens is None and not self._texts and not self._tool_uses:
+        counts = self._counts
+        read, written = counts.get("input_tokens"), counts.get("output_tokens")
+        if read is None and not self._blocks:
             return NOTHING
-        cached, written = told.cache_read_input_tokens or 0, told.cache_creation_input_tokens or 0
+        from_cache = counts.get("cache_read_input_tokens") or 0
+        to_cache = counts.get("cache_creation_input_tokens") or 0
         guess = estimate(self._sent_bytes, self._received_characters())
-        if told.input_tokens is not None:
-            guess = msgspec.structs.replace(guess, input_tokens=told.input_tokens + cached + written)
-        output = max(told.output_tokens or 0, 0 if self._told else guess.output_tokens)
-        whole = self._told and told.input_tokens is not None
-        return msgspec.structs.replace(
-            guess, output_tokens=output, cached_tokens=cached, written_tokens=written, estimated_calls=int(not whole)
+        whole = read is not None and written is not None and self._told_end
+        output = written if whole and written is not None else max(written or 0, guess.output_tokens)
+        return Usage(
+            model_calls=1,
+            input_tokens=guess.input_tokens if read is None else read + from_cache + to_cache,
+            output_tokens=output,
+            cached_tokens=from_cache,
+            written_tokens=to_cache,
+            estimated_calls=int(not whole),
         )
+
+    @property
+    def oddities(self) -> list[str]:
+        """Counts that cannot be true."""
+        return self._counts.odd
 
     def _received_characters(self) -> int:
-        arguments = (piece for use in self._tool_uses.values() for piece in use.arguments)
-        return sum(map(len, self._texts)) + sum(map(len, arguments))
+        return self._text.characters + sum(len(block.call.arguments) for block in self._blocks if block.call)
 
-    def _take_delta(self, index: int, delta: _Delta) -> None:
-        if delta.type == "text_delta" and delta.text:
-            self._say(delta.text)
-        elif delta.type == "input_json_delta" and index in self._tool_uses:
-            self._tool_uses[index].arguments.append(delta.partial_json)
+    def _take_event(self, body: dict[str, Any]) -> bool:
+        match body.get("type"):
+            case "content_block_delta":
+                return self._take_delta(body.get("index"), body.get("delta"))
+            case "content_block_start":
+                return self._take_block(body.get("index"), body.get("content_block"))
+            case "message_start":
+                message = body.get("message")
+                if isinstance(message, dict):
+                    self._take_message(message)
+            case "message":
+                self._take_message(body)
+                self._told_end = self.finished = True
+            case "message_delta":
+                usage = body.get("usage")
+                self._counts.add(usage)
+                self._told_end |= isinstance(usage, dict) and is_count(usage.get("output_tokens"))
+                delta = body.get("delta")
+                if isinstance(delta, dict) and (reason := delta.get("stop_reason")):
+                    self._finish = str(reason)
+                    self.finished = True
+            case "message_stop":
+                self.finished = True
+            case "ping" | "content_block_stop":
+                pass
+            case _ if not self.finished and (error := from_event(self._where, body)) is not None:
+                raise error
+        return False
 
-    def _take_block(self, index: int, block: _Block) -> None:
-        if block.type == "tool_use":
-            self._tool_uses[index] = _ToolUse(block)
-        elif block.type == "text" and block.text:
-            self._say(block.text)
+    def _take_message(self, message: dict[str, Any]) -> None:
+        """Read what a message holds at its start, or all of one that is not streamed."""
+        self._counts.add(message.get("usage"))
+        content = message.get("content")
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for index, block in enumerate(blocks if isinstance(blocks, list) else ()):
+            self._take_block(index, block)
+        if reason := message.get("stop_reason"):
+            self._finish = str(reason)
 
-    def _say(self, text: str) -> None:
-        self._texts.append(text)
-        if self._on_text is not None:
-            self._on_text(text)
+    def _take_delta(self, index: object, delta: Any) -> bool:
+        if not isinstance(delta, dict):
+            return False
+        block = self._by_index.get(index) or (self._blocks[-1] if self._blocks else None)
+        match delta.get("type"):
+            case "text_delta":
+                if block is None:
+                    block = self._open(index, {"type": "text", "text": ""}, None)
+                self._add_text(block, delta.get("text"))
+            case "input_json_delta":
+                if block is None or block.call is None:
+                    block = next((one for one in reversed(self._blocks) if one.call), None)
+                if block is not None and block.call is not None:
+                    block.call.add(arguments_text(delta.get("partial_json")))
+            case _ if block is not None:
+                merge(block.start, {name: value for name, value in delta.items() if name != "type"})
+                return False
+        return True
 
-    def _take_usage(self, usage: _Usage | None) -> None:
-        """Take the counts given; they are cumulative, and a later event may leave out what an earlier one told."""
-        for name in _Usage.__struct_fields__:
-            count = getattr(usage, name, None)
-            if count is not None:
-                setattr(self._usage, name, count)
+    def _take_block(self, index: object, block: Any) -> bool:
+        if not isinstance(block, dict):
+            return False
+        if block.get("type") != "tool_use":
+            self._add_text(self._open(index, block, None), block.get("text"))
+            return True
+        id_, name, given = block.get("id"), block.get("name"), block.get("input")
+        call = PartialCall(None, "" if id_ is None else str(id_), name if isinstance(name, str) else "")
+        if given not in ({}, None, ""):
+            call.add(arguments_text(given))
+        self._open(index, block, call)
+        return True
+
+    def _open(self, index: object, start: dict[str, Any], call: PartialCall | None) -> _Block:
+        block = self._by_index[index] = _Block(start, call)
+        self._blocks.append(block)
+        return block
+
+    def _add_text(self, block: _Block, text: object) -> None:
+        if block.start.get("type") == "text" and isinstance(text, str) and text:
+            block.text.append(text)
+            self._text.add(text)
+
+    def _kept_blocks(self) -> list[dict[str, Any]]:
+        """Return the blocks as the provider gets them back; none where all that counts is in the transcript anyway."""
+        kept: list[dict[str, Any]] = []
+        number = 0
+        opaque = False
+        for block in self._blocks:
+            if block.call is not None:
+                own = {name: value for name, value in block.start.items() if name not in _KNOWN_OF_CALLS}
+                opaque = opaque or bool(own)
+                kept.append({"type": "tool_use", "call": number} | own)
+                number += 1
+            elif block.start.get("type") == "text":
+                kept.append({"type": "text", "text": "".join(block.text)})
+            else:
+                opaque = True
+                kept.append(block.start)
+        return kept if opaque else []
 
 
-class AnthropicModel:
+_KNOWN_OF_CALLS = frozenset(("type", "id", "name", "input"))
+#: the blocks that go back as provider state
+_THINKING = ("thinking", "redacted_thinking")
+
+
+class AnthropicModel(HttpModel):
     """One model of the Messages API, its prompt cache used for the tools, the system prompt and the transcript."""
 
-    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._where = Endpoint("anthropic", spec.model, spec.api_key)
-        self.name = self._where.name
-        self.price = spec.price
-        self._converter = BlockConverter()
-        transport: dict[str, Any] = {} if ssl_context is None else {"verify": ssl_context}
-        client = anthropic.AsyncAnthropic(
-            api_key=spec.api_key,
-            base_url=spec.base_url or BASE_URL,
-            max_retries=0,
-            open_telemetry=False,
-            http_client=anthropic.DefaultAioHttpClient(**transport),
-        )
-        self._line = Transport(client, anthropic, "/v1/messages", self._where)
+    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, say: Say, server: Server) -> None:
+        super().__init__(spec, say, server)
+        self._converter = BlockConverter(self.name)
 
-    async def call(
-        self,
-        request: ModelRequest,
-        on_text: Callable[[str], None] | None = None,
-        *,
-        timeout: float = 300.0,
-        stall_s: float = 60.0,
-    ) -> ModelReply:
-        """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
-        body = self.body(request)
-        answer = AnthropicAnswer(self._where, on_text, len(body))
-        return await self._line.run(body, answer, timeout=timeout, stall_s=stall_s)
+        def client(limits: httpx2.Limits) -> anthropic.AsyncAnthropic:
+            return anthropic.AsyncAnthropic(
+                api_key=spec.api_key,
+                base_url=spec.base_url or BASE_URL,
+                max_retries=0,
+                open_telemetry=False,
+                http_client=anthropic.DefaultAioHttpClient(limits=limits, **http_client_options(ssl_context)),
+            )
 
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._line.close()
+        self.transport = Transport(client, anthropic, "/v1/messages", self.where, server)
 
-    def body(self, request: ModelRequest) -> bytes:
-        """Return the call's JSON."""
+    def answer(self, on_text: Callable[[str], None] | None, watch: CallWatch, sent_bytes: int) -> AnthropicAnswer:
+        """Return what collects the answer to a request of this size."""
+        return AnthropicAnswer(self.where, on_text, sent_bytes, watch)
+
+    def prepare(self, request: ModelRequest) -> Prepared:
+        """Return the request as this server takes it."""
+        marks = self.shape.takes(CACHE_MARKS)
         prompt = "\n\n".join(filter(None, (request.system, format_instruction(request.options))))
-        system, messages = self._converter.system_and_messages(prompt, request.messages)
-        settings: dict[str, object] = {"model": self._where.model, "max_tokens": request.max_tokens, "stream": True}
-        if request.tools:
-            settings["tools"] = _tools(request.tools)
+        system, messages = self._converter.system_and_messages(
+            prompt, request.messages, marks=marks, takes_state=self.shape.takes(STATE)
+        )
+        settings = self._settings(request, marks=marks)
         if system != b"[]":
             settings["system"] = msgspec.Raw(system)
         settings |= anthropic_fields(request.options)
         settings["messages"] = msgspec.Raw(messages)
-        return encode(settings)
+        sent = self.shape.apply(settings)
+        opaque = [name for name in _THINKING if b'{"type":"' + name.encode() in messages]
+        return Prepared(encode(sent), tuple(sent), self.limit(request), frozenset(opaque))
+
+    def _settings(self, request: ModelRequest, *, marks: bool) -> dict[str, Any]:
+        limit = self.limit(request)
+        settings: dict[str, Any] = {"model": self.where.model, "max_tokens": limit, "stream": True}
+        if self.spec.temperature is not None:
+            settings["temperature"] = self.spec.temperature
+        if request.tools:
+            settings["tools"] = _tools(request.tools, marks=marks)
+        effort = {"reasoning_effort": self.spec.reasoning_effort} if self.spec.reasoning_effort else {}
+        return settings | anthropic_fields(effort | dict(request.options)) | self.extra
 
 
-def _tools(specs: tuple[ToolSpec, ...]) -> list[dict[str, object]]:
+def _tools(specs: tuple[ToolSpec, ...], *, marks: bool) -> list[dict[str, object]]:
     tools: list[dict[str, object]] = [
         {"name": spec.name, "description": spec.description, "input_schema": spec.parameters} for spec in specs
     ]
-    tools[-1]["cache_control"] = {"type": "ephemeral"}
+    if marks:
+        tools[-1]["cache_control"] = {"type": "ephemeral"}
     return tools

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import msgspec
 from msgspec.json import encode
+
+from shared.loose_json import decode_loose, mend_all
+from worker.agent.models.provider_state import decode_state
 
 #: bounds of the cache of converted messages: so many, and only small ones (a long one costs its length anyway)
 CACHED_MESSAGES = 4096
@@ -35,6 +38,7 @@ class _Message(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"null")
     tool_calls: list[_Call] = []
     tool_call_id: str = ""
+    provider_state: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -44,14 +48,16 @@ class Piece(msgspec.Struct, frozen=True):
     blocks: bytes
 
 
+_NO_STATE = msgspec.Raw(b"null")
 _DECODER = msgspec.json.Decoder(_Message)
 _OBJECTS = msgspec.json.Decoder(dict[str, object])
 
 
 class BlockConverter:
-    """Converts transcripts; holds the small messages it converted last."""
+    """Converts transcripts for the model of this name; holds the small messages it converted last."""
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str = "") -> None:
+        self._origin = origin
         self._cached = lru_cache(CACHED_MESSAGES)(convert)
 
     @property
@@ -59,25 +65,33 @@ class BlockConverter:
         """How many conversions were saved."""
         return self._cached.cache_info().hits
 
-    def system_and_messages(self, system: str, messages: Sequence[bytes]) -> tuple[bytes, bytes]:
-        """Return the JSON arrays ``system`` and ``messages``; their ends carry the marks of the prompt cache.
+    def system_and_messages(
+        self, system: str, messages: Sequence[bytes], *, marks: bool = True, takes_state: bool = True
+    ) -> tuple[bytes, bytes]:
+        """Return the JSON arrays ``system`` and ``messages``.
 
-        System messages that open the transcript join the system prompt. Later ones keep their place, as text of the
-        user's side inside ``<system>``, because not every server of this API has the system role there.
+        With ``marks`` their ends carry the marks of the prompt cache. System messages that open the transcript join the
+        system prompt. Later ones keep their place, as text of the user's side inside ``<system>``, because not every
+        server of this API has the system role there.
         """
+        origin = self._origin if takes_state else ""
         pieces = [
-            self._cached(message) if len(message) <= CACHED_MESSAGE_BYTES else convert(message) for message in messages
+            self._cached(message, origin) if len(message) <= CACHED_MESSAGE_BYTES else convert(message, origin)
+            for message in messages
         ]
         leading = 0
         while leading < len(pieces) and pieces[leading].role == "system":
             leading += 1
         prompt = [_text(encode(system))] if system.strip() else []
         prompt += [piece.blocks for piece in pieces[:leading] if piece.blocks]
-        return _array([marked(b",".join(prompt))] if prompt else []), _messages(pieces[leading:])
+        mark = marked if marks else bytes
+        return _array([mark(b",".join(prompt))] if prompt else []), _messages(pieces[leading:], mark)
 
 
-def convert(message: bytes) -> Piece:
-    """Convert one transcript message. Raises msgspec.DecodeError."""
+def convert(message: bytes, origin: str = "") -> Piece:
+    """Convert one transcript message for the model of this name. Raises ValueError."""
+    if b"\\ud" in message or b"\\uD" in message:
+        message = encode(mend_all(decode_loose(message)))
     read = _DECODER.decode(message)
     content = bytes(read.content)
     match read.role:
@@ -85,6 +99,9 @@ def convert(message: bytes) -> Piece:
             result = b'{"type":"tool_result","tool_use_id":' + _id(read.tool_call_id)
             return Piece("user", result + (b"}" if _BLANK.fullmatch(content) else b',"content":' + content + b"}"))
         case "assistant":
+            blocks = _own_blocks(read, origin) if origin and read.provider_state != _NO_STATE else []
+            if blocks:
+                return Piece("assistant", b",".join(blocks))
             return Piece("assistant", b",".join([*_texts(content), *map(_tool_use, read.tool_calls)]))
         case "system":
             return Piece("system", b",".join(_texts(content)))
@@ -115,6 +132,26 @@ def _tool_use(call: _Call) -> bytes:
     )  # fmt: skip
 
 
+def _own_blocks(message: _Message, origin: str) -> list[bytes]:
+    """Return an answer's blocks as its provider gave them; none where it came from another, or cannot be put back."""
+    state = decode_state(decode_loose(bytes(message.provider_state)))
+    if state.origin != origin or not state.blocks:
+        return []
+    blocks: list[bytes] = []
+    put_back = 0
+    for block in state.blocks:
+        number = block.get("call")
+        if block.get("type") != "tool_use":
+            if block.get("type") != "text" or str(block.get("text")).strip():
+                blocks.append(encode(mend_all(block)))
+        elif isinstance(number, int) and number < len(message.tool_calls):
+            own = {name: value for name, value in block.items() if name not in {"type", "call"}}
+            call = _tool_use(message.tool_calls[number])
+            blocks.append(call[:-1] + b"," + encode(own)[1:] if own else call)
+            put_back += 1
+    return blocks if put_back == len(message.tool_calls) else []
+
+
 def _id(call_id: str) -> bytes:
     """Return a call's id in the letters Anthropic takes: another provider of the chain may have given it."""
     return encode(_UNSAFE.sub("_", call_id) or "call")
@@ -129,7 +166,7 @@ def _input(arguments: str) -> bytes:
     return arguments.encode()
 
 
-def _messages(pieces: Iterable[Piece]) -> bytes:
+def _messages(pieces: Iterable[Piece], mark: Callable[[bytes], bytes] = marked) -> bytes:
     """Return the messages array: neighbours of one role merged, a user first, two ends marked.
 
     They are the end, which the next call reads from the cache, and the end of the user's side before it, which was the
@@ -150,7 +187,7 @@ def _messages(pieces: Iterable[Piece]) -> bytes:
         grouped.insert(0, ("user", [_BEGAN_EARLIER]))
     before = [side for role, side in grouped[:-1] if role == "user"]
     for side in (*before[-1:], grouped[-1][1]):
-        side[-1] = marked(side[-1])
+        side[-1] = mark(side[-1])
     return _array([b'{"role":"' + role.encode() + b'","content":' + _array(blocks) + b"}" for role, blocks in grouped])
 
 

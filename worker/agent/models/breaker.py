@@ -1,27 +1,39 @@
-"""The circuit breaker of one model: after its calls failed again and again, others stop paying for the next one."""
+"""The circuit breaker of one model: calls learn from each other that it is away, hangs, or is back."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 
 import msgspec
+
+from shared.retry import backoff_s
 
 
 class BreakerPolicy(msgspec.Struct, frozen=True):
     """When a breaker opens, and for how long; times in seconds."""
 
+    #: failures in a row that open it
     failures: int = 5
+    #: how long it stays open at first, and at the most: each failed probe doubles it
     cool_off_s: float = 15.0
     longest_cool_off_s: float = 300.0
+    #: how long one waits that is away before it is probed, at first and at the most
+    first_probe_s: float = 0.5
+    longest_probe_s: float = 8.0
 
 
 class Breaker:
-    """Counts the consecutive failures of one model in this worker.
+    """What this worker knows of one model.
 
-    closed -> open: ``failures`` in a row; or one timeout, if nothing at all succeeded while that call waited; or a
-    wish to be left alone for long. open -> half open: after the cool-off one call is let through as the probe.
-    Any success closes it; a failed probe opens it for twice as long. An open one may be asked shortly (it may be the
-    only model there is); one that is silent then, too, counts as dead for a cool-off and is not asked at all.
+    It is *open* while calls that have another model should ask that one: after ``failures`` in a row; after one timeout
+    if nothing at all succeeded while that call waited; or while it wished to be left alone. After the cool-off one call
+    is let through as the probe.
+
+    It is *away* while nothing can be asked of it: its server is not reached, overloaded, or loads. Calls that have no
+    other model wait then (``until_back``), and one of them at a time is the probe for all. A call that hangs does not
+    make it away, for others may be answered meanwhile.
     """
 
     def __init__(self, policy: BreakerPolicy, clock: Callable[[], float]) -> None:
@@ -32,12 +44,11 @@ class Breaker:
         self._cool_off_s = policy.cool_off_s
         self._succeeded_at = float("-inf")
         self._probing = False
-        self._dead_until = float("-inf")
-
-    @property
-    def is_dead(self) -> bool:
-        """True while even a short call is in vain."""
-        return self._clock() < self._dead_until
+        self._away = 0
+        self._probe_at = 0.0
+        self._probed = False
+        self._probed_at = 0.0
+        self._changed = asyncio.Event()
 
     @property
     def is_open(self) -> bool:
@@ -46,12 +57,35 @@ class Breaker:
             return False
         return self._probing or self._clock() < self._opened_until
 
+    @property
+    def is_away(self) -> bool:
+        """True while nothing can be asked of the model."""
+        return self._away > 0
+
     def admit(self) -> bool:
-        """Ask for a full call: True where the breaker is closed, or this call becomes the probe (then settle it)."""
+        """Ask for a call: True where the breaker is closed, or this call becomes the probe (then settle it)."""
         if self.is_open:
             return False
         self._probing = self._opened_until is not None
         return True
+
+    async def until_back(self, left_s: float) -> None:
+        """Return once the model is back, or this call is to find out. Raises TimeoutError."""
+        ends_at = self._clock() + left_s
+        while self._away:
+            now = self._clock()
+            if now >= ends_at:
+                raise TimeoutError
+            if not self._probed and now >= self._probe_at:
+                self._probed, self._probed_at = True, now
+                return
+            if self._probed and now >= self._probed_at + self._policy.longest_probe_s:
+                self._come_back()  # it takes calls again, however long it takes to answer that one
+                return
+            until = min(ends_at, self._probed_at + self._policy.longest_probe_s if self._probed else self._probe_at)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(until - now):
+                    await self._changed.wait()
 
     def succeeded(self) -> None:
         """Settle a call whose model answered, be it with a refusal."""
@@ -60,10 +94,10 @@ class Breaker:
         self._cool_off_s = self._policy.cool_off_s
         self._succeeded_at = self._clock()
         self._probing = False
-        self._dead_until = float("-inf")
+        self._come_back()
 
     def failed(self, began_at: float, *, timed_out: bool, leave_alone_s: float = 0.0) -> None:
-        """Settle an admitted call that began then and failed; ``leave_alone_s`` is the model's own wish."""
+        """Settle a call that began then and failed; ``leave_alone_s`` is the model's own wish."""
         self._failures += 1
         dead = timed_out and self._succeeded_at < began_at
         if self._probing:
@@ -73,10 +107,29 @@ class Breaker:
             self._opened_until = self._clock() + cool_off_s
         self._probing = False
 
-    def silent(self) -> None:
-        """Note that a short call got no word either."""
-        self._dead_until = self._clock() + self._cool_off_s
+    def is_gone(self, began_at: float, leave_alone_s: float = 0.0) -> None:
+        """Note that a call that began then could not be asked: others wait until a probe tells that it is back."""
+        if self._succeeded_at > began_at and not self._away:
+            return  # it has answered others since
+        if not self._away or self._probed or leave_alone_s:
+            self._away += 1
+            wait_s = backoff_s(self._away, self._policy.first_probe_s, self._policy.longest_probe_s)
+            self._probe_at = max(self._probe_at, self._clock() + max(wait_s, leave_alone_s))
+        self._probed = False
+        self._wake()
 
     def left(self) -> None:
-        """Settle an admitted call that was cancelled: it tells nothing."""
+        """Settle a call that was cancelled: it tells nothing, and the next one may be the probe."""
         self._probing = False
+        if self._probed:
+            self._probed = False
+            self._wake()
+
+    def _come_back(self) -> None:
+        if self._away:
+            self._away, self._probed, self._probe_at = 0, False, 0.0
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

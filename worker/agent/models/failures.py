@@ -3,32 +3,78 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from shared.errors import ContextTooLong, ModelError, ModelRejected, ModelUnavailable
+from shared.loose_json import decode_loose
 from shared.retry import retry_after_s
+from worker.agent.models.error_words import (
+    KEY_REFUSED,
+    MODEL_UNKNOWN,
+    NO_QUOTA,
+    REQUEST_REFUSED,
+    STATUS_OF,
+    TOO_LARGE_FOR_A_MINUTE,
+    TOO_LONG,
+)
 
 _TOLD_CHARACTERS = 300
 
-#: statuses that may pass: timeouts, conflicts, limits, and every 5xx (529 is Anthropic's "overloaded")
-_PASSING = frozenset({408, 409, 425, 429})
+#: statuses of a server that is away, or wants to be left alone, and may answer the same request later: limits, and
+#: every 5xx but "not implemented" and "version not supported" (529 is Anthropic's "overloaded")
+_AWAY = frozenset({429, *range(500, 600)} - {501, 505})
+#: statuses that may pass by themselves: timeouts, conflicts, too early
+_PASSING = frozenset({408, 409, 425})
+#: statuses that say what is wrong with a request, where the words say it is too long
+_TOO_LONG_STATUSES = frozenset({400, 413, 422, 500})
 
-_TOO_LONG = re.compile(
-    r"context[ _-]?(length|window|size|limit)|prompt is too long|maximum (model|prompt) length|"
-    r"too many (input )?tokens|request_too_large|reduce the length",
-    re.IGNORECASE,
-)
+
+class ProviderAway(ModelUnavailable):
+    """Raised when a provider cannot be reached, is overloaded or loads its model: nothing was asked of it yet."""
 
 
 class Stalled(ModelUnavailable):
-    """Raised when a model sent no byte for the stall timeout, or its server could not be reached in time."""
+    """Raised when a model sent no byte for the stall timeout; ``began`` says whether it had begun to answer."""
+
+    def __init__(self, problem: str, *, began: bool = False) -> None:
+        super().__init__(problem)
+        self.began = began
+
+
+class BrokenOff(ModelUnavailable):
+    """Raised when an answer that had begun did not come to its end."""
+
+
+class MalformedAnswer(ModelUnavailable):
+    """Raised when what came is no answer of this kind."""
 
 
 class EmptyAnswer(ModelUnavailable):
-    """Raised when a model ended its answer with neither text nor a tool call."""
+    """Raised when a model ended its answer with neither text nor a tool call; ``finish`` is why it ended."""
+
+    def __init__(self, problem: str, finish: str = "") -> None:
+        super().__init__(problem)
+        self.finish = finish
+
+
+class Misconfigured(ModelRejected):
+    """Raised when a provider refuses every request: a wrong key, an unknown model, no quota left."""
+
+
+class Withheld(ModelRejected):
+    """Raised when a model or its provider refused to answer this."""
+
+
+class RequestRefused(ModelRejected):
+    """Raised when a server refuses a request as it is: ``status`` and ``words`` are its own."""
+
+    def __init__(self, problem: str, status: int, words: str) -> None:
+        super().__init__(problem)
+        self.status = status
+        self.words = words
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -37,50 +83,105 @@ class Endpoint(msgspec.Struct, frozen=True):
     provider: str
     model: str
     api_key: str = ""
+    #: the model as the settings name it, where that is not ``provider:model``
+    section: str = ""
+    #: the setting that holds its key, where that is not the SDK's own
+    key_variable: str = ""
 
     @property
     def name(self) -> str:
         """The model as the settings spell it."""
-        return f"{self.provider}:{self.model}"
+        return self.section or f"{self.provider}:{self.model}"
 
     @property
     def key_setting(self) -> str:
         """The setting that holds its key."""
-        return f"{self.provider.upper()}_API_KEY"
+        return self.key_variable or f"{self.provider.upper()}_API_KEY"
 
     @property
     def url_setting(self) -> str:
         """The setting that holds its url."""
-        return f"{self.provider.upper()}_BASE_URL"
+        return f"base_url of models.{self.section}" if self.section else f"{self.provider.upper()}_BASE_URL"
 
 
 def from_status(where: Endpoint, status: int, words: str, headers: Mapping[str, str]) -> ModelError:
     """Return the error for an answer with this HTTP status; ``words`` are the provider's own, shown cut and keyless."""
     told = tell(where, words)
-    wish = retry_after_s(headers, time.time())
+    wish = retry_after_s(headers)
+    too_long = status in _TOO_LONG_STATUSES and TOO_LONG.search(words)
+    if too_long or (status == 429 and TOO_LARGE_FOR_A_MINUTE.search(words)):
+        return ContextTooLong(f"{where.name} was sent too much ({status}): {told}")
+    if status in {400, 401, 403, 404, 422, 429} and (told_by_words := _misconfigured(where, status, words, told)):
+        return told_by_words
     match status:
         case 401 | 403:
-            return ModelRejected(f"{where.name} refused the key ({status}): look at {where.key_setting}")
+            return Misconfigured(f"{where.name} refused the key ({status}): {told}; look at {where.key_setting}")
         case 402:
-            return ModelRejected(f"{where.name} wants to be paid ({status}): {told}")
+            return Misconfigured(f"{where.name} wants to be paid ({status}): {told}")
         case 404:
-            return ModelRejected(
+            return Misconfigured(
                 f"{where.name} was not found ({status}): {told}; look at GATEHOUSE_MODEL and {where.url_setting}"
             )
         case 413:
             return ContextTooLong(f"{where.name} was sent too much ({status}): {told}")
-        case 400 | 422 if _TOO_LONG.search(words):
-            return ContextTooLong(f"{where.name} was sent too much ({status}): {told}")
-        case 429 if "insufficient_quota" in words:
-            return ModelRejected(
-                f"{where.name} has no quota left ({status}): look at the account of {where.key_setting}"
-            )
-        case _ if status in _PASSING or status >= 500:
+        case _ if status >= 500 and REQUEST_REFUSED.search(words):
+            return RequestRefused(f"{where.name} refused the request ({status}): {told}", status, words)
+        case _ if status in _AWAY:
+            return ProviderAway(f"{where.name} is not available ({status}): {told}", wish)
+        case _ if status in _PASSING:
             return ModelUnavailable(f"{where.name} is not available ({status}): {told}", wish)
         case _:
-            return ModelRejected(
-                f"{where.name} refused the request ({status}): {told}; look at GATEHOUSE_MODEL and {where.url_setting}"
-            )
+            looking = f"look at GATEHOUSE_MODEL and {where.url_setting}"
+            return RequestRefused(f"{where.name} refused the request ({status}): {told}; {looking}", status, words)
+
+
+def _misconfigured(where: Endpoint, status: int, words: str, told: str) -> Misconfigured | None:
+    """Return what is wrong with the settings, where a provider says that in its own words and an odd status."""
+    if NO_QUOTA.search(words):
+        return Misconfigured(
+            f"{where.name} has no quota left ({status}): {told}; look at the account of {where.key_setting}"
+        )
+    if KEY_REFUSED.search(words):
+        return Misconfigured(f"{where.name} refused the key ({status}): {told}; look at {where.key_setting}")
+    if status in {400, 422} and MODEL_UNKNOWN.search(words):
+        return Misconfigured(f"{where.name} is not known there ({status}): {told}; look at GATEHOUSE_MODEL")
+    return None
+
+
+def from_event(where: Endpoint, body: dict[str, Any]) -> ModelError | None:
+    """Return the error that an event of a stream, or a body with status 200, tells of; None where it tells of none.
+
+    Such as ``{"error": {…}}``, ``{"error": "words"}``, ``{"object": "error", …}`` (vLLM, SGLang), ``{"type": "error"}``
+    (Anthropic), ``{"detail": …}`` (FastAPI), ``{"errors": […]}``, and ``{"message": "words", "code": 500}``.
+    """
+    error = body.get("error")
+    if error in (None, False, "", {}, []):
+        is_error = "error" in (body.get("object"), body.get("type"))
+        error = body if is_error else body.get("detail") or body.get("errors")
+    if error in (None, False, "", {}, []) and isinstance(body.get("message"), str):
+        error = body
+    if error in (None, False, "", {}, []):
+        return None
+    return from_status(where, _status_of(error, body), msgspec.json.encode(body).decode(), {})
+
+
+def from_words(where: Endpoint, words: str) -> ModelError:
+    """Return the error of an event that is named one and holds bare words."""
+    return from_status(where, 500, words, {})
+
+
+def _status_of(*tellers: object) -> int:
+    """Return the HTTP status that an error names, as a number, a text or a word; 500 where it names none."""
+    for teller in tellers:
+        if not isinstance(teller, dict):
+            continue
+        for name in ("code", "status", "status_code", "statusCode", "type"):
+            word = str(teller.get(name))
+            if re.fullmatch(r"[45][0-9]{2}", word):
+                return int(word)
+            if word in STATUS_OF:
+                return STATUS_OF[word]
+    return 500
 
 
 def tell(where: Endpoint, words: str) -> str:
@@ -92,12 +193,20 @@ def tell(where: Endpoint, words: str) -> str:
 
 
 def _message(words: str) -> str:
-    """Return the ``error.message`` (or ``error``, or ``message``) of a JSON error body, or the words themselves."""
+    """Return the message inside a JSON error body, wherever servers put it, or the words themselves."""
     try:
-        body = msgspec.json.decode(words)
-    except msgspec.DecodeError:
+        inner = decode_loose(words.encode("utf-8", "replace"))
+    except ValueError:
         return words
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    if isinstance(inner, dict):
-        inner = inner.get("message", words)
-    return inner if isinstance(inner, str) else words
+    for _ in range(8):
+        match inner:
+            case str():
+                return inner
+            case [dict() as first, *_]:
+                inner = first
+            case dict():
+                names = ("error", "errors", "message", "detail", "msg")
+                inner = next((inner[name] for name in names if inner.get(name)), words)
+            case _:
+                return words
+    return words

@@ -19,7 +19,7 @@ from worker.agent.context.prompts import ASKED, HEAD, INSTRUCTION
 from worker.agent.models.offline_commands import OfflineCommand, apply, numbered, read_command
 from worker.agent.models.offline_json import example
 from worker.agent.models.offline_tools import WantedCall, read_tool_call
-from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
 from worker.agent.models.wire_options import cut
 from worker.agent.todo import TOOL_NAMES, TodoItem
 from worker.tools.spec import ToolCall, ToolSpec
@@ -32,6 +32,8 @@ _GREETED = re.compile(
     r"(?:hi|hello|hey|help|hallo|good (?:morning|evening|day)|what can you do)\b.{0,40}", re.IGNORECASE
 )
 _DELTA_CHARACTERS = 12
+#: tokens of an answer at most, where the caller says nothing
+OUTPUT_LIMIT = 4096
 _MOST_DELTAS = 200
 _BYTES_PER_TOKEN = 4
 #: how a summary is made: of the user's words, so many of the last ones, each so long
@@ -82,15 +84,18 @@ class OfflineModel:
         *,
         timeout: float = 300.0,  # noqa: ARG002 - the port's; it waits for nothing
         stall_s: float = 60.0,  # noqa: ARG002 - likewise
+        watch: CallWatch | None = None,
     ) -> ModelReply:
         """Answer as ``worker.agent.models.chain.Link`` describes."""
         text, calls = bound_answer(request)
-        text, finish = cut(text, request.options, request.max_tokens * _BYTES_PER_TOKEN)
+        text, finish = cut(text, request.options, (request.max_tokens or OUTPUT_LIMIT) * _BYTES_PER_TOKEN)
         if on_text is not None:
             await _stream(text, on_text)
         read_bytes = len(request.system) + sum(map(len, request.messages))
         written = len(text) + sum(len(call.arguments) for call in calls)
         usage = Usage(1, 0, 1 + read_bytes // _BYTES_PER_TOKEN, 1 + written // _BYTES_PER_TOKEN)
+        if watch is not None:
+            watch.spend(usage)
         return ModelReply(text, calls, usage, "offline", "offline", "tool_calls" if calls else finish)
 
     async def close(self) -> None:

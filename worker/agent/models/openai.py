@@ -3,231 +3,292 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
+import httpx2
 import openai
 from msgspec.json import encode
 
-from shared.errors import ModelRejected
+from shared.events import Say
+from shared.loose_json import decode_loose
 from shared.usage import NOTHING, Usage
-from worker.agent.models.failures import EmptyAnswer, Endpoint, from_status
-from worker.agent.models.port import ModelReply, ModelRequest
+from worker.agent.models.answer_text import AnswerText
+from worker.agent.models.failures import (
+    BrokenOff,
+    EmptyAnswer,
+    Endpoint,
+    MalformedAnswer,
+    Withheld,
+    from_event,
+    from_words,
+)
+from worker.agent.models.http_model import HttpModel, Prepared, http_client_options
+from worker.agent.models.openai_messages import as_sent
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of
+from worker.agent.models.provider_state import (
+    ProviderState,
+    encode_state,
+    merge,
+    opaque_of_call,
+    opaque_of_message,
+)
+from worker.agent.models.request_shape import STATE, SYSTEM_ROLE
+from worker.agent.models.server import Server
+from worker.agent.models.sse import ErrorEvent
+from worker.agent.models.tool_calls import StreamedCalls, arguments_text
 from worker.agent.models.transport import Transport
-from worker.agent.models.usage_on_error import estimate
+from worker.agent.models.usage_counts import ToldCounts, estimate
 from worker.frames import ModelSpec
-from worker.tools.spec import ToolCall
 
 BASE_URL = "https://api.openai.com/v1"
-
-
-class _FunctionPart(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _CallPart(msgspec.Struct):
-    index: int | None = None
-    id: str | None = None
-    function: _FunctionPart | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_CallPart] | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    message: _Delta | None = None  # what a server sends that does not stream
-    finish_reason: str | None = None
-
-
-class _Cached(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Cached | None = None
-    prompt_cache_hit_tokens: int | None = None  # DeepSeek's name for the cached ones
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None  # an object, or bare words
-
-
-class _Call:
-    """A tool call while it is streamed."""
-
-    def __init__(self, id_: str) -> None:
-        self.id = id_
-        self.name = ""
-        self.arguments: list[str] = []
-
-    def whole(self) -> ToolCall:
-        """Return the call; some servers give no id, and no arguments for a function that takes none."""
-        return ToolCall(self.id or f"call_{secrets.token_hex(12)}", self.name, "".join(self.arguments) or "{}")
-
-
-_CHUNKS = msgspec.json.Decoder(_Chunk)
+DONE = b"[DONE]"
 
 
 class OpenAIAnswer:
     """Collects the chunks of one chat completion; ``sent_bytes`` is the size of what it answers."""
 
-    def __init__(self, where: Endpoint, on_text: Callable[[str], None] | None, sent_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        where: Endpoint,
+        on_text: Callable[[str], None] | None,
+        sent_bytes: int = 0,
+        watch: CallWatch | None = None,
+    ) -> None:
         self.finished = False
         self._sent_bytes = sent_bytes
         self._where = where
-        self._on_text = on_text
-        self._texts: list[str] = []
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
-        self._usage: _Usage | None = None
+        self._text = AnswerText(on_text, watch or CallWatch())
+        self._calls = StreamedCalls()
+        self._opaque: dict[str, Any] = {}
+        self._counts = ToldCounts()
         self._began = False
         self._finish = ""
 
-    def take(self, event: bytes) -> None:
+    def take(self, event: bytes) -> bool:
         """Read one chunk, or the ``[DONE]`` that ends the stream."""
-        if event == b"[DONE]":
+        if event == DONE:
             self.finished = True
-            return
-        chunk = _CHUNKS.decode(event)
-        if chunk.choices:
-            self._began = True
-            self._take_choice(chunk.choices[0])
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        if chunk.error is not None:
-            raise self._error(chunk.error)
+            return False
+        if not event.strip():
+            return False
+        if type(event) is ErrorEvent:
+            return self._take_error(event)
+        body = decode_loose(event)
+        if type(body) is not dict:
+            return self._take_odd(body)
+        return self._take_chunk(body)
+
+    def take_whole(self, body: bytes) -> None:
+        """Read an answer that is not streamed: one object, or some servers' lines of them."""
+        try:
+            self.take(body)
+        except ValueError:
+            lines = body.splitlines()
+            if len(lines) < 2:
+                raise
+            for line in lines:
+                self.take(line)
+        self.finished = self.finished or self._began
 
     def reply(self) -> ModelReply:
-        """Return the whole answer. Raises EmptyAnswer, and ModelRejected for one the provider withheld."""
-        text = "".join(self._texts)
-        if not self._calls and not text.strip():
-            if self._finish == "content_filter":
-                raise ModelRejected(f"{self._where.name} withheld its answer (content_filter)")
-            raise EmptyAnswer(f"{self._where.name} gave an empty answer ({self._finish or 'no finish reason'})")
-        calls, usage = tuple(call.whole() for call in self._calls), self.usage()
-        return ModelReply(text, calls, usage, self._where.provider, self._where.model, self._finish or "stop")
+        """Return the whole answer. Raises EmptyAnswer, and Withheld for one that the provider withheld."""
+        text = self._text.end()
+        parts = [part for part in self._calls.calls if part.name or part.arguments]
+        if not parts and not text.strip():
+            if finish_of(self._finish) == "content_filter":
+                raise Withheld(f"{self._where.name} withheld its answer ({self._finish})")
+            why = self._finish or "no finish reason"
+            raise EmptyAnswer(f"{self._where.name} gave an empty answer ({why})", finish_of(self._finish))
+        calls = tuple(part.call("call") for part in parts)
+        state = ProviderState(self._where.name, self._opaque, [part.opaque or None for part in parts])
+        return ModelReply(
+            text,
+            calls,
+            self.usage(),
+            self._where.provider,
+            self._where.model,
+            finish_of(self._finish),
+            encode_state(state),
+        )
 
     def usage(self) -> Usage:
         """Return what the call has used so far: as told with the last chunk, an estimate until then or without it."""
-        told = self._usage
-        if told is None:
-            return estimate(self._sent_bytes, self._received_characters()) if self._began else NOTHING
-        details = told.prompt_tokens_details
-        cached = (details.cached_tokens if details else None) or told.prompt_cache_hit_tokens
+        counts = self._counts
+        read, written = counts.get("prompt_tokens"), counts.get("completion_tokens")
+        if read is None and not self._began:
+            return NOTHING
+        guess = estimate(self._sent_bytes, self._received_characters())
+        cached = counts.get("prompt_tokens_details.cached_tokens")
+        if cached is None:
+            cached = counts.get("prompt_cache_hit_tokens")  # DeepSeek's name for them
+        sent = guess.input_tokens if read is None else read
         return Usage(
             model_calls=1,
-            input_tokens=told.prompt_tokens or 0,
-            output_tokens=told.completion_tokens or 0,
-            cached_tokens=min(cached or 0, told.prompt_tokens or 0),
+            input_tokens=sent,
+            output_tokens=guess.output_tokens if written is None else written,
+            cached_tokens=min(cached or 0, sent),
+            estimated_calls=int(read is None or written is None),
         )
+
+    @property
+    def oddities(self) -> list[str]:
+        """Counts that cannot be true."""
+        return self._counts.odd
 
     def _received_characters(self) -> int:
-        arguments = (piece for call in self._calls for piece in call.arguments)
-        return sum(map(len, self._texts)) + sum(map(len, arguments))
+        return self._text.characters + sum(len(call.arguments) for call in self._calls.calls)
 
-    def _take_choice(self, choice: _Choice) -> None:
-        delta = choice.delta or choice.message
-        if delta is not None:
-            text = delta.content or delta.refusal
-            if text:
-                self._texts.append(text)
-                if self._on_text is not None:
-                    self._on_text(text)
-            for part in delta.tool_calls or ():
-                self._take_call(part)
-        if choice.finish_reason:
-            self._finish = choice.finish_reason
+    def _take_error(self, event: bytes) -> bool:
+        try:
+            body = decode_loose(event)
+        except ValueError:
+            raise from_words(self._where, event.decode("utf-8", "replace")) from None
+        error = from_event(self._where, body) if isinstance(body, dict) else None
+        raise error or from_words(self._where, event.decode("utf-8", "replace"))
+
+    def _take_odd(self, body: Any) -> bool:
+        """Read an event that is no object: a list of chunks or of errors (Gemini), or nothing at all."""
+        match body:
+            case [*chunks]:
+                held_some = [self._take_chunk(chunk) for chunk in chunks if isinstance(chunk, dict)]
+                return any(held_some)
+            case str() if body.strip():
+                raise MalformedAnswer(f"{self._where.name} sent words that are no event: {body[:200]}")
+            case _:
+                return False
+
+    def _take_chunk(self, body: dict[str, Any]) -> bool:
+        self._counts.add(body.get("usage"))
+        choices = body.get("choices")
+        if (not choices or body.get("error")) and not self.finished:
+            error = from_event(self._where, body)
+            if error is not None:
+                raise error
+        choice = next(_objects(choices), None)
+        if choice is None:
+            return False
+        self._began = True
+        return self._take_choice(choice)
+
+    def _take_choice(self, choice: dict[str, Any]) -> bool:
+        delta = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
+        held = isinstance(delta, dict) and self._take_delta(delta)
+        finish = choice.get("finish_reason")
+        if finish == "error" and not self.finished:
+            raise BrokenOff(f"{self._where.name} broke off its answer: its server says that it failed")
+        if finish and isinstance(finish, str):
+            self._finish = finish.lower()
             self.finished = True
+        return held
 
-    def _take_call(self, part: _CallPart) -> None:
-        call = self._call_of(part)
-        if part.function is not None:
-            call.name = part.function.name or call.name
-            if part.function.arguments:
-                call.arguments.append(part.function.arguments)
+    def _take_delta(self, delta: dict[str, Any]) -> bool:
+        content = delta.get("content") or delta.get("refusal")
+        if content:
+            for text in _texts(content):
+                self._text.add(text)
+        if len(delta) == 1 and content:
+            return True
+        for part in _objects(delta.get("tool_calls")):
+            self._take_call(part)
+        legacy = delta.get("function_call")
+        if isinstance(legacy, dict):
+            self._take_call({"index": 0, "function": legacy})
+        if delta.keys() - _PLAIN:
+            merge(self._opaque, opaque_of_message(delta))
+        return bool(content or delta.get("tool_calls") or legacy)
 
-    def _call_of(self, part: _CallPart) -> _Call:
-        """Return the call this part belongs to: some servers number every call 0, or none, and tell them by id."""
-        index = part.index if part.index is not None else (len(self._calls) if part.id else len(self._calls) - 1)
-        known = self._by_index.get(index)
-        if known is None or (part.id and known.id and part.id != known.id):
-            known = self._by_index[index] = _Call(part.id or "")
-            self._calls.append(known)
-        return known
-
-    def _error(self, error: object) -> Exception:
-        """Return what an error inside the stream means: its code is an HTTP status, a word, or missing."""
-        code = str(error.get("code")) if isinstance(error, dict) else ""
-        status = int(code) if re.fullmatch(r"[45][0-9]{2}", code) else 500
-        if code == "context_length_exceeded":
-            status = 400
-        return from_status(self._where, status, encode({"error": error}).decode(), {})
+    def _take_call(self, part: dict[str, Any]) -> None:
+        function = part.get("function")
+        function = function if isinstance(function, dict) else part
+        index, id_, name = part.get("index"), part.get("id"), function.get("name")
+        call = self._calls.add(
+            index if type(index) is int else None,
+            "" if id_ is None else str(id_),
+            name if isinstance(name, str) else "",
+            arguments_text(function.get("arguments")),
+        )
+        merge(call.opaque, opaque_of_call(part))
 
 
-class OpenAIModel:
-    """One model of an OpenAI-compatible server; the transcript's bytes are sent as they are."""
+#: fields of a delta that say nothing beyond the answer itself
+_PLAIN = frozenset(("role", "content", "refusal", "tool_calls", "function_call"))
 
-    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._where = Endpoint("openai", spec.model, spec.api_key)
-        self.name = self._where.name
-        self.price = spec.price
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the objects of what should be a list of them."""
+    if isinstance(value, dict):
+        yield value
+    elif isinstance(value, list):
+        yield from (one for one in value if isinstance(one, dict))
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Yield the text of a content: a string, or parts of which some are text (Mistral, LiteLLM)."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list | dict):
+        for part in content if isinstance(content, list) else [content]:
+            if isinstance(part, str):
+                yield part
+            elif isinstance(part, dict) and part.get("type", "text") in {"text", "output_text"}:
+                text = part.get("text")
+                if isinstance(text, str):
+                    yield text
+
+
+class OpenAIModel(HttpModel):
+    """One model of an OpenAI-compatible server."""
+
+    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, say: Say, server: Server) -> None:
+        super().__init__(spec, say, server)
         self._is_openai = not spec.base_url or "api.openai.com" in spec.base_url
         # OpenAI's reasoning models refuse max_tokens; most compatible servers know nothing else.
-        self._limit = "max_completion_tokens" if self._is_openai else "max_tokens"
-        transport: dict[str, Any] = {} if ssl_context is None else {"verify": ssl_context}
-        client = openai.AsyncOpenAI(
-            api_key=spec.api_key,
-            base_url=spec.base_url or BASE_URL,
-            max_retries=0,
-            http_client=openai.DefaultAioHttpClient(**transport),
+        self._limit_field = "max_completion_tokens" if self._is_openai else "max_tokens"
+
+        def client(limits: httpx2.Limits) -> openai.AsyncOpenAI:
+            return openai.AsyncOpenAI(
+                api_key=spec.api_key,
+                base_url=spec.base_url or BASE_URL,
+                max_retries=0,
+                http_client=openai.DefaultAioHttpClient(limits=limits, **http_client_options(ssl_context)),
+            )
+
+        self.transport = Transport(client, openai, "/chat/completions", self.where, server)
+
+    def answer(self, on_text: Callable[[str], None] | None, watch: CallWatch, sent_bytes: int) -> OpenAIAnswer:
+        """Return what collects the answer to a request of this size."""
+        return OpenAIAnswer(self.where, on_text, sent_bytes, watch)
+
+    def prepare(self, request: ModelRequest) -> Prepared:
+        """Return the request as this server takes it."""
+        messages, opaque = as_sent(
+            request.system,
+            request.messages,
+            self.name,
+            takes_system=self.shape.takes(SYSTEM_ROLE),
+            takes_state=self.shape.takes(STATE),
         )
-        self._line = Transport(client, openai, "/chat/completions", self._where)
+        settings = self._settings(request)
+        sent = self.shape.apply(settings)
+        body = encode(sent)[:-1] + b',"messages":[' + b",".join(messages) + b"]}"
+        return Prepared(body, tuple(sent), self.limit(request), frozenset(opaque))
 
-    async def call(
-        self,
-        request: ModelRequest,
-        on_text: Callable[[str], None] | None = None,
-        *,
-        timeout: float = 300.0,
-        stall_s: float = 60.0,
-    ) -> ModelReply:
-        """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
-        body = self.body(request)
-        answer = OpenAIAnswer(self._where, on_text, len(body))
-        return await self._line.run(body, answer, timeout=timeout, stall_s=stall_s)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._line.close()
-
-    def body(self, request: ModelRequest) -> bytes:
-        """Return the call's JSON."""
-        messages = list(request.messages)
-        if request.system:
-            messages.insert(0, encode({"role": "system", "content": request.system}))
-        settings: dict[str, object] = {
-            "model": self._where.model,
+    def _settings(self, request: ModelRequest) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "model": self.where.model,
             "stream": True,
             "stream_options": {"include_usage": True},
-            self._limit: request.max_tokens,
-            **request.options,
+            self._limit_field: self.limit(request),
         }
+        if self.spec.temperature is not None:
+            settings["temperature"] = self.spec.temperature
+        if self.spec.reasoning_effort:
+            settings["reasoning_effort"] = self.spec.reasoning_effort
         if self._is_openai and request.session:
             # calls with one key go where the conversation is in the prompt cache; the session's own name stays here
             settings["prompt_cache_key"] = hashlib.blake2b(request.session.encode(), digest_size=16).hexdigest()
         if request.tools:
             settings["tools"] = [{"type": "function", "function": spec} for spec in request.tools]
-        return encode(settings)[:-1] + b',"messages":[' + b",".join(messages) + b"]}"
+        return settings | dict(request.options) | self.extra

@@ -7,16 +7,24 @@ from shared.errors import ModelUnavailable
 MAX_EVENT_BYTES = 8 << 20
 
 
+class ErrorEvent(bytes):
+    """The data of an event that is named ``error``."""
+
+    __slots__ = ()
+
+
 class EventDecoder:
-    """Turns chunks of an event stream into the ``data`` of its events; other fields and comments are passed over.
+    """Turns chunks of an event stream into the ``data`` of its events.
 
     Lines end with LF, CR or CRLF, and a chunk may end anywhere
-    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation). Of the other fields
+    only the name ``error`` counts; comments are passed over.
     """
 
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
+        self._is_error = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of every event this chunk completed. Raises ModelUnavailable past MAX_EVENT_BYTES."""
@@ -26,11 +34,24 @@ class EventDecoder:
         if len(text) - end > MAX_EVENT_BYTES:
             raise ModelUnavailable(f"the stream holds an event of more than {MAX_EVENT_BYTES >> 20} MiB")
         self._rest = text[end:]
+        return self._read(text[:end].splitlines())
+
+    def end(self) -> list[bytes]:
+        """Return the event that the stream ended with and did not close by a blank line, if there is one."""
+        rest, self._rest = self._rest, b""
+        return self._read([rest.rstrip(b"\r"), b""])
+
+    def _read(self, lines: list[bytes]) -> list[bytes]:
         events: list[bytes] = []
-        for line in text[:end].splitlines():
+        for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
-            elif not line and self._data:
-                events.append(b"\n".join(self._data))
-                self._data.clear()
+            elif not line:
+                if self._data:
+                    data = b"\n".join(self._data)
+                    events.append(ErrorEvent(data) if self._is_error else data)
+                    self._data.clear()
+                self._is_error = False
+            elif line.startswith(b"event:"):
+                self._is_error = line[6:].strip() == b"error"
         return events

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from shared.events import Event
-from worker.agent.models.port import Model, ModelReply, ModelRequest
+from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest
 
 
 class TimedModel:
@@ -22,11 +22,16 @@ class TimedModel:
         return self._model.name
 
     async def reply(
-        self, request: ModelRequest, on_text: Callable[[str], None] | None = None, *, timeout: float = 300.0
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,
+        watch: CallWatch | None = None,
     ) -> ModelReply:
         """Call the other one, and say MODEL_ANSWERED if it answers; it says itself what fails."""
         began_at = time.monotonic()
-        reply = await self._model.reply(request, on_text, timeout=timeout)
+        reply = await self._model.reply(request, on_text, timeout=timeout, watch=watch)
         self._say(
             Event.MODEL_ANSWERED,
             model=_configured_name(reply),

@@ -8,19 +8,26 @@ off, because the chain's own know how much time is left.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Protocol
 
 import aiohttp
 import httpx2
-import msgspec
 
-from shared.errors import ModelRejected, ModelUnavailable
-from shared.usage import Usage
-from worker.agent.models.failures import Endpoint, Stalled, from_status
-from worker.agent.models.port import ModelReply
+from shared.errors import ModelError, ModelUnavailable
+from worker.agent.models.failures import (
+    BrokenOff,
+    Endpoint,
+    MalformedAnswer,
+    Misconfigured,
+    ProviderAway,
+    Stalled,
+    from_status,
+    tell,
+)
+from worker.agent.models.server import Server
 from worker.agent.models.sse import EventDecoder
-from worker.agent.models.usage_on_error import bill
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -30,6 +37,7 @@ TAIL_S = 1.0
 MAX_ANSWER_BYTES = 64 << 20
 
 _BROKEN = (httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
+_BLANKS = b" \t\r\n"
 
 
 class HttpResponse(Protocol):
@@ -39,14 +47,14 @@ class HttpResponse(Protocol):
     def finished(self) -> bool:
         """True once the answer is whole, though the stream may not be at its end."""
 
-    def take(self, event: bytes) -> None:
-        """Read one event. Raises msgspec.DecodeError for a malformed one, and ModelError for one that tells of it."""
+    def take(self, event: bytes) -> bool:
+        """Read one event, and tell whether it held some of the answer.
 
-    def reply(self) -> ModelReply:
-        """Return the whole answer. Raises ModelError for one that is none."""
+        Raises ValueError for one that cannot be read, and ModelError for one that tells of an error.
+        """
 
-    def usage(self) -> Usage:
-        """Return what the call has used so far, an estimate where that is not told."""
+    def take_whole(self, body: bytes) -> None:
+        """Read the answer of a server that does not stream. Raises what ``take`` raises."""
 
 
 class StatusError(Protocol):
@@ -56,103 +64,252 @@ class StatusError(Protocol):
 
 
 class Transport:
-    """Where the calls to one model go; ``client`` is an AsyncAnthropic or an AsyncOpenAI, its connections shared."""
+    """Where the calls to one model go; ``make_client`` makes an AsyncAnthropic or an AsyncOpenAI.
 
-    def __init__(self, client: Any, sdk: Any, path: str, where: Endpoint) -> None:
-        self._client = client
+    Its connections are kept and used again. A server may close one at any moment, also at the one in which a call is
+    sent on it; such a call goes out once more at once, by a client of its own that never uses a connection twice.
+    """
+
+    def __init__(
+        self, make_client: Callable[[httpx2.Limits], Any], sdk: Any, path: str, where: Endpoint, server: Server
+    ) -> None:
+        self._make_client = make_client
+        self._client = make_client(httpx2.Limits(max_connections=1000, keepalive_expiry=15.0))
+        self._fresh_client: Any = None
+        self._keeps_connections = False
         self._sdk = sdk
         self._path = path
+        self._server = server
         self.where = where
 
-    async def run(self, body: bytes, answer: HttpResponse, *, timeout: float, stall_s: float) -> ModelReply:
-        """Post the body, feed the answer's events to ``answer`` until it is finished, and return its reply.
+    async def run(self, body: bytes, answer: HttpResponse, *, timeout: float, stall_s: float) -> None:
+        """Post the body, and feed the answer's events to ``answer`` until it is finished.
 
         ``timeout`` seconds bound the whole call, ``stall_s`` every silence in it. However it ends, the connection is
-        back in the pool or closed; what it used is on the error that ends it. Raises TimeoutError, ModelUnavailable
-        (Stalled and EmptyAnswer are two), ModelRejected, ContextTooLong.
+        back in the pool or closed. Raises TimeoutError, ModelUnavailable (see ``failures``), ModelRejected,
+        ContextTooLong.
         """
-        try:
-            await self._exchange(body, answer, timeout=timeout, stall_s=stall_s)
-            return answer.reply()
-        except BaseException as error:
-            bill(error, answer.usage())
-            raise
-
-    async def _exchange(self, body: bytes, answer: HttpResponse, *, timeout: float, stall_s: float) -> None:
+        call = _Exchange(self, answer, stall_s, self._server)
         try:
             async with asyncio.timeout(timeout):
-                response = await self._open(body, stall_s)
-                try:
-                    await self._read(response, answer, stall_s)
-                finally:
-                    await response.aclose()
+                await call.run(body)
         except TimeoutError:
             raise TimeoutError(f"{self.where.name} gave no whole answer in {timeout:g} s") from None
+        self._keeps_connections = True
         if not answer.finished:
-            raise ModelUnavailable(f"{self.where.name} broke off its answer")
+            raise BrokenOff(f"{self.where.name} broke off its answer: the stream ended before it said that it is whole")
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()
+        if self._fresh_client is not None:
+            await self._fresh_client.close()
 
-    async def _open(self, body: bytes, stall_s: float) -> httpx2.Response:
-        limits = httpx2.Timeout(stall_s, connect=min(stall_s, CONNECT_TIMEOUT_S))
+    async def open(self, body: bytes, stall_s: float) -> httpx2.Response:
+        """Send a request and return its answer as soon as that begins. Raises what ``run`` does."""
         try:
-            response: httpx2.Response = await self._client.post(
-                self._path,
-                content=body,
-                cast_to=httpx2.Response,
-                stream=True,
-                stream_cls=self._sdk.AsyncStream,
-                options={"timeout": limits},
-            )
+            return await self._post(self._client, body, stall_s)
         except self._sdk.APIStatusError as refused:
             raise self._refusal(refused) from None
         except (self._sdk.APIConnectionError, *_BROKEN) as broken:
-            raise self._failure("cannot be reached", broken, stall_s) from None
+            if not self._keeps_connections or not _was_closed(broken):
+                raise self._failure(broken, stall_s) from None
+        if self._fresh_client is None:
+            self._fresh_client = self._make_client(httpx2.Limits(max_connections=1000, keepalive_expiry=0.0))
+        try:
+            return await self._post(self._fresh_client, body, stall_s)
+        except self._sdk.APIStatusError as refused:
+            raise self._refusal(refused) from None
+        except (self._sdk.APIConnectionError, *_BROKEN) as broken:
+            raise self._failure(broken, stall_s) from None
+
+    async def _post(self, client: Any, body: bytes, stall_s: float) -> httpx2.Response:
+        # silence is watched by the exchange, which knows what else is heard of the server
+        limits = httpx2.Timeout(None, connect=min(stall_s, CONNECT_TIMEOUT_S))
+        response: httpx2.Response = await client.post(
+            self._path,
+            content=body,
+            cast_to=httpx2.Response,
+            stream=True,
+            stream_cls=self._sdk.AsyncStream,
+            options={"timeout": limits},
+        )
         return response
 
-    def _refusal(self, refused: StatusError) -> Exception:
+    def _refusal(self, refused: StatusError) -> ModelError:
         response = refused.response
         return from_status(self.where, response.status_code, response.text, response.headers)
 
-    def _failure(self, what: str, broken: BaseException, stall_s: float) -> ModelUnavailable:
-        """Tell silence from breakage by the error at the bottom.
+    def _failure(self, broken: BaseException, stall_s: float) -> ModelUnavailable:
+        """Return what it means that no answer began."""
+        bottom = _bottom(broken)
+        if isinstance(bottom, TimeoutError):
+            return ProviderAway(f"{self.where.name} took no connection in {min(stall_s, CONNECT_TIMEOUT_S):g} s")
+        if isinstance(bottom, aiohttp.ServerDisconnectedError | ConnectionResetError | BrokenPipeError):
+            return ProviderAway(f"{self.where.name} closed the connection before it answered")
+        return ProviderAway(f"{self.where.name} cannot be reached: {str(bottom) or type(bottom).__name__}")
 
-        The classes above it do not: the transport in the OpenAI SDK calls every lost connection a timeout.
-        """
-        while broken.__cause__ is not None:
-            broken = broken.__cause__
-        if isinstance(broken, TimeoutError):
-            return Stalled(f"{self.where.name} sent nothing for {stall_s:g} s")
-        return ModelUnavailable(f"{self.where.name} {what}: {str(broken) or type(broken).__name__}")
 
-    async def _read(self, response: httpx2.Response, answer: HttpResponse, stall_s: float) -> None:
+class _Exchange:
+    """One request and its answer, watched for silence.
+
+    Before the first byte of an answer a call may wait in the server's queue: there it counts as heard of for as long
+    as other calls of that server get bytes.
+    """
+
+    def __init__(self, transport: Transport, answer: HttpResponse, stall_s: float, server: Server) -> None:
+        self._transport = transport
+        self._where = transport.where
+        self._answer = answer
+        self._stall_s = stall_s
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._began = False
+        self._heard_at = server.now()
+
+    async def run(self, body: bytes) -> None:
+        """Raises what Transport.run does."""
+        try:
+            async with asyncio.timeout(None) as silence:
+                timer = self._watch(silence)
+                try:
+                    response = await self._transport.open(body, self._stall_s)
+                    try:
+                        await self._read(response)
+                    finally:
+                        await response.aclose()
+                finally:
+                    timer.cancel()
+        except TimeoutError:
+            if not silence.expired():
+                raise
+            if not self._answer.finished:
+                words = f"{self._where.name} sent nothing for {self._stall_s:g} s"
+                raise Stalled(words, began=self._began) from None
+
+    def _watch(self, silence: asyncio.Timeout) -> _Timer:
+        def look() -> None:
+            heard_at = self._heard_at if self._began else max(self._heard_at, self._server.heard_at)
+            left_s = heard_at + self._stall_s - self._server.now()
+            if left_s <= 0:
+                silence.reschedule(self._loop.time())
+            else:
+                timer.start(left_s + 0.001)
+
+        timer = _Timer(self._loop, look)
+        timer.start(self._stall_s)
+        return timer
+
+    async def _read(self, response: httpx2.Response) -> None:
         try:
             async with asyncio.timeout(None) as tail, aclosing(response.aiter_bytes()) as chunks:
-                await self._feed(response, chunks, answer, tail)
+                await self._feed(response, chunks, tail)
         except TimeoutError:
-            return
-        except msgspec.DecodeError as malformed:
-            raise ModelUnavailable(f"{self.where.name} sent a malformed event: {malformed}") from None
+            if not tail.expired():
+                raise
         except _BROKEN as broken:
-            if not answer.finished:
-                raise self._failure("broke off its answer", broken, stall_s) from None
+            if not self._answer.finished:
+                raise BrokenOff(f"{self._where.name} broke off its answer: {_lost(broken)}") from None
 
-    async def _feed(self, response: httpx2.Response, chunks: Any, answer: HttpResponse, tail: asyncio.Timeout) -> None:
-        kind = response.headers.get("content-type", "")
-        if kind.startswith("text/html"):
-            raise ModelRejected(f"{self.where.name} answered with a web page: look at {self.where.url_setting}")
-        if kind.startswith("application/json"):
-            answer.take(b"".join([chunk async for chunk in chunks]))
-            return
+    async def _feed(self, response: httpx2.Response, chunks: Any, tail: asyncio.Timeout) -> None:
+        if response.headers.get("content-type", "").startswith("text/html"):
+            raise Misconfigured(f"{self._where.name} answered with a web page: look at {self._where.url_setting}")
         decoder = EventDecoder()
+        document: list[bytes] | None = None
         size_bytes = 0
         async for chunk in chunks:
             size_bytes += len(chunk)
+            self._hear()
             if size_bytes > MAX_ANSWER_BYTES:
-                raise ModelUnavailable(f"{self.where.name} sent more than {MAX_ANSWER_BYTES >> 20} MiB")
-            for event in decoder.feed(chunk):
-                answer.take(event)
-            if answer.finished and tail.when() is None:
-                tail.reschedule(asyncio.get_running_loop().time() + TAIL_S)
+                raise MalformedAnswer(f"{self._where.name} sent more than {MAX_ANSWER_BYTES >> 20} MiB")
+            if not self._began:
+                if not chunk.strip(_BLANKS):
+                    continue
+                self._began = True
+                document = [] if chunk.lstrip(_BLANKS)[:1] in b"{[" else None
+            if document is not None:
+                document.append(chunk)
+                continue
+            held_some = [self._take(event) for event in decoder.feed(chunk)]
+            if self._answer.finished and (tail.when() is None or any(held_some)):
+                tail.reschedule(self._loop.time() + TAIL_S)
+        if document is not None:
+            self._take_whole(b"".join(document))
+        for event in decoder.end():
+            self._take_last(event)
+
+    def _hear(self) -> None:
+        self._heard_at = self._server.hear()
+
+    def _take(self, event: bytes) -> bool:
+        """Read an event; what comes behind a whole answer cannot undo it."""
+        finished = self._answer.finished
+        try:
+            return self._answer.take(event)
+        except ValueError as malformed:
+            if finished:
+                return False
+            raise self._malformed(event, malformed) from None
+        except ModelError:
+            if finished:
+                return False
+            raise
+
+    def _take_whole(self, body: bytes) -> None:
+        try:
+            self._answer.take_whole(body)
+        except ValueError as malformed:
+            raise self._malformed(body, malformed) from None
+
+    def _take_last(self, event: bytes) -> None:
+        """Read what the stream ended with in the middle of an event: it may be whole all the same."""
+        try:
+            self._take(event)
+        except MalformedAnswer:
+            return
+
+    def _malformed(self, event: bytes, problem: Exception) -> ModelError:
+        words = tell(self._where, event[:400].decode("utf-8", "replace"))
+        return MalformedAnswer(f"{self._where.name} sent a malformed event ({problem}): {words}")
+
+
+class _Timer:
+    """A callback that comes after a while, and may be put off."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+        self._loop = loop
+        self._call = call
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, delay_s: float) -> None:
+        self._handle = self._loop.call_later(delay_s, self._call)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+def _bottom(broken: BaseException) -> BaseException:
+    """Return the error at the bottom: the transport in the OpenAI SDK calls every lost connection a timeout."""
+    while broken.__cause__ is not None:
+        broken = broken.__cause__
+    return broken
+
+
+def _was_closed(broken: BaseException) -> bool:
+    """Tell whether a kept connection was closed before any byte of an answer came on it."""
+    bottom = _bottom(broken)
+    if isinstance(bottom, aiohttp.ClientConnectorError):
+        return False
+    return isinstance(bottom, aiohttp.ServerDisconnectedError | ConnectionResetError | BrokenPipeError)
+
+
+def _lost(broken: BaseException) -> str:
+    """Say what became of a stream; the words of the transport ("400, message: …") would mislead."""
+    error: BaseException | None = broken
+    while error is not None:
+        if isinstance(error, aiohttp.ClientPayloadError | ConnectionError):
+            return "the connection was lost"
+        error = error.__cause__
+    bottom = _bottom(broken)
+    return str(bottom) or type(bottom).__name__

@@ -19,6 +19,12 @@ class TurnObserver(Protocol):
     def delta(self, message_id: str, session: str, step: int, text: str) -> None:
         """The model wrote this much more text in this step."""
 
+    def text_restarted(self, message_id: str, session: str, step: int) -> None:
+        """The text told of this step is void: the model begins it again."""
+
+    def model_away(self, message_id: str, session: str, model: str, problem: str) -> None:
+        """No model can answer now, for this reason; the turn waits for this one, inside its time."""
+
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         """A tool call begins."""
 
@@ -48,6 +54,16 @@ class GuardedObserver:
         """Tell of more text."""
         with self._guard("delta"):
             self._observer.delta(message_id, session, step, text)
+
+    def text_restarted(self, message_id: str, session: str, step: int) -> None:
+        """Tell of text that is void."""
+        with self._guard("text_restarted"):
+            self._observer.text_restarted(message_id, session, step)
+
+    def model_away(self, message_id: str, session: str, model: str, problem: str) -> None:
+        """Tell of a turn that waits for a model."""
+        with self._guard("model_away"):
+            self._observer.model_away(message_id, session, model, problem)
 
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         """Tell of a tool call that begins."""

@@ -34,6 +34,7 @@ from shared.usage import Usage
 from worker.frames import (
     Compacted,
     Delta,
+    ModelAway,
     NeedAllowance,
     OfTurn,
     StepDone,
@@ -177,7 +178,12 @@ class Turns:
             case Compacted(summary=summary):
                 self._settler.summarize(turn.ref, summary)
             case Delta(step=number, text=text):
-                self._observer.delta(turn.message_id, turn.session, number, text)
+                if frame.restarts:
+                    self._observer.text_restarted(turn.message_id, turn.session, number)
+                if text:
+                    self._observer.delta(turn.message_id, turn.session, number, text)
+            case ModelAway(model=model, problem=problem):
+                self._observer.model_away(turn.message_id, turn.session, model, problem)
             case _:
                 pass
 
@@ -186,6 +192,9 @@ class Turns:
         if isinstance(outcome, Ended):
             self._take_todo(turn, outcome.todo)
             outcome = turn.whole(outcome, worker)
+        elif isinstance(outcome, Dead):
+            usage = sum((step.usage for step in turn.steps), outcome.usage)
+            outcome = msgspec.structs.replace(outcome, usage=usage, worker=worker)
         self.end(turn, outcome)
 
     def end(self, turn: ActiveTurn, outcome: Outcome) -> None:

@@ -256,9 +256,9 @@ async def test_a_model_that_is_silent_leaves_time_for_the_turn(toolbox: Toolbox)
     seen: list[float] = []
     reply = model.reply
 
-    async def timed(request: object, on_text: object = None, *, timeout: float = 300.0) -> ModelReply:
+    async def timed(request: object, on_text: object = None, *, timeout: float = 300.0, **watch: Any) -> ModelReply:
         seen.append(timeout)
-        return await reply(request, on_text, timeout=timeout)  # type: ignore[arg-type]
+        return await reply(request, on_text, timeout=timeout, **watch)  # type: ignore[arg-type]
 
     model.reply = timed  # type: ignore[method-assign]
     await ended(turn)
@@ -320,4 +320,4 @@ def test_a_request_for_a_summary_is_bounded_and_holds_the_newest() -> None:
     assert "[calls fetch" in text
     assert "Result of fetch: zzz" in text
     assert text.endswith("User: in parts")
-    assert 256 <= request.max_tokens <= 2048
+    assert 256 <= (request.max_tokens or 0) <= 2048

@@ -83,18 +83,6 @@ def test_a_failed_probe_doubles_the_cool_off_up_to_its_bound(breaker: Breaker, c
     assert breaker.is_open
 
 
-def test_one_that_is_silent_when_asked_shortly_is_dead_for_a_cool_off(breaker: Breaker, clock: Clock) -> None:
-    fail(breaker, clock, timed_out=True)
-    assert not breaker.is_dead
-    breaker.silent()
-    assert breaker.is_dead
-    clock.now += 11
-    assert not breaker.is_dead
-    breaker.silent()
-    breaker.succeeded()
-    assert not breaker.is_dead
-
-
 def test_a_cancelled_probe_leaves_the_next_one_to_others(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, clock, timed_out=True)
     clock.now += 11

@@ -19,9 +19,11 @@ from worker.agent.models import build_chain, open_link
 from worker.agent.models.breaker import BreakerPolicy
 from worker.agent.models.chain import Chain, ChainPolicy
 from worker.agent.models.failures import EmptyAnswer
+from worker.agent.models.port import CallWatch
 from worker.frames import ModelSpec, WorkerConfig
 
-QUICK = ChainPolicy(first_delay_s=0.01, longest_delay_s=0.05, longest_wait_s=1.0, short_stall_s=0.2)
+PROBES = BreakerPolicy(first_probe_s=0.01, longest_probe_s=0.05)
+QUICK = ChainPolicy(first_delay_s=0.01, longest_delay_s=0.05, longest_wait_s=1.0, breaker=PROBES)
 
 
 class Bench:
@@ -34,7 +36,7 @@ class Bench:
         self.chains: list[Chain] = []
         self.spoke = asyncio.Event()
 
-    def chain(self, *models: str, policy: ChainPolicy = QUICK, **limits: float) -> Chain:
+    def chain(self, *models: str, policy: ChainPolicy = QUICK, **limits: Any) -> Chain:
         urls = {"anthropic": self.provider.url, "openai": self.provider.openai_url}
         specs = [ModelSpec(name.partition(":")[0], name.partition(":")[2]) for name in models]
         links = [open_link(ModelSpec(spec.provider, spec.model, "k", urls[spec.provider]), self.tls) for spec in specs]
@@ -49,6 +51,21 @@ class Bench:
     @property
     def failed(self) -> list[str]:
         return [fields["model"] for fields in self.said]
+
+
+class Waiting(CallWatch):
+    """Keeps what a call waited for, and how often its text began again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for: set[str] = set()
+        self.restarts = 0
+
+    def waiting(self, model: str, failure: Exception) -> None:
+        self.waited_for.add(model)
+
+    def restarted(self) -> None:
+        self.restarts += 1
 
 
 @pytest.fixture
@@ -96,10 +113,22 @@ async def test_nobody_waits_for_a_long_retry_after(bench: Bench, fault: str) -> 
 
 
 async def test_the_tries_of_the_last_model_are_bounded(bench: Bench) -> None:
-    with pytest.raises(ModelUnavailable, match="500"):
-        await bench.chain("openai:b").reply(asking("[[status 500]]"))
-    assert len(bench.said) == QUICK.last_attempts
-    assert bench.said[-1]["retry_in_s"] is None
+    for fault, tries in (("status 425", QUICK.last_attempts), ("reset mid", QUICK.paid_attempts), ("malformed", 2)):
+        bench.said.clear()
+        with pytest.raises(ModelUnavailable):
+            await bench.chain("openai:b").reply(asking(f"[[{fault}]] word"))
+        assert len(bench.said) == tries
+        assert bench.said[-1]["retry_in_s"] is None
+
+
+@pytest.mark.parametrize("fault", ["status 500", "status 503", "status 529", "status 429 retry-after=0.01", "reset"])
+async def test_a_server_that_is_away_for_longer_than_any_number_of_tries_is_waited_for(
+    bench: Bench, fault: str
+) -> None:
+    watch = Waiting()
+    reply = await bench.chain("openai:b").reply(asking(f"[[{fault} times=12]] {fault} then well"), watch=watch)
+    assert reply.text == f"echo: {fault} then well"
+    assert watch.waited_for == {"openai:b"}
 
 
 async def test_an_empty_answer_gets_one_more_chance(bench: Bench) -> None:
@@ -142,31 +171,32 @@ async def test_a_dead_model_costs_one_timeout_and_not_one_per_message(bench: Ben
     assert bench.failed == ["openai:bad"]
 
 
-async def test_the_only_model_is_knocked_at_once_for_all_and_not_once_a_message(bench: Bench) -> None:
-    bench.provider.set_script(Script(always="[[stall]]"))
-    chain = bench.chain("openai:b", stall_timeout_s=0.5)
+async def test_those_that_wait_for_the_only_model_ask_it_once_for_all(bench: Bench) -> None:
+    bench.provider.set_script(Script(always="[[status 503]]"))
+    policy = ChainPolicy(breaker=BreakerPolicy(first_probe_s=0.4, longest_probe_s=0.4))
+    chain = bench.chain("openai:b", policy=policy)
+    waiting = [Waiting() for _ in range(20)]
     before = bench.provider.calls
-    with pytest.raises(TimeoutError, match="sent nothing"):
-        await chain.reply(asking("first"))
-    began = time.monotonic()
-    outcomes = await asyncio.gather(*(chain.reply(asking(str(number))) for number in range(20)), return_exceptions=True)
-    outcomes += await asyncio.gather(chain.reply(asking("later")), return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} == {TimeoutError}
-    assert time.monotonic() - began < 3
-    assert bench.provider.calls == before + 3  # the first message's two tries, and the knock of one for all others
+    asked = [asyncio.create_task(chain.reply(asking(str(n)), watch=watch)) for n, watch in enumerate(waiting)]
+    await bench.provider.until(lambda p: p.calls >= before + 22)  # each once, and two probes for all
+    bench.provider.set_script(Script())
+    replies = await asyncio.gather(*asked)
+    assert [reply.text for reply in replies] == [f"echo: {number}" for number in range(20)]
+    assert bench.provider.calls <= before + 20 + 20 + 4
+    assert all(watch.waited_for == {"openai:b"} for watch in waiting)
 
 
-async def test_those_behind_a_knock_go_on_with_its_first_word(bench: Bench) -> None:
-    chain = bench.chain("openai:b", stall_timeout_s=0.3)
-    with pytest.raises(TimeoutError):
-        await chain.reply(asking("[[stall]] first"))
-    slow = asyncio.create_task(chain.reply(asking("[[slow 0.3]] a knock that answers slowly")))
-    await bench.provider.until(lambda p: p.running == 1)
-    replies = await asyncio.gather(*(chain.reply(asking(f"behind {number}")) for number in range(5)))
-    assert [reply.text for reply in replies] == [f"echo: behind {number}" for number in range(5)]
-    assert not slow.done()
-    slow.cancel()
-    await asyncio.gather(slow, return_exceptions=True)
+async def test_a_message_that_comes_while_the_only_model_is_away_waits_unsent(bench: Bench) -> None:
+    bench.provider.set_script(Script(always="[[status 503]]"))
+    policy = ChainPolicy(breaker=BreakerPolicy(first_probe_s=0.3, longest_probe_s=0.3))
+    chain = bench.chain("openai:b", policy=policy)
+    first = asyncio.create_task(chain.reply(asking("first")))
+    await asyncio.wait_for(bench.spoke.wait(), 10)
+    later = [asyncio.create_task(chain.reply(asking(f"later {number}"))) for number in range(10)]
+    await asyncio.sleep(0)
+    bench.provider.set_script(Script())
+    assert {reply.text for reply in await asyncio.gather(first, *later)} >= {"echo: first", "echo: later 9"}
+    assert len(bench.said) <= 2  # only the first was ever refused
 
 
 async def test_a_model_that_came_back_is_used_again(bench: Bench) -> None:
@@ -183,11 +213,12 @@ async def test_a_model_that_came_back_is_used_again(bench: Bench) -> None:
 
 async def test_hung_calls_do_not_keep_the_only_model_from_a_healthy_one(bench: Bench) -> None:
     chain = bench.chain("openai:b", stall_timeout_s=0.3)
-    hung = [asyncio.create_task(chain.reply(asking(f"[[stall]] {number}"), timeout=5)) for number in range(6)]
+    hung = [asyncio.create_task(chain.reply(asking(f"[[stall]] {number}"), timeout=2)) for number in range(6)]
     assert (await chain.reply(asking("healthy"))).text == "echo: healthy"
     outcomes = await asyncio.gather(*hung, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {TimeoutError}
     assert (await chain.reply(asking("healthy again"))).text == "echo: healthy again"
+    assert all("healthy" not in fields["problem"] for fields in bench.said)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +234,7 @@ async def test_time_is_out_when_it_is_out(bench: Bench, fault: str) -> None:
 
 async def test_a_model_that_stays_silent_ends_as_a_timeout(bench: Bench) -> None:
     with pytest.raises(TimeoutError, match="openai:b sent nothing"):
-        await bench.chain("openai:b", stall_timeout_s=0.2).reply(asking("[[stall]] word"))
+        await bench.chain("openai:b", stall_timeout_s=0.2).reply(asking("[[stall]] word"), timeout=0.9)
 
 
 async def test_refusals_are_not_tried_again(bench: Bench) -> None:
@@ -225,10 +256,14 @@ async def test_a_context_that_is_too_long_is_the_turns_to_cut(bench: Bench) -> N
 
 async def test_the_text_of_the_try_that_succeeded_is_the_reply(bench: Bench) -> None:
     heard: list[str] = []
-    reply = await bench.chain("openai:b").reply(asking("[[reset mid times=1]] once more from the start"), heard.append)
+    watch = Waiting()
+    asked = asking("[[reset mid times=1]] once more from the start")
+    reply = await bench.chain("openai:b").reply(asked, heard.append, watch=watch)
     assert reply.text == "echo: once more from the start"
     assert "".join(heard).endswith(reply.text)
     assert len("".join(heard)) > len(reply.text)
+    assert watch.restarts == 1
+    assert watch.usage == reply.usage
 
 
 async def test_cancelling_a_chain_that_waits_to_retry_ends_it_at_once(bench: Bench) -> None:

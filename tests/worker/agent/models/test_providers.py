@@ -16,7 +16,7 @@ from tests.worker.agent.models.conftest import KEY, asking
 from worker.agent.context import transcript
 from worker.agent.models import open_link
 from worker.agent.models.chain import Link
-from worker.agent.models.failures import EmptyAnswer, Stalled
+from worker.agent.models.failures import BrokenOff, EmptyAnswer, MalformedAnswer, ProviderAway, Stalled
 from worker.agent.models.openai import OpenAIModel
 from worker.agent.models.port import ModelRequest
 from worker.frames import ModelSpec
@@ -115,11 +115,18 @@ async def test_a_cancelled_call_closes_its_connection(link: Link, provider: Runn
     assert (await link.call(asking("still there?"))).text == "echo: still there?"
 
 
-@pytest.mark.parametrize("fault", ["[[reset]]", "[[reset mid]] word", "[[malformed]] word"])
-async def test_a_broken_stream_means_unavailable(link: Link, fault: str) -> None:
-    with pytest.raises(ModelUnavailable) as raised:
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        ("[[reset]]", ProviderAway, "closed the connection before it answered"),
+        ("[[reset mid]] word", BrokenOff, "the connection was lost"),
+        ("[[malformed]] word", MalformedAnswer, "malformed event"),
+    ],
+)
+async def test_a_broken_stream_is_named_for_what_it_is(link: Link, fault: str, kind: type, words: str) -> None:
+    with pytest.raises(ModelUnavailable, match=words) as raised:
         await link.call(asking(fault))
-    assert type(raised.value) is ModelUnavailable
+    assert type(raised.value) is kind
     assert link.name in str(raised.value)
 
 

@@ -20,13 +20,19 @@ from worker.agent import failure_replies
 from worker.agent.context import transcript
 from worker.agent.context.repair import estimate_tokens
 from worker.agent.models import open_link
+from worker.agent.models.breaker import BreakerPolicy
 from worker.agent.models.chain import Chain, ChainPolicy
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
 from worker.tools.toolbox import Toolbox
 
-QUICK = ChainPolicy(first_delay_s=0.01, longest_delay_s=0.05, longest_wait_s=1.0, short_stall_s=0.2)
+QUICK = ChainPolicy(
+    first_delay_s=0.01,
+    longest_delay_s=0.05,
+    longest_wait_s=1.0,
+    breaker=BreakerPolicy(first_probe_s=0.01, longest_probe_s=0.05),
+)
 STALL_S = 0.3
 CALL_S = 0.8
 #: no turn here may take longer, loaded machine or not
@@ -37,19 +43,15 @@ TIMED_OUT = TurnStatus.TIMED_OUT
 
 #: what the model does, how the turn ends, and what the sender reads
 FAULTS = [
-    ("[[stall]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
     ("[[stall mid]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
-    ("[[sleep 30]]", TIMED_OUT, failure_replies.MODEL_SILENT),
     ("[[dribble 0.02]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
     ("[[ping 0.02]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
-    ("[[reset]]", FAILED, failure_replies.MODEL_AWAY),
     ("[[reset mid]] word", FAILED, failure_replies.MODEL_AWAY),
     ("[[malformed]] word", FAILED, failure_replies.MODEL_AWAY),
-    ("[[status 429]]", FAILED, failure_replies.MODEL_AWAY),
-    ("[[status 529]]", FAILED, failure_replies.MODEL_AWAY),
     ("[[status 429 retry-after=600]]", FAILED, failure_replies.MODEL_AWAY),
     ("[[status 529 retry-after=600]]", FAILED, failure_replies.MODEL_AWAY),
-    ("[[status 401]]", FAILED, failure_replies.MODEL_REFUSED),
+    ("[[status 401]]", FAILED, failure_replies.MODEL_MISSET),
+    ("[[status 405]]", FAILED, failure_replies.MODEL_REFUSED),
     ("[[context]]", FAILED, failure_replies.CONVERSATION_TOO_LONG),
     ("[[empty]]", FAILED, failure_replies.NOTHING_SAID),
     ("[[reset times=1]] word", DONE, "echo: word"),
@@ -62,6 +64,15 @@ FAULTS = [
     ("[[tools 1000 todo {}]] [[then]] [[say a thousand]]", DONE, "a thousand"),
 ]
 
+#: those for whose end a turn waits as long as it may, which is short then
+WAITED_FOR = [
+    ("[[stall]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
+    ("[[reset]]", FAILED, failure_replies.MODEL_AWAY),
+    ("[[status 429]]", FAILED, failure_replies.MODEL_AWAY),
+    ("[[status 503]]", FAILED, failure_replies.MODEL_AWAY),
+]
+WAIT_S = 1.0
+
 
 class Bench:
     """One provider's chain and the tools, and the turns run with them."""
@@ -71,12 +82,12 @@ class Bench:
         self.toolbox = Toolbox([])
         self.progress = Recorded()
 
-    def turn(self, text: str, **fields: Any) -> Turn:
-        request = TurnRequest("s", "msg_1", (text,), deadline_s=LIMIT_S, **fields)
+    def turn(self, text: str, deadline_s: float = LIMIT_S, **fields: Any) -> Turn:
+        request = TurnRequest("s", "msg_1", (text,), deadline_s=deadline_s, **fields)
         return Turn(request, self.chain, self.toolbox, TodoStore(), self.progress)
 
-    async def run(self, text: str, **fields: Any) -> tuple[Ended, Turn]:
-        turn = self.turn(text, **fields)
+    async def run(self, text: str, deadline_s: float = LIMIT_S, **fields: Any) -> tuple[Ended, Turn]:
+        turn = self.turn(text, deadline_s, **fields)
         outcome = await turn.run()
         assert isinstance(outcome, Ended)
         return outcome, turn
@@ -121,6 +132,17 @@ async def test_every_fault_ends_in_a_clear_reply(bench: Bench, text: str, status
     assert unanswered(turn.messages) == []
 
 
+@pytest.mark.parametrize(("text", "status", "said"), WAITED_FOR, ids=[text for text, _, _ in WAITED_FOR])
+async def test_a_model_that_is_away_is_waited_for_inside_the_turns_time(
+    bench: Bench, text: str, status: TurnStatus, said: str
+) -> None:
+    outcome, turn = await bench.run(text, WAIT_S)
+    assert (outcome.status, outcome.text) == (status, said)
+    assert turn.unanswered
+    assert bench.progress.waited_for == {bench.chain.name}
+    assert unanswered(turn.messages) == []
+
+
 async def test_a_conversation_that_is_too_long_is_shortened_and_answered(bench: Bench) -> None:
     said = [transcript.user("tell me more " * 50), transcript.assistant("and more " * 50)]
     outcome, turn = await bench.run("[[context times=1]] does it fit now?", history=said * 40)
@@ -137,7 +159,7 @@ async def test_what_the_model_began_to_say_stays_in_the_transcript(bench: Bench)
 
 async def test_a_turn_that_follows_a_fault_is_answered(bench: Bench) -> None:
     for text in ("[[stall mid]] word", "[[reset]]", "[[reset mid]] word", "[[malformed]] word"):
-        await bench.run(text)
+        await bench.run(text, WAIT_S)
     outcome, _ = await bench.run("are you there?")
     assert outcome.text == "echo: are you there?"
 

@@ -1,0 +1,46 @@
+"""JSON as programs of others write it: read where its meaning is clear, though a strict reader refuses it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def decode_loose(text: bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError (msgspec.DecodeError is one).
+
+    Beside what RFC 8259 allows, NaN, control characters in strings, bytes that are no UTF-8 and lone surrogates are
+    taken; the last stay in the strings, since the other half may come with the next text (``mend_surrogates``).
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            return json.loads(text.decode("utf-8-sig", "replace"), strict=False)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def mend_surrogates(text: str) -> str:
+    """Join the two halves of a character that were written apart; a half alone becomes U+FFFD."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def mend_all(value: Any) -> Any:
+    """Return a JSON value with ``mend_surrogates`` done to every string in it."""
+    match value:
+        case str():
+            return mend_surrogates(value)
+        case list():
+            return [mend_all(one) for one in value]
+        case dict():
+            return {mend_surrogates(name): mend_all(one) for name, one in value.items()}
+        case _:
+            return value

@@ -1,0 +1,152 @@
+"""What the models of all providers that are asked over HTTP have in common: one call, and what is learned from it."""
+
+from __future__ import annotations
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from shared.errors import ContextTooLong
+from shared.events import Event, Say
+from shared.prices import Price
+from shared.usage import Usage
+from worker.agent.models.failures import Endpoint, RequestRefused
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
+from worker.agent.models.request_shape import RequestShape, room_left
+from worker.agent.models.server import Server
+from worker.agent.models.transport import HttpResponse, Transport
+from worker.frames import ModelSpec
+
+#: refusals of one call that something may be learned from; each is of another field, and none is paid for
+LESSONS = 8
+#: the least an answer may have of a context that is nearly full, and how much of it is left free
+LEAST_ANSWER_TOKENS, SPARE_TOKENS = 256, 16
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A request as it goes out."""
+
+    #: its JSON
+    body: bytes
+    #: the names of its fields
+    fields: tuple[str, ...]
+    #: the tokens its answer may have
+    limit: int
+    #: the names inside the provider state that goes back with it
+    opaque: frozenset[str] = frozenset()
+
+
+class HttpAnswer(HttpResponse, Protocol):
+    """What the answers of all wires are."""
+
+    def reply(self) -> ModelReply:
+        """Return the whole answer. Raises ModelError for one that is none."""
+
+    def usage(self) -> Usage:
+        """Return what the call has used so far, an estimate where that is not told."""
+
+    @property
+    def oddities(self) -> list[str]:
+        """What in the answer was passed over because it cannot be true."""
+
+
+class HttpModel(ABC):
+    """One model of a provider; ``say`` is told once what its server sends or takes in its own way."""
+
+    def __init__(self, spec: ModelSpec, say: Say, server: Server) -> None:
+        self.where = Endpoint(spec.provider, spec.model, spec.api_key, spec.section, spec.key_variable)
+        self.name = self.where.name
+        self.price: Price | None = spec.price
+        self.spec = spec
+        self.extra: dict[str, Any] = msgspec.json.decode(spec.extra_body)
+        self.shape = RequestShape()
+        self.transport: Transport
+        self._server = server
+        self._say = say
+        self._said: set[str] = set()
+
+    async def call(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,
+        stall_s: float = 60.0,
+        watch: CallWatch | None = None,
+    ) -> ModelReply:
+        """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
+        watch = watch or CallWatch()
+        async with self._server.place():
+            for _ in range(LESSONS):
+                prepared = self.prepare(request)
+                try:
+                    return await self._once(prepared, on_text, watch, timeout, stall_s)
+                except RequestRefused as refused:
+                    learned = self.shape.learn(refused, prepared.fields, prepared.limit, prepared.opaque)
+                    if not learned:
+                        raise
+                    self._say_once(
+                        Event.MODEL_ADAPTED, f"the server refused the request; it gets {learned} from now on"
+                    )
+                except ContextTooLong as full:
+                    room = room_left(str(full))
+                    limit = (room or 0) - SPARE_TOKENS
+                    if not LEAST_ANSWER_TOKENS <= limit < prepared.limit:
+                        raise
+                    request = msgspec.structs.replace(request, max_tokens=limit)
+            return await self._once(self.prepare(request), on_text, watch, timeout, stall_s)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.transport.close()
+
+    @abstractmethod
+    def prepare(self, request: ModelRequest) -> Prepared:
+        """Return the request as this server takes it."""
+
+    @abstractmethod
+    def answer(self, on_text: Callable[[str], None] | None, watch: CallWatch, sent_bytes: int) -> HttpAnswer:
+        """Return what collects the answer to a request of this size."""
+
+    def limit(self, request: ModelRequest) -> int:
+        """Return the tokens that the answer may have."""
+        return request.max_tokens or self.spec.output_limit
+
+    def body(self, request: ModelRequest) -> bytes:
+        """Return the call's JSON."""
+        return self.prepare(request).body
+
+    async def _once(
+        self,
+        prepared: Prepared,
+        on_text: Callable[[str], None] | None,
+        watch: CallWatch,
+        timeout: float,
+        stall_s: float,
+    ) -> ModelReply:
+        answer = self.answer(on_text, watch, len(prepared.body))
+        try:
+            await self.transport.run(prepared.body, answer, timeout=timeout, stall_s=stall_s)
+            reply = answer.reply()
+        except BaseException:
+            watch.spend(answer.usage())
+            raise
+        finally:
+            for oddity in answer.oddities:
+                self._say_once(Event.MODEL_ODDITY, oddity)
+        watch.spend(reply.usage)
+        return reply
+
+    def _say_once(self, event: Event, words: str) -> None:
+        kind = words.partition(" is ")[0]  # the same count is odd in another way each time
+        if kind not in self._said:
+            self._said.add(kind)
+            self._say(event, model=self.name, problem=words)
+
+
+def http_client_options(ssl_context: ssl.SSLContext | None) -> dict[str, Any]:
+    """Return what every HTTP client of a worker is made with."""
+    return {} if ssl_context is None else {"verify": ssl_context}

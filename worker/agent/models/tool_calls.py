@@ -1,0 +1,127 @@
+"""Tool calls put together from the pieces that servers stream, whatever numbers and ids they give them."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import msgspec
+from msgspec.json import encode
+
+from shared.loose_json import decode_loose, mend_surrogates
+from worker.tools.spec import ToolCall
+
+
+class PartialCall:
+    """A tool call while it is streamed; ``opaque`` is what its provider added to it."""
+
+    def __init__(self, index: int | None, id_: str, name: str = "") -> None:
+        self.index = index
+        self.id = id_
+        self.name = name
+        self.opaque: dict[str, Any] = {}
+        self._arguments: list[str] = []
+
+    def add(self, arguments: str) -> None:
+        """Take the next piece of the arguments."""
+        if arguments:
+            self._arguments.append(arguments)
+
+    @property
+    def arguments(self) -> str:
+        """The arguments so far, as they came."""
+        return "".join(self._arguments)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments so far are an object."""
+        return is_object(self.arguments)
+
+    def call(self, prefix: str) -> ToolCall:
+        """Return the call; one that came without an id gets one of its own."""
+        arguments = plain_arguments(mend_surrogates(self.arguments))
+        return ToolCall(self.id or f"{prefix}_{secrets.token_hex(12)}", mend_surrogates(self.name), arguments)
+
+
+class StreamedCalls:
+    """The calls of one chat completion, in the order in which they began.
+
+    What a piece belongs to is told by its id, else by its number, else it goes on with the last call. Neither can be
+    trusted alone: servers are known that number every call 0, that give no ids, and that give a new id in every piece.
+    A piece that names a function begins a call of its own where the arguments before it are whole.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[PartialCall] = []
+
+    def add(self, index: int | None, id_: str, name: str, arguments: str) -> PartialCall:
+        """Take one piece, and return the call it belongs to."""
+        call = self._goes_on_with(index, id_)
+        if call is None or self._begins_another(call, id_, name, arguments):
+            call = PartialCall(index, id_, name)
+            self.calls.append(call)
+        elif name and id_ == call.id and name == call.name and arguments and arguments == call.arguments:
+            return call  # the whole call once more, at its end
+        call.id = call.id or id_
+        call.name = call.name or name
+        call.add(arguments)
+        return call
+
+    def _goes_on_with(self, index: int | None, id_: str) -> PartialCall | None:
+        latest_first = self.calls[::-1]
+        found = next((call for call in latest_first if id_ and call.id == id_), None)
+        if found is None and index is not None:
+            return next((call for call in latest_first if call.index == index), None)
+        if found is None and not id_ and latest_first:
+            return latest_first[0]
+        return found
+
+    @staticmethod
+    def _begins_another(call: PartialCall, id_: str, name: str, arguments: str) -> bool:
+        if not name:
+            return False
+        if not call.arguments:  # one without arguments, or one whose arguments begin with this piece
+            return name != call.name or (not arguments and (not id_ or id_ != call.id))
+        new_id = bool(id_) and id_ != call.id
+        return call.is_whole and (new_id or (bool(arguments) and arguments != call.arguments))
+
+
+def is_object(arguments: str) -> bool:
+    """Tell whether arguments are a JSON object."""
+    try:
+        msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def plain_arguments(arguments: str) -> str:
+    """Return arguments as the JSON object that is meant: null, nothing, and an object inside a string are one.
+
+    What is meant by anything else is not known, and it stays as it is.
+    """
+    text = arguments.strip()
+    if text.startswith("{}") and is_object(text[2:]):  # an empty object first, then the real one
+        return text[2:]
+    if text.startswith("{"):
+        return text
+    for _ in range(3):
+        try:
+            value = decode_loose(text.encode())
+        except ValueError:
+            return arguments if text else "{}"
+        if value is None or value in ("", []):
+            return "{}"
+        if isinstance(value, dict):
+            return text
+        if not isinstance(value, str):
+            return arguments
+        text = value.strip()
+    return arguments
+
+
+def arguments_text(value: object) -> str:
+    """Return a piece of arguments as text: some servers give the object itself."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else encode(value).decode()
