@@ -249,6 +249,7 @@ def store_of(settings: Settings) -> Store:
         settings.data_dir,
         inbox_limit=settings.inbox_limit,
         sender_share=settings.sender_share,
+        direct_url=settings.database_direct_url,
         clock=time.time,
     )
 

@@ -103,6 +103,8 @@ class Settings(msgspec.Struct, frozen=True):
     sender_share: float
     data_dir: Path
     database_url: str
+    #: past a pooler that shares sessions by transaction, for signals between hosts
+    database_direct_url: str
     tool_modules: tuple[str, ...]
     mcp_config: bytes
     fetch_allow: tuple[str, ...]
@@ -237,6 +239,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         sender_share=reader.share("GATEHOUSE_SENDER_SHARE", 0.25),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         database_url=read_database_url(reader),
+        database_direct_url=reader.text("DATABASE_DIRECT_URL", ""),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
         mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers", "servers"),
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),

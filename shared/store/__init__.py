@@ -23,18 +23,22 @@ def open_store(
     inbox_limit: int,
     sender_share: float = 1.0,
     clock: Callable[[], float] = time.time,
+    direct_url: str = "",
     read_only: bool = False,
 ) -> Store:
     """Return the unopened store that a database url names: ``gatehouse.db`` in the data directory if it is empty.
 
     ``sqlite:///file.db`` is a path from the working directory, ``sqlite:////srv/file.db`` an absolute one, and
-    ``postgresql://`` or ``postgres://`` a server's database, whose own clock is taken where ``clock`` is the machine's.
-    With ``read_only`` opening it creates, migrates and changes nothing, and it may be in use by a gateway.
+    ``postgresql://`` or ``postgres://`` a server's database, whose own clock is taken where ``clock`` is the machine's;
+    ``direct_url`` leads past a pooler that shares sessions by transaction, for signals between hosts. With
+    ``read_only`` opening it creates, migrates and changes nothing, and it may be in use by a gateway.
     Raises SettingsError for a url that cannot be one.
     """
     path = sqlite_path(database_url, data_dir)
     if path is None:
-        engine: Engine = _postgres(database_url, None if clock is time.time else clock, read_only=read_only)
+        engine: Engine = _postgres(
+            database_url, None if clock is time.time else clock, direct_url=direct_url, read_only=read_only
+        )
     else:
         engine = SqliteEngine(path, clock, private_dir=not database_url, read_only=read_only)
     return Store(engine, inbox_limit, sender_share)
@@ -47,7 +51,7 @@ def sqlite_path(database_url: str, data_dir: Path) -> Path | None:
     return Path(database_url.removeprefix(SQLITE_PREFIX)) if database_url.startswith(SQLITE_PREFIX) else None
 
 
-def _postgres(url: str, clock: Callable[[], float] | None, *, read_only: bool) -> Engine:
+def _postgres(url: str, clock: Callable[[], float] | None, *, direct_url: str, read_only: bool) -> Engine:
     """Return the engine of a server, whose driver is an extra."""
     try:
         from shared.store.postgres.engine import PostgresEngine
@@ -56,6 +60,6 @@ def _postgres(url: str, clock: Callable[[], float] | None, *, read_only: bool) -
             "DATABASE_URL", f"PostgreSQL needs `pip install 'gatehouse[postgres]'`: {error.name} is not installed"
         ) from None
     try:
-        return PostgresEngine(url, clock, read_only=read_only)
+        return PostgresEngine(url, clock, direct_url=direct_url, read_only=read_only)
     except ValueError as error:
         raise SettingsError("DATABASE_URL", str(error)) from None

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from shared.signals import Signals
+
 P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
@@ -90,6 +92,10 @@ class Engine(Protocol):
     @property
     def shared(self) -> bool:
         """Whether other hosts may have it open too."""
+
+    @property
+    def signals(self) -> Signals:
+        """How this host and others tell each other something at once."""
 
     async def open(self) -> None:
         """Open and migrate forward. Raises StoreUnusable."""

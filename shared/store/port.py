@@ -38,6 +38,7 @@ class Store:
         self.spending = Spending(engine)
         self.audit = AuditTrail(engine)
         self.hosts = Hosts(engine)
+        self.signals = engine.signals
 
     async def open(self) -> None:
         """Open and migrate forward. Raises StoreUnusable."""

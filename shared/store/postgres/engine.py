@@ -23,6 +23,7 @@ from shared.store.postgres.connection import Connection, ConnectionLost
 from shared.store.postgres.database import COUNT_WAITING, Shared
 from shared.store.postgres.lane import Lane
 from shared.store.postgres.schema import migrate
+from shared.store.postgres.signals import PostgresSignals
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,13 +51,18 @@ TABLES = "SELECT CAST(tablename AS text) FROM pg_tables WHERE schemaname = curre
 class PostgresEngine:
     """The Engine on a server; with ``pooler=transaction`` in the url it keeps nothing on a connection.
 
+    Signals need a session of their own: behind such a pooler ``direct_url`` leads to the server itself, else none come.
     ``clock`` takes the place of the server's, for tests. With ``read_only`` it migrates and changes nothing.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] | None = None, *, read_only: bool = False) -> None:
+    def __init__(
+        self, url: str, clock: Callable[[], float] | None = None, *, direct_url: str = "", read_only: bool = False
+    ) -> None:
         self.shared = True
         self._read_only = read_only
         self._conninfo, self._pooled = read_url(url)
+        direct = direct_url or ("" if self._pooled else url)
+        self.signals = PostgresSignals(read_url(direct)[0] if direct and not read_only else None)
         self._shared = Shared(clock)
         names = [*(f"lane-{number}" for number in range(SESSION_LANES)), "looks"]
         self._lanes = [Lane(name, self._connect, self._shared, read_only=read_only) for name in names]
@@ -64,8 +70,8 @@ class PostgresEngine:
 
     @property
     def connections(self) -> int:
-        """How many connections it keeps."""
-        return len(self._lanes)
+        """How many connections it keeps: its lanes, and one for signals."""
+        return len(self._lanes) + 1
 
     @property
     def transactions(self) -> int:
@@ -82,6 +88,7 @@ class PostgresEngine:
     async def close(self) -> None:
         """Commit what is queued and disconnect; later calls raise StoreUnavailable."""
         self._opened = False
+        await self.signals.close()
         await asyncio.gather(*(lane.close() for lane in self._lanes))
 
     async def run(

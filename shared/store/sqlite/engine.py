@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import apsw
 
 from shared.errors import StoreUnavailable, StoreUnusable
+from shared.signals import LocalSignals
 from shared.store.engine import Database
 from shared.store.sql.tables import outbox
 from shared.store.sqlite.database import SqliteDatabase
@@ -46,6 +47,7 @@ class SqliteEngine:
         self, path: Path, clock: Callable[[], float], *, private_dir: bool = False, read_only: bool = False
     ) -> None:
         self.shared = False
+        self.signals = LocalSignals()
         self._path = path
         self._read_only = read_only
         self._private_dir = private_dir
@@ -59,6 +61,7 @@ class SqliteEngine:
 
     async def close(self) -> None:
         """Commit what is queued and close; later calls raise StoreUnavailable."""
+        await self.signals.close()
         await self.writer.close()
         self._unlock()
 

@@ -17,6 +17,7 @@ import pytest
 
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.messages import Arrival, Receipt
+from shared.signals import Signal, SignalKind
 from shared.store import Store, open_store
 from shared.store.postgres.engine import PostgresEngine
 from shared.store.postgres.schema import translate
@@ -303,5 +304,38 @@ unix_socket_dir =
         yield port
 
 
-def test_lanes_are_four_at_most() -> None:
-    assert PostgresEngine("postgres://server/db").connections <= 4
+def test_a_host_keeps_four_connections() -> None:
+    assert PostgresEngine("postgres://server/db").connections == 4
+
+
+async def test_signals_reach_their_host_alone_and_go_on_after_the_connection_was_ended() -> None:
+    server = shared_server()
+    url = server.url()
+    async with opened(url) as one, opened(url) as two:
+        await one.signals.start("one")
+        await two.signals.start("two")
+        heard = two.signals.received()
+        long = Signal(SignalKind.TEXT, "a:b:c", "msg_1", 1, "x" * 5000)
+        await connected(one, two)
+        for signal in (Signal(SignalKind.WORK), long, long, Signal(SignalKind.STOP, message_id="msg_1")):
+            one.signals.send("two", signal)
+        got = [await asyncio.wait_for(anext(heard), 10) for _ in range(4)]
+        assert got == [Signal(SignalKind.WORK), long, long, Signal(SignalKind.STOP, message_id="msg_1")]
+        ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gatehouse-signals'"
+        with server.connect("postgres", "postgres") as other:
+            other.execute(ends)
+        waiting = asyncio.ensure_future(anext(heard))
+        until = time.monotonic() + BACK_WITHIN_S
+        while not waiting.done():
+            assert time.monotonic() < until
+            one.signals.send("two", Signal(SignalKind.DUE))
+            await asyncio.wait({waiting}, timeout=0.1)
+        assert (await waiting).kind is SignalKind.DUE
+
+
+async def connected(*stores: Store) -> None:
+    """Wait until the signals of every store come and go."""
+    until = time.monotonic() + BACK_WITHIN_S
+    while not all(store.signals.connected for store in stores):
+        assert time.monotonic() < until
+        await asyncio.sleep(0.01)

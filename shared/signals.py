@@ -1,0 +1,82 @@
+"""What hosts tell each other at once. Nothing is only in a signal: one that is lost costs a second, till the next look.
+
+send(host, signal) ── joined for 10 ms ──▶ the database's notifications ──▶ received() on that host
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+
+class SignalKind(enum.StrEnum):
+    """What a signal is about."""
+
+    WORK = "work"  #: a session is ready: look for claims
+    DUE = "due"  #: a reply is due: look for it
+    STOP = "stop"  #: end the turn of this message
+    STEER = "steer"  #: a message waits to join this session's turn
+    TEXT = "text"  #: more of an answer that somebody reads while it is written
+    ENDED = "ended"  #: this message came to its end: read its answer
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One signal."""
+
+    kind: SignalKind
+    session: str = ""
+    message_id: str = ""
+    #: the step of the turn that the text belongs to
+    step: int = 0
+    text: str = ""
+
+
+class Signals(Protocol):
+    """The signals of one host."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether signals come and go now; without them everything is found by looking."""
+
+    async def start(self, host: str) -> None:
+        """Begin to receive what is sent to this host."""
+
+    def send(self, host: str, signal: Signal) -> None:
+        """Send a signal to a host, without waiting."""
+
+    def received(self) -> AsyncIterator[Signal]:
+        """Give the signals sent to this host, as they come, for ever."""
+
+    async def close(self) -> None:
+        """Receive no more."""
+
+
+class LocalSignals:
+    """The Signals of a host that is alone: what it sends to itself."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self._host = ""
+        self._queue: asyncio.Queue[Signal] = asyncio.Queue()
+
+    async def start(self, host: str) -> None:
+        """Begin to receive what is sent to this host."""
+        self._host, self.connected = host, True
+
+    def send(self, host: str, signal: Signal) -> None:
+        """Send a signal; there is no other host that could get it."""
+        if self.connected and host == self._host:
+            self._queue.put_nowait(signal)
+
+    async def received(self) -> AsyncIterator[Signal]:
+        """Give the signals sent to this host, as they come, for ever."""
+        while True:
+            yield await self._queue.get()
+
+    async def close(self) -> None:
+        """Receive no more."""
+        self.connected = False
