@@ -207,8 +207,7 @@ def end_safe_path() -> None:
 
 def parse_settings(values: Mapping[str, str]) -> Settings:
     """Build the settings from named values. Raises SettingsError, which names the first one that is wrong."""
-    reader = Reader(values)
-    refuse_unknown_names(values)
+    reader = reader_of_known_names(values)
     api_keys = read_api_keys(reader)
     models = read_models(reader)
     return Settings(
@@ -254,12 +253,13 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
     )
 
 
-def refuse_unknown_names(values: Mapping[str, str]) -> None:
+def reader_of_known_names(values: Mapping[str, str]) -> Reader:
     """Refuse a GATEHOUSE_ name that does not exist, with the nearest one that does."""
     for name in sorted(values):
         if name.startswith("GATEHOUSE_") and name not in KNOWN_NAMES:
             near = difflib.get_close_matches(name, sorted(KNOWN_NAMES), n=1)
             raise SettingsError(name, "there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return Reader(values)
 
 
 def read_session_from(reader: Reader) -> str:
