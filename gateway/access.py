@@ -10,36 +10,22 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-import secrets
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from cachetools import LRUCache
 from starlette.requests import Request
 
-from gateway.announcements import Announcements
 from gateway.keys import ANYBODY, Caller, Keys
+from gateway.pairings import Pairings
 from gateway.platforms.port import Adapter, Inbound
 from gateway.responses import Refused
 from shared.api_keys import Role
 from shared.settings import Settings
-from shared.store.port import Store
-
-#: letters and digits that nobody takes for another
-CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
-CODE_LENGTH = 8
 
 #: the cookie of a browser that has signed in
 COOKIE = "gatehouse_login"
 #: what changes nothing, so that a page elsewhere may make a browser ask for it
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-#: how often a stranger who goes on writing is told the code again
-ANNOUNCED_AGAIN_S = 3600.0
-
-#: senders known to be approved, so that their every message needs no look into the store
-MOST_KNOWN = 10_000
-
 
 #: what proxies add to a request: RFC 7239, RFC 9110, and what came before them
 PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"})
@@ -57,13 +43,11 @@ class Admission(enum.StrEnum):
 class Access:
     """Decides who may talk, and checks the keys of requests."""
 
-    def __init__(self, settings: Settings, store: Store, announcements: Announcements) -> None:
+    def __init__(self, settings: Settings, pairings: Pairings) -> None:
         self.keys = Keys(settings)
         self._cors_origins = frozenset(settings.cors_origins)
-        self._store = store
-        self._announcements = announcements
+        self._pairings = pairings
         self._listed = frozenset(settings.allow)
-        self._known: LRUCache[str, bool] = LRUCache(MOST_KNOWN)
 
     async def admit(self, platform: Adapter, inbound: Inbound) -> Admission:
         """Tell whether a sender may talk; a stranger is sent the pairing code. Raises StoreUnavailable."""
@@ -71,21 +55,12 @@ class Access:
         if self._listed:
             named = {"*", f"{platform.name}:*", sender} & self._listed
             return Admission.ALLOWED if named else Admission.REFUSED
-        if not (platform.capabilities.open_to_strangers or inbound.outsider) or sender in self._known:
+        if not (platform.capabilities.open_to_strangers or inbound.outsider):
             return Admission.ALLOWED
-        if await self._store.sessions.approved(sender):
-            self._known[sender] = True
+        if await self._pairings.approved(sender):
             return Admission.ALLOWED
-        await self._announce_code(platform, sender, inbound)
+        await self._pairings.announce_code(platform, sender, inbound)
         return Admission.STRANGER
-
-    async def _announce_code(self, platform: Adapter, sender: str, inbound: Inbound) -> None:
-        code = await self._store.sessions.pair(sender, new_code())
-        text = (
-            "Hello! I do not know you yet. Please give this pairing code to the person who runs me; "
-            f"once it is approved, we can talk: {code}"
-        )
-        await self._announcements.announce(platform, inbound, text, (f"pairing:{sender}",), ANNOUNCED_AGAIN_S)
 
     def authorize(self, request: Request, needed: Role | None = Role.ADMIN) -> Caller:
         """Return who makes this request. Raises Refused: 401 without a key, 403 for one whose role does not do."""
@@ -143,11 +118,6 @@ def check_same_origin(request: Request) -> None:
     if site == "same-origin" or (site is None and origin and origin.lower() == request.headers.get("host", "").lower()):
         return
     raise Refused(403, "this request does not come from a page of this gateway", code="cross_origin")
-
-
-def new_code() -> str:
-    """Return a new pairing code: 8 signs, 40 bits."""
-    return "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_LENGTH))
 
 
 def check_is_local(request: Request, cors_origins: Collection[str] = ()) -> None:

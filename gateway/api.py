@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from gateway.pairings import Pairings
 from gateway.responses import Refused, json_response
 from gateway.trace_text import trace_message
 from gateway.turn_broadcast import TurnBroadcast
@@ -36,12 +37,15 @@ ACTIONS = frozenset({"log", "interrupt"})
 class Api:
     """Answers for the store and the pool; ``log_dir`` is where the session logs lie."""
 
-    def __init__(self, store: Store, pool: Pool, broadcast: TurnBroadcast, log_dir: Path, budgets: Budgets) -> None:
+    def __init__(
+        self, store: Store, pool: Pool, broadcast: TurnBroadcast, log_dir: Path, budgets: Budgets, pairings: Pairings
+    ) -> None:
         self._store = store
         self._pool = pool
         self._broadcast = broadcast
         self._log_dir = log_dir
         self._budgets = budgets
+        self._pairings = pairings
 
     def routes(self) -> list[Route]:
         """Return the routes; whoever mounts them guards them."""
@@ -55,6 +59,7 @@ class Api:
             Route("/v1/workers/{n:int}/kill", self.kill_worker, methods=["POST"]),
             Route("/v1/pairings", self.pairings),
             Route("/v1/pairings/{code}/approve", self.approve, methods=["POST"]),
+            Route("/v1/pairings/{sender:path}/revoke", self.revoke, methods=["POST"]),
         ]
 
     async def list_sessions(self, request: Request) -> Response:
@@ -141,15 +146,23 @@ class Api:
         return json_response({"n": n, "killed": True})
 
     async def pairings(self, _: Request) -> Response:
-        """Answer the pairing codes that wait to be approved."""
+        """Answer the pairing codes that wait to be approved, and who was let in by one."""
         waiting = await self._store.sessions.strangers()
-        return json_response({"pairings": [{"sender": sender, "code": code} for sender, code in waiting]})
+        pairings = [{"sender": sender, "code": code} for sender, code in waiting]
+        return json_response({"pairings": pairings, "approved": await self._store.sessions.let_in()})
 
     async def approve(self, request: Request) -> Response:
         """Let the sender of a pairing code in."""
-        sender = await self._store.sessions.approve(request.path_params["code"])
+        sender = await self._pairings.approve(request.path_params["code"])
         self._broadcast.tell("pairing", sender=sender, state="approved")
         return json_response({"sender": sender, "approved": True})
+
+    async def revoke(self, request: Request) -> Response:
+        """Let a sender in no longer."""
+        sender = request.path_params["sender"]
+        await self._pairings.revoke(sender)
+        self._broadcast.tell("pairing", sender=sender, state="revoked")
+        return json_response({"sender": sender, "approved": False})
 
 
 def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:

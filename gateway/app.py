@@ -41,6 +41,7 @@ from gateway.metrics import LoopLag, Meter, PoolCollector
 from gateway.openai_api.api import OpenAIApi
 from gateway.openai_api.calls import Calls
 from gateway.openai_api.stateless_sessions import StatelessSessions
+from gateway.pairings import Pairings
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.readiness import Readiness
@@ -93,11 +94,14 @@ class Gateway:
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
         self.audit = Audit(self.store, self.events)
-        self.access = Access(settings, self.store, self.announcements)
         self.commands = Commands(self.store, self.pool, self.announcements)
         self.intake = Intake(
             self.store, self.pool, self.broadcast, self.events, settings.when_busy, self.pool, self.delivery
         )
+        self.pairings = Pairings(
+            self.store, self.platforms, self.announcements, self.intake, settings.webhooks.pairing_ttl_s
+        )
+        self.access = Access(settings, self.pairings)
         self._lag = LoopLag(self.meter.loop_lag)
         self.load = LoadHistory(self.store, self.pool, self._lag)
         self.broadcast.observe(self.load)
@@ -172,7 +176,7 @@ class Gateway:
         state_metrics.register(self.meter.registry)
         budgets = self.settings.budgets
         health = Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness)
-        api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", self.settings.budgets)
+        api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", budgets, self.pairings)
         console = Console(self.broadcast, self.pool)
         login = Login(self.access, self.audit)
         guarded = [
@@ -194,7 +198,7 @@ class Gateway:
             self.commands,
             QueueNotice(self.announcements, slots(self.settings), self.pool),
             self.settings.gather_s,
-            self.settings.public_url,
+            self.settings.webhooks.public_url,
             self.delivery.platform_calls,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]

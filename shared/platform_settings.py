@@ -28,6 +28,15 @@ BaseUrl = Annotated[str, Meta(extra=BASE)]
 Number = Annotated[str, Meta(pattern=r"[0-9]{1,30}", description="is not a number, as the platform gives it")]
 
 
+class WebhookSettings(msgspec.Struct, frozen=True):
+    """What all platforms share."""
+
+    #: where platforms reach this gateway, empty if it is what their requests name
+    public_url: str
+    #: how long a pairing code holds, in seconds
+    pairing_ttl_s: float
+
+
 class PlatformSettings(msgspec.Struct, frozen=True):
     """One platform's settings; ``prefix`` is what the names of its variables begin with."""
 
@@ -208,6 +217,14 @@ PLATFORM_SETTINGS: Mapping[str, type[PlatformSettings]] = MappingProxyType(
         "matrix": MatrixSettings,
     }
 )
+
+
+def read_webhooks(reader: Reader) -> WebhookSettings:
+    """Return what all platforms share. Raises SettingsError."""
+    return WebhookSettings(
+        public_url=reader.base_url("GATEHOUSE_PUBLIC_URL", ""),
+        pairing_ttl_s=reader.seconds("GATEHOUSE_PAIRING_TTL", 86_400),
+    )
 
 
 def read_platforms(reader: Reader) -> dict[str, PlatformSettings]:

@@ -17,7 +17,7 @@ from shared.api_keys import parse_entry
 from shared.budgets import Budgets, read_budgets
 from shared.env_file import read_env_file
 from shared.errors import SettingsError
-from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, read_platforms
+from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, WebhookSettings, read_platforms, read_webhooks
 from shared.prices import FREE, Price, read_prices
 from shared.settings_reader import Reader
 from shared.upkeep import NAMES as UPKEEP_NAMES
@@ -43,10 +43,10 @@ KNOWN_NAMES = frozenset(
     "GATEHOUSE_" + name
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER WAITING_TURNS SPARES API_TIMEOUT STALL_TIMEOUT "
-        "TURN_TIMEOUT KILL_GRACE "
+        "TURN_TIMEOUT KILL_GRACE PUBLIC_URL PAIRING_TTL "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
         "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT SENDER_SHARE "
-        f"DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW PUBLIC_URL SESSION_FROM CORS_ORIGINS {UPKEEP_NAMES}"
+        f"DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW SESSION_FROM CORS_ORIGINS {UPKEEP_NAMES}"
     ).split()
 )
 
@@ -112,8 +112,7 @@ class Settings(msgspec.Struct, frozen=True):
     allow: tuple[str, ...]
     #: the platforms that are on, by name
     platforms: Mapping[str, PlatformSettings]
-    #: where platforms reach this gateway, empty if it is what their requests name
-    public_url: str
+    webhooks: WebhookSettings
     #: the field of an API call that names its session beside the header: ``user``, ``metadata:KEY``, or none
     session_from: str
     #: the web pages that may call the API, as browsers name their origins; ``*`` is every page
@@ -245,7 +244,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         api_keys=api_keys,
         allow=read_allow(reader),
         platforms=read_platforms(reader),
-        public_url=reader.base_url("GATEHOUSE_PUBLIC_URL", ""),
+        webhooks=read_webhooks(reader),
         upkeep=read_upkeep(reader),
         session_from=read_session_from(reader),
         cors_origins=read_cors_origins(reader),

@@ -17,6 +17,8 @@ from gateway.access import Access
 from gateway.announcements import Announcements
 from gateway.commands import Commands
 from gateway.intake import Intake
+from gateway.pairings import Pairings
+from gateway.platform_calls import PlatformCalls
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.responses import exception_handlers
@@ -83,9 +85,17 @@ class Edge:
     """What a test may touch of a running edge."""
 
     def __init__(
-        self, url: str, client: httpx2.AsyncClient, store: Store, events: Events, turn_control: TurnControl, pool: Woken
+        self,
+        url: str,
+        client: httpx2.AsyncClient,
+        store: Store,
+        events: Events,
+        turn_control: TurnControl,
+        pool: Woken,
+        pairings: Pairings,
     ) -> None:
         self.url = url
+        self.pairings = pairings
         self.turn_control = turn_control
         self.client = client
         self.store = store
@@ -153,18 +163,24 @@ async def running_edge(
     async with open_test_store(data_dir, inbox_limit) as store:
         turn_control, pool, delivery = TurnControl(), Woken(), Woken()
         announcements = Announcements(store, delivery)
+        platforms, calls = enabled_platforms(settings), PlatformCalls()
+        intake = Intake(store, turn_control, TurnBroadcast(events), events, settings.when_busy, pool, delivery)
+        pairings = Pairings(store, platforms, announcements, intake, settings.webhooks.pairing_ttl_s)
         routes = webhook_routes(
-            enabled_platforms(settings),
-            Intake(store, turn_control, TurnBroadcast(events), events, settings.when_busy, pool, delivery),
-            Access(settings, store, announcements),
+            platforms,
+            intake,
+            Access(settings, pairings),
             events,
             Commands(store, turn_control, announcements),
             QueueNotice(announcements, slots, pool),
             settings.gather_s,
+            settings.webhooks.public_url,
+            calls,
         )
         app = Starlette(routes=routes, exception_handlers=exception_handlers(events))
         async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:
-            yield Edge(url, client, store, events, turn_control, pool)
+            yield Edge(url, client, store, events, turn_control, pool, pairings)
+            await calls.close()
 
 
 def edge_settings(environment: Mapping[str, str] | None = None) -> Settings:

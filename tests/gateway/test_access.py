@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from gateway.access import CODE_ALPHABET, Access, Admission, new_code
+from gateway.access import Access, Admission
 from gateway.announcements import Announcements
+from gateway.pairings import CODE_ALPHABET, Pairings, new_code
 from gateway.platforms import enabled_platforms
 from gateway.platforms.port import Inbound, Kind
 from gateway.responses import Refused
@@ -24,8 +25,9 @@ def said_by(user: str, session: str = "telegram:1:2") -> Inbound:
 
 
 def access_to(settings: Settings, store: Store | None) -> Access:
-    """Return an access; to check keys it needs no store."""
-    return Access(settings, store, Announcements(store, Woken()))  # type: ignore[arg-type]
+    """Return an access; to check keys it needs no store, and to admit somebody no intake."""
+    announcements = Announcements(store, Woken())  # type: ignore[arg-type]
+    return Access(settings, Pairings(store, {}, announcements, None, 60.0))  # type: ignore[arg-type]
 
 
 async def admitted(store: Store, allow: str, platform: str, user: str) -> Admission:

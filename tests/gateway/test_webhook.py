@@ -12,6 +12,7 @@ import pytest
 
 from loadtests import signing
 from loadtests.signing import SignedRequest
+from shared.errors import NotFound
 from shared.events import Event
 from tests.gateway.edge import (
     LET_ALL_IN,
@@ -190,10 +191,44 @@ async def test_a_stranger_on_telegram_gets_a_code_and_no_turn(tmp_path: Path) ->
         assert await edge.store.inbox.waiting() == 0
         ((sender, code),) = await edge.store.sessions.strangers()
         assert sender == "telegram:5"
-        await edge.store.sessions.approve(code)
+        await edge.pairings.approve(code)
         assert MESSAGE in (await edge.post(telegram(update_id=8))).headers
         assert MESSAGE in (await edge.post(slack())).headers
         assert edge.events.counts[Event.STRANGER] == 1
+
+
+async def test_the_approved_sender_is_told_and_the_first_message_is_answered(tmp_path: Path) -> None:
+    """Once; a second approval of the code is refused, and so is one that was revoked."""
+    async with running_edge(tmp_path) as edge:
+        await edge.post(telegram("what is the plan?"))
+        await edge.post(telegram("hello?", update_id=8))
+        (announced,) = await edge.sent()
+        code = announced.split()[-1]
+        assert await edge.pairings.approve(code) == "telegram:5"
+        (claim,) = await edge.claimed()
+        assert [message.text for message in claim.messages] == ["what is the plan?"]
+        assert await edge.sent() == ["You are let in now: we can talk."]
+        with pytest.raises(NotFound):
+            await edge.pairings.approve(code)
+        await edge.pairings.revoke("telegram:5")
+        assert MESSAGE not in (await edge.post(telegram(update_id=9))).headers
+        with pytest.raises(NotFound):
+            await edge.pairings.revoke("telegram:5")
+
+
+async def test_a_pairing_code_runs_out(tmp_path: Path) -> None:
+    """Then the next message brings a new one."""
+    async with running_edge(tmp_path, {"GATEHOUSE_PAIRING_TTL": "0.2"}) as edge:
+        await edge.post(telegram())
+        ((_, code),) = await edge.store.sessions.strangers()
+        async with asyncio.timeout(10):
+            while await edge.store.sessions.strangers():  # noqa: ASYNC110 - time alone ends it
+                await asyncio.sleep(0.02)
+        with pytest.raises(NotFound):
+            await edge.pairings.approve(code)
+        await edge.post(telegram(update_id=8))
+        (first, second) = await edge.sent()
+        assert first.split()[-1] == code != second.split()[-1]
 
 
 async def test_who_is_not_listed_is_ignored_and_counted(tmp_path: Path) -> None:

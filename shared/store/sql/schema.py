@@ -326,6 +326,12 @@ CREATE TABLE charges (
 CREATE INDEX charges_sender ON charges (sender);
 """
 
+VERSION_13 = """
+-- A pairing code holds for a while, and what its sender wrote first is answered once it is approved.
+ALTER TABLE pairings ADD COLUMN until REAL NOT NULL DEFAULT 0;
+ALTER TABLE pairings ADD COLUMN held BLOB;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -340,4 +346,5 @@ MIGRATIONS = (
     VERSION_10,
     VERSION_11,
     VERSION_12,
+    VERSION_13,
 )

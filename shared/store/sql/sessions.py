@@ -24,6 +24,9 @@ LOOK_LIMIT = 2000
 #: where the list begins: behind a time that never comes
 FIRST = (1e12, "")
 
+#: how long a pairing code holds where nothing else is said, in seconds
+PAIRING_TTL_S = 86_400.0
+
 
 class Sessions:
     """What survives of a conversation, and who may talk."""
@@ -101,9 +104,12 @@ class Sessions:
         while await self._run(key, history.cut_some, key, DELETE_LIMIT) == DELETE_LIMIT:
             continue
 
-    async def pair(self, sender: str, code: str) -> str:
-        """Remember a stranger with a pairing code (the first one stands) and return the code that holds."""
-        return await self._run("", pairings.add, sender, code)
+    async def pair(self, sender: str, code: str, ttl_s: float = PAIRING_TTL_S, held: bytes = b"") -> str:
+        """Remember a stranger with a pairing code and the message it holds up; return the code that holds.
+
+        The first one stands for ``ttl_s`` seconds.
+        """
+        return await self._run("", pairings.add, sender, code, ttl_s, held)
 
     async def approve(self, code: str) -> str:
         """Let the sender of this pairing code in and return who it is. Raises NotFound."""
@@ -112,6 +118,18 @@ class Sessions:
     async def approved(self, sender: str) -> bool:
         """Tell whether a pairing let this sender in."""
         return await self._run("", pairings.approved, sender)
+
+    async def release(self, sender: str) -> bytes:
+        """Return the message that a pairing held up, once; empty where there is none."""
+        return await self._run("", pairings.release, sender)
+
+    async def revoke(self, sender: str) -> None:
+        """Let a sender in no longer. Raises NotFound."""
+        await self._run("", pairings.revoke, sender)
+
+    async def let_in(self) -> list[str]:
+        """Return every sender whom a pairing let in."""
+        return await self._run("", pairings.let_in)
 
     async def strangers(self) -> list[tuple[str, str]]:
         """Return (sender, code) of every pairing that waits."""

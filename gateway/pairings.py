@@ -1,0 +1,111 @@
+"""Pairings: strangers get a code, an operator approves it, and what they wrote first is answered then.
+
+A code holds for a while only; an approval holds until it is revoked.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+import msgspec
+from cachetools import TTLCache
+
+from gateway.announcements import Announcements
+from gateway.intake import Intake
+from gateway.platforms.port import Adapter, Inbound, Kind
+from shared.ids import new_message_id
+from shared.messages import Arrival
+from shared.store.port import Store
+
+#: letters and digits that nobody takes for another
+CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
+CODE_LENGTH = 8
+
+#: how often a stranger who goes on writing is told the code again
+ANNOUNCED_AGAIN_S = 3600.0
+
+#: senders known to be approved, so that not their every message needs a look into the store; of another gateway's
+#: revocation this one knows after these seconds
+MOST_KNOWN, KNOWN_S = 10_000, 60.0
+
+WELCOME = "You are let in now: we can talk."
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A stranger's first message, while its sender waits for approval."""
+
+    platform: str
+    inbound: Inbound
+
+
+class Pairings:
+    """Owns who was let in; ``intake`` takes the messages that waited for it."""
+
+    def __init__(
+        self,
+        store: Store,
+        platforms: Mapping[str, Adapter],
+        announcements: Announcements,
+        intake: Intake,
+        code_ttl_s: float,
+    ) -> None:
+        self._store = store
+        self._platforms = platforms
+        self._announcements = announcements
+        self._intake = intake
+        self._code_ttl_s = code_ttl_s
+        self._known: TTLCache[str, bool] = TTLCache(MOST_KNOWN, KNOWN_S)
+
+    async def approved(self, sender: str) -> bool:
+        """Tell whether a sender (``platform:user``) was let in. Raises StoreUnavailable."""
+        if sender not in self._known and await self._store.sessions.approved(sender):
+            self._known[sender] = True
+        return sender in self._known
+
+    async def announce_code(self, platform: Adapter, sender: str, inbound: Inbound) -> None:
+        """Send a stranger the code, and keep the message. Raises StoreUnavailable."""
+        held = msgspec.json.encode(Held(platform.name, inbound))
+        code = await self._store.sessions.pair(sender, new_code(), self._code_ttl_s, held)
+        text = (
+            "Hello! I do not know you yet. Please give this pairing code to the person who runs me; "
+            f"once it is approved, we can talk: {code}"
+        )
+        await self._announcements.announce(platform, inbound, text, (f"pairing:{sender}:{code}",), ANNOUNCED_AGAIN_S)
+
+    async def approve(self, code: str) -> str:
+        """Let the sender of a code in, say so, and take the message that waited. Raises NotFound."""
+        sender = await self._store.sessions.approve(code)
+        raw = await self._store.sessions.release(sender)
+        if raw:
+            held = msgspec.json.decode(raw, type=Held)
+            if platform := self._platforms.get(held.platform):
+                await self._welcome(platform, held.inbound, code)
+        return sender
+
+    async def _welcome(self, platform: Adapter, inbound: Inbound, code: str) -> None:
+        await self._announcements.announce(platform, inbound, WELCOME, (f"paired:{code}",), ANNOUNCED_AGAIN_S)
+        if inbound.kind is not Kind.MESSAGE or inbound.text.startswith("/"):
+            return
+        arrival = Arrival(
+            id=new_message_id(),
+            session=inbound.session,
+            platform=platform.name,
+            user=inbound.user,
+            text=inbound.prompt,
+            reply=inbound.reply,
+            dedupe=inbound.dedupe,
+            dedupe_ttl_s=platform.capabilities.dedupe_ttl_s,
+            at=self._intake.clock(),
+        )
+        await self._intake.accept(arrival)
+
+    async def revoke(self, sender: str) -> None:
+        """Let a sender in no longer. Raises NotFound."""
+        await self._store.sessions.revoke(sender)
+        self._known.pop(sender, None)
+
+
+def new_code() -> str:
+    """Return a new pairing code: 8 signs, 40 bits."""
+    return "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_LENGTH))
