@@ -87,14 +87,14 @@ async def platform(client: PlatformClient, name: str, adapter: Adapter) -> Findi
 
 async def public_address(settings: Settings) -> list[Finding]:
     """Come in from outside, where GATEHOUSE_PUBLIC_URL says: webhooks have to be there, and nothing else."""
-    if not settings.public_url:
+    if not settings.webhooks.public_url:
         return []
-    part = f"from outside ({settings.public_url})"
+    part = f"from outside ({settings.webhooks.public_url})"
     name = next(iter(settings.platforms), "standard")
     async with httpx2.AsyncClient(timeout=ASK_S, follow_redirects=False) as client:
         try:
-            hook = await client.post(f"{settings.public_url}/webhooks/{name}", content=b"{}")
-            inside = await client.get(f"{settings.public_url}/v1/sessions")
+            hook = await client.post(f"{settings.webhooks.public_url}/webhooks/{name}", content=b"{}")
+            inside = await client.get(f"{settings.webhooks.public_url}/v1/sessions")
         except (httpx2.HTTPError, ValueError) as error:
             return [Finding(part, ok=False, text=f"cannot be reached: {error or type(error).__name__}")]
     if settings.platforms and hook.status_code not in {200, 400, 401}:
