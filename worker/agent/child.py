@@ -25,6 +25,7 @@ from shared.errors import SettingsError
 from shared.events import Event
 from shared.messages import Parked
 from shared.redaction import Redaction
+from worker import os_processes
 from worker.agent.models import build_chain
 from worker.agent.pool_link import PoolLink, VoiceHandler
 from worker.agent.session_cache import SessionCache
@@ -222,7 +223,7 @@ class Child:
                 cache.hits,
                 cache.misses,
                 cache.size,
-                rss_bytes(),
+                os_processes.rss_bytes(),
                 equipment.toolbox.leaked,
                 log.written,
                 log.failed,
@@ -255,15 +256,6 @@ def warmed() -> ModuleType | None:
     """
     warm = sys.modules.get(WARM_MODULE)
     return warm if warm is not None and os.getpid() != warm.WARMED_BY else None
-
-
-def rss_bytes() -> int:
-    """Return the resident memory of this process, 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def leads_group() -> bool:

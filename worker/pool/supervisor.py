@@ -16,6 +16,7 @@ from pathlib import Path
 from multiprocess import forkserver, util
 
 from shared.events import Event, Events, Say
+from worker import os_processes
 from worker.frames import Drain, Serve, WorkerConfig
 from worker.pool.feed import Feed
 from worker.pool.processes.death import Death
@@ -254,4 +255,13 @@ class Supervisor:
             self._events.emit(Event.SESSION_LOG_FAILED, n=worker.n, pid=worker.pid, error=f"not salvaged: {error}")
         finally:
             worker.release()
+            await self._end_orphans(worker.server_pid)
             await self._fork_servers.leave(worker)
+
+    async def _end_orphans(self, server_pid: int) -> None:
+        """End what a worker left to its fork server: programs in sessions of their own that its tools had started."""
+        async with self._spares.between_starts:  # what is forked now is a worker too, and not known yet
+            known = {worker.pid for worker in (*self.workers, *self._spares.workers)}
+            for pid in os_processes.children(server_pid):
+                if pid not in known and os_processes.alive(pid):
+                    os_processes.kill((pid, *os_processes.descendants(pid)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing  # noqa: TID251 - what users' tools use
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -75,6 +77,40 @@ def note(path: str, context: ToolContext) -> str:
 async def note_on_the_loop(path: str, context: ToolContext) -> str:
     """Append the call's idempotency key to a file, between two rounds of the loop."""
     return note(path, context)
+
+
+@tool
+def descriptors() -> list[str]:
+    """Tell what a program inherits that is started without closing anything."""
+    script = "import os; print(*(os.readlink(f'/dev/fd/{fd}') for fd in os.listdir('/dev/fd')[:-1] if int(fd) > 2))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, close_fds=False, check=True)
+    return done.stdout.split()
+
+
+@tool
+def fork_a_pool() -> list[int]:
+    """Work in forked processes, as anywhere."""
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        squares = pool.map(square, range(5))
+    sleeper = context.Process(target=time.sleep, args=(3600,))
+    sleeper.start()
+    sleeper.terminate()
+    sleeper.join(10)
+    return [*squares, sleeper.exitcode or 0]
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+@tool
+async def fork_on_the_loop() -> str:
+    """Fork where the worker's loop runs, and log there, as libraries do."""
+    if (pid := os.fork()) == 0:
+        logging.getLogger("some.library").warning("a forked process says this")
+        os._exit(0)
+    return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))  # noqa: ASYNC222 - it ends at once
 
 
 @tool

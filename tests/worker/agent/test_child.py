@@ -19,6 +19,7 @@ from shared.messages import Dead, DeadKind, Parked, Step, TurnStatus
 from shared.session_files import session_log_path
 from tests.worker.agent.child_process import TOOLS, ChildProcess, alive, child_process
 from tests.worker.agent.scripted import decoded, unanswered
+from tests.worker.tools.mcp.serving import bare
 from tests.worker.waiting import until
 from worker.agent.context import transcript
 from worker.frames import (
@@ -27,11 +28,13 @@ from worker.frames import (
     Drained,
     Forget,
     History,
+    IntentCommitted,
     Interrupt,
     ModelSpec,
     NeedHistory,
     Ready,
     Report,
+    Serve,
     StepDone,
     ToolEnded,
     ToolStarted,
@@ -284,6 +287,26 @@ async def test_a_session_that_is_deleted_while_its_turn_runs_leaves_nothing_in_t
     for turn in (gone, kept, stateless):
         assert (await child.ended(turn)).status is TurnStatus.REPLIED
     await child.frame(Report, lambda report: report.cache_misses == 3 and report.cache_size == 1)
+
+
+async def test_tools_that_fork_behave_as_anywhere(child: ChildProcess) -> None:
+    await child.ended(child.run_turn(call("fork_a_pool")))
+    assert "[0,1,4,9,16,-15]" in child.all(ToolEnded)[0].result.message.decode().replace(" ", "")
+    await child.ended(child.run_turn(call("fork_on_the_loop")))
+    assert child.said("worker_said") == []  # a forked process has no part in what its worker says
+    assert (await child.ended(child.run_turn("well"))).status is TurnStatus.REPLIED
+
+
+async def test_what_a_worker_starts_inherits_its_standard_descriptors_alone(config: WorkerConfig) -> None:
+    async with child_process(msgspec.structs.replace(config, mcp_servers=(bare("t"),))) as running:
+        running.send(Serve())
+        await until(lambda: bool(running.said("mcp_server_ready")))
+        turn = running.run_turn(f"{call('descriptors')} {call('t__descriptors')}")
+        started = await running.frame(ToolStarted, lambda frame: frame.waits)
+        running.send(IntentCommitted(turn, started.intent.call_id))
+        await running.ended(turn)
+        told = {ended.result.call_id: json.loads(ended.result.message)["content"] for ended in running.all(ToolEnded)}
+        assert sorted(told.values()) == ["[0, 1, 2]", "[]"]
 
 
 async def test_warnings_of_libraries_reach_the_host_without_secrets(child: ChildProcess) -> None:

@@ -2,7 +2,8 @@
 
 ``steps N`` finishes N steps and replies; ``sleep S`` awaits; ``block`` blocks the loop; ``hold`` holds the GIL in C;
 ``thread`` holds the GIL from a thread; ``exit N`` ends the process; ``grandchild FILE`` starts a program, writes its
-pid and blocks; ``history`` replies with the history; ``big N`` replies with N bytes; anything else is echoed.
+pid and blocks; ``daemon FILE`` starts one in a session of its own that its parent leaves, and awaits; ``history``
+replies with the history; ``big N`` replies with N bytes; anything else is echoed.
 """
 
 from __future__ import annotations
@@ -125,6 +126,10 @@ class Child:
                 program = subprocess.Popen(["sleep", "3600"])  # noqa: ASYNC220 (blocks on purpose)
                 Path(rest).write_text(str(program.pid))  # noqa: ASYNC240 (blocks on purpose)
                 time.sleep(3600)  # noqa: ASYNC251 (blocks on purpose)
+            case "daemon":
+                script = f"setsid sh -c 'echo $$ > {rest}; exec sleep 3600' &"
+                subprocess.run(["sh", "-c", script], check=True)  # noqa: ASYNC221 (in a moment)
+                await self.pause(3600)
             case "history":
                 return self.reply(order, await self.history(order))
             case "big":

@@ -268,7 +268,7 @@ async def test_a_fork_server_that_is_killed_costs_its_workers_turns_no_attempt(s
     await until(lambda: len(made.observer.started) == 2, "they run")
     worker = made.pool._supervisor.slots[0]
     assert worker is not None
-    os.kill(worker._server_pid, signal.SIGKILL)
+    os.kill(worker.server_pid, signal.SIGKILL)
     for n, message in enumerate(messages):
         assert f"answer {n}" in await made.reply(message)
         trace = await made.trace(message)

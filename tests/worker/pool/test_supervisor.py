@@ -176,6 +176,37 @@ async def test_no_grandchild_outlives_a_worker_killed_from_outside(supervise: Su
     await until(lambda: not lives(int(note.read_text())), "the grandchild is gone", 10)
 
 
+@pytest.mark.parametrize("end", ["killed", "killed from outside", "exits", "drained"])
+async def test_no_program_in_a_session_of_its_own_outlives_its_worker(
+    supervise: Supervise, tmp_path: Path, end: str
+) -> None:
+    made = await supervise()
+    worker, note, other = made.worker(), tmp_path / "pid", tmp_path / "other"
+    worker.send(order(1, f"daemon {note}"))
+    await until(lambda: note.exists() and note.read_text(), "the daemon runs")
+    daemon = int(note.read_text())
+    assert os.getsid(daemon) == daemon
+    match end:
+        case "killed":
+            await made.supervisor.end(worker, Death(Cause.HUNG), dump=False)
+        case "killed from outside":
+            os.kill(worker.pid, signal.SIGKILL)
+        case "exits":
+            worker.send(order(2, "exit 3"))
+        case "drained":
+            made.supervisor.replace(worker)
+            os.kill(worker.pid, signal.SIGKILL)  # its turn would sleep on
+    await until(lambda: not lives(daemon), "the daemon is gone", 10)
+    await until(lambda: made.supervisor.slots[0] not in {worker, None}, "it is replaced")
+    made.worker().send(order(3, f"daemon {other}"))
+    await until(lambda: len(made.supervisor.spares) == 1, "a spare is ready")
+    await until(lambda: other.exists() and other.read_text(), "that of another worker runs")
+    third = made.supervisor.spares[0]
+    os.kill(third.pid, signal.SIGKILL)
+    await until(lambda: third.gone.is_set() and made.supervisor.spares, "a third worker has ended and was replaced")
+    assert lives(int(other.read_text()))
+
+
 async def test_a_stopped_worker_neither_blocks_the_sender_nor_grows_without_bound(supervise: Supervise) -> None:
     made = await supervise()
     worker = made.worker()
@@ -262,14 +293,19 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("text", ["sleep 60", "hold", "block"])
 @pytest.mark.parametrize("spells", ["SIGKILL", "leave"])
-def test_children_die_with_their_parent_even_with_a_stuck_loop(text: str, spells: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [("sleep 60", "grandchild"), ("hold", "grandchild"), ("block", "grandchild"), ("sleep 60", "daemon")],
+)
+def test_children_die_with_their_parent_even_with_a_stuck_loop(
+    text: str, program: str, spells: str, tmp_path: Path
+) -> None:
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(PARENT))
     note = tmp_path / "pid"
     with subprocess.Popen(
-        [sys.executable, str(script), text, f"grandchild {note}", spells],
+        [sys.executable, str(script), text, f"{program} {note}", spells],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

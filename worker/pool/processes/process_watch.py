@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
+
+from worker import os_processes
 
 #: seconds between two looks where there is no pidfd
 POLL_S = 0.05
@@ -45,13 +46,15 @@ class ProcessWatch:
                 os.kill(self.pid, signum)
 
     def kill_group(self) -> None:
-        """SIGKILL the process and all that is left of the group it leads."""
+        """SIGKILL the process, all that is left of the group it leads, and what it started outside of that."""
         if self._group_gone:
             return
+        family = os_processes.descendants(self.pid)
         self.signal(signal.SIGKILL)
         # gone already, or not yet the leader of a group; macOS says EPERM where only zombies are left
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+        os_processes.kill(family)
         self._group_gone = self.ended
 
     def close(self) -> None:
@@ -65,7 +68,7 @@ class ProcessWatch:
             self._pidfd = None
 
     def _poll(self) -> None:
-        if alive(self.pid):
+        if os_processes.alive(self.pid):
             self._timer = self._loop.call_later(POLL_S, self._poll)
         else:
             self._end()
@@ -82,21 +85,3 @@ def open_pidfd(pid: int) -> int | None:
         with contextlib.suppress(OSError):
             return os.pidfd_open(pid)
     return None
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process of this pid runs; one that ended and was not reaped yet does not (Linux)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process_state(pid) != "Z"
-
-
-def process_state(pid: int) -> str:
-    """Return the letter of a process's state as Linux tells it (Z: ended, T: stopped); empty if there is none."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(")")[2].split()[0]
-    return ""

@@ -12,11 +12,12 @@ import time
 import msgspec
 
 from shared.errors import ChannelClosed, ChannelError
+from worker import os_processes
 from worker.channel import Channel, open_channel
 from worker.frames import Drained, Ready, Report, ToPool, ToWorker
 from worker.pool.feed import Feed
 from worker.pool.processes.death import Cause, Death
-from worker.pool.processes.process_watch import ProcessWatch, alive, process_state
+from worker.pool.processes.process_watch import ProcessWatch
 from worker.pool.processes.spawn import Spawned
 
 #: the longest a killed worker's stacks are waited for, in seconds
@@ -58,7 +59,7 @@ class WorkerProcess:
 
     def __init__(self, spawned: Spawned, feed: Feed[WorkerNews]) -> None:
         self._process = spawned.process
-        self._server_pid = spawned.server_pid
+        self.server_pid = spawned.server_pid
         self._released = False
         self._exit_code: int | None = None
         self._sock = spawned.sock
@@ -109,13 +110,13 @@ class WorkerProcess:
     def killed_from_outside(self) -> bool:
         """Tell whether it was ended by a SIGKILL that was not ours, or with its fork server."""
         if self.exit_code == UNTOLD_EXIT_CODE:
-            return not alive(self._server_pid)
+            return not os_processes.alive(self.server_pid)
         return self.exit_code == -signal.SIGKILL and self.death is None
 
     @property
     def stopped(self) -> bool:
-        """Tell whether somebody stopped the process, with SIGSTOP or a debugger (Linux)."""
-        return process_state(self.pid) in {"T", "t"}
+        """Tell whether somebody stopped the process, with SIGSTOP or a debugger."""
+        return os_processes.state(self.pid) in {"T", "t"}
 
     @property
     def exit_text(self) -> str:

@@ -14,7 +14,6 @@ import signal
 from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from pathlib import Path
 from typing import cast
 
 import anyio
@@ -24,6 +23,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from worker.mcp_server import McpServer
+from worker.os_processes import descendants
 from worker.tools.mcp.wire import Received, mended
 
 #: bytes of the longest message a program may write
@@ -206,13 +206,3 @@ def _signal(family: Iterable[int], signum: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(pid) == group:
                 os.kill(pid, signum)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return all that a process started and that runs still; empty where the system does not list them."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in map(int, task.read_text("ascii").split()):
-                found += [child, *descendants(child)]
-    return found

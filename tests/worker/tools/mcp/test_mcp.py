@@ -30,6 +30,7 @@ from tests.worker.tools.mcp.serving import (
     worker,
 )
 from tests.worker.waiting import until
+from worker import os_processes
 from worker.frames import McpServer
 from worker.tools.mcp import connection, program
 
@@ -266,7 +267,7 @@ async def test_a_deaf_server_is_killed_with_what_it_started(short_grace: None) -
     async with nothing_left():
         async with worker(bare("t", "--deaf")) as running:
             pid = pid_of(await running.call("t__who"))
-            started = program.descendants(pid)
+            started = os_processes.descendants(pid)
         assert len(started) == 1
         assert gone(pid)
         await until(lambda: gone(started[0]))
@@ -275,7 +276,7 @@ async def test_a_deaf_server_is_killed_with_what_it_started(short_grace: None) -
 async def test_the_death_of_a_server_is_noticed_though_what_it_started_holds_its_pipes(short_grace: None) -> None:
     async with worker(bare("t", "--deaf")) as running:
         pid = pid_of(await running.call("t__who"))
-        (left_over,) = program.descendants(pid)
+        (left_over,) = os_processes.descendants(pid)
         try:
             assert (await running.call("t__die")).startswith("Error: the MCP server t was lost during the call")
             await back(running)
