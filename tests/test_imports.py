@@ -104,7 +104,14 @@ def offences(importer: str, *forbidden: str, allowed: tuple[str, ...] = (), but:
 #: the rooms from the ground up, as docs/architecture.md draws them: a module imports its own floor and lower ones
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("shared",),
-    ("worker.shared_page", "worker.frames", "worker.mcp_server", "worker.channel", "worker.session_log"),
+    (
+        "worker.os_processes",
+        "worker.shared_page",
+        "worker.frames",
+        "worker.mcp_server",
+        "worker.channel",
+        "worker.session_log",
+    ),
     ("worker.tools", "worker.mcp_config", "worker.model_specs"),
     ("worker.agent",),
     ("worker.forkserver", "worker.library", "worker.live_check", "worker.tool_list"),
