@@ -6,7 +6,7 @@ RUN python -m venv /opt/gatehouse
 ENV PATH=/opt/gatehouse/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY shared/version.py shared/version.py
-RUN mkdir gateway worker && pip install -c constraints.txt .
+RUN mkdir gateway worker && pip install -c constraints.txt ".[postgres]"
 COPY gateway gateway
 COPY worker worker
 COPY shared shared

@@ -173,4 +173,4 @@ def test_the_buildpack_files_name_the_python_and_the_pins_that_are_tested() -> N
     assert f'requires-python = ">={version}"' in (ROOT / "pyproject.toml").read_text("utf-8")
     assert f"python:{version}-slim" in (ROOT / "Dockerfile").read_text("utf-8")
     lines = [line for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines() if not line.startswith("#")]
-    assert lines == ["-c constraints.txt", "."]
+    assert lines == ["-c constraints.txt", ".[postgres]"]
