@@ -17,8 +17,9 @@ from shared.api_keys import parse_entry
 from shared.budgets import Budgets, read_budgets
 from shared.env_file import read_env_file
 from shared.errors import SettingsError
+from shared.model_settings import read_context_tokens, read_models
+from shared.model_spec import ModelSpec
 from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, WebhookSettings, read_platforms, read_webhooks
-from shared.prices import FREE, Price, read_prices
 from shared.settings_reader import Reader
 from shared.upkeep import NAMES as UPKEEP_NAMES
 from shared.upkeep import Upkeep, read_upkeep
@@ -43,7 +44,7 @@ KNOWN_NAMES = frozenset(
     "GATEHOUSE_" + name
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER WAITING_TURNS SPARES API_TIMEOUT STALL_TIMEOUT "
-        "TURN_TIMEOUT KILL_GRACE PUBLIC_URL PAIRING_TTL "
+        "TURN_TIMEOUT KILL_GRACE CONFIG PUBLIC_URL PAIRING_TTL "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
         "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT SENDER_SHARE "
         f"DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW SESSION_FROM CORS_ORIGINS {UPKEEP_NAMES}"
@@ -58,27 +59,12 @@ SESSION_PLATFORMS = (*PLATFORMS, "api")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-class ModelSetting(msgspec.Struct, frozen=True):
-    """One model of the chain, with the key and url its SDK needs; without a price nobody knows what it costs."""
-
-    provider: str
-    model: str
-    api_key: str
-    base_url: str
-    price: Price | None = None
-
-    @property
-    def name(self) -> str:
-        """The model as ``GATEHOUSE_MODEL`` spells it."""
-        return self.model if self.provider == "offline" else f"{self.provider}:{self.model}"
-
-
 class Settings(msgspec.Struct, frozen=True):
     """Every setting; times in seconds, sizes in the unit the name ends with."""
 
     host: str
     port: int
-    models: tuple[ModelSetting, ...]
+    models: tuple[ModelSpec, ...]
     system_prompt: str
     workers: int
     turns_per_worker: int
@@ -137,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True):
 class AgentSettings(msgspec.Struct, frozen=True):
     """What an agent without a gateway has to know; times in seconds."""
 
-    models: tuple[ModelSetting, ...]
+    models: tuple[ModelSpec, ...]
     system_prompt: str
     api_timeout_s: float
     stall_timeout_s: float
@@ -161,13 +147,14 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
     Settings of the gateway are not looked at. Raises SettingsError.
     """
     reader = Reader(read_env_file(env_file) | dict(os.environ) | dict(given))
+    models = read_models(reader)
     return AgentSettings(
-        models=read_models(reader),
+        models=models,
         system_prompt=reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT),
         api_timeout_s=reader.seconds("GATEHOUSE_API_TIMEOUT", 300),
         stall_timeout_s=reader.seconds("GATEHOUSE_STALL_TIMEOUT", 60),
         turn_timeout_s=reader.seconds("GATEHOUSE_TURN_TIMEOUT", 900),
-        context_tokens=read_context_tokens(reader),
+        context_tokens=read_context_tokens(reader, models),
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
@@ -228,7 +215,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         max_attempts=reader.integer("GATEHOUSE_MAX_ATTEMPTS", 3, 1, 100),
         when_busy=read_when_busy(reader),
         gather_s=reader.seconds("GATEHOUSE_GATHER", 0, least=0),
-        context_tokens=read_context_tokens(reader),
+        context_tokens=read_context_tokens(reader, models),
         todo_cache_size=reader.integer("GATEHOUSE_TODO_CACHE_SIZE", 10_000, 1, 10_000_000),
         todo_cache_ttl_s=reader.seconds("GATEHOUSE_TODO_CACHE_TTL", 3600),
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
@@ -308,32 +295,6 @@ def read_unused_model_keys(reader: Reader) -> tuple[str, ...]:
     return () if reader.text("GATEHOUSE_MODEL", "") else tuple(key for key in keys if reader.text(key, ""))
 
 
-def read_models(reader: Reader) -> tuple[ModelSetting, ...]:
-    models = []
-    prices = read_prices(reader)
-    for word in reader.words("GATEHOUSE_MODEL") or ("offline",):
-        provider, _, model = word.partition(":")
-        match provider:
-            case "offline":
-                models.append(ModelSetting("offline", "offline", "", "", FREE))
-            case "anthropic" | "openai" if model:
-                models.append(read_model(reader, provider, model, prices.get(word)))
-            case _:
-                raise SettingsError("GATEHOUSE_MODEL", f"{word!r} is none of anthropic:MODEL, openai:MODEL and offline")
-    return tuple(models)
-
-
-def read_model(reader: Reader, provider: str, model: str, price: Price | None) -> ModelSetting:
-    prefix = provider.upper()
-    api_key = reader.text(f"{prefix}_API_KEY", "")
-    base_url = reader.base_url(f"{prefix}_BASE_URL", "")
-    if not api_key and not base_url:
-        raise SettingsError(
-            f"{prefix}_API_KEY", f"is not set, and GATEHOUSE_MODEL names {provider}:{model}; set it, or use offline"
-        )
-    return ModelSetting(provider, model, api_key or "none", base_url, price)
-
-
 def read_when_busy(reader: Reader) -> BusyRules:
     """Read ``mode, platform=mode, session key=mode``: a word alone is everybody's, the others narrow it."""
     name = "GATEHOUSE_WHEN_BUSY"
@@ -349,10 +310,6 @@ def read_when_busy(reader: Reader) -> BusyRules:
             raise SettingsError(name, f"names the mode of {whose or 'everybody'} twice")
         modes[whose] = WhenBusy(mode)
     return BusyRules(modes.pop("", WhenBusy.ENQUEUE), modes)
-
-
-def read_context_tokens(reader: Reader) -> int:
-    return reader.integer("GATEHOUSE_CONTEXT_TOKENS", 100_000, 1_000, 100_000_000)
 
 
 def read_database_url(reader: Reader) -> str:

@@ -112,7 +112,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "worker.channel",
         "worker.session_log",
     ),
-    ("worker.tools", "worker.mcp_config", "worker.model_specs"),
+    ("worker.tools", "worker.mcp_config"),
     ("worker.agent",),
     ("worker.forkserver", "worker.library", "worker.live_check", "worker.tool_list"),
     ("worker.pool", "worker.run_agent", "worker.replay"),

@@ -11,52 +11,10 @@ from shared.budgets import Allowance, Spend
 from shared.call_options import CallOptions
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import JoiningWords, OpenStep, Outcome, Step, Summary
-from shared.prices import Price
+from shared.model_spec import ModelSpec as ModelSpec
 from shared.redaction import SHORTEST, password_in
 from worker.mcp_server import McpServer as McpServer
 from worker.mcp_server import McpStatus
-
-
-class ModelSpec(msgspec.Struct, frozen=True):
-    """One model of the chain."""
-
-    #: anthropic, openai or offline
-    provider: str
-    #: what the provider calls it
-    model: str
-    #: the SDK's own key, empty for what needs none
-    api_key: str = ""
-    #: where the provider is, empty for the SDK's own default
-    base_url: str = ""
-    #: what its tokens cost, None where nobody said
-    price: Price | None = None
-    #: its section in the configuration file, which is its name then; empty for none
-    section: str = ""
-    #: the variable that holds its key, empty for the SDK's own
-    key_variable: str = ""
-    #: tokens that an answer of it may have
-    output_limit: int = 4096
-    #: how freely it chooses its words, None for its server's default
-    temperature: float | None = None
-    #: how hard it is to think: minimal, low, medium, high; empty for its server's default
-    reasoning_effort: str = ""
-    #: how much of a conversation it is shown at the most, in tokens; None for what all are shown
-    context_tokens: int | None = None
-    #: calls that its server takes at once, None where nothing bounds them
-    parallel: int | None = None
-    #: the longest one call may take, in seconds; None for what holds for all
-    api_timeout_s: float | None = None
-    #: the longest its answer may be silent, in seconds; None for what holds for all
-    stall_timeout_s: float | None = None
-    #: whether it can be shown images, None where nobody said
-    takes_images: bool | None = None
-    #: fields that every request to it has beside ours (a JSON object)
-    extra_body: bytes = b"{}"
-
-    @property
-    def name(self) -> str:
-        """The model as the settings name it."""
-        return self.section or f"{self.provider}:{self.model}"
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):

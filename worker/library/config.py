@@ -8,7 +8,6 @@ from pathlib import Path
 from shared.settings import load_agent_settings
 from worker.frames import WorkerConfig
 from worker.mcp_config import read_mcp_servers
-from worker.model_specs import model_specs
 
 
 def library_config(
@@ -24,7 +23,7 @@ def library_config(
     """Return a worker's configuration. Raises SettingsError."""
     settings = load_agent_settings(given_settings(model, provider, api_key, base_url))
     return WorkerConfig(
-        models=model_specs(settings.models),
+        models=settings.models,
         system_prompt=settings.system_prompt if system_prompt is None else system_prompt,
         tool_modules=settings.tool_modules if tools is None else tuple(tools),
         mcp_servers=read_mcp_servers(settings.mcp_config),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from shared.settings import Settings
 from worker.frames import WorkerConfig
 from worker.mcp_config import read_mcp_servers
-from worker.model_specs import model_specs
 
 
 def known_secrets(settings: Settings) -> tuple[str, ...]:
@@ -16,7 +15,7 @@ def known_secrets(settings: Settings) -> tuple[str, ...]:
 def worker_config(settings: Settings) -> WorkerConfig:
     """Return the configuration of a worker: no platform secret is in it. Raises SettingsError."""
     return WorkerConfig(
-        models=model_specs(settings.models),
+        models=settings.models,
         system_prompt=settings.system_prompt,
         tool_modules=settings.tool_modules,
         mcp_servers=read_mcp_servers(settings.mcp_config),
