@@ -49,6 +49,7 @@ from gateway.responses import Refused, exception_handlers
 from gateway.retention import Retention
 from gateway.scheduled_backup import ScheduledBackup
 from gateway.state_metrics import StateCollector
+from gateway.storage_watch import StorageWatch
 from gateway.tickets import make_secret
 from gateway.turn_broadcast import TurnBroadcast
 from gateway.webhook import webhook_routes
@@ -91,6 +92,7 @@ class Gateway:
         self.hangs = HangHistory()
         self.events.subscribe(self.hangs.on_event)
         self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host)
+        self.storage = StorageWatch(self.store, self.events)
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
         self.audit = Audit(self.store, self.events)
@@ -134,6 +136,7 @@ class Gateway:
         self._background = [
             asyncio.create_task(self.stateless.run(self._left_over), name="sessions of calls"),
             asyncio.create_task(self.retention.run(), name="retention"),
+            asyncio.create_task(self.storage.run(), name="storage watch"),
             asyncio.create_task(self.backup.run(), name="backup"),
             asyncio.create_task(self.load.run(), name="load history"),
         ]
@@ -175,7 +178,7 @@ class Gateway:
         state_metrics = StateCollector(self.settings, self.readiness.not_ready)
         state_metrics.register(self.meter.registry)
         budgets = self.settings.budgets
-        health = Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness)
+        health = Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness, self.storage)
         api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", budgets, self.pairings)
         console = Console(self.broadcast, self.pool)
         login = Login(self.access, self.audit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 
 from starlette.requests import Request
@@ -12,12 +11,10 @@ from gateway.metrics import CONTENT_TYPE, Meter, PoolCollector, exposition
 from gateway.readiness import Readiness
 from gateway.responses import json_response
 from gateway.state_metrics import StateCollector
+from gateway.storage_watch import StorageWatch
 from shared.budgets import Budgets
-from shared.errors import StoreError, StoreUnavailable
+from shared.errors import StoreUnavailable
 from shared.store.port import Store
-
-#: the store is asked at most once in this time, however often readiness is (seconds)
-CHECK_FRESH_S = 1.0
 
 
 class Health:
@@ -31,6 +28,7 @@ class Health:
         pool_metrics: PoolCollector,
         state_metrics: StateCollector,
         readiness: Readiness,
+        storage: StorageWatch,
     ) -> None:
         self._store = store
         self._budgets = budgets
@@ -38,8 +36,7 @@ class Health:
         self._pool_metrics = pool_metrics
         self._state_metrics = state_metrics
         self._readiness = readiness
-        self._checked_at = -CHECK_FRESH_S
-        self._store_problem = ""
+        self._storage = storage
 
     async def livez(self, _: Request) -> Response:
         """Answer that the loop runs."""
@@ -47,7 +44,7 @@ class Health:
 
     async def readyz(self, _: Request) -> Response:
         """Answer 200 when a message can be accepted and run, else 503 and why."""
-        reason = self._readiness.not_ready() or await self._problem_of_the_store()
+        reason = self._readiness.not_ready() or await self._storage.look()
         if reason:
             return json_response({"status": "not ready", "reason": reason}, 503)
         return json_response({"status": "ready"})
@@ -60,14 +57,3 @@ class Health:
             if self._budgets:
                 self._pool_metrics.accounts = await self._store.spending.accounts(self._budgets, limit=1)
         return Response(exposition(self._meter.registry), media_type=CONTENT_TYPE)
-
-    async def _problem_of_the_store(self) -> str:
-        now = time.monotonic()
-        if now - self._checked_at >= CHECK_FRESH_S:
-            self._checked_at = now
-            try:
-                await self._store.check()
-                self._store_problem = ""
-            except StoreError as error:
-                self._store_problem = f"the store cannot commit: {error}"
-        return self._store_problem

@@ -24,6 +24,8 @@ Row = tuple[Any, ...]
 MAX_LEASE_S = 3600.0
 #: no delay is longer, in seconds; one that seems to be is over
 MAX_DELAY_S = 86_400.0
+#: what a health check writes: the size of a message with its history, so that a disk that takes it takes those
+PROBE_BYTES = 32_768
 #: a limit on rows that is none
 ALL_ROWS = (1 << 62) - 1
 

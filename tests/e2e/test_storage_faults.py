@@ -85,6 +85,31 @@ def test_a_store_that_cannot_commit_refuses_and_goes_on_when_it_can(
     assert bot.gateway.terminate() == 0
 
 
+@contextlib.contextmanager
+def no_descriptors(bot: Bot, _: Path) -> Iterator[None]:
+    """Let the gateway open no further file."""
+    if sys.platform != "linux":
+        pytest.skip("prlimit is Linux's")
+    before = resource.prlimit(bot.gateway.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(bot.gateway.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(bot.gateway.pid, resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [(full_disk, "the store cannot commit"), (no_descriptors, "no file can be opened")]
+)
+def test_a_fault_is_told_on_an_idle_gateway_too(bot: Bot, tmp_path: Path, fault: Fault, words: str) -> None:
+    """Once, with what it is, and so is its end."""
+    with fault(bot, tmp_path):
+        told = bot.gateway.wait_for("store_unavailable", within_s=30)
+        assert words in told["error"]
+    bot.gateway.wait_for("store_recovered", within_s=30)
+    assert len([line for line in bot.gateway.events("store_unavailable") if "watch" in line["part"]]) == 1
+
+
 def test_a_corrupt_database_is_one_line_and_status_one_at_the_start(bot: Bot, tmp_path: Path) -> None:
     assert bot.say("s", "hello").status_code == 200
     bot.wait_for_replies(1)
@@ -98,7 +123,9 @@ def test_a_corrupt_database_is_one_line_and_status_one_at_the_start(bot: Bot, tm
         (line,) = ended.stderr.splitlines()
         assert str(database) in line
     database.write_bytes(whole)
-    assert run_command(tmp_path, "check").stdout == "settings: ok\ndatabase: ok\n"
+    checked = run_command(tmp_path, "check").stdout
+    assert "settings: ok\n" in checked
+    assert f"database: ok ({database})\n" in checked
 
 
 def unwritable(tmp_path: Path) -> Path:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import psycopg
 
 from shared.errors import StoreUnavailable, StoreUnusable
-from shared.store.engine import Database
+from shared.store.engine import PROBE_BYTES, Database
 from shared.store.postgres.batch import Job
 from shared.store.postgres.connection import Connection, ConnectionLost
 from shared.store.postgres.database import COUNT_WAITING, Shared
@@ -41,7 +41,8 @@ SELECT greatest((SELECT max(place) FROM sessions WHERE state <> 'idle'),
 READ_ONLY = "SELECT pg_is_in_recovery()"
 # Write the row of the health check, and read it back.
 PROBE = """
-INSERT INTO probe (name, at) VALUES ('check', ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at RETURNING at
+INSERT INTO probe (name, at, body) VALUES ('check', ?, ?)
+ON CONFLICT (name) DO UPDATE SET at = excluded.at, body = excluded.body RETURNING at
 """
 # Read all of a table.
 READ_ALL = "SELECT count(*), sum(length(CAST(t.* AS text))) FROM {} AS t"
@@ -161,5 +162,5 @@ def _probe(database: Database) -> None:
     if database.only(READ_ONLY)[0]:
         raise StoreUnavailable("the database takes no writes: it is a replica")
     now = database.now()
-    if database.only(PROBE, (now,))[0] != now:
+    if database.only(PROBE, (now, bytes(PROBE_BYTES)))[0] != now:
         raise StoreUnavailable("the database does not give back what was written")

@@ -332,6 +332,11 @@ ALTER TABLE pairings ADD COLUMN until REAL NOT NULL DEFAULT 0;
 ALTER TABLE pairings ADD COLUMN held BLOB;
 """
 
+VERSION_14 = """
+-- What a health check writes is as large as what has to fit.
+ALTER TABLE probe ADD COLUMN body BLOB;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -347,4 +352,5 @@ MIGRATIONS = (
     VERSION_11,
     VERSION_12,
     VERSION_13,
+    VERSION_14,
 )

@@ -13,7 +13,7 @@ import apsw
 
 from shared.errors import StoreUnavailable, StoreUnusable
 from shared.signals import LocalSignals
-from shared.store.engine import Database
+from shared.store.engine import PROBE_BYTES, Database
 from shared.store.sql.tables import outbox
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.reading import connect_to_read
@@ -29,7 +29,10 @@ BUSY_TIMEOUT_MS = 1000
 WAL_SIZE_BYTES = 64 * 1024 * 1024
 
 # Write the row of the health check.
-PROBE = "INSERT INTO probe (name, at) VALUES ('check', ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at"
+PROBE = """
+INSERT INTO probe (name, at, body) VALUES ('check', ?, ?)
+ON CONFLICT (name) DO UPDATE SET at = excluded.at, body = excluded.body
+"""
 # Look for damage, up to the first that is found.
 VERIFY = "PRAGMA quick_check(1)"
 # Read it back.
@@ -182,6 +185,6 @@ def _verify(database: Database, path: Path) -> None:
 
 def _probe(database: Database) -> None:
     now = database.now()
-    database.run(PROBE, (now,))
+    database.run(PROBE, (now, bytes(PROBE_BYTES)))
     if database.only(PROBED)[0] != now:
         raise StoreUnavailable("the database does not give back what was written")
