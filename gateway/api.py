@@ -211,7 +211,7 @@ def session_query(request: Request) -> SessionQuery:
     """Read which sessions are asked for: ``q``, ``platform``, ``state``, ``limit``, ``after``. Raises Refused."""
     given = request.query_params
     limit, state = given.get("limit", str(LIST_LIMIT)), given.get("state", "")
-    if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= LIST_LIMIT_MOST):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 0 < int(limit) <= LIST_LIMIT_MOST):
         raise Refused(400, f"limit has to be a whole number from 1 to {LIST_LIMIT_MOST}", param="limit")
     if state not in {"", "running", "waiting"}:
         raise Refused(400, "state has to be running or waiting", param="state")

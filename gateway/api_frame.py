@@ -21,7 +21,7 @@ class ApiFrame:
     """Wraps the app; pages of ``cors_origins`` may call the API with a key, cookies are never theirs."""
 
     def __init__(self, app: ASGIApp, cors_origins: Sequence[str]) -> None:
-        self._app = app
+        self.app = app
         if cors_origins:
             self._api: ASGIApp = CORSMiddleware(
                 app, allow_origins=cors_origins, allow_methods=METHODS, allow_headers=["*"], expose_headers=EXPOSED
@@ -32,13 +32,13 @@ class ApiFrame:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         path = one_spelling(scope["path"])
         if path != scope["path"]:
             scope = {**scope, "path": path, "raw_path": path.encode()}
         if not path.startswith("/v1/"):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(16)}"
 

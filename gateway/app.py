@@ -41,6 +41,7 @@ from gateway.metrics import LoopLag, Meter, PoolCollector
 from gateway.openai_api.api import OpenAIApi
 from gateway.openai_api.calls import Calls
 from gateway.openai_api.stateless_sessions import StatelessSessions
+from gateway.openapi import openapi_route
 from gateway.pairings import Pairings
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
@@ -204,7 +205,7 @@ class Gateway:
             self.settings.webhooks.public_url,
             self.delivery.platform_calls,
         )
-        probes = [Route("/livez", health.livez), Route("/readyz", health.readyz)]
+        probes = [Route("/livez", health.livez), Route("/readyz", health.readyz), openapi_route()]
         return [*webhooks, *probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]
 
     def _guard(self, route: Route) -> Route:

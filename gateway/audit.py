@@ -56,7 +56,7 @@ class Audit:
     async def show(self, request: Request) -> Response:
         """Answer the newest entries, newest first; ``?limit=`` is how many."""
         limit = request.query_params.get("limit", str(LIST_LIMIT))
-        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= LIST_LIMIT_MOST):
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 0 < int(limit) <= LIST_LIMIT_MOST):
             raise Refused(400, f"limit has to be a whole number from 1 to {LIST_LIMIT_MOST}", param="limit")
         return json_response({"audit": await self._store.audit.latest(int(limit))})
 

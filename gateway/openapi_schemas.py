@@ -1,0 +1,265 @@
+"""The answers of the API as structs, for its description: what each route's JSON holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.traces import AuditEntry, CallTrace, DeadLetter, ReplyTrace, SessionSummary, UnansweredMessage
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What is wrong."""
+
+    message: str  #: in words
+    type: str
+    param: str | None  #: the field that is wrong
+    code: str | None
+
+
+class Error(msgspec.Struct, frozen=True):
+    """Every error, in the form that OpenAI's clients read."""
+
+    error: ErrorDetail
+
+
+class Function(msgspec.Struct, frozen=True):
+    """The function that the client is to run; ``arguments`` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call of a client's tool."""
+
+    id: str
+    type: str
+    function: Function
+
+
+class AnswerMessage(msgspec.Struct, frozen=True):
+    """The assistant's message."""
+
+    role: str
+    content: str | None
+    refusal: str | None
+    tool_calls: list[ToolCall] = []
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The one answer; ``finish_reason`` is stop, length, tool_calls or content_filter."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: str
+    logprobs: None
+
+
+class CompletionUsage(msgspec.Struct, frozen=True):
+    """What a call used, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+
+
+class ChatCompletion(msgspec.Struct, frozen=True):
+    """An answer of chat completions."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+
+
+class ResponseObject(msgspec.Struct, frozen=True):
+    """A response; its ``output`` items are messages and function calls."""
+
+    id: str
+    object: str
+    created_at: int
+    status: str
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+class ModelEntry(msgspec.Struct, frozen=True):
+    """A model."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """The models that a client may name."""
+
+    object: str
+    data: list[ModelEntry]
+
+
+class SessionList(msgspec.Struct, frozen=True):
+    """A page of sessions; ``next`` is what ``?after=`` takes for the page behind it."""
+
+    sessions: list[SessionSummary]
+    next: str | None
+
+
+class SessionShown(SessionSummary, frozen=True, kw_only=True):
+    """One session."""
+
+    messages: list[dict[str, Any]]  #: of the transcript, in the form of chat completions
+    todos: list[dict[str, Any]]
+    turn: dict[str, Any] | None  #: the running turn
+    pending: list[UnansweredMessage]  #: messages that wait or are in their turn
+    usage: dict[str, Any]  #: what the session has used in its life
+    earlier: list[dict[str, Any]] = msgspec.field(
+        default_factory=list
+    )  #: what was said before its present conversation
+
+
+class SessionInterrupted(msgspec.Struct, frozen=True):
+    """Whether there was a turn to stop."""
+
+    session: str
+    interrupted: bool
+
+
+class SessionDeleted(msgspec.Struct, frozen=True):
+    """The session is gone."""
+
+    session: str
+    deleted: bool
+
+
+class MessageShown(msgspec.Struct, frozen=True):
+    """Where one message is; times are unix seconds, null until it happened."""
+
+    id: str
+    session: str
+    platform: str
+    user: str
+    state: str
+    attempts: int
+    suspect: bool
+    worker: str
+    error: str
+    accepted_at: float
+    claimed_at: float | None
+    settled_at: float | None
+    running: bool
+    usage: dict[str, Any]
+    replies: list[ReplyTrace]
+    steps: int
+    calls: list[CallTrace]
+    joined: str
+
+
+class BudgetList(msgspec.Struct, frozen=True):
+    """Every budget with who has spent most of it."""
+
+    budgets: list[dict[str, Any]]
+
+
+class WorkerTable(msgspec.Struct, frozen=True):
+    """The workers."""
+
+    workers: list[dict[str, Any]]
+    spares: int
+    restarts: int
+
+
+class WorkerKilled(msgspec.Struct, frozen=True):
+    """The worker is killed; its turns resume in another."""
+
+    n: int
+    killed: bool
+
+
+class Pairing(msgspec.Struct, frozen=True):
+    """A stranger who waits to be let in."""
+
+    sender: str
+    code: str
+
+
+class PairingList(msgspec.Struct, frozen=True):
+    """The pairing codes that wait to be approved."""
+
+    pairings: list[Pairing]
+
+
+class PairingApproved(msgspec.Struct, frozen=True):
+    """The sender may talk from now on."""
+
+    sender: str
+    approved: bool
+
+
+class DeadList(msgspec.Struct, frozen=True):
+    """Dead letters, newest first."""
+
+    dead: list[DeadLetter]
+
+
+class DeadChanged(msgspec.Struct, frozen=True):
+    """What became of a dead letter."""
+
+    id: str
+    state: str
+
+
+class DeadChangedAll(msgspec.Struct, frozen=True):
+    """What became of the dead letters that fit."""
+
+    state: str
+    count: int
+    ids: list[str]
+
+
+class AuditList(msgspec.Struct, frozen=True):
+    """What operators did and what was refused, newest first."""
+
+    audit: list[AuditEntry]
+
+
+class LoadList(msgspec.Struct, frozen=True):
+    """Samples of the load in the last hour, oldest first."""
+
+    every_s: float
+    samples: list[dict[str, Any]]
+
+
+class LoginFacts(msgspec.Struct, frozen=True):
+    """Whether a key is needed, and whose key this browser has shown."""
+
+    key_needed: bool
+    signed_in: dict[str, str] | None
+
+
+class SignedIn(msgspec.Struct, frozen=True):
+    """Whose key was shown."""
+
+    name: str
+    role: str
+
+
+class SignedOut(msgspec.Struct, frozen=True):
+    """Nobody is signed in any more."""
+
+    signed_in: None
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Whether messages can be accepted and run."""
+
+    status: str
+    reason: str = ""
