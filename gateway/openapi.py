@@ -108,6 +108,9 @@ OPERATIONS = (
     Operation("GET", "/v1/budgets", "Every budget with who has spent most of it", answers.BudgetList),
     Operation("GET", "/v1/workers", "The workers", answers.WorkerTable),
     Operation("POST", "/v1/workers/{n}/kill", "Kill one worker", answers.WorkerKilled, Role.ADMIN),
+    Operation("GET", "/v1/turns", "The turns that run or wait for a slot", answers.TurnList),
+    Operation("GET", "/v1/hangs", "Workers that were killed for a hang, with their stacks", answers.HangList),
+    Operation("GET", "/v1/keys", "Who holds a key, and what it may do", answers.KeyList),
     Operation("GET", "/v1/stats", "Samples of the load in the last hour", answers.LoadList),
     Operation("GET", "/v1/dead", "Dead letters, newest first", answers.DeadList, parameters=(
         Parameter("kind", "what died", {"type": "string", "enum": ["message", "model", "reply"]}),
@@ -123,6 +126,7 @@ OPERATIONS = (
     Operation("GET", "/v1/pairings", "The pairing codes that wait to be approved", answers.PairingList),
     Operation("POST", "/v1/pairings/{code}/approve", "Let the sender of a pairing code in", answers.PairingApproved,
               Role.ADMIN),
+    Operation("POST", "/v1/pairings/{sender}/revoke", "Let a sender in no longer", answers.PairingApproved, Role.ADMIN),
     Operation("GET", "/v1/audit", "What operators did and what was refused", answers.AuditList, parameters=(LIMIT,)),
     Operation("POST", "/v1/login", "Show a key once, and get a cookie for it", answers.SignedIn, None, LoginBody),
     Operation("POST", "/v1/logout", "Take the cookie away", answers.SignedOut, None),

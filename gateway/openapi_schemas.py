@@ -195,13 +195,40 @@ class PairingList(msgspec.Struct, frozen=True):
     """The pairing codes that wait to be approved."""
 
     pairings: list[Pairing]
+    approved: list[str]  #: senders that were let in by one
 
 
 class PairingApproved(msgspec.Struct, frozen=True):
-    """The sender may talk from now on."""
+    """Whether the sender may talk from now on."""
 
     sender: str
     approved: bool
+
+
+class KeyEntry(msgspec.Struct, frozen=True):
+    """A key, without its secret."""
+
+    name: str
+    role: str
+    created_at: float  #: unix seconds, 0 where that is not known
+
+
+class KeyList(msgspec.Struct, frozen=True):
+    """Who holds a key."""
+
+    keys: list[KeyEntry]
+
+
+class TurnList(msgspec.Struct, frozen=True):
+    """The turns that run or wait for a slot, those that have run longest first."""
+
+    turns: list[dict[str, Any]]
+
+
+class HangList(msgspec.Struct, frozen=True):
+    """Workers that were killed for a hang, latest first."""
+
+    hangs: list[dict[str, Any]]
 
 
 class DeadList(msgspec.Struct, frozen=True):
