@@ -23,6 +23,7 @@ from gateway.platform_calls import PlatformCalls
 from gateway.platforms.port import MOST_TEXT, Adapter, Inbound, Kind, Parsed, WebhookRequest, WebhookResponse
 from gateway.queue_notice import QueueNotice
 from gateway.responses import Refused, error_response, json_response, too_large
+from shared.attachments import AttachmentLimits, read_uploads
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
 from shared.ids import new_message_id
@@ -61,6 +62,7 @@ def webhook_routes(
     debounce_s: float = 0.0,
     public_url: str = "",
     calls: PlatformCalls | None = None,
+    attachments: AttachmentLimits = AttachmentLimits(),  # noqa: B008 - frozen
 ) -> list[Route]:
     """Return the route of all webhooks.
 
@@ -68,7 +70,9 @@ def webhook_routes(
     the platforms' urls of this gateway begin with, empty for what each request names.
     """
     calls = calls or PlatformCalls()
-    webhooks = Webhooks(platforms, intake, access, events, commands, queue_notice, debounce_s, public_url, calls)
+    webhooks = Webhooks(
+        platforms, intake, access, events, commands, queue_notice, debounce_s, public_url, calls, attachments
+    )
     paths = ("/webhooks/{platform}", "/webhooks/{platform}/{rest:path}")
     return [Route(path, webhooks.receive, methods=["GET", "POST", "PUT"]) for path in paths]
 
@@ -87,6 +91,7 @@ class Webhooks:
         debounce_s: float,
         public_url: str,
         calls: PlatformCalls,
+        attachments: AttachmentLimits,
     ) -> None:
         self._platforms = platforms
         self._intake = intake
@@ -97,6 +102,7 @@ class Webhooks:
         self._debounce_s = debounce_s
         self._public_url = public_url
         self._calls = calls
+        self._attachments = attachments
 
     async def receive(self, request: Request) -> Response:
         """Answer one webhook."""
@@ -183,12 +189,13 @@ class Webhooks:
             await self._commands.answer(platform, inbound, command)
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
             return ""
+        read = read_uploads(text_of(inbound), inbound.uploads, self._attachments)
         arrival = Arrival(
             id=new_message_id(),
             session=inbound.session,
             platform=platform.name,
             user=inbound.user,
-            text=text_of(inbound),
+            text=read.text,
             reply=inbound.reply,
             dedupe=inbound.dedupe,
             dedupe_ttl_s=platform.capabilities.dedupe_ttl_s,
@@ -196,6 +203,8 @@ class Webhooks:
             traceparent=traceparent,
             quiet_s=0.0 if command else max(self._debounce_s, inbound.gather_s),
             command=command,
+            attachments=read.attachments,
+            attachment_data=read.data,
         )
         receipt = await self._intake.accept(arrival)
         if not receipt.duplicate and receipt.state is MessageState.WAITING:

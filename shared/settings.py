@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from shared.api_keys import parse_entry
+from shared.attachments import AttachmentLimits
 from shared.budgets import Budgets, read_budgets
 from shared.env_file import read_env_file
 from shared.errors import SettingsError
@@ -47,7 +48,8 @@ KNOWN_NAMES = frozenset(
         "TURN_TIMEOUT KILL_GRACE CONFIG PUBLIC_URL PAIRING_TTL "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
         "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT SENDER_SHARE "
-        f"DATA_DIR TOOLS MCP_CONFIG FETCH_ALLOW API_KEYS ALLOW SESSION_FROM CORS_ORIGINS {UPKEEP_NAMES}"
+        "DATA_DIR TOOLS MCP_CONFIG ATTACHMENT_SIZE ATTACHMENTS "
+        f"FETCH_ALLOW API_KEYS ALLOW SESSION_FROM CORS_ORIGINS {UPKEEP_NAMES}"
     ).split()
 )
 
@@ -96,6 +98,8 @@ class Settings(msgspec.Struct, frozen=True):
     fetch_allow: tuple[str, ...]
     api_keys: tuple[str, ...]
     allow: tuple[str, ...]
+    #: how much of the files that people send is taken
+    attachments: AttachmentLimits
     #: the platforms that are on, by name
     platforms: Mapping[str, PlatformSettings]
     webhooks: WebhookSettings
@@ -230,6 +234,10 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
         api_keys=api_keys,
         allow=read_allow(reader),
+        attachments=AttachmentLimits(
+            file_bytes=reader.integer("GATEHOUSE_ATTACHMENT_SIZE", 5, 1, 20) * 1024 * 1024,
+            files=reader.integer("GATEHOUSE_ATTACHMENTS", 10, 0, 50),
+        ),
         platforms=read_platforms(reader),
         webhooks=read_webhooks(reader),
         upkeep=read_upkeep(reader),

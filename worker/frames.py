@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.attachments import Attachment
 from shared.budgets import Allowance, Spend
 from shared.call_options import CallOptions
 from shared.journal import CallIntent, CallResult, StepOpening
@@ -94,6 +95,8 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     traceparent: str = ""
     #: the step an earlier attempt did not finish
     open_step: OpenStep | None = None
+    #: the images of the message
+    attachments: tuple[Attachment, ...] = ()
     #: what joined the message and no step has taken in
     words: tuple[JoiningWords, ...] = ()
     #: what it may use of the budgets, None where nothing bounds it
@@ -126,6 +129,17 @@ class History(msgspec.Struct, frozen=True, tag=True):
     first: int = 0
     #: what stands for the messages before it
     summary: Summary | None = None
+
+
+class AttachmentData(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: the bytes of an image that it asked for."""
+
+    #: number of the turn that asked
+    turn: int
+    #: names the image in its session
+    digest: str
+    #: None where the image is not kept
+    data: bytes | None
 
 
 class IntentCommitted(msgspec.Struct, frozen=True, tag=True):
@@ -180,6 +194,26 @@ class NeedHistory(msgspec.Struct, frozen=True, tag=True):
 
     #: number of the turn
     turn: int
+
+
+class NeedAttachment(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: the bytes of an image are not in the cache."""
+
+    #: number of the turn
+    turn: int
+    #: names the image in its session
+    digest: str
+
+
+class KeepAttachment(msgspec.Struct, frozen=True, tag=True):
+    """Worker to pool: a tool returned an image that its result will refer to."""
+
+    #: number of the turn
+    turn: int
+    #: names the image in its session
+    digest: str
+    #: the image
+    data: bytes
 
 
 class NeedAllowance(msgspec.Struct, frozen=True, tag=True):
@@ -337,11 +371,23 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
 
 
 ToWorker = (
-    Configure | Serve | RunTurn | AllowanceGranted | History | IntentCommitted | Steer | Interrupt | Drain | Forget
+    Configure
+    | Serve
+    | RunTurn
+    | AllowanceGranted
+    | History
+    | AttachmentData
+    | IntentCommitted
+    | Steer
+    | Interrupt
+    | Drain
+    | Forget
 )
 #: what a worker tells of one turn
 OfTurn = (
     NeedHistory
+    | NeedAttachment
+    | KeepAttachment
     | NeedAllowance
     | Compacted
     | StepOpened

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 
 import msgspec
 
+from shared.attachments import Upload
 from shared.messages import Reply
 
 #: longest text of one message, in code points
@@ -110,6 +111,8 @@ class Inbound(msgspec.Struct, frozen=True):
     #: what the person points at (a quote, a forwarded message), for the model to read before the text
     context: str = ""
     files: tuple[File, ...] = ()
+    #: files that came with the event or were fetched
+    uploads: tuple[Upload, ...] = ()
     #: written in a thread of its own, which the bot may be part of
     threaded: bool = False
     #: from outside of the organization that installed the bot, such as a guest of a shared channel

@@ -1,7 +1,8 @@
 """The plain way in and out: Standard Webhooks, signed with a shared secret in both directions.
 
-In: ``{"session": str, "user": str, "text": str}``. Out: ``{"session", "message", "text", "status"}``, whose
-``webhook-id`` stays the same over every attempt. https://www.standardwebhooks.com, specification 1.0.0.
+In: ``{"session": str, "user": str, "text": str}``, and ``files``: ``[{"name", "media_type", "data": base64}]``.
+Out: ``{"session", "message", "text", "status"}``, whose ``webhook-id`` stays the same over every attempt.
+https://www.standardwebhooks.com, specification 1.0.0.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from gateway.platforms.port import (
     WebhookRequest,
 )
 from gateway.platforms.signature import check_timestamp, required_header, same
+from shared.attachments import Upload
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import StandardSettings
@@ -50,12 +52,21 @@ RETRIED_S = 4 * 24 * 3600.0
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+class BodyFile(msgspec.Struct, frozen=True):
+    """A file that goes with a message; ``data`` is base64."""
+
+    data: bytes
+    name: str = "file"
+    media_type: str = ""
+
+
 class Body(msgspec.Struct, frozen=True):
     """What a sender posts."""
 
     session: str
     user: str
     text: str
+    files: tuple[BodyFile, ...] = ()
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -119,6 +130,7 @@ class Standard(Adapter, frozen=True):
             direct=True,
             mentioned=False,
             reply=msgspec.json.encode(Address(body.session)),
+            uploads=tuple(Upload(file.name, file.media_type, file.data) for file in body.files),
         )
         return Parsed(inbound=(inbound,))
 

@@ -62,6 +62,13 @@ async def tell(context: ToolContext, text: str) -> str:
 
 
 @tool
+def draw(context: ToolContext, data: bytes) -> str:
+    """Show an image."""
+    context.attach(data)
+    return "drawn"
+
+
+@tool
 def die() -> str:
     """End the whole worker at once."""
     os._exit(7)

@@ -26,6 +26,7 @@ from shared.events import Event
 from shared.messages import Parked
 from shared.redaction import Redaction
 from worker import os_processes
+from worker.agent.attachments import AttachmentCache
 from worker.agent.models import build_chain
 from worker.agent.pool_link import PoolLink, VoiceHandler
 from worker.agent.session_cache import SessionCache
@@ -35,6 +36,7 @@ from worker.agent.turn_runner import Equipment, TurnRunner
 from worker.channel import Channel, open_channel
 from worker.frames import (
     AllowanceGranted,
+    AttachmentData,
     Configure,
     Drain,
     Drained,
@@ -115,6 +117,9 @@ class Child:
             case History():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_history(frame)
+            case AttachmentData():
+                if frame.turn in self._turns:
+                    self._turns[frame.turn].take_attachment(frame)
             case AllowanceGranted():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].take_allowance(frame.allowance)
@@ -163,6 +168,7 @@ class Child:
     def _forget(self, session: str) -> None:
         if self._equipment is not None:
             self._equipment.cache.forget(session)
+            self._equipment.attachments.forget(session)
             self._mcp.forget(session)
         for turn in self._turns.values():
             if turn.session == session:
@@ -246,7 +252,7 @@ def equip(config: WorkerConfig, page: SharedPage, link: PoolLink) -> Equipment:
     toolbox = Toolbox(config.tool_modules, link.say, fetch_allow=config.fetch_allow, threads=config.tool_threads)
     warm = warmed()
     model = build_chain(config, link.say, warm.TLS_CONTEXT if warm else None)
-    return Equipment(config, model, toolbox, cache, log)
+    return Equipment(config, model, toolbox, cache, log, AttachmentCache())
 
 
 def warmed() -> ModuleType | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from shared.attachments import Attachment
 from shared.budgets import Allowance, Spend
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Step, Summary
@@ -42,6 +43,13 @@ class Progress:
     def waiting(self, waits_for: str) -> Iterator[None]:  # noqa: ARG002
         """The turn waits for a model's answer (``model``) or a tool (its name) as long as this is open."""
         yield
+
+    async def images(self, messages: Sequence[bytes]) -> dict[str, bytes]:  # noqa: ARG002
+        """Return the bytes of the images that these transcript messages refer to, by digest."""
+        return {}
+
+    def keep_image(self, image: Attachment, data: bytes) -> None:
+        """A tool returned an image, to which its result will refer."""
 
     def tool_started(self, call: ToolCall) -> None:
         """A tool call begins."""

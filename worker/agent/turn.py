@@ -21,6 +21,7 @@ from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Ended, JoiningWords, Parked, Step, TurnStatus, Usage
 from worker.agent.answer_format import REPAIR, FormatMissed, read_answer
+from worker.agent.attachments import with_attachments
 from worker.agent.budget_guard import BudgetGuard
 from worker.agent.call_request import CallRequest, handed_over
 from worker.agent.context import transcript
@@ -70,7 +71,7 @@ class Turn:
         self._progress = progress or Progress()
         opened = request.open_step
         resumes = request.steps or opened
-        asked = [] if resumes else list(opening_of(request.texts, request.options))
+        asked = [] if resumes else list(opening_of(request.texts, request.options, request.attachments))
         self._call = CallRequest(request.options)
         self._system = self._call.system(request.system)
         self.messages = [message for step in request.steps for message in step.messages] + asked
@@ -193,7 +194,7 @@ class Turn:
     def _join(self) -> None:
         """Take in the words that came since the last step; the step tells whose they are."""
         for words in self._words:
-            self._add(transcript.user(sanitize_text(words.text)))
+            self._add(with_attachments(transcript.user(sanitize_text(words.text)), words.attachments))
         self._joined += tuple(words.id for words in self._words)
         self._words.clear()
 
@@ -248,7 +249,8 @@ class Turn:
         self._partial.clear()
         self._waits_for = None
         shown, specs = [*self.window.shown, *said], self._specs() if tools else ()
-        request = self._call.request(ModelRequest(self._system, shown, specs, self._request.session))
+        images = await self._progress.images(shown)
+        request = self._call.request(ModelRequest(self._system, shown, specs, self._request.session, images=images))
         # a second more than there is: the turn's own limit ends the call, and tells why
         left_s = 1.0 + self._ends_at - asyncio.get_running_loop().time()
         watch = _Watch(self._restart, self._wait)
@@ -324,7 +326,9 @@ class Turn:
         results: list[bytes] = []
 
         def ended(text: str) -> None:
-            results.append(transcript.tool(call, text))
+            for image, data in context.attached:
+                self._progress.keep_image(image, data)
+            results.append(with_attachments(transcript.tool(call, text), [image for image, _ in context.attached]))
             self._end_call(call, results[0])
 
         async with self._slots:

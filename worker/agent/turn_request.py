@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shared.attachments import Attachment
 from shared.budgets import Allowance
 from shared.call_options import CallOptions
 from shared.messages import JoiningWords, OpenStep, Step, Summary
+from worker.agent.attachments import with_attachments
 from worker.agent.context import transcript
 from worker.agent.sanitize import sanitize_text
 
@@ -37,6 +39,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()
     open_step: OpenStep | None = None
     words: tuple[JoiningWords, ...] = ()
+    #: the images of the message
+    attachments: tuple[Attachment, ...] = ()
     system: str = ""
     deadline_s: float = 900.0
     window_tokens: int = WINDOW_TOKENS
@@ -47,8 +51,15 @@ class TurnRequest(msgspec.Struct, frozen=True):
     options: CallOptions | None = None
 
 
-def opening_of(texts: Sequence[str], options: CallOptions | None) -> tuple[bytes, ...]:
-    """Return the transcript messages that open a turn: the sender's words, or what a client gave in their place."""
+def opening_of(
+    texts: Sequence[str], options: CallOptions | None, attachments: Sequence[Attachment] = ()
+) -> tuple[bytes, ...]:
+    """Return the transcript messages that open a turn: the sender's words, or what a client gave in their place.
+
+    The last one carries the images.
+    """
     if options is not None and options.opening:
-        return options.opening
-    return tuple(transcript.user(sanitize_text(text)) for text in texts)
+        messages = options.opening
+    else:
+        messages = tuple(transcript.user(sanitize_text(text)) for text in texts)
+    return (*messages[:-1], with_attachments(messages[-1], attachments)) if messages else ()

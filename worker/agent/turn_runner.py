@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from shared.attachments import Attachment
 from shared.budgets import Allowance, Spend
 from shared.errors import FrameTooLarge, TurnInterrupted
 from shared.events import Event
@@ -25,6 +26,7 @@ from shared.messages import (
     TurnStatus,
     is_stateless,
 )
+from worker.agent.attachments import AttachmentCache, attached_to
 from worker.agent.context import transcript
 from worker.agent.delta_stream import DeltaStream
 from worker.agent.failure_replies import how_it_ended
@@ -37,10 +39,13 @@ from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest, opening_of
 from worker.frames import (
+    AttachmentData,
     Compacted,
     History,
+    KeepAttachment,
     ModelAway,
     NeedAllowance,
+    NeedAttachment,
     NeedHistory,
     RunTurn,
     StepDone,
@@ -72,6 +77,7 @@ class Equipment(msgspec.Struct, frozen=True):
     toolbox: Toolbox
     cache: SessionCache
     log: SessionLog
+    attachments: AttachmentCache = msgspec.field(default_factory=AttachmentCache)
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -103,6 +109,7 @@ class TurnRunner(Progress):
         self._allowance: asyncio.Future[Allowance] | None = None
         self._early_words = frame.words
         self._unkept: dict[str, asyncio.Future[None]] = {}
+        self._awaited: dict[str, asyncio.Future[bytes | None]] = {}
         self._said: ToolSaid | None = None
         self._said_timer: asyncio.TimerHandle | None = None
         self._said_sent_at = 0.0
@@ -160,6 +167,14 @@ class TurnRunner(Progress):
         """Take the conversation that this turn asked for."""
         if not self._history.done():
             self._history.set_result(history)
+
+    def take_attachment(self, frame: AttachmentData) -> None:
+        """Take the bytes of an image that this turn asked for."""
+        if frame.data is not None:
+            self._equipment.attachments.put(self._frame.session, frame.digest, frame.data)
+        waiting = self._awaited.get(frame.digest)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(frame.data)
 
     def take_allowance(self, allowance: Allowance) -> None:
         """Take what this turn may use of the budgets, which it asked for."""
@@ -241,6 +256,7 @@ class TurnRunner(Progress):
             steps=frame.steps,
             open_step=frame.open_step,
             words=self._early_words,
+            attachments=frame.attachments,
             system=config.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),
             allowance=frame.allowance,
@@ -287,6 +303,26 @@ class TurnRunner(Progress):
         self._allowance = self._loop.create_future()
         self._link.send(NeedAllowance(self._frame.turn, used, wanted))
         return await self._allowance
+
+    async def images(self, messages: Sequence[bytes]) -> dict[str, bytes]:
+        """Return the images of these messages, from the cache or the host."""
+        digests = dict.fromkeys(one.digest for message in messages for one in attached_to(message))
+        found = {digest: await self._image(digest) for digest in digests}
+        return {digest: data for digest, data in found.items() if data is not None}
+
+    async def _image(self, digest: str) -> bytes | None:
+        held = self._equipment.attachments.get(self._frame.session, digest)
+        if held is not None:
+            return held
+        if digest not in self._awaited:  # what the host does not have either is asked for once
+            self._awaited[digest] = self._loop.create_future()
+            self._link.send(NeedAttachment(self._frame.turn, digest))
+        return await asyncio.shield(self._awaited[digest])
+
+    def keep_image(self, image: Attachment, data: bytes) -> None:
+        """Send an image of a tool's result, for later turns."""
+        self._equipment.attachments.put(self._frame.session, image.digest, data)
+        self._link.send(KeepAttachment(self._frame.turn, image.digest, data))
 
     def step_opened(self, opening: StepOpening) -> None:
         """Send what the model asked for: a later attempt makes these calls, and does not ask again."""

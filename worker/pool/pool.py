@@ -32,6 +32,7 @@ from worker.pool.store_health import StoreHealth
 from worker.pool.supervisor import Supervisor
 from worker.pool.turn_scheduler import TurnScheduler
 from worker.pool.turns.active_turn import TurnRow
+from worker.pool.turns.attachment_loader import AttachmentLoader
 from worker.pool.turns.claimer import POLL_S, Claimer
 from worker.pool.turns.history_loader import HistoryLoader
 from worker.pool.turns.observer import TurnObserver
@@ -67,8 +68,9 @@ class Pool:
         self._rolling_restart = RollingRestart(self._supervisor, events)
         self._turns = Turns(store, events, self._health, observer, settings.budgets)
         history = HistoryLoader(store, self._health, settings.context_tokens)
+        attachments = AttachmentLoader(store, self._health)
         self._scheduler = TurnScheduler(
-            settings, events, self._turns, self._dispatcher, self._quarantine, history, self._loops
+            settings, events, self._turns, self._dispatcher, self._quarantine, history, attachments, self._loops
         )
         self._claimer = Claimer(store, events, host, budgets=settings.budgets)
         self._hang_detector = HangDetector(Limits.of(settings))

@@ -19,7 +19,9 @@ from worker.frames import (
     AllowanceGranted,
     IntentCommitted,
     Interrupt,
+    KeepAttachment,
     NeedAllowance,
+    NeedAttachment,
     NeedHistory,
     OfTurn,
     Steer,
@@ -34,6 +36,7 @@ from worker.pool.processes.death import Death
 from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.quarantine import Quarantine
 from worker.pool.turns.active_turn import ActiveTurn
+from worker.pool.turns.attachment_loader import AttachmentLoader
 from worker.pool.turns.crash_policy import INTERRUPTED_TEXT, given_up_text, judge, used, went_wrong
 from worker.pool.turns.early_requests import EarlyRequests
 from worker.pool.turns.history_loader import HistoryLoader
@@ -51,6 +54,7 @@ class TurnScheduler:
         dispatcher: Dispatcher,
         quarantine: Quarantine,
         history: HistoryLoader,
+        attachments: AttachmentLoader,
         loops: Loops,
     ) -> None:
         self._max_attempts = settings.max_attempts
@@ -63,6 +67,7 @@ class TurnScheduler:
         self._dispatcher = dispatcher
         self._quarantine = quarantine
         self._history = history
+        self._attachments = attachments
         self._loops = loops
         self._early = EarlyRequests()
         self._serving: dict[int, WorkerProcess] = {}
@@ -165,6 +170,10 @@ class TurnScheduler:
         match frame:
             case NeedHistory():
                 self._spawn_for(turn, self._history.send(turn, worker))
+            case NeedAttachment(digest=digest):
+                self._spawn_for(turn, self._attachments.send(turn, worker, digest))
+            case KeepAttachment(digest=digest, data=data):
+                self._spawn_for(turn, self._attachments.keep(turn, digest, data))
             case NeedAllowance():
                 self._spawn_for(turn, self._send_allowance(turn, worker, frame))
             case TurnDone(outcome=outcome):
@@ -311,7 +320,7 @@ class TurnScheduler:
     async def _join(self, turn: ActiveTurn) -> None:
         joined = await self._turns.join(turn)
         if joined and turn.worker is not None:
-            words = tuple(JoiningWords(message.id, message.text) for message in joined)
+            words = tuple(JoiningWords(message.id, message.text, message.attachments) for message in joined)
             # what is too large for a frame waits for a turn of its own
             with contextlib.suppress(FrameTooLarge):
                 turn.worker.send(Steer(turn.number, words))

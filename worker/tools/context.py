@@ -7,7 +7,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from shared.attachments import Attachment, attach, image_type
+from shared.errors import ToolError
 from shared.journal import idempotency_key
+
+#: bytes of the largest image that a result shows
+IMAGE_LIMIT_BYTES = 5 * 1024 * 1024
 
 
 class TodoList(Protocol):
@@ -24,7 +29,18 @@ class ToolContext:
     asked for it; ``todo`` the session's todo list. Made on the loop that runs the turn.
     """
 
-    __slots__ = ("_loop", "_say", "_stopped", "_thread", "call_id", "message_id", "session", "step", "todo")
+    __slots__ = (
+        "_attached",
+        "_loop",
+        "_say",
+        "_stopped",
+        "_thread",
+        "call_id",
+        "message_id",
+        "session",
+        "step",
+        "todo",
+    )
 
     def __init__(
         self,
@@ -44,6 +60,7 @@ class ToolContext:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._stopped = threading.Event()
+        self._attached: list[tuple[Attachment, bytes]] = []
 
     @property
     def idempotency_key(self) -> str:
@@ -62,6 +79,23 @@ class ToolContext:
     def wait_stopped(self, within_s: float) -> bool:
         """Sleep up to ``within_s`` seconds in a sync tool; True as soon as the call is stopped."""
         return self._stopped.wait(within_s)
+
+    @property
+    def attached(self) -> tuple[tuple[Attachment, bytes], ...]:
+        """The images of the call's result so far, each with its bytes."""
+        return tuple(self._attached)
+
+    def attach(self, data: bytes, name: str = "image") -> None:
+        """Show an image (PNG, JPEG, GIF or WebP) with the result, to models that see images; from any thread.
+
+        Raises ToolError for anything else, and for one of more than 5 MiB.
+        """
+        kind = image_type(data)
+        if not kind:
+            raise ToolError("what is to be shown is no PNG, JPEG, GIF or WebP image")
+        if len(data) > IMAGE_LIMIT_BYTES:
+            raise ToolError(f"an image of {len(data)} bytes is not shown; {IMAGE_LIMIT_BYTES} are the most")
+        self._attached.append((attach(name, kind, data), data))
 
     def say(self, text: str) -> None:
         """Tell how far the call is; from any thread."""

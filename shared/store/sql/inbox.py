@@ -14,7 +14,7 @@ from shared.store.engine import Database, Engine
 from shared.store.sql import dead_letters
 from shared.store.sql.arrivals import receive
 from shared.store.sql.session_commands import receive_command
-from shared.store.sql.tables import checkpoints, dedupe, inbox, journal, outbox, sessions, spending
+from shared.store.sql.tables import attachments, checkpoints, dedupe, inbox, journal, outbox, sessions, spending
 from shared.traces import Backlog, DeadLetter, MessageTrace, UnansweredMessage
 
 #: what a refused sender is answers to wait, in seconds
@@ -158,6 +158,7 @@ def _accept(database: Database, arrival: Arrival, room: Room) -> Receipt:
         return Receipt(owner, duplicate=True)
     sender = f"{arrival.platform}:{arrival.user}"
     arrived = sessions.arrive(database, arrival.session, arrival.platform, sender)
+    attachments.add(database, arrival.session, arrival.attachment_data)
     if arrival.command is not None:
         return receive_command(database, arrival, arrival.command, arrived)
     return receive(database, arrival, arrived, ahead)

@@ -337,6 +337,18 @@ VERSION_14 = """
 ALTER TABLE probe ADD COLUMN body BLOB;
 """
 
+VERSION_15 = """
+-- The bytes that messages refer to by their digest, once each in a session; and which ones a message brings, as
+-- msgpack.
+CREATE TABLE attachments (
+  session_key TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  data BLOB NOT NULL,
+  PRIMARY KEY (session_key, digest)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE inbox ADD COLUMN attachments BLOB;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -353,4 +365,5 @@ MIGRATIONS = (
     VERSION_12,
     VERSION_13,
     VERSION_14,
+    VERSION_15,
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from shared.messages import Context, Conversation, is_stateless
 from shared.store.engine import Database, Engine, Row
 from shared.store.sql.tables import (
+    attachments,
     checkpoints,
     history,
     inbox,
@@ -73,6 +76,14 @@ class Sessions:
         with the messages it was made of, whoever removes them; the one before it holds again.
         """
         return await self._run(key, _context, key, last, limit_bytes, least)
+
+    async def attachment(self, key: str, digest: str) -> bytes:
+        """Return the bytes of an attachment of a session's messages. Raises NotFound."""
+        return await self._run(key, attachments.read, key, digest)
+
+    async def keep_attachments(self, key: str, data: Mapping[str, bytes]) -> None:
+        """Keep bytes by their digests, for messages that will refer to them."""
+        await self._run(key, attachments.add, key, data)
 
     async def delete(self, key: str) -> None:
         """Remove a session with all its rows but its dedupe keys, which end by themselves. Raises NotFound.
@@ -200,6 +211,7 @@ def _delete(database: Database, key: str) -> None:
     spending.remove_all(database, key)
     inbox.remove_all(database, key)
     summaries.remove(database, key)
+    attachments.remove(database, key)
     history.remove(database, key)
     checkpoints.remove(database, key)
     journal.remove(database, key)

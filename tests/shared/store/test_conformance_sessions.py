@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
+from shared.attachments import attach
 from shared.errors import NotFound, StaleClaim, StoreUnavailable
 from shared.messages import Conversation, Dead, stateless_key
 from shared.store import Store
@@ -41,6 +42,23 @@ class TestSessions:
             query = msgspec.structs.replace(query, after=page.after)
         assert found == ["a:bot:Room6", "a:bot:Room4", "a:bot:Room2", "a:bot:Room0"]
         assert len((await store.sessions.page(SessionQuery())).sessions) == 7
+
+    async def test_the_images_of_a_message_come_with_its_claim_and_go_with_its_session(
+        self, bench: Bench, store: Store
+    ) -> None:
+        image = attach("cat.png", "image/png", b"the bytes")
+        arrival = bench.arrival(SESSION, attachments=(image,), attachment_data={image.digest: b"the bytes"})
+        await store.inbox.accept(arrival)
+        claim = await bench.claim_one()
+        assert claim.messages[0].attachments == (image,)
+        assert await store.sessions.attachment(SESSION, image.digest) == b"the bytes"
+        await store.sessions.keep_attachments(SESSION, {"other": b"of a tool", image.digest: b"the bytes"})
+        assert await store.sessions.attachment(SESSION, "other") == b"of a tool"
+        with pytest.raises(NotFound):
+            await store.sessions.attachment("a:b:other", image.digest)
+        await store.sessions.delete(SESSION)
+        with pytest.raises(NotFound):
+            await store.sessions.attachment(SESSION, image.digest)
 
     async def test_sessions_are_found_by_what_they_do(self, bench: Bench, store: Store) -> None:
         await bench.accept("a:b:runs")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shared.events import Say
 from worker.agent.models.chain import Chain, Link
+from worker.agent.models.images import ImageLink
 from worker.agent.models.port import Model
 from worker.agent.models.server import Server
 from worker.agent.models.timed import TimedModel
@@ -25,7 +26,7 @@ def build_chain(config: WorkerConfig, say: Say, ssl_context: ssl.SSLContext | No
     takes longer than a call. Raises ValueError for an unknown provider.
     """
     folder = Path(config.log_dir).parent / "servers" if config.log_dir else None
-    links = [open_link(spec, ssl_context, say, folder) for spec in config.models]
+    links = [ImageLink(open_link(spec, ssl_context, say, folder), spec) for spec in config.models]
     chain = Chain(
         links,
         say,

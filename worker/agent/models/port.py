@@ -46,6 +46,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
     session: str = ""
     #: tokens the answer may have; None is what the model's own settings say
     max_tokens: int | None = None
+    #: the bytes of the images that the messages refer to, by digest, as far as they are here
+    images: Mapping[str, bytes] = {}
     #: what else the caller asks for, under the names of chat completions (temperature, stop, tool_choice …)
     options: Mapping[str, Any] = {}
 

@@ -128,6 +128,7 @@ class ActiveTurn:
             traceparent=self.claim.messages[0].traceparent,
             open_step=self.claim.open_step,
             allowance=self.claim.allowance,
+            attachments=self.claim.messages[0].attachments,
             words=self._words_to_join(),
             options=self.claim.messages[0].options,
         )
@@ -143,7 +144,9 @@ class ActiveTurn:
     def _words_to_join(self) -> tuple[JoiningWords, ...]:
         """Return the words that joined the claim and that no step has taken in."""
         taken = {message_id for step in self.begun for message_id in step.joined}
-        return tuple(JoiningWords(one.id, one.text) for one in self.claim.messages[1:] if one.id not in taken)
+        return tuple(
+            JoiningWords(one.id, one.text, one.attachments) for one in self.claim.messages[1:] if one.id not in taken
+        )
 
     def open(self, opening: StepOpening) -> None:
         """Note that a step has begun."""

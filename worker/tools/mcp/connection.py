@@ -145,7 +145,7 @@ class McpConnection:
         except SessionEnded:  # the server refused the call with the session, so it has not happened
             result = await self._ask(offer, arguments, context)
         self._heard_at = self._loop.time()
-        text = result_text(result)
+        text = result_text(result, None if result.is_error else context)
         if result.is_error:
             raise ToolError(text)
         if problem := mismatch(result, offer.output):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import mcp_types as types
 import msgspec
 
+from shared.errors import ToolError
+from worker.tools.context import ToolContext
 from worker.tools.mcp.wire import OURS
 
 #: characters of what a mismatch with a server's own schema is said in
 MISMATCH_CHARS = 300
 
 
-def result_text(result: types.CallToolResult) -> str:
-    """Return a result as the model reads it; what is no text is named."""
-    texts = [_block_text(block) for block in result.content]
+def result_text(result: types.CallToolResult, context: ToolContext | None = None) -> str:
+    """Return a result as the model reads it; images are shown through the context, what else is no text is named."""
+    texts = [_block_text(block, context) for block in result.content]
     if not texts and (found := _structured(result)) is not None:
         return msgspec.json.encode(found, enc_hook=str).decode()
     return "\n".join(texts) or "Done."
@@ -37,13 +40,24 @@ def mismatch(result: types.CallToolResult, schema: object) -> str:
     return f"{error.json_path}: {error.message}"[:MISMATCH_CHARS] if error is not None else ""
 
 
+def _show(image: types.ImageContent, context: ToolContext) -> bool:
+    """Show an image with the result; False for what is none, or too large."""
+    try:
+        context.attach(base64.b64decode(image.data, validate=True))
+    except (ValueError, ToolError):
+        return False
+    return True
+
+
 def _structured(result: types.CallToolResult) -> Any:
     ours = (result.meta or {}).get(OURS)
     return ours.get("structured") if isinstance(ours, dict) else result.structured_content
 
 
-def _block_text(block: types.ContentBlock) -> str:
+def _block_text(block: types.ContentBlock, context: ToolContext | None) -> str:
     match block:
+        case types.ImageContent() if context is not None and _show(block, context):
+            return f"[image of type {block.mime_type}, shown with this result]"
         case types.TextContent():
             return block.text
         case types.ResourceLink():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from shared.attachments import Attachment
 from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
@@ -20,8 +21,8 @@ LOST_LIMIT = 3
 # Keep an accepted message.
 ADD = """
 INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, traceparent, joins, quiet_until, command,
-  options, fingerprint, gateway)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  options, fingerprint, gateway, attachments)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Count the waiting messages of all sessions.
 COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
@@ -68,7 +69,7 @@ SENDER = "SELECT platform || ':' || user_id FROM inbox WHERE session_key = ? AND
 # Hand a message to a turn.
 CLAIM = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options
+RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments
 """
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
 COUNT_LOST = """
@@ -170,8 +171,10 @@ def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) 
     command = msgspec.msgpack.encode(a.command) if a.command else None
     options = msgspec.msgpack.encode(a.options) if a.options else None
     fingerprint = a.options.fingerprint if a.options else ""
+    attached = msgspec.msgpack.encode(a.attachments) if a.attachments else None
     columns = (a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent)
-    database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, command, options, fingerprint, a.gateway))
+    more = (command, options, fingerprint, a.gateway, attached)
+    database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, *more))
 
 
 def count_waiting(database: Database) -> int:
@@ -251,9 +254,22 @@ def claim(database: Database, session: str, seq: int) -> Pending:
 
 def pending(row: Row) -> Pending:
     """Return a message as CLAIM gives it."""
-    message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop, options = row
+    message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop, options, attached = row
     asked = msgspec.msgpack.decode(options, type=CallOptions) if options else None
-    return Pending(message_id, seq, user, text, at, attempts, bool(suspect), traceparent, lost, stop, options=asked)
+    return Pending(
+        id=message_id,
+        seq=seq,
+        user=user,
+        text=text,
+        at=at,
+        attempts=attempts,
+        suspect=bool(suspect),
+        traceparent=traceparent,
+        lost=lost,
+        stop=stop,
+        attachments=msgspec.msgpack.decode(attached, type=tuple[Attachment, ...]) if attached else (),
+        options=asked,
+    )
 
 
 def count_lost(database: Database, session: str, seq: int) -> bool:

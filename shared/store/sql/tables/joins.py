@@ -28,7 +28,7 @@ QUIET_UNTIL = "SELECT quiet_until FROM inbox WHERE session_key = ? AND seq = ?"
 # Let a message join a turn.
 JOIN = """
 UPDATE inbox SET joined = ?, claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options
+RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments
 """
 # Find the last message that has joined a turn.
 LAST_JOINED = """

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+#: a whole PNG of one pixel
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 OUTPUT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 TOOLS: list[Any] = [
     {"name": "plain", "description": "Be plain.", "inputSchema": {"type": "object"}},
@@ -38,6 +40,7 @@ TOOLS: list[Any] = [
     {"name": "unstructured", "inputSchema": {"type": "object"}, "outputSchema": OUTPUT},
     {"name": "fits", "inputSchema": {"type": "object"}, "outputSchema": OUTPUT},
     {"name": "odd_blocks", "inputSchema": {"type": "object"}},
+    {"name": "picture", "inputSchema": {"type": "object"}},
     {"name": "progress", "inputSchema": {"type": "object"}},
     {"name": "remember", "inputSchema": {"type": "object", "properties": {"word": {"type": "string"}}}},
     {"name": "descriptors", "inputSchema": {"type": "object"}},
@@ -48,6 +51,7 @@ TOOLS: list[Any] = [
 RESULTS: dict[str, Any] = {
     "mismatch": {"content": [{"type": "text", "text": "the text"}], "structuredContent": {"n": "x"}},
     "unstructured": {"content": [{"type": "text", "text": "the text"}]},
+    "picture": {"content": [{"type": "image", "data": PNG, "mimeType": "image/png"}]},
     "fits": {"content": [], "structuredContent": {"n": 1}},
     "odd_blocks": {"content": [{"type": "hologram", "x": 1}, {"text": "typeless"}, "bare"], "isError": None},
 }

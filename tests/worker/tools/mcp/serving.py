@@ -40,6 +40,7 @@ class Worker:
         """Call a tool as a turn does."""
         call = ToolCall(f"call_{next(self._ids)}", name, arguments)
         context = ToolContext(session, "msg_1", call.id, TodoStore(), self.progress.append)
+        self.last_context = context
         return await self.toolbox.call(call, context)
 
     def said(self, event: Event) -> list[dict[str, Field]]:

@@ -39,9 +39,9 @@ async def test_bad_entries_are_left_out_and_named_once_and_the_others_stay(serve
     assert {"t__plain", "t__no_schema", "t__null_schema", "t__bad_output", "t__union"} < set(names)
     said = {str(fields["tool"]): fields["reason"] for fields in served.said(Event.MCP_TOOL_LEFT_OUT)}
     assert said == {
-        "entry 20": "it has no name",
         "entry 21": "it has no name",
         "entry 22": "it has no name",
+        "entry 23": "it has no name",
         "text_schema": "its input schema is no object",
         "array_schema": "its arguments are of type array, and a tool's arguments are an object",
     }
@@ -81,6 +81,12 @@ async def test_a_result_that_is_not_what_its_tool_declares_is_read_and_the_misma
 
 async def test_parts_of_a_result_that_nobody_knows_are_shown_as_they_are(served: Worker) -> None:
     assert await served.call("t__odd_blocks") == '{"type":"hologram","x":1}\ntypeless\nbare'
+
+
+async def test_an_image_is_shown_with_the_result(served: Worker) -> None:
+    assert await served.call("t__picture") == "[image of type image/png, shown with this result]"
+    ((image, data),) = served.last_context.attached
+    assert (image.media_type, image.size_bytes) == ("image/png", len(data))
 
 
 async def test_progress_is_said_while_the_call_runs(served: Worker) -> None:

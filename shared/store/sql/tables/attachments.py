@@ -1,0 +1,36 @@
+"""The table of the bytes that messages refer to: images that people sent and tools returned, once each in a session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.errors import NotFound
+from shared.store.engine import Database
+
+# Keep the bytes of an attachment, unless they are kept.
+ADD = """
+INSERT INTO attachments (session_key, digest, data) VALUES (?, ?, ?) ON CONFLICT (session_key, digest) DO NOTHING
+"""
+# Read them.
+READ = "SELECT data FROM attachments WHERE session_key = ? AND digest = ?"
+# Remove all of a session.
+REMOVE = "DELETE FROM attachments WHERE session_key = ?"
+
+
+def add(database: Database, session: str, data: Mapping[str, bytes]) -> None:
+    """Keep bytes by their digests."""
+    for digest, content in data.items():
+        database.run(ADD, (session, digest, content))
+
+
+def read(database: Database, session: str, digest: str) -> bytes:
+    """Return the bytes of an attachment. Raises NotFound."""
+    row = database.one(READ, (session, digest))
+    if row is None:
+        raise NotFound(f"there is no attachment {digest} in session {session}")
+    return bytes(row[0])
+
+
+def remove(database: Database, session: str) -> None:
+    """Remove a session's attachments."""
+    database.run(REMOVE, (session,))
