@@ -29,10 +29,14 @@ _UNIONS = ("oneOf", "anyOf", "allOf")
 _BY_NAME = ("properties", "patternProperties", "dependentSchemas")
 _ONE = ("additionalProperties", "propertyNames", "contains", "not", "if", "then", "else", "unevaluatedProperties")
 _SEVERAL = (*_UNIONS, "prefixItems")
-#: what says something about the document, and nothing about the arguments
-_DROPPED = frozenset(
-    {"$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$comment", "$vocabulary", "$defs", "$ref", "$dynamicRef"}
-)
+#: keywords that a model is shown; others are about the document, or some provider does not know them
+_SHOWN = frozenset(
+    (
+        "type enum const default examples title description format pattern minimum maximum exclusiveMinimum "
+        "exclusiveMaximum multipleOf minLength maxLength minItems maxItems uniqueItems minProperties maxProperties "
+        "items required nullable deprecated contentEncoding contentMediaType dependentRequired"
+    ).split()
+) | {*_BY_NAME, *_ONE, *_SEVERAL}
 _TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 
 Schema = dict[str, Any]
@@ -94,11 +98,7 @@ class _Reader:
         if reference is not None:
             beside = {key: value for key, value in schema.items() if key not in {"$ref", "$dynamicRef"}}
             return self._referred(reference, depth, inside) | self._schema(beside, depth, inside)
-        made = {
-            key: self._keyword(key, value, depth, inside)
-            for key, value in schema.items()
-            if isinstance(key, str) and key not in _DROPPED and key != "definitions"
-        }
+        made = {key: self._keyword(key, value, depth, inside) for key, value in schema.items() if key in _SHOWN}
         return _sound(made)
 
     def _referred(self, reference: object, depth: int, inside: tuple[str, ...]) -> Schema:

@@ -16,9 +16,10 @@ NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 
 def parts(schema: Any) -> list[dict[str, Any]]:
-    """Return every object within a schema."""
+    """Return every schema within a schema."""
     if isinstance(schema, dict):
-        return [schema, *(part for value in schema.values() for part in parts(value))]
+        inner = [value for key, value in schema.items() if key not in {"enum", "const", "default", "examples"}]
+        return [schema, *(part for value in inner for part in parts(value))]
     return [part for value in schema for part in parts(value)] if isinstance(schema, list) else []
 
 
