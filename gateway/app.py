@@ -204,7 +204,7 @@ class Gateway:
             self.settings.gather_s,
             self.settings.webhooks.public_url,
             self.delivery.platform_calls,
-            self.settings.attachments,
+            self.settings.webhooks.attachments,
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz), openapi_route()]
         return [*webhooks, *probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]

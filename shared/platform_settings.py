@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
+from shared.attachments import AttachmentLimits
 from shared.errors import SettingsError
 from shared.settings_reader import Reader
 
@@ -35,6 +36,8 @@ class WebhookSettings(msgspec.Struct, frozen=True):
     public_url: str
     #: how long a pairing code holds, in seconds
     pairing_ttl_s: float
+    #: how much of the files that people send is taken
+    attachments: AttachmentLimits = AttachmentLimits()
 
 
 class PlatformSettings(msgspec.Struct, frozen=True):
@@ -224,6 +227,10 @@ def read_webhooks(reader: Reader) -> WebhookSettings:
     return WebhookSettings(
         public_url=reader.base_url("GATEHOUSE_PUBLIC_URL", ""),
         pairing_ttl_s=reader.seconds("GATEHOUSE_PAIRING_TTL", 86_400),
+        attachments=AttachmentLimits(
+            file_bytes=reader.integer("GATEHOUSE_ATTACHMENT_SIZE", 5, 1, 20) * 1024 * 1024,
+            files=reader.integer("GATEHOUSE_ATTACHMENTS", 10, 0, 50),
+        ),
     )
 
 

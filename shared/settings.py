@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 
 from shared.api_keys import parse_entry
-from shared.attachments import AttachmentLimits
 from shared.budgets import Budgets, read_budgets
 from shared.env_file import read_env_file
 from shared.errors import SettingsError
@@ -98,8 +97,6 @@ class Settings(msgspec.Struct, frozen=True):
     fetch_allow: tuple[str, ...]
     api_keys: tuple[str, ...]
     allow: tuple[str, ...]
-    #: how much of the files that people send is taken
-    attachments: AttachmentLimits
     #: the platforms that are on, by name
     platforms: Mapping[str, PlatformSettings]
     webhooks: WebhookSettings
@@ -234,10 +231,6 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
         api_keys=api_keys,
         allow=read_allow(reader),
-        attachments=AttachmentLimits(
-            file_bytes=reader.integer("GATEHOUSE_ATTACHMENT_SIZE", 5, 1, 20) * 1024 * 1024,
-            files=reader.integer("GATEHOUSE_ATTACHMENTS", 10, 0, 50),
-        ),
         platforms=read_platforms(reader),
         webhooks=read_webhooks(reader),
         upkeep=read_upkeep(reader),
