@@ -117,7 +117,7 @@ class PlatformCalls:
 
     async def make(self, platform: Adapter, calls: tuple[ApiRequest, ...]) -> bool:
         """Make the calls that an event asks for; tell whether all of them were answered."""
-        answers = [await self._send(platform, call) for call in calls]
+        answers = [await self.ask(platform, call) for call in calls]
         return all(answer is not None and answer.status < 500 for answer in answers)
 
     async def completed(self, platform: Adapter, inbound: Inbound) -> Inbound | None:
@@ -125,12 +125,13 @@ class PlatformCalls:
         request = platform.lookup(inbound)
         if request is None:
             return inbound
-        answer = self._looked_up.get(request.url) or await self._send(platform, request)
+        answer = self._looked_up.get(request.url) or await self.ask(platform, request)
         if answer and answer.status == 200:
             self._looked_up[request.url] = answer
         return platform.completed(inbound, answer)
 
-    async def _send(self, platform: Adapter, request: ApiRequest) -> ApiResponse | None:
+    async def ask(self, platform: Adapter, request: ApiRequest) -> ApiResponse | None:
+        """Send a request with the access token that it needs; None where nothing came back."""
         authorized = await self.authorized(platform, request)
         if authorized is None:
             return None
@@ -141,7 +142,7 @@ class PlatformCalls:
 
     async def _fetch_token(self, platform: Adapter) -> AccessToken | None:
         call = platform.token_call(self._clock())
-        answer = await self._send(platform, call) if call else None
+        answer = await self.ask(platform, call) if call else None
         try:
             issued = msgspec.json.decode(answer.body if answer else b"", type=TokenAnswer)
         except msgspec.DecodeError:

@@ -243,8 +243,7 @@ def read_platforms(reader: Reader) -> dict[str, PlatformSettings]:
 def read_platform(reader: Reader, kind: type[PlatformSettings]) -> PlatformSettings | None:
     """Return one platform's settings, None where it is off. Raises SettingsError."""
     fields = msgspec.structs.fields(kind)
-    required = [variable(kind, field) for field in fields if field.required]
-    on = reader.all_or_none(required)
+    on = reader.all_or_none(required_variables(kind))
     values = {field.name: read_field(reader, variable(kind, field), field) for field in fields}
     if not on:
         return None
@@ -256,6 +255,11 @@ def read_platform(reader: Reader, kind: type[PlatformSettings]) -> PlatformSetti
 def variable(kind: type[PlatformSettings], field: msgspec.structs.FieldInfo) -> str:
     """Return the name of a field's environment variable."""
     return f"{kind.prefix}_{field.name.upper()}"
+
+
+def required_variables(kind: type[PlatformSettings]) -> list[str]:
+    """Return the variables that switch a platform on."""
+    return [variable(kind, field) for field in msgspec.structs.fields(kind) if field.required]
 
 
 def read_field(reader: Reader, name: str, field: msgspec.structs.FieldInfo) -> str:

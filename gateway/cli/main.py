@@ -16,6 +16,7 @@ from pathlib import Path
 from gateway.cli import (
     backup,
     check,
+    connect,
     dead,
     doctor,
     export,
@@ -50,6 +51,7 @@ COMMANDS: tuple[Command, ...] = (
     dead.COMMAND,
     key.COMMAND,
     pair.COMMAND,
+    connect.COMMAND,
     backup.BACKUP,
     backup.RESTORE,
     salvage.COMMAND,

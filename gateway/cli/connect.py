@@ -1,0 +1,65 @@
+"""``connect``: registers a platform's webhook, or says which steps it takes, and tries it from outside."""
+
+from __future__ import annotations
+
+import argparse
+
+from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.live_parts import public_address
+from gateway.platform_calls import PlatformCalls
+from gateway.platforms import enabled_platforms
+from gateway.platforms.port import Adapter, ApiRequest
+from shared.platform_settings import PLATFORM_SETTINGS, required_variables
+from shared.redaction import Redaction
+
+
+async def run(invocation: Invocation) -> int:
+    """Connect one platform."""
+    settings, name = invocation.settings, invocation.arguments.platform
+    platform = enabled_platforms(settings).get(name)
+    if platform is None:
+        needed = ", ".join(required_variables(PLATFORM_SETTINGS[name]))
+        raise CommandFailed(f"{name} is not on; set {needed} first (docs/platforms.md says where they come from)")
+    if not settings.webhooks.public_url:
+        raise CommandFailed("set GATEHOUSE_PUBLIC_URL first: the https address at which platforms reach this gateway")
+    url = f"{settings.webhooks.public_url}/webhooks/{name}"
+    setup = platform.setup(url)
+    calls = PlatformCalls()
+    try:
+        made = [await make(calls, platform, call) for call in setup.calls]
+    finally:
+        await calls.close()
+    hide = Redaction(settings.secrets()).clean_text
+    lines = [*setup.steps.splitlines(), "", *(hide(line) for line in made)]
+    checks = await public_address(settings)
+    lines += [f"{'ok' if check.ok else 'FAILED'}: {check.part}: {check.text}" for check in checks]
+    invocation.terminal.show({"platform": name, "url": url, "lines": lines}, lines)
+    return 0 if all(check.ok for check in checks) and not any(line.startswith("FAILED") for line in lines) else 1
+
+
+async def make(calls: PlatformCalls, platform: Adapter, call: ApiRequest) -> str:
+    """Make one call of a set-up and say what came of it."""
+    answer = await calls.ask(platform, call)
+    path = call.url.partition("?")[0].rpartition("/")[2]
+    if answer is None:
+        return f"FAILED: {path}: no answer"
+    said = answer.body[:300].decode("utf-8", "replace")
+    refused = answer.status >= 400 or b'"ok":false' in answer.body.replace(b" ", b"")[:300]
+    return f"{'FAILED' if refused else 'ok'}: {path}: {answer.status} {said}".rstrip()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the platform's name."""
+    parser.add_argument("platform", choices=sorted(PLATFORM_SETTINGS), help="which platform")
+
+
+COMMAND = Command(
+    "connect",
+    "register a platform's webhook, or say which steps it takes, and try it from outside",
+    (
+        "python -m gateway connect telegram    # sets the webhook",
+        "python -m gateway connect slack       # prints the app's manifest",
+    ),
+    run,
+    add_arguments,
+)
