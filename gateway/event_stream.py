@@ -20,6 +20,8 @@ import msgspec
 FLUSH_S = 0.05
 #: what may wait for one reader, in bytes; past it the reader is dropped
 READER_LIMIT_BYTES = 1024 * 1024
+#: readers that are handed a chunk in one round of the loop: to write to hundreds in one go would make it late
+HANDED_AT_ONCE = 16
 #: readers at once; one more is refused
 READERS_LIMIT = 1000
 
@@ -80,6 +82,7 @@ class EventStream:
         self._readers: set[Reader] = set()
         self._pending: list[bytes] = []
         self._flushing: asyncio.TimerHandle | None = None
+        self._handing: deque[tuple[bytes, list[Reader]]] = deque()  #: chunks, and who has not got them yet
         self.closed = False  #: whether readers are turned away because the gateway stops
 
     @property
@@ -128,6 +131,8 @@ class EventStream:
         """Hand over what waits, then end every reader; each later one ends at once."""
         self.closed = True
         self._flush()
+        while self._handing:
+            self._hand_over()
         for reader in self._readers:
             reader.end()
 
@@ -141,8 +146,23 @@ class EventStream:
             self._flushing = None
         shared = b"".join(self._pending)
         self._pending.clear()
-        for reader in self._readers:
+        self._handing.append((shared, list(self._readers)))
+        if len(self._handing) == 1:
+            self._hand_over_soon()
+
+    def _hand_over_soon(self) -> None:
+        if self._handing:
+            self._hand_over()
+            asyncio.get_running_loop().call_soon(self._hand_over_soon)
+
+    def _hand_over(self) -> None:
+        """Hand the oldest chunk to some more readers; each gets every chunk in its order."""
+        shared, readers = self._handing[0]
+        for reader in readers[-HANDED_AT_ONCE:]:
             reader.put(shared)
+        del readers[-HANDED_AT_ONCE:]
+        if not readers:
+            self._handing.popleft()
 
 
 def encoded(name: str, fields: object) -> bytes:

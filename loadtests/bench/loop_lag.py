@@ -1,4 +1,4 @@
-"""How late the gateway's loop runs its timers: idle, under load, and while its workers hang, spin and die.
+"""How late the gateway's loop runs its timers: idle, under load, read by pages, while its workers hang, spin and die.
 
 The figures come from the gateway's own histogram at /metrics, which every gateway keeps always. BENCH_SECONDS is the
 length of one scenario, BENCH_RATE the messages a second under load.
@@ -31,9 +31,13 @@ TALK_RATE = 20.0
 TARGET_S = 0.020
 KILL_EVERY_S = 0.5
 METRIC = "gatehouse_loop_lag_seconds_bucket"
+#: pages that read the events, and what makes about two thousand of them a second: each call of a tool is one
+READERS, CALLS, CALLING_RATE = 200, 60, 30.0
+MANY_CALLS = f'[[tools {CALLS} rest {{{{"seconds": 0}}}}]] number {{number}}'
 SPIN = "[[tool hold_the_gil {}]]"
 
 Histogram = dict[float, float]
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
 
 
 class LagProbe:
@@ -64,6 +68,7 @@ class Bench(LagProbe):
         self._gateway = gateway
         self._sender = sender
         self._numbers = iter(range(10**9))
+        self.read_bytes = 0  #: what pages have read
 
     async def idle(self) -> None:
         """Do nothing."""
@@ -72,6 +77,19 @@ class Bench(LagProbe):
     async def load(self) -> None:
         """Let many people write at once, some with tool calls and streamed answers."""
         await self._talk(RATE, "[[dribble 0.2]] number {number}")
+
+    async def readers(self) -> None:
+        """Let many pages read the events of turns that call many tools."""
+        async with asyncio.TaskGroup() as pages:
+            reading = [pages.create_task(self._read()) for _ in range(READERS)]
+            await self._talk(CALLING_RATE, MANY_CALLS)
+            for page in reading:
+                page.cancel()
+
+    async def _read(self) -> None:
+        async with self._client.stream("GET", "/v1/events", timeout=None) as stream:
+            async for piece in stream.aiter_raw():
+                self.read_bytes += len(piece)
 
     async def hung(self) -> None:
         """Stop the workers with SIGSTOP, again and again; each is killed and replaced once its beat has been missed."""
@@ -161,10 +179,12 @@ def running_gateway() -> Iterator[tuple[GatewayProcess, Sender]]:
 
 async def measure_all(gateway: GatewayProcess, sender: Sender) -> bool:
     """Measure every scenario; tell whether all were within the target."""
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=60, trust_env=False) as client:
+    async with httpx2.AsyncClient(
+        base_url=gateway.url, headers=gateway.headers, timeout=60, trust_env=False, limits=LIMITS
+    ) as client:
         bench = Bench(gateway, sender, client)
         sys.stdout.write(f"\nlag of the gateway's loop, {SECONDS:g} s each, {RATE:g} messages a second under load\n")
-        scenarios = (bench.idle, bench.load, bench.hung, bench.spinning, bench.killed)
+        scenarios = (bench.idle, bench.load, bench.readers, bench.hung, bench.spinning, bench.killed)
         return all([show(scenario.__name__, await bench.measure(scenario)) for scenario in scenarios])
 
 
