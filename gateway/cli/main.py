@@ -21,6 +21,7 @@ from gateway.cli import (
     doctor,
     export,
     key,
+    migrate,
     pair,
     replay,
     salvage,
@@ -54,6 +55,7 @@ COMMANDS: tuple[Command, ...] = (
     connect.COMMAND,
     backup.BACKUP,
     backup.RESTORE,
+    migrate.MIGRATE,
     salvage.COMMAND,
 )
 

@@ -63,6 +63,12 @@ class Database(Protocol):
     def next_epochs(self, count: int) -> list[int]:
         """Return ``count`` epochs no claim ever had, rising."""
 
+    def last_epoch(self) -> int:
+        """Return an epoch that no claim has passed."""
+
+    def begin_epochs_after(self, epoch: int) -> None:
+        """Give no epoch up to this one any more."""
+
     def one(self, sql: str, values: Row = ()) -> Row | None:
         """Return the first row."""
 

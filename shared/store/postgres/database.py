@@ -24,6 +24,8 @@ U = TypeVar("U")
 NEXT_EPOCHS = "SELECT nextval('epoch') FROM generate_series(1, ?)"
 COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
+LAST_EPOCH = "SELECT last_value FROM epoch"
+RAISE_EPOCH = "SELECT setval('epoch', greatest(?, (SELECT last_value FROM epoch)))"
 CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)"
 
 
@@ -155,6 +157,14 @@ class PostgresDatabase:
     def next_epochs(self, count: int) -> list[int]:
         """Return ``count`` epochs no claim ever had, rising."""
         return sorted(int(epoch) for (epoch,) in self.all(NEXT_EPOCHS, (count,)))
+
+    def last_epoch(self) -> int:
+        """Return the last epoch that was given."""
+        return int(self.only(LAST_EPOCH)[0])
+
+    def begin_epochs_after(self, epoch: int) -> None:
+        """Give no epoch up to this one any more."""
+        self.all(RAISE_EPOCH, (epoch,))
 
     def one(self, sql: str, values: Row = ()) -> Row | None:
         """Return the first row."""

@@ -19,6 +19,10 @@ U = TypeVar("U")
 
 # Draw the next numbers of a counter.
 DRAW = "UPDATE sequences SET last = last + ? WHERE name = ? RETURNING last"
+# Read the last epoch.
+LAST_EPOCH = "SELECT last FROM sequences WHERE name = 'epoch'"
+# Let epochs go on behind another one.
+RAISE_EPOCH = "UPDATE sequences SET last = ? WHERE name = 'epoch' AND last < ?"
 # Find the greatest number that anything unfinished is ordered by.
 LAST_PLACE = """
 SELECT max(coalesce((SELECT max(place) FROM sessions WHERE state <> 'idle'), 0),
@@ -74,6 +78,14 @@ class SqliteDatabase:
         """Return ``count`` epochs no claim ever had, rising."""
         last = int(self.only(DRAW, (count, "epoch"))[0])
         return list(range(last - count + 1, last + 1))
+
+    def last_epoch(self) -> int:
+        """Return the last epoch that was given."""
+        return int(self.only(LAST_EPOCH)[0])
+
+    def begin_epochs_after(self, epoch: int) -> None:
+        """Give no epoch up to this one any more."""
+        self.run(RAISE_EPOCH, (epoch, epoch))
 
     def one(self, sql: str, values: Row = ()) -> Row | None:
         """Return the first row."""

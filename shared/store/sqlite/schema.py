@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import NamedTuple
 
 import apsw
 
@@ -64,3 +66,26 @@ def _scripts(db: apsw.Connection, table: str, kind: str) -> list[str]:
     """Return what has created a table, or its indexes or triggers."""
     statement = "SELECT sql FROM sqlite_schema WHERE tbl_name = ? AND type = ? AND sql IS NOT NULL"
     return [str(sql) for (sql,) in db.execute(statement, (table, kind))]
+
+
+class Table(NamedTuple):
+    """A table of today's schema."""
+
+    name: str
+    columns: tuple[str, ...]
+    #: the columns of its primary key, in their order
+    key: tuple[str, ...]
+
+
+def tables() -> list[Table]:
+    """Return the tables of today's schema, as every engine has them."""
+    with contextlib.closing(apsw.Connection(":memory:")) as db:
+        migrate(db, Path(":memory:"))
+        names = [str(name) for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        return [_table(db, name) for name in names if not name.startswith("sqlite_")]
+
+
+def _table(db: apsw.Connection, name: str) -> Table:
+    found = db.execute("SELECT name, pk FROM pragma_table_info(?) ORDER BY cid", (name,)).fetchall()
+    key = sorted((int(str(number)), str(column)) for column, number in found if number)
+    return Table(name, tuple(str(column) for column, _ in found), tuple(column for _, column in key))

@@ -1,0 +1,132 @@
+"""Everything moves from one database to another and back: resumed, verified, and over nothing of somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.main import main
+from shared.budgets import Budget, Budgets, Scope, Window
+from shared.command import CommandKind
+from shared.errors import StoreUnusable
+from shared.journal import CallIntent, StepOpening
+from shared.messages import Parked, Step, Summary
+from shared.store import Store, open_store, transfer
+from shared.usage import Usage
+from tests.postgres_server import shared_server
+from tests.shared.store.bench import Bench, ended, sqlite
+
+BUDGETS = Budgets((Budget(Scope.USER, 10**6, False, Window.DAY),))
+USED = Usage(1, 0, 500, 100)
+
+
+async def fill(bench: Bench) -> None:
+    """Leave something in every table that a turn touches, in more rows than one chunk has."""
+    store = bench.store
+    for number in range(3):
+        message = await bench.accept(f"a:b:{number}", f"nul \0 and {number}")
+        claim = await bench.claim_one()
+        long = tuple(b"%d" % n for n in range(250))
+        await store.claims.settle(claim.ref, ended("one", messages=long, todo=b"[1]", usage=USED))
+        assert message
+    await bench.die("poison", "a:b:dead")
+    await bench.accept("a:b:0")
+    (claim,) = (await store.claims.claim("host", 1, 30, budgets=BUDGETS)).claims
+    await store.claims.checkpoint(claim.ref, [Step(1, (b"3",), usage=USED)], Summary(1, "one thing was said"))
+    await store.claims.journal(claim.ref, [StepOpening(2, (b"4",)), CallIntent(2, "call_1", "note", "key")])
+    await bench.order(CommandKind.NEW, "a:b:0")
+    await store.claims.settle(claim.ref, Parked())
+    await store.sessions.pair("a:stranger", "123456")
+
+
+def run(source: str, target: str) -> int:
+    """Run the command."""
+    return main(["migrate", "--from", source, "--to", target])
+
+
+async def made(tmp_path: Path) -> str:
+    """Make a database with something in it, and return its url."""
+    bench = Bench(sqlite, tmp_path)
+    bench.clock.now = time.time()
+    await bench.open()
+    await fill(bench)
+    await bench.close()
+    return f"sqlite:///{tmp_path}/data/gatehouse.db"
+
+
+async def test_all_moves_to_a_server_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = await made(tmp_path)
+    server, back = shared_server().url(), f"sqlite:///{tmp_path}/back.db"
+    assert await asyncio.to_thread(run, source, server) == 0
+    there = capsys.readouterr().out
+    assert "moved and verified" in there
+    assert "750 history" in there
+    assert await asyncio.to_thread(run, server, back) == 0
+    assert capsys.readouterr().out == there  # the counts and the checksum
+    assert await asyncio.to_thread(run, source, f"{server}_none") == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+async def test_the_moved_one_goes_on_where_the_old_one_was(tmp_path: Path) -> None:
+    await made(tmp_path)
+    bench = Bench(sqlite, tmp_path)
+    bench.clock.now = time.time()
+    old = await bench.open()
+    target = shared_server().url()
+    moved = opened(target)
+    await moved.open()
+    await transfer.begin(moved, "old")
+    first = await transfer.copy(old, moved, lambda _: None)
+    again = await transfer.copy(old, moved, lambda _: None)
+    assert (first.replaced > 0, again.replaced, again.checksum) == (True, 0, first.checksum)
+    await bench.store.inbox.accept(bench.arrival("a:b:late", id="msg_late", dedupe="late"))
+    assert (await transfer.copy(old, moved, lambda _: None)).replaced < first.replaced
+    await transfer.finish(old, moved, "old")
+    last = await old.engine.run("", lambda database: database.last_epoch())
+    assert (await moved.engine.run("", lambda database: database.next_epochs(1)))[0] > last
+    await moved.close()
+    reopened = opened(target)
+    await reopened.open()
+    assert await reopened.inbox.waiting() == await old.inbox.waiting()
+    assert (await reopened.claims.claim("host", 10, 30)).claims[0].steps
+    await reopened.close()
+    await bench.close()
+
+
+async def test_a_database_that_holds_something_of_its_own_is_not_taken(tmp_path: Path) -> None:
+    moved = opened(shared_server().url())
+    await moved.open()
+    await transfer.begin(moved, "one")
+    await transfer.begin(moved, "one")
+    with pytest.raises(StoreUnusable, match="copy of one that is not whole"):
+        await transfer.begin(moved, "two")
+    await moved.close()
+    other = Bench(sqlite, tmp_path / "other")
+    store = await other.open()
+    await other.accept()
+    with pytest.raises(StoreUnusable, match="sessions of its own"):
+        await transfer.begin(store, "one")
+    await other.close()
+
+
+async def test_what_a_gateway_still_writes_is_copied_so_far(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = await made(tmp_path)
+    bench = Bench(sqlite, tmp_path)
+    await bench.open()
+    target = shared_server().url()
+    assert await asyncio.to_thread(run, source, target) == 0
+    said = capsys.readouterr()
+    assert "so far, while the gateway runs on" in said.out
+    assert "stop the gateway" in said.err
+    await bench.store.inbox.accept(bench.arrival("a:b:late", id="msg_late", dedupe="late"))
+    await bench.close()
+    assert await asyncio.to_thread(run, source, target) == 0
+    assert "moved and verified" in capsys.readouterr().out
+
+
+def opened(url: str) -> Store:
+    """Return the unopened store of a server's database."""
+    return open_store(url, Path("/nowhere"), inbox_limit=10**6)
