@@ -66,6 +66,7 @@ class Event(enum.StrEnum):
     WORKER_RECYCLED = "worker_recycled"
     WORKER_SAID = "worker_said"
     POOL_FAULT = "pool_fault"
+    HOST_FENCED = "host_fenced"
     WAITING_LIMIT_REACHED = "waiting_limit_reached"
     RENEWING = "renewing"
     RENEWED = "renewed"
@@ -105,6 +106,7 @@ LEVELS = {
     Event.SUBSCRIBER_FAILED: logging.ERROR,
     Event.WORKER_FAILED_TO_START: logging.ERROR,
     Event.POOL_FAULT: logging.ERROR,
+    Event.HOST_FENCED: logging.ERROR,
     Event.WAITING_LIMIT_REACHED: logging.WARNING,
     Event.SETTING_HINT: logging.WARNING,
     Event.WORKER_HUNG: logging.WARNING,

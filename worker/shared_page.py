@@ -1,7 +1,8 @@
 """Memory that a worker shares with its parent and that outlives it: the heartbeat, the running turn, the log ring.
 
 Layout: bytes 0-7 the time of the last beat (CLOCK_MONOTONIC, nanoseconds), bytes 8-15 the running turn (0 for none),
-the ring from byte 4096 on. Each is written by one side alone, in aligned words, so no lock is needed.
+bytes 16-23 the time after which nothing may be begun (the same clock, 0 for never), the ring from byte 4096 on. Each
+is written by one side alone, in aligned words, so no lock is needed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ RING_AT = 4096
 
 BEAT = 0
 RUNNING = 1
+FENCE = 2
 
 
 def anonymous_file(name: str) -> int:
@@ -68,6 +70,15 @@ class SharedPage:
     def running(self) -> int:
         """Return the turn whose code ran last on the worker's loop and has not yielded; 0 for none."""
         return self._words[RUNNING]
+
+    def set_fence(self, mono_s: float) -> None:
+        """Let the worker begin no model or tool call after this moment of the monotonic clock; 0 lifts that."""
+        self._words[FENCE] = int(mono_s * 1e9)
+
+    @property
+    def fenced(self) -> bool:
+        """Whether nothing may be begun any more: the parent has lost its lease, or stands still itself."""
+        return 0 < self._words[FENCE] < time.monotonic_ns()
 
     def close(self) -> None:
         """Give the file and the mapping back; a view of the ring that is still held keeps the mapping until it goes."""

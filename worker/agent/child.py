@@ -252,7 +252,7 @@ def equip(config: WorkerConfig, page: SharedPage, link: PoolLink) -> Equipment:
     toolbox = Toolbox(config.tool_modules, link.say, fetch_allow=config.fetch_allow, threads=config.tool_threads)
     warm = warmed()
     model = build_chain(config, link.say, warm.TLS_CONTEXT if warm else None)
-    return Equipment(config, model, toolbox, cache, log, AttachmentCache())
+    return Equipment(config, model, toolbox, cache, log, AttachmentCache(), page)
 
 
 def warmed() -> ModuleType | None:

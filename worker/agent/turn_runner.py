@@ -11,7 +11,7 @@ import msgspec
 
 from shared.attachments import Attachment
 from shared.budgets import Allowance, Spend
-from shared.errors import FrameTooLarge, TurnInterrupted
+from shared.errors import FrameTooLarge, TurnInterrupted, TurnParked
 from shared.events import Event
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import (
@@ -58,6 +58,7 @@ from worker.frames import (
     TurnWaits,
     WorkerConfig,
 )
+from worker.shared_page import SharedPage
 from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
@@ -78,6 +79,8 @@ class Equipment(msgspec.Struct, frozen=True):
     cache: SessionCache
     log: SessionLog
     attachments: AttachmentCache = msgspec.field(default_factory=AttachmentCache)
+    #: the memory shared with the pool, None where there is none
+    page: SharedPage | None = None
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -279,6 +282,8 @@ class TurnRunner(Progress):
     @contextlib.contextmanager
     def waiting(self, waits_for: str) -> Iterator[None]:
         """Tell the pool that the turn waits, unless it goes on very soon; calls side by side are one wait."""
+        if self._equipment.page is not None and self._equipment.page.fenced:
+            raise TurnParked  # another host may run this turn by now
         if not self._waits:
             self._wait_timer = self._loop.call_later(WAIT_TOLD_S, self._tell_wait)
         self._waits.append(waits_for)

@@ -12,15 +12,20 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
+from shared.errors import NotFound, StoreUnavailable
 from shared.events import Event, Events, Field
-from shared.messages import Claim, Parked, Retry
+from shared.messages import Claim, ClaimRef, Parked, Retry
 from shared.settings import Settings
+from shared.signals import Signal, SignalKind
 from shared.store.port import Store
 from worker.frames import Forget, LogEvent, OfTurn, ToPool, TurnWaits
 from worker.pool.dispatcher import Dispatcher
 from worker.pool.faults import tell_fault
 from worker.pool.feed import Feed
 from worker.pool.hang_detector import LOOK_S, Finding, HangDetector, Hung, Limits, Worn
+from worker.pool.host_lease import BEAT_EVERY_S, Fence, HostLease, HostView
 from worker.pool.log_audit import LogAudit
 from worker.pool.loops import Loops
 from worker.pool.processes.death import Cause, Death
@@ -49,9 +54,21 @@ News = WorkerNews | SettlerNews | Finding | Claim
 
 
 class Pool:
-    """Runs the turns of one host; ``observer`` is told what they do, ``host`` names this process in the claims."""
+    """Runs the turns of one host; ``observer`` is told what they do, ``host`` names this process in the claims.
 
-    def __init__(self, settings: Settings, store: Store, events: Events, observer: TurnObserver, host: str) -> None:
+    ``gateway`` says whether the host accepts messages, too.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        events: Events,
+        observer: TurnObserver,
+        host: str,
+        *,
+        gateway: bool = True,
+    ) -> None:
         config = worker_config(settings)
         self._workers = settings.workers
         self._events = events
@@ -72,6 +89,10 @@ class Pool:
         self._scheduler = TurnScheduler(
             settings, events, self._turns, self._dispatcher, self._quarantine, history, attachments, self._loops
         )
+        self._store = store
+        self._host = host
+        self._lease = HostLease(store, host, gateway=gateway, workers=settings.workers)
+        self._fenced = Fence.OPEN
         self._claimer = Claimer(store, events, host, budgets=settings.budgets)
         self._hang_detector = HangDetector(Limits.of(settings))
 
@@ -82,6 +103,8 @@ class Pool:
 
     async def start(self) -> None:
         """Start the workers and begin to claim; returns once a worker is ready, at once with no workers."""
+        if self._lease.shared:
+            await self._join_hosts()
         if self._workers == 0:
             return
         self._supervisor.start()
@@ -98,6 +121,12 @@ class Pool:
     def wake(self) -> None:
         """Look for work now: some was accepted."""
         self._claimer.wake()
+        self._lease.tell_others(Signal(SignalKind.WORK))
+
+    @property
+    def other_hosts(self) -> int:
+        """How many other hosts with workers live."""
+        return len(self._lease.others)
 
     async def drain(self, within_s: float) -> None:
         """Park every turn at its next step boundary; what has not parked in time is killed and resumes later."""
@@ -131,22 +160,34 @@ class Pool:
         except TimeoutError:
             await self._turns.close()
         self._act_on_all(self._turns.news.left())
+        if self._lease.shared:
+            with contextlib.suppress(StoreUnavailable):
+                await self._lease.leave()
 
     def renew(self) -> None:
         """Replace every worker, one at a time, by one with the code and tools that lie on disk now."""
         self._rolling_restart.ask()
 
     def stop(self, session: str, message_id: str) -> None:
-        """End a message's turn now, or when it begins."""
+        """End a message's turn now, or when it begins, on whichever host."""
         self._scheduler.stop(session, message_id)
+        self._lease.tell_others(Signal(SignalKind.STOP, session, message_id))
 
     def steer(self, session: str) -> None:
-        """Let the words that wait to join the session's turn do so, now or when it begins."""
+        """Let the words that wait to join the session's turn do so, now or when it begins, on whichever host."""
         self._scheduler.steer(session)
+        self._lease.tell_others(Signal(SignalKind.STEER, session))
 
     async def interrupt(self, session: str) -> bool:
-        """End the session's running turn now; False if none runs."""
-        return self._scheduler.interrupt(session)
+        """End the session's running turn now, on whichever host; False if none runs."""
+        if self._scheduler.interrupt(session):
+            return True
+        if not self.other_hosts:
+            return False
+        self._lease.tell_others(Signal(SignalKind.STOP, session))
+        with contextlib.suppress(NotFound, StoreUnavailable):
+            return (await self._store.sessions.summary(session)).running
+        return False
 
     def removed(self, session: str) -> None:
         """Take note that a session was removed: its turn ends, and nothing of it stays in workers or in its log."""
@@ -183,18 +224,85 @@ class Pool:
         """Return how the pool looks now."""
         return take_snapshot(self._supervisor, self._dispatcher, self._turns)
 
+    async def _join_hosts(self) -> None:
+        """Begin to live among other hosts."""
+        await self._store.signals.start(self._host)
+        with contextlib.suppress(StoreUnavailable):  # it is tried again each second
+            await self._lease.beat()
+        self._loops.always("renewing the lease of the host", self._beat)
+        self._loops.always("watching the lease of the host", self._watch_lease)
+        self._loops.always("hearing other hosts", self._hear_hosts)
+
+    async def _beat(self) -> None:
+        await asyncio.sleep(BEAT_EVERY_S)
+        view = HostView(*self._scheduler.counts)
+        news = await self._lease.beat(msgspec.json.encode(view))
+        for stop in news.stops:
+            self._scheduler.stop(stop.session, stop.message_id)
+        for session in news.steers:
+            self._scheduler.steer(session)
+        if news.lapsed or self._fenced:
+            await self._compare_claims()
+        self._fenced = Fence.OPEN
+
+    async def _compare_claims(self) -> None:
+        """After a lease that ended, or nearly: drop turns that are others' now, give back claims without a turn."""
+        held = set(await self._lease.held())
+        for turn in self._turns:
+            if turn.ref not in held:
+                self._scheduler.lose(turn)
+        for ref in held:
+            if self._turns.of_claim(ref) is None:
+                self._turns.park(ref)
+
+    async def _watch_lease(self) -> None:
+        """End turns in time, and then workers, where the lease cannot be renewed."""
+        await asyncio.sleep(LOOK_S)
+        fence = self._lease.fence
+        for worker in self._supervisor.all_workers:
+            worker.page.set_fence(self._lease.ends_mono)
+        if fence > self._fenced:
+            self._fenced = fence
+            self._events.emit(Event.HOST_FENCED, stage=fence.name.lower(), turns=len(self._turns))
+            for turn in self._turns:
+                self._scheduler.lose(turn)
+        if fence is Fence.WORKERS_KILLED:
+            death = Death(Cause.DRAINED, error="the host could not renew its lease")
+            for worker in {turn.worker for turn in self._turns.in_workers if turn.worker is not None}:
+                await self._supervisor.end(worker, death, dump=False)
+
+    async def _hear_hosts(self) -> None:
+        async for signal in self._store.signals.received():
+            match signal.kind:
+                case SignalKind.WORK:
+                    self._claimer.wake()
+                case SignalKind.STOP if signal.message_id:
+                    self._scheduler.stop(signal.session, signal.message_id)
+                case SignalKind.STOP:
+                    self._scheduler.interrupt(signal.session)
+                case SignalKind.STEER:
+                    self._scheduler.steer(signal.session)
+
     async def _claim(self) -> None:
         """Take what there is room for, then wait until it is worth looking again."""
-        look = await self._claimer.look(self._turns.held, self._dispatcher.room, self._quarantine.room)
+        if self._lease.fence:
+            await asyncio.sleep(LOOK_S)  # what was claimed now could not be kept
+            return
+        look = await self._claimer.look(self._renewed, self._dispatcher.room, self._quarantine.room)
         self._health.worked()
         self._act_on_all(Stale(ref) for ref in look.lost)
         self._act_on_all(look.claims)
         if look.wait_s:
             await self._claimer.until_woken(look.wait_s)
 
+    @property
+    def _renewed(self) -> list[ClaimRef]:
+        """The claims that are renewed one by one: none where they live as long as the host."""
+        return [] if self._lease.shared else self._turns.held
+
     async def _renew(self) -> None:
         await asyncio.sleep(POLL_S)
-        self._act_on_all(Stale(ref) for ref in await self._claimer.renew_if_due(self._turns.held))
+        self._act_on_all(Stale(ref) for ref in await self._claimer.renew_if_due(self._renewed))
 
     async def _look_for_hangs(self) -> None:
         await asyncio.sleep(LOOK_S)

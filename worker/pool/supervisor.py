@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import multiprocess
 from multiprocess import forkserver, util
 
 from shared.events import Event, Events, Say
@@ -261,7 +262,7 @@ class Supervisor:
     async def _end_orphans(self, server_pid: int) -> None:
         """End what a worker left to its fork server: programs in sessions of their own that its tools had started."""
         async with self._spares.between_starts:  # what is forked now is a worker too, and not known yet
-            known = {worker.pid for worker in (*self.workers, *self._spares.workers)}
+            known = {process.pid for process in multiprocess.active_children()}  # another pool's among them
             for pid in os_processes.children(server_pid):
                 if pid not in known and os_processes.alive(pid):
                     os_processes.kill((pid, *os_processes.descendants(pid)))

@@ -77,6 +77,12 @@ class TurnScheduler:
         """Tell whether a worker can take turns now."""
         return any(worker.usable for worker in self._serving.values())
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many turns run in workers, and how many were claimed and wait."""
+        running = sum(turn.worker is not None for turn in self._turns)
+        return running, len(self._turns) - running
+
     # Workers that come and go.
 
     def serve(self, worker: WorkerProcess) -> None:

@@ -144,6 +144,11 @@ class Turns:
         self._none_held.clear()
         return turn
 
+    def park(self, ref: ClaimRef) -> None:
+        """Give back a claim of which no turn runs here."""
+        if ref not in self._ending:
+            self._settler.settle(ref, Parked())
+
     def refuse(self, claim: Claim, outcome: Outcome) -> None:
         """Settle a claim of which no turn could be made."""
         message = claim.messages[0]
