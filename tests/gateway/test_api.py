@@ -197,7 +197,7 @@ def test_a_body_past_the_limit_is_a_json_413(web: httpx2.Client) -> None:
 
 def test_there_are_no_dead_letters_and_no_pairing_codes_at_first(web: httpx2.Client) -> None:
     assert web.get("/v1/dead").json() == {"dead": []}
-    assert web.get("/v1/pairings").json() == {"pairings": []}
+    assert web.get("/v1/pairings").json() == {"pairings": [], "approved": []}
 
 
 def test_the_metrics_tell_of_turns_workers_cache_and_loop(web: httpx2.Client) -> None:

@@ -288,6 +288,58 @@ async def test_a_receiver_that_comes_back_gets_everything_that_waited(
             assert sending.events.counts[Event.REPLY_POSTPONED] < 15
 
 
+class StrictBotApi:
+    """A Bot API that takes one message a second to a chat and thirty in all, and says when to come again."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[int, str]] = []
+        self.refused = 0
+        self.early = 0  #: requests that came before the moment they were given
+        self._at: dict[int, list[float]] = {}
+        self._not_before: dict[int, float] = {}
+
+    def __call__(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if "chat_id" not in body:
+            return 200, {"ok": True, "result": {"id": 1}}
+        now, chat = time.monotonic(), body["chat_id"]
+        self.early += now < self._not_before.get(chat, 0.0)
+        in_all = sum(now - at < 1.0 for moments in self._at.values() for at in moments)
+        if in_all >= 30 or any(now - at < 1.0 for at in self._at.get(chat, [])):
+            self.refused += 1
+            self._not_before[chat] = now + 2.0
+            return 429, {"ok": False, "description": "Too Many Requests", "parameters": {"retry_after": 2}}
+        self._at.setdefault(chat, []).append(now)
+        self.taken.append((chat, body["text"]))
+        return 200, {"ok": True, "result": {"message_id": len(self.taken)}}
+
+
+async def test_chats_get_what_their_platform_allows_whole_and_in_order(
+    far_side: RunningPlatform, tmp_path: Path
+) -> None:
+    """Ten times what it takes at once: hardly any is refused, none comes early, and a quiet chat waits for nobody."""
+    api = StrictBotApi()
+    async with bot_api(api) as url, delivering(far_side, tmp_path, TELEGRAM_API_BASE=url) as sending:
+        for number, chat in itertools.product(range(4), range(10, 20)):
+            await sending.reply("telegram", str(chat), f"{number}")
+        began = time.monotonic()
+        await sending.reply("telegram", "99", "quiet")
+
+        async def quiet_came() -> bool:
+            return (99, "quiet") in api.taken
+
+        await eventually(quiet_came)
+        assert time.monotonic() - began < 1.5  # the app's own second may be full
+
+        async def all_came() -> bool:
+            return len(api.taken) == 41
+
+        await eventually(all_came, 20)
+        for chat in range(10, 20):
+            assert [text for found, text in api.taken if found == chat] == list("0123")
+        assert api.early == 0
+        assert api.refused <= 4
+
+
 class Raising(Standard, frozen=True):
     """An adapter with a bug."""
 
