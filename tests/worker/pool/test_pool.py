@@ -17,13 +17,16 @@ import pytest
 from loadtests.provider import RunningProvider, running_provider
 from shared.command import Command, CommandKind
 from shared.events import Event, Events
-from shared.messages import Arrival, MessageState, Outcome, Retry
+from shared.messages import Arrival, Claim, ClaimRef, MessageState, Outcome, Pending, Retry
+from shared.session_files import session_log_path
 from shared.settings import parse_settings
 from shared.store import Store, open_store
 from shared.traces import MessageTrace
 from shared.when_busy import WhenBusy
 from tests.worker.pool.conditions import until
 from worker.pool import Pool, WorkerState
+from worker.pool.hang_detector import LATE_S, HangDetector, Hung, Limits
+from worker.pool.turns.active_turn import ActiveTurn
 from worker.pool.turns.claimer import LEASE_S
 
 
@@ -163,6 +166,33 @@ async def test_a_suspect_runs_once_and_in_a_worker_of_its_own(start_pool: StartP
     assert notes.read_text("utf-8") == "ran\n"
     assert again.observer.started == [suspect]
     assert WorkerState.QUARANTINE in {row.state for row in again.pool.snapshot().workers}
+
+
+async def test_what_a_killed_worker_had_not_written_to_its_logs_yet_is_written(
+    start_pool: StartPool, tmp_path: Path
+) -> None:
+    made = await start_pool(GATEHOUSE_LOG_FLUSH_INTERVAL="60")
+    path = session_log_path(tmp_path / "logs", "standard:a:logged")
+    await made.done(await made.say("logged", "these words wait in the ring"))
+    assert not path.exists()
+    assert await made.pool.kill_worker(0)
+    await until(lambda: path.exists() and "these words" in path.read_text("utf-8"), "they are salvaged", 20)
+
+
+async def test_nobody_is_judged_right_after_this_process_stood_still(start_pool: StartPool) -> None:
+    made = await start_pool()
+    worker = made.pool._supervisor.slots[0]
+    assert worker is not None
+    overdue = ActiveTurn(7, Claim(ClaimRef("s", 7), "p", 0, (Pending("m", 1, "ann", "hi", 0.0),)))
+    overdue.started_mono, overdue.worker = time.monotonic() - 100, worker
+    limits = Limits(turn_timeout_s=1, kill_grace_s=1, heartbeat_timeout_s=5, memory_bytes=1 << 40, turns=1000)
+    detector = HangDetector(limits)
+    assert [type(found) for found in detector.look([worker], [overdue])] == [Hung]
+    detector._looked_mono -= LATE_S  # as if this process had been stopped since
+    assert list(detector.look([worker], [overdue])) == []
+    await asyncio.sleep(0)
+    detector._judge_from_mono -= LATE_S
+    assert [type(found) for found in detector.look([worker], [overdue])] == [Hung]
 
 
 async def test_a_killed_workers_turns_go_on_at_once_in_the_spare_and_use_no_attempt(start_pool: StartPool) -> None:

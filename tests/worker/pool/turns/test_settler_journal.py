@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from shared.events import Event, Events
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, Parked, Step, Summary
 from shared.store import Store
+from shared.store.sqlite.engine import SqliteEngine
 from tests.shared.store.bench import Bench, ended, sqlite
 from tests.shared.store.faulty_disk import faulty_disk
 from tests.worker.waiting import until
@@ -105,6 +107,22 @@ async def test_a_step_that_ends_while_its_journal_is_written_leaves_the_next_one
     assert claim.open_step is not None
     assert (claim.open_step.number, claim.open_step.messages) == (2, (b"next",))
     assert [call.call_id for call in claim.open_step.calls] == ["c2"]
+
+
+async def test_a_finished_step_is_committed_before_the_journal_of_the_next(writing: Writing) -> None:
+    engine = writing.bench.store.engine
+    assert isinstance(engine, SqliteEngine)
+    commits = itertools.count()
+    # the first commit is made and no other: what is there then is what a crash would leave
+    await engine.writer.run(lambda database: database.db.set_commit_hook(lambda: next(commits) > 1))
+    writing.settler.checkpoint(writing.ref, Step(1, (b"{}",)))
+    writing.journal(StepOpening(2, (b"next",)), CallIntent(2, "c2", "note", "key 2"))
+    await until(lambda: writing.events.counts[Event.STORE_UNAVAILABLE] > 0)
+    await engine.writer.run(lambda database: database.db.set_commit_hook(None))
+    await writing.settler.close()
+    writing.bench.clock.now += 31
+    claim = await writing.bench.claim_one("other")
+    assert [step.number for step in claim.steps] == [1]
 
 
 async def test_an_end_makes_the_journal_superfluous(writing: Writing) -> None:
