@@ -34,6 +34,7 @@ WALKS = {
     ("outbox", "LEASE"),
     ("outbox", "LEASE_OF_OTHERS"),
     ("outbox", "UNSENT"),
+    ("pairings", "LET_IN"),
     ("pairings", "WAITING"),
     ("refused_replies", "LIST"),
     ("sessions", "FOREIGN"),

@@ -23,8 +23,9 @@ APPROVED = "SELECT EXISTS (SELECT 1 FROM pairings WHERE sender = ? AND approved 
 WAITING = "SELECT sender, code FROM pairings WHERE approved = 0 AND until > ? ORDER BY sender"
 # List who was let in.
 LET_IN = "SELECT sender FROM pairings WHERE approved = 1 ORDER BY sender"
-# Read the message that a sender's pairing waits with, and forget it.
+# Read the message that a sender's pairing waits with.
 HELD = "SELECT held FROM pairings WHERE sender = ?"
+# Forget the message that a sender's pairing waits with.
 RELEASE = "UPDATE pairings SET held = NULL WHERE sender = ?"
 # Let a sender in no longer.
 REVOKE = "DELETE FROM pairings WHERE sender = ? AND approved = 1"
