@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -61,6 +62,9 @@ from shared.store import open_store, sqlite_path
 from shared.store.port import Store
 from worker.pool import Pool
 
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
+
 POOL_DRAIN_S = 15.0
 DELIVERY_DRAIN_S = 3.0
 CALLS_CLOSE_S = 1.0
@@ -87,11 +91,10 @@ class Gateway:
             self.store, self.platforms, self.events, self.host, {"api": self.stateless}, self.governor
         )
         self.broadcast = TurnBroadcast(self.events, (self.delivery, self.meter))
-        self.events.subscribe(self.meter.on_event)
-        self.events.subscribe(EventMetrics(self.meter.registry).on_event)
-        self.events.subscribe(self.broadcast.on_event)
         self.hangs = HangHistory()
-        self.events.subscribe(self.hangs.on_event)
+        for watching in (self.meter, EventMetrics(self.meter.registry), self.broadcast, self.hangs):
+            self.events.subscribe(watching.on_event)
+        self.tracing = start_tracing(settings, self.events)
         self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host)
         self.storage = StorageWatch(self.store, self.events)
         self.readiness = Readiness(settings.workers, self.pool)
@@ -172,14 +175,11 @@ class Gateway:
         await self.pool.close()
         self._lag.stop()
         await self.store.close()
+        if self.tracing is not None:
+            await unless(hasten, asyncio.to_thread(self.tracing.close))
 
     def _routes(self) -> list[BaseRoute]:
-        pool_metrics = PoolCollector(self.events, self.pool.snapshot)
-        self.meter.registry.register(pool_metrics)
-        state_metrics = StateCollector(self.settings, self.readiness.not_ready)
-        state_metrics.register(self.meter.registry)
-        budgets = self.settings.budgets
-        health = Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness, self.storage)
+        health, budgets = self._health(), self.settings.budgets
         api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", budgets, self.pairings)
         console = Console(self.broadcast, self.pool)
         login = Login(self.access, self.audit)
@@ -208,6 +208,14 @@ class Gateway:
         )
         probes = [Route("/livez", health.livez), Route("/readyz", health.readyz), openapi_route()]
         return [*webhooks, *probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]
+
+    def _health(self) -> Health:
+        pool_metrics = PoolCollector(self.events, self.pool.snapshot)
+        self.meter.registry.register(pool_metrics)
+        state_metrics = StateCollector(self.settings, self.readiness.not_ready)
+        state_metrics.register(self.meter.registry)
+        budgets = self.settings.budgets
+        return Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness, self.storage)
 
     def _guard(self, route: Route) -> Route:
         """Return the route behind the keys; ``request.state.caller`` is who asks."""
@@ -261,6 +269,17 @@ def store_of(settings: Settings) -> Store:
         direct_url=settings.database_direct_url,
         clock=time.time,
     )
+
+
+def start_tracing(settings: Settings, events: Events) -> Tracing | None:
+    """Begin to make traces of events; None where they go nowhere. The SDK is an extra."""
+    if settings.upkeep.tracing is None:
+        return None
+    from gateway.tracing import Tracing
+
+    tracing = Tracing(settings.upkeep.tracing)
+    events.subscribe(tracing.on_event)
+    return tracing
 
 
 def slots(settings: Settings) -> int:

@@ -101,4 +101,5 @@ class Intake:
             case MessageState.DONE:
                 self._events.emit(Event.COMMAND_ANSWERED, **names)
             case _:
-                self._events.emit(Event.MESSAGE_ACCEPTED, **names, ahead=receipt.ahead)
+                traced = {"traceparent": arrival.traceparent} if arrival.traceparent else {}
+                self._events.emit(Event.MESSAGE_ACCEPTED, **names, **traced, ahead=receipt.ahead)

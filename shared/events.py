@@ -71,6 +71,7 @@ class Event(enum.StrEnum):
     RENEWING = "renewing"
     RENEWED = "renewed"
     TOOL_FAILED = "tool_failed"
+    TOOL_ENDED = "tool_ended"
     TOOL_LEAKED = "tool_leaked"
     TOOL_WARNING = "tool_warning"
     MCP_SERVER_READY = "mcp_server_ready"
@@ -137,6 +138,7 @@ LEVELS = {
     Event.SESSION_CLAIMED: logging.DEBUG,
     Event.WORKER_STARTED: logging.DEBUG,
     Event.MODEL_ANSWERED: logging.DEBUG,
+    Event.TOOL_ENDED: logging.DEBUG,
 }
 
 

@@ -118,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True):
         found = [*self.api_keys, *(model.api_key for model in self.models)]
         for platform in self.platforms.values():
             found += platform.secrets()
+        found += self.upkeep.secrets()
         return tuple(secret for secret in found if len(secret) >= 6)
 
 

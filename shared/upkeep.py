@@ -1,4 +1,4 @@
-"""How long what is old is kept, and what is backed up by itself."""
+"""How long what is old is kept, what is backed up by itself, and where traces go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 
 from shared.errors import SettingsError
 from shared.settings_reader import Reader
+from shared.tracing_settings import TracingSettings, read_tracing
 
 DAY_S = 86_400.0
 #: names of these settings without their ``GATEHOUSE_``
@@ -27,6 +28,12 @@ class Upkeep(msgspec.Struct, frozen=True):
     keep_history_s: float | None = None
     #: seconds after its last line a session's log, or a segment of it, is removed; None for never
     keep_logs_s: float | None = None
+    #: where traces go; None for nowhere
+    tracing: TracingSettings | None = None
+
+    def secrets(self) -> list[str]:
+        """Return every value that no log line may show."""
+        return [value for _, value in self.tracing.headers] if self.tracing else []
 
 
 def read_upkeep(reader: Reader) -> Upkeep:
@@ -37,6 +44,7 @@ def read_upkeep(reader: Reader) -> Upkeep:
         backups_kept=reader.integer("GATEHOUSE_BACKUP_KEEP", 7, 1, 10_000),
         keep_history_s=_read_days(reader, "GATEHOUSE_KEEP_HISTORY"),
         keep_logs_s=_read_days(reader, "GATEHOUSE_KEEP_LOGS"),
+        tracing=read_tracing(reader),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import FrameType
@@ -138,10 +139,13 @@ class Toolbox:
             text = f"Error: there is no tool named {call.name!r}; there are {', '.join(self.names[:NAMES_TOLD])}."
             on_result(text)
             return text
+        began_at = time.monotonic()
         try:
             return await self._bounded(tool, call, context, on_result)
         finally:
             context.stop()
+            seconds = round(time.monotonic() - began_at, 6)
+            self._say(Event.TOOL_ENDED, tool=call.name, session=context.session, call=call.id, seconds=seconds)
 
     def leave_behind(
         self, call: ToolCall, session: str, task: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any] | None = None
