@@ -52,9 +52,9 @@ NOTHING_LOST = (
     Fault(
         "claims of a dead host are not adopted at the start",
         "shared/store/sql/claims.py",
-        "    release_lost(database, foreign)\n",
-        "",
-        (f"{STORE}/test_conformance_claims.py",),
+        "    release_lost(database, foreign)\n    return len(foreign)\n",
+        "    return len(foreign)\n",
+        (f"{STORE}/test_sqlite_adoption.py",),
     ),
     Fault(
         "the gateway does not adopt at its start",
