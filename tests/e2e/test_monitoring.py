@@ -22,7 +22,7 @@ from loadtests.gateway_process import ROOT, GatewayProcess
 RULES = ROOT / "docs" / "prometheus"
 DASHBOARD = ROOT / "docs" / "grafana" / "gatehouse.json"
 #: what only some gateways have something to tell of
-SOMETIMES = {"up", "gatehouse_mcp_server_up"}
+SOMETIMES = {"up"}
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None and not os.environ.get("CI"), reason="Debian's prometheus is not installed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shared.errors import NotFound
+from shared.messages import DeadKind
 from shared.store.engine import Database
 from shared.store.sql.session_commands import start_next
 from shared.store.sql.tables import inbox, outbox, refused_replies, sessions
@@ -42,3 +43,9 @@ def purge(database: Database, message_id: str) -> None:
         refused_replies.purge(database, message_id)
         return
     outbox.remove(database, session, seq)
+
+
+def count(database: Database) -> dict[str, int]:
+    """Return how many dead letters there are of each kind."""
+    none = {kind.value: 0 for kind in DeadKind}
+    return none | inbox.count_dead(database) | {DeadKind.REPLY.value: refused_replies.count(database)}

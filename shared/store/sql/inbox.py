@@ -122,14 +122,14 @@ class Inbox:
 
 def _backlog(database: Database) -> Backlog:
     undelivered, oldest_undelivered = outbox.unsent(database)
-    dead = inbox.count_dead(database)
+    dead = dead_letters.count(database)
     return Backlog(
         waiting=database.waiting,
         oldest_s=_seconds_since(database, inbox.oldest(database)),
         undelivered=undelivered,
-        dead=dead,
+        dead=sum(dead.values()),
         oldest_undelivered_s=_seconds_since(database, made_at_s(oldest_undelivered)),
-        dead_by_kind={"message": dead},
+        dead_by_kind=dead,
     )
 
 

@@ -69,7 +69,7 @@ class TestSessions:
             assert [row.key for row in page.sessions] == [key]
 
     async def test_the_backlog_counts_what_is_not_done(self, bench: Bench, store: Store) -> None:
-        assert await store.inbox.backlog() == Backlog(0, 0.0, 0, 0, dead_by_kind={"message": 0})
+        assert await store.inbox.backlog() == Backlog(0, 0.0, 0, 0, dead_by_kind={"message": 0, "model": 0, "reply": 0})
         await bench.accept("a:b:answered")
         claim = await bench.claim_one()
         bench.clock.now += 7
@@ -80,7 +80,7 @@ class TestSessions:
         await store.claims.settle(claim.ref, ended("hello"))
         given_up = await bench.claim_one()
         await store.claims.settle(given_up.ref, Dead(3, "died", "sorry"))
-        assert await store.inbox.backlog() == Backlog(0, 0.0, 2, 1, dead_by_kind={"message": 1})
+        assert await store.inbox.backlog() == Backlog(0, 0.0, 2, 1, dead_by_kind={"message": 1, "model": 0, "reply": 0})
 
     async def test_what_is_not_answered_is_told_in_its_order(self, bench: Bench, store: Store) -> None:
         await bench.accept("a:b:c", text="first")

@@ -36,7 +36,7 @@ WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
 # Find when the oldest message was accepted whose turn has not begun.
 OLDEST = "SELECT min(at) FROM inbox WHERE state = 'waiting' AND claimed_at IS NULL"
 # Count dead letters.
-COUNT_DEAD = "SELECT count(*) FROM inbox WHERE state = 'dead' AND settled_at IS NOT NULL"
+COUNT_DEAD = "SELECT dead_kind, count(*) FROM inbox WHERE state = 'dead' AND settled_at IS NOT NULL GROUP BY dead_kind"
 # Read the messages of a session that are not answered yet, in their order.
 UNANSWERED = """
 SELECT id, user_id, text, at, claimed_at FROM inbox
@@ -187,9 +187,9 @@ def oldest(database: Database) -> float | None:
     return database.only(OLDEST)[0]  # type: ignore[no-any-return]  # the statement's own column
 
 
-def count_dead(database: Database) -> int:
-    """Count dead letters."""
-    return int(database.only(COUNT_DEAD)[0])
+def count_dead(database: Database) -> dict[str, int]:
+    """Return how many messages are dead letters, by their kind."""
+    return {str(kind): int(count) for kind, count in database.all(COUNT_DEAD)}
 
 
 def unanswered(database: Database, session: str, limit: int) -> list[UnansweredMessage]:

@@ -18,6 +18,11 @@ LEFT JOIN inbox i ON i.session_key = o.session_key AND i.seq = o.seq
 WHERE o.state = 'failed' AND (i.state IS NULL OR i.state <> 'dead')
 GROUP BY o.session_key, o.seq, o.message_id ORDER BY max(o.closed_at) DESC LIMIT ?
 """
+# Count the messages whose replies were refused.
+COUNT = """
+SELECT count(DISTINCT o.message_id) FROM outbox o LEFT JOIN inbox i ON i.session_key = o.session_key AND i.seq = o.seq
+WHERE o.state = 'failed' AND (i.state IS NULL OR i.state <> 'dead')
+"""
 # Read the refused parts of a message's replies.
 PARTS_OF = """
 SELECT platform, text, attempts, error FROM outbox
@@ -39,6 +44,11 @@ PURGE = "DELETE FROM outbox WHERE session_key = ? AND seq = ? AND message_id = ?
 def read(database: Database, limit: int) -> list[DeadLetter]:
     """Return one letter a message, newest first; its text is every part that was not sent."""
     return [_letter(database, *row) for row in database.all(LIST, (limit,))]
+
+
+def count(database: Database) -> int:
+    """Count the messages whose replies were refused."""
+    return int(database.only(COUNT)[0])
 
 
 def session_of(database: Database, message_id: str) -> str:

@@ -136,7 +136,9 @@ WHERE updated_at <= ? AND (updated_at < ? OR session_key < ?) ORDER BY updated_a
 OUT_OF_USE = """
 SELECT session_key FROM sessions WHERE state = 'idle' AND updated_at < ?
 AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.session_key = sessions.session_key AND inbox.state = 'dead')
-AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.session_key = sessions.session_key AND outbox.closed_at IS NULL)
+AND NOT EXISTS (
+  SELECT 1 FROM outbox WHERE outbox.session_key = sessions.session_key
+  AND (outbox.closed_at IS NULL OR outbox.state = 'failed'))
 ORDER BY updated_at LIMIT ?
 """
 # Tell whether a session still rests since before a time.
