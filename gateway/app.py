@@ -69,6 +69,7 @@ POOL_DRAIN_S = 15.0
 DELIVERY_DRAIN_S = 3.0
 CALLS_CLOSE_S = 1.0
 READY_POLL_S = 0.05
+REPLIES_POLL_S = 0.5
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -143,12 +144,19 @@ class Gateway:
             asyncio.create_task(self.storage.run(), name="storage watch"),
             asyncio.create_task(self.backup.run(), name="backup"),
             asyncio.create_task(self.load.run(), name="load history"),
+            asyncio.create_task(self._look_for_replies(), name="replies of other hosts"),
         ]
         await self.delivery.start()
         await self.pool.start()
         while self.readiness.not_ready():  # noqa: ASYNC110 - only where the first worker died at once
             await asyncio.sleep(READY_POLL_S)
         self.events.emit(Event.READY, workers=self.settings.workers)
+
+    async def _look_for_replies(self) -> None:
+        """Look for the replies that other hosts wrote, where there may be any: nobody here is told of them."""
+        while self.store.engine.shared:
+            await asyncio.sleep(REPLIES_POLL_S)
+            self.delivery.wake()
 
     def refuse_work(self) -> None:
         """Begin to stop: not ready from now on, and no new calls or pages; webhooks are still kept."""

@@ -1,36 +1,59 @@
-"""``python -m worker``: a host of workers with no HTTP in, for clusters.
+"""``python -m worker``: a host of workers with no HTTP in, for several hosts on one database.
 
-It shares a server's database with the gateways, so without one it has nothing to do: it says so and ends with status
-78 (EX_CONFIG of sysexits.h), which process supervisors read as "do not start me again".
+On one machine, without a database that hosts share, the gateway runs its own workers: this says so once and stays up
+idle, so that whoever starts every type of the Procfile can go on.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import sys
 
-from shared.errors import SettingsError
-from shared.settings import load_settings
+import uvloop
 
-EX_CONFIG = 78
-EXPLANATION = (
-    "a worker host needs DATABASE_URL to name a database that many hosts share; without one `python -m gateway` "
-    "runs its own workers, and there is nothing to do here"
+from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
+from shared.events import Events, LogWriter
+from shared.settings import load_settings
+from worker.host import WorkerHost, idle
+from worker.pool.worker_config import known_secrets
+
+NOTHING_TO_DO = (
+    "nothing to do here: without a DATABASE_URL that names a server, `python -m gateway` runs its own workers; "
+    "this process stays up idle"
 )
 
 
 def main() -> int:
-    """Explain why there is nothing to do and return the exit status."""
+    """Run the host until a signal ends it, and return the exit status."""
     try:
-        load_settings()
+        settings = load_settings()
+        log = LogWriter(known_secrets(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            if not settings.database_url.startswith("postgres"):
+                runner.run(idle(functools.partial(complain, NOTHING_TO_DO)))
+                return 0
+            log.start()
+            try:
+                runner.run(WorkerHost(settings, Events()).run())
+            finally:
+                log.stop()
     except SettingsError as error:
-        return complain(str(error), 2)
-    return complain(EXPLANATION, EX_CONFIG)
+        complain(str(error))
+        return 2
+    except (StoreUnusable, StoreUnavailable) as error:
+        complain(f"the message store cannot be opened: {error} (DATABASE_URL says where it lies)")
+        return 1
+    except OSError as error:
+        complain(f"PORT: health and metrics cannot be served: {error}")
+        return 1
+    return 0
 
 
-def complain(line: str, status: int) -> int:
-    """Write one line for the user to stderr and return the exit status."""
+def complain(line: str) -> None:
+    """Write one line for the user to stderr."""
     sys.stderr.write(f"gatehouse: {line}\n")
-    return status
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

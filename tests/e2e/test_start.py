@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -15,7 +16,10 @@ import httpx2
 import pytest
 
 from loadtests.gateway_process import ROOT
+from shared.messages import Arrival
+from shared.store import open_store
 from tests.e2e.command_line import run_command
+from tests.postgres_server import shared_server
 
 
 def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
@@ -68,19 +72,58 @@ def test_a_slip_in_the_env_file_is_one_line_and_status_two(tmp_path: Path) -> No
     assert (ended.returncode, ended.stderr) == (2, "gatehouse: .env: line 2 is not of the form NAME=value\n")
 
 
-def test_a_worker_host_without_a_database_url_explains_itself_in_one_line(tmp_path: Path) -> None:
-    ended = subprocess.run(
+def test_a_worker_host_without_a_database_url_says_so_in_one_line_and_stays_up_idle(tmp_path: Path) -> None:
+    with subprocess.Popen(
         [sys.executable, "-m", "worker"],
         cwd=tmp_path,
         env=environment(tmp_path),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
-        check=False,
+    ) as host:
+        assert host.stderr is not None
+        assert "DATABASE_URL" in host.stderr.readline()
+        assert host.poll() is None
+        host.terminate()
+        assert host.wait(30) == 0
+        assert host.stderr.read() == ""
+
+
+def test_a_worker_host_serves_health_and_metrics_and_runs_what_others_accept(tmp_path: Path) -> None:
+    url = shared_server().url()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = environment(tmp_path) | {"DATABASE_URL": url, "PORT": str(port), "GATEHOUSE_WORKERS": "1"}
+    host = subprocess.Popen(
+        [sys.executable, "-m", "worker"],
+        cwd=tmp_path,
+        env=variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    assert ended.returncode == 78
-    (line,) = ended.stderr.splitlines()
-    assert "DATABASE_URL" in line
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/readyz")
+        assert httpx2.get(f"http://127.0.0.1:{port}/livez").text == "ok\n"
+        assert "gatehouse_spares" in httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        assert asyncio.run(reply_of_another_host(url, tmp_path)).startswith("You said: hello")
+    finally:
+        host.terminate()
+        assert host.wait(30) == 0
+
+
+async def reply_of_another_host(url: str, directory: Path) -> str:
+    """Accept a message in the database and return what is replied to it."""
+    store = open_store(url, directory, inbox_limit=10)
+    await store.open()
+    try:
+        await store.inbox.accept(Arrival("msg_1", "standard:a:s", "standard", "ann", "hello", b"{}", (), 60.0, 1.0))
+        async with asyncio.timeout(30):
+            while not (due := await store.outbox.due("test", 1, 30)).replies:  # noqa: ASYNC110 (the store's to know)
+                await asyncio.sleep(0.05)
+        return due.replies[0].text
+    finally:
+        await store.close()
 
 
 @pytest.mark.parametrize(("name", "module", "port"), [("web", "gateway", "5100"), ("worker", "worker", "5100")])
