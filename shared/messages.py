@@ -55,32 +55,24 @@ class ReplyState(enum.StrEnum):
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """One message to accept.
+    """One message to accept."""
 
-    ``id`` is a message id; ``session`` a session key; ``reply`` the platform's own JSON address for the
-    answer, opaque to all but that platform; any of ``dedupe`` seen within ``dedupe_ttl_s`` seconds makes
-    it a duplicate; ``history`` seeds a session that does not exist yet; ``at`` is unix seconds.
-
-    ``when_busy`` says what it does while its session is busy; ``busy_text`` then tells the sender it turns away, or the
-    one whose turn it ends. ``quiet_s`` seconds without another message of its sender have to pass before its turn
-    begins; what comes in them joins it. A ``command`` runs no turn of its own.
-    """
-
-    id: str
-    session: str
-    platform: str
-    user: str
-    text: str
-    reply: bytes
-    dedupe: tuple[str, ...]
-    dedupe_ttl_s: float
-    at: float
-    history: tuple[bytes, ...] = ()
-    traceparent: str = ""
-    when_busy: WhenBusy = WhenBusy.ENQUEUE
-    busy_text: str = ""
+    id: str  #: the message id
+    session: str  #: the session key
+    platform: str  #: the platform it came from
+    user: str  #: the sender's id on that platform
+    text: str  #: what the sender wrote
+    reply: bytes  #: the platform's own JSON address for the answer, opaque to all but that platform
+    dedupe: tuple[str, ...]  #: keys of which any that was seen makes it a duplicate
+    dedupe_ttl_s: float  #: how long they are remembered
+    at: float  #: unix seconds
+    history: tuple[bytes, ...] = ()  #: what seeds a session that does not exist yet, as transcript messages
+    traceparent: str = ""  #: the W3C trace context that it came with, empty for none
+    when_busy: WhenBusy = WhenBusy.ENQUEUE  #: what it does while its session is busy
+    busy_text: str = ""  #: what then tells the sender that it turns away, or the one whose turn it ends
+    #: seconds without another message of its sender before its turn begins; what comes in them joins it
     quiet_s: float = 0.0
-    command: Command | None = None
+    command: Command | None = None  #: the chat command that it is: it runs no turn of its own
     #: its images, and their bytes by digest, which the store keeps apart
     attachments: tuple[Attachment, ...] = ()
     attachment_data: dict[str, bytes] = {}
@@ -91,47 +83,38 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class CommandAnswer(msgspec.Struct, frozen=True):
-    """A message that came to its end without a turn, and what its sender is told."""
+    """A message that came to its end without a turn."""
 
-    message_id: str
-    text: str
+    message_id: str  #: its id
+    text: str  #: what its sender is told
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What became of an arrival: its message id (the first one's for a duplicate) and how many wait before it.
+    """What became of an arrival."""
 
-    ``answer`` is what its sender is told where it is not ``state`` waiting any more; ``stops`` is the message whose
-    running turn is to be ended now, ``joins`` says that it may join that turn; ``withdrawn`` were taken back by it.
-    """
-
-    message_id: str
-    duplicate: bool
-    ahead: int = 0
-    state: MessageState = MessageState.WAITING
-    answer: str = ""
-    stops: str = ""
-    joins: bool = False
-    withdrawn: tuple[CommandAnswer, ...] = ()
+    message_id: str  #: its id, the first one's for a duplicate
+    duplicate: bool  #: whether it was accepted before
+    ahead: int = 0  #: how many wait before it
+    state: MessageState = MessageState.WAITING  #: where it is now
+    answer: str = ""  #: what its sender is told, where it does not wait any more
+    stops: str = ""  #: the message whose running turn is to be ended now, empty for none
+    joins: bool = False  #: whether it may join the running turn of its session
+    withdrawn: tuple[CommandAnswer, ...] = ()  #: the messages that it took back
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """One waiting message inside a claim.
+    """One waiting message inside a claim."""
 
-    ``seq`` orders a session's messages; ``attempts`` counts the past executions that ended by its own fault, ``lost``
-    those that ended with their worker or host and nobody proven guilty. With a ``stop`` its turn is to be ended at
-    once: its sender is told this.
-    """
-
-    id: str
-    seq: int
-    user: str
-    text: str
-    at: float
-    attempts: int = 0
-    suspect: bool = False
-    traceparent: str = ""
-    lost: int = 0
-    stop: str = ""
+    id: str  #: the message id
+    seq: int  #: its place among its session's messages
+    user: str  #: the sender's id on the platform
+    text: str  #: what the sender wrote
+    at: float  #: when it was accepted, unix seconds
+    attempts: int = 0  #: past executions that ended by its own fault
+    suspect: bool = False  #: whether it runs alone, in a worker of its own
+    traceparent: str = ""  #: the W3C trace context that it came with, empty for none
+    lost: int = 0  #: past executions that ended with their worker or host, and nobody proven guilty
+    stop: str = ""  #: what its sender is told where its turn is to be ended at once, empty where it is not
     #: its images, whose bytes are read when a model is shown them
     attachments: tuple[Attachment, ...] = ()
     #: what a client of the API asks for beside its words
@@ -141,45 +124,39 @@ class Pending(msgspec.Struct, frozen=True):
 class JoiningWords(msgspec.Struct, frozen=True):
     """What a message says that joins another's turn."""
 
-    id: str
-    text: str
-    attachments: tuple[Attachment, ...] = ()
+    id: str  #: the message id
+    text: str  #: what its sender wrote
+    attachments: tuple[Attachment, ...] = ()  #: its images
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One finished step of a turn: the transcript messages it added and the todo list if it changed (JSON array).
+    """One finished step of a turn."""
 
-    ``joined`` are the ids of the messages whose words joined the turn in this step.
-    """
-
-    number: int
-    messages: tuple[bytes, ...]
-    todo: bytes | None = None
-    usage: Usage = Usage()
-    joined: tuple[str, ...] = ()
+    number: int  #: counts from 1
+    messages: tuple[bytes, ...]  #: the transcript messages that it added
+    todo: bytes | None = None  #: the todo list (JSON array) if it changed, else None
+    usage: Usage = Usage()  #: what it used
+    joined: tuple[str, ...] = ()  #: the ids of the messages whose words joined the turn in it
 
 
 class JournaledCall(msgspec.Struct, frozen=True):
-    """A tool call that was about to run; without a ``result`` nobody knows how far it came."""
+    """A tool call that was about to run."""
 
-    call_id: str
-    name: str
-    key: str
-    result: bytes | None = None
+    call_id: str  #: the model's id of it
+    name: str  #: the tool's name
+    key: str  #: its idempotency key
+    result: bytes | None = None  #: the transcript message that it gave; None: nobody knows how far it came
 
 
 class OpenStep(msgspec.Struct, frozen=True):
-    """The journal of a step that an earlier attempt left unfinished.
+    """The journal of a step that an earlier attempt left unfinished."""
 
-    ``messages`` are what opened it, the assistant's with its tool calls last; one that is not in ``calls`` did not run.
-    """
-
-    number: int
-    messages: tuple[bytes, ...]
-    usage: Usage = Usage()
-    calls: tuple[JournaledCall, ...] = ()
-    todo: bytes | None = None
-    joined: tuple[str, ...] = ()
+    number: int  #: counts from 1
+    messages: tuple[bytes, ...]  #: what opened it, the assistant's with its tool calls last
+    usage: Usage = Usage()  #: what it had used
+    calls: tuple[JournaledCall, ...] = ()  #: its calls that were about to run; one that is not among them did not
+    todo: bytes | None = None  #: the todo list (JSON array) if a call had changed it, else None
+    joined: tuple[str, ...] = ()  #: the ids of the messages whose words had joined it
 
     @property
     def results(self) -> tuple[bytes, ...]:
@@ -188,42 +165,33 @@ class OpenStep(msgspec.Struct, frozen=True):
 
 
 class ClaimRef(msgspec.Struct, frozen=True):
-    """Names one claim: its session and the fencing epoch every write of it carries."""
+    """Names one claim."""
 
-    session: str
-    epoch: int
+    session: str  #: the session key
+    epoch: int  #: the fencing epoch that every write of it carries
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What stands for the beginning of a session's transcript when a model is shown it.
+    """What stands for the beginning of a session's transcript when a model is shown it."""
 
-    ``covers`` is the position of the first transcript message it does not stand for, counted from 0; ``text`` is what a
-    model wrote, ``todo`` the todo list (JSON array) as it was then, ``asked`` what the user had asked in a turn
-    whose first steps it covers, ``opening`` the system messages that the transcript begins with, word for word.
-    """
-
-    covers: int
-    text: str
-    todo: bytes = b"[]"
-    asked: str = ""
-    opening: tuple[bytes, ...] = ()
+    covers: int  #: the position of the first transcript message that it does not stand for, counted from 0
+    text: str  #: what a model wrote
+    todo: bytes = b"[]"  #: the todo list (JSON array) as it was then
+    asked: str = ""  #: what the user had asked in a turn whose first steps it covers
+    opening: tuple[bytes, ...] = ()  #: the system messages that the transcript begins with, word for word
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A session's pending messages, leased to one host: the first one's turn, and those that join it.
+    """A session's pending messages, leased to one host."""
 
-    ``version`` is the epoch of the session's last settle (0 for a new one) and names the conversation a worker
-    may have cached; ``steps`` are the checkpoints an earlier attempt left, oldest first; ``open_step`` is the journal
-    of the step it was in the middle of; ``allowance`` is what the turn may spend, None where nothing bounds it.
-    """
-
-    ref: ClaimRef
-    platform: str
+    ref: ClaimRef  #: what names it
+    platform: str  #: the platform of its session
+    #: the epoch of the session's last settle, 0 for a new one; it names what a worker may have cached
     version: int
-    messages: tuple[Pending, ...]
-    steps: tuple[Step, ...] = ()
-    open_step: OpenStep | None = None
-    allowance: Allowance | None = None
+    messages: tuple[Pending, ...]  #: the first one's turn it is; the others join it
+    steps: tuple[Step, ...] = ()  #: the checkpoints that an earlier attempt left, oldest first
+    open_step: OpenStep | None = None  #: the journal of the step that it was in the middle of
+    allowance: Allowance | None = None  #: what the turn may spend, None where nothing bounds it
 
 
 class ClaimBatch(msgspec.Struct, frozen=True):
@@ -236,42 +204,37 @@ class ClaimBatch(msgspec.Struct, frozen=True):
 
 
 class Conversation(msgspec.Struct, frozen=True):
-    """What a session holds: transcript messages, oldest first, and its todo list (JSON array, None if never set)."""
+    """What a session holds."""
 
-    version: int
-    messages: tuple[bytes, ...]
-    todo: bytes | None = None
+    version: int  #: the epoch of its last settle, 0 for a new one
+    messages: tuple[bytes, ...]  #: transcript messages, oldest first
+    todo: bytes | None = None  #: the todo list (JSON array), None if it was never set
 
 
 class Context(msgspec.Struct, frozen=True):
-    """What a turn has to know of its session: the end of the transcript, and a summary of what is before that.
+    """What a turn has to know of its session: the end of the transcript, and a summary of what is before that."""
 
-    ``first`` is the position of the first of ``messages``, or of the next message there will be; it is past
-    ``summary.covers`` where more lies between than was asked for.
-    """
-
-    version: int
+    version: int  #: the epoch of the session's last settle, 0 for a new one
+    #: the position of the first of ``messages``, or of the next one there will be; past ``summary.covers`` where more
+    #: lies between than was asked for
     first: int
-    messages: tuple[bytes, ...]
-    todo: bytes | None = None
-    summary: Summary | None = None
+    messages: tuple[bytes, ...]  #: transcript messages, oldest first
+    todo: bytes | None = None  #: the todo list (JSON array), None if it was never set
+    summary: Summary | None = None  #: what stands for the messages before, None for nothing
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
-    """Outcome: the turn came to an end; ``text`` goes to the sender, ``messages`` join the history.
+    """Outcome: the turn came to an end."""
 
-    ``summary`` is the last one it made of its context, None for none; ``joined`` are the ids of the messages whose
-    words it took in: others that were to join it wait again.
-    """
-
-    status: TurnStatus
-    text: str
-    messages: tuple[bytes, ...]
-    todo: bytes | None = None
-    usage: Usage = Usage()
-    worker: str = ""
-    error: str = ""
-    summary: Summary | None = None
+    status: TurnStatus  #: how
+    text: str  #: what goes to the sender
+    messages: tuple[bytes, ...]  #: the transcript messages that join the history
+    todo: bytes | None = None  #: the todo list (JSON array) if it changed, else None
+    usage: Usage = Usage()  #: what all its attempts used
+    worker: str = ""  #: who ran it
+    error: str = ""  #: what went wrong, empty for nothing
+    summary: Summary | None = None  #: the last one that it made of its context, None for none
+    #: the ids of the messages whose words it took in; others that were to join it wait again
     joined: tuple[str, ...] = ()
     #: why the last answer of the model ended: stop, length, content_filter or tool_calls; empty where none did
     finish: str = ""
@@ -284,16 +247,13 @@ class Parked(msgspec.Struct, frozen=True, tag=True):
 
 
 class Retry(msgspec.Struct, frozen=True, tag=True):
-    """Outcome: the execution was lost; the session is claimable again after ``delay_s`` seconds.
+    """Outcome: the execution was lost, and the session is claimable again."""
 
-    ``attempts`` and ``lost`` are the message's from now on; a ``suspect`` is claimed for a worker of its own.
-    """
-
-    delay_s: float
-    attempts: int
-    suspect: bool
-    error: str
-    lost: int = 0
+    delay_s: float  #: seconds until it is
+    attempts: int  #: the message's from now on
+    suspect: bool  #: whether it is claimed for a worker of its own
+    error: str  #: what was lost, and how
+    lost: int = 0  #: the message's from now on
 
 
 class DeadKind(enum.StrEnum):
@@ -305,15 +265,15 @@ class DeadKind(enum.StrEnum):
 
 
 class Dead(msgspec.Struct, frozen=True, tag=True):
-    """Outcome: the attempts are used up; the message is kept as a dead letter and ``text`` tells the sender."""
+    """Outcome: the message was given up, and is kept as a dead letter."""
 
-    attempts: int
-    error: str
-    text: str
-    stacks: str = ""
-    usage: Usage = Usage()
-    worker: str = ""
-    kind: DeadKind = DeadKind.MESSAGE
+    attempts: int  #: executions that ended by its own fault
+    error: str  #: what went wrong
+    text: str  #: what tells the sender
+    stacks: str = ""  #: those of the last kill, empty for none
+    usage: Usage = Usage()  #: what all its attempts used
+    worker: str = ""  #: who ran it last
+    kind: DeadKind = DeadKind.MESSAGE  #: what kind of dead letter it is
 
 
 Outcome = Ended | Parked | Retry | Dead
@@ -333,21 +293,18 @@ PARTS = 1000
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """One outbox row: ``text`` as written by the agent, or one ready-made chunk of it where ``rendered``.
+    """One outbox row."""
 
-    ``address`` is the arrival's ``reply``; ``lease`` fences the send; ``attempts`` counts past sends.
-    """
-
-    session: str
-    message_id: str
-    part: int
-    platform: str
-    text: str
-    address: bytes
-    status: ReplyStatus
-    rendered: bool = False
-    attempts: int = 0
-    lease: int = 0
+    session: str  #: the session key
+    message_id: str  #: the message that it answers
+    part: int  #: its place among that message's rows
+    platform: str  #: the platform that takes it
+    text: str  #: as the agent wrote it, or one ready-made chunk of it
+    address: bytes  #: the arrival's ``reply``
+    status: ReplyStatus  #: what it reports to its receiver
+    rendered: bool = False  #: whether ``text`` is a ready-made chunk
+    attempts: int = 0  #: past sends
+    lease: int = 0  #: what fences the send
 
     @property
     def idempotency_key(self) -> str:
