@@ -419,7 +419,7 @@ async def test_pieces_of_one_thought_make_one_turn(start_pool: StartPool, provid
     await made.done(*pieces)
     assert provider.calls == calls + 1
     said = [message["content"] for message in provider.requests[-1].json()["messages"] if message["role"] == "user"]
-    assert said == ["buy", "milk", "[[say bought]]"]
+    assert said == ["buy\n\nmilk\n\n[[say bought]]"]  # one message: templates take no two of one role in a row
     assert [(await made.trace(piece)).joined for piece in pieces] == ["", pieces[0], pieces[0]]
     assert {(await made.trace(piece)).state for piece in pieces} == {MessageState.DONE}
 

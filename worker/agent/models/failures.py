@@ -10,6 +10,7 @@ import msgspec
 
 from shared.errors import ContextTooLong, ModelError, ModelRejected, ModelUnavailable
 from shared.loose_json import decode_loose
+from shared.redaction import SHORTEST
 from shared.retry import retry_after_s
 from worker.agent.models.error_words import (
     KEY_REFUSED,
@@ -187,7 +188,7 @@ def _status_of(*tellers: object) -> int:
 def tell(where: Endpoint, words: str) -> str:
     """Return a provider's words fit for a log line: its message alone where there is one, on one line, no key."""
     told = " ".join(_message(words).split())
-    if where.api_key:
+    if len(where.api_key) >= SHORTEST:
         told = told.replace(where.api_key, "***")
     return told[:_TOLD_CHARACTERS] or "no words given"
 
