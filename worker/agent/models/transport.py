@@ -137,6 +137,7 @@ class Transport:
         return response
 
     def _refusal(self, refused: StatusError) -> ModelError:
+        self._keeps_connections = True
         response = refused.response
         return from_status(self.where, response.status_code, response.text, response.headers)
 
