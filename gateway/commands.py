@@ -30,6 +30,7 @@ MOST_CHARACTERS = 200
 GREETING = "/start"
 
 STOPPED = "Stopped."
+NOTHING_ASKED = "Nothing waits for your approval here."
 TAKEN_BACK = "This message was taken back before I began with it."
 
 ORDERS = {
@@ -57,6 +58,8 @@ ORDERS = {
         stopped=STOPPED,
         withdrawn=TAKEN_BACK,
     ),
+    "/approve": Command(CommandKind.APPROVE, done="Approved. I go on.", nothing=NOTHING_ASKED),
+    "/deny": Command(CommandKind.DENY, done="Refused. I go on without it.", nothing=NOTHING_ASKED),
 }
 
 Words = Sequence[str]
@@ -105,6 +108,7 @@ class Commands:
             "/new": "begin a new conversation; the todo list stays",
             "/stop": "end what I am doing now",
             "/retry": "run your last message again",
+            # /approve and /deny are told where there is something to allow
             "/undo": "take back your last message, my answer and its change of the todo list",
         }
 

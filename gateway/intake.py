@@ -73,7 +73,7 @@ class Intake:
         self._emit(arrival, receipt)
         if receipt.duplicate:
             return receipt
-        if receipt.state is MessageState.WAITING:
+        if receipt.state is MessageState.WAITING or arrival.command is not None:
             self._pool.wake()
         if receipt.state is not MessageState.WAITING or receipt.withdrawn:
             self._delivery.wake()

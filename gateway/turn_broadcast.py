@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.event_stream import EventStream, Reader, encoded
 from shared.events import Event, Events, Field
-from shared.messages import Dead, Ended, Outcome
+from shared.messages import AwaitsApproval, Dead, Ended, Outcome
 
 #: events of the log that pages are told, and under which name
 SHOWN_EVENTS = {Event.STRANGER: "pairing", Event.MESSAGE_ACCEPTED: "accepted"}
@@ -204,6 +204,8 @@ class TurnBroadcast:
                 state = outcome.status.value
             for follower in self._followers.get(message_id, ()):
                 follower.put(outcome)
+        if isinstance(outcome, AwaitsApproval):
+            self.stream.tell_session(session, "said", session=session, message=message_id, name="", text=outcome.text)
         for observer in self._observers:
             try:
                 observer.settled(session, outcome)

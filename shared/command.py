@@ -13,6 +13,8 @@ class CommandKind(enum.StrEnum):
     NEW = "new"  #: begins the conversation anew; the old one and the todo list are kept
     STOP = "stop"  #: ends the running turn
     UNDO = "undo"  #: takes the last exchange back, with what it did to the todo list
+    APPROVE = "approve"  #: lets the tool calls that wait for it be made
+    DENY = "deny"  #: refuses them
     RETRY = "retry"  #: takes the last exchange back and runs its words again
 
 

@@ -53,6 +53,7 @@ class Event(enum.StrEnum):
     CLAIM_LOST = "claim_lost"
     TURN_ENDED = "turn_ended"
     TURN_PARKED = "turn_parked"
+    TURN_AWAITS_APPROVAL = "turn_awaits_approval"
     TURN_RETRIED = "turn_retried"
     TURN_INTERRUPTED = "turn_interrupted"
     MESSAGE_DEAD = "message_dead"

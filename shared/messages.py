@@ -11,6 +11,7 @@ import enum
 
 import msgspec
 
+from shared.approvals import Approval
 from shared.attachments import Attachment
 from shared.budgets import Allowance
 from shared.call_options import CallOptions, ClientCall
@@ -192,6 +193,7 @@ class Claim(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()  #: the checkpoints that an earlier attempt left, oldest first
     open_step: OpenStep | None = None  #: the journal of the step that it was in the middle of
     allowance: Allowance | None = None  #: what the turn may spend, None where nothing bounds it
+    approvals: tuple[Approval, ...] = ()  #: what was decided about the calls of the open step
 
 
 class ClaimBatch(msgspec.Struct, frozen=True):
@@ -246,6 +248,17 @@ class Parked(msgspec.Struct, frozen=True, tag=True):
     """Outcome: the worker drained; checkpoints stay, no attempt is used, the session is claimable at once."""
 
 
+class AwaitsApproval(msgspec.Struct, frozen=True, tag=True):
+    """Outcome: the turn rests until somebody decides about tool calls; its steps stay, no attempt is used."""
+
+    #: the calls
+    calls: tuple[Approval, ...]
+    #: what its sender is asked
+    text: str
+    #: seconds after which no answer is a refusal
+    within_s: float
+
+
 class Retry(msgspec.Struct, frozen=True, tag=True):
     """Outcome: the execution was lost, and the session is claimable again."""
 
@@ -276,7 +289,7 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
     kind: DeadKind = DeadKind.MESSAGE  #: what kind of dead letter it is
 
 
-Outcome = Ended | Parked | Retry | Dead
+Outcome = Ended | Parked | AwaitsApproval | Retry | Dead
 
 
 class Answered(msgspec.Struct, frozen=True):

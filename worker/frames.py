@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.approvals import Approval
 from shared.attachments import Attachment
 from shared.budgets import Allowance, Spend
 from shared.call_options import CallOptions
@@ -97,6 +98,8 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     open_step: OpenStep | None = None
     #: the images of the message
     attachments: tuple[Attachment, ...] = ()
+    #: what was decided about the calls of the open step
+    approvals: tuple[Approval, ...] = ()
     #: what joined the message and no step has taken in
     words: tuple[JoiningWords, ...] = ()
     #: what it may use of the budgets, None where nothing bounds it

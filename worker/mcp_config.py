@@ -96,6 +96,8 @@ class _Entry(msgspec.Struct, frozen=True):
     exclude_tools: tuple[str, ...] = msgspec.field(default=(), name="excludeTools")
     scope: Scope = Scope.WORKER
     idle_s: float = 600.0
+    approve: tuple[str, ...] = ()
+    approve_within_s: float = 3600.0
 
 
 def read_mcp_servers(config: bytes) -> tuple[McpServer, ...]:
@@ -159,6 +161,8 @@ def _server(name: str, entry: _Entry) -> McpServer:
         scope=entry.scope,
         idle_s=entry.idle_s,
         include=() if "*" in include else include,
+        approve=entry.approve,
+        approve_within_s=entry.approve_within_s,
         exclude=(*lists.deny, *lists.exclude, *entry.exclude_tools),
     )
 
@@ -183,6 +187,8 @@ def _problem(name: str, entry: _Entry) -> str:
         return "its url is no http or https url"
     if not 0 < _timeout_s(entry) <= 86_400:
         return "timeout_s is not between 0 and 86400 seconds"
+    if not 0 < entry.approve_within_s <= 86_400:
+        return "approve_within_s is not between 0 and 86400 seconds"
     if not 0 < entry.idle_s <= 86_400:
         return "idle_s is not between 0 and 86400 seconds"
     return ""

@@ -52,6 +52,14 @@ class McpServer(msgspec.Struct, frozen=True):
     include: tuple[str, ...] = ()
     #: the tools that are not
     exclude: tuple[str, ...] = ()
+    #: the tools whose calls the sender has to allow, ``*`` for all
+    approve: tuple[str, ...] = ()
+    #: seconds in which that has to be; no answer is a refusal
+    approve_within_s: float = 3600.0
+
+    def needs_approval(self, tool: str) -> bool:
+        """Tell whether the sender has to allow the calls of a tool."""
+        return "*" in self.approve or tool in self.approve
 
     def offers(self, tool: str) -> bool:
         """Tell whether a tool of the server is offered."""

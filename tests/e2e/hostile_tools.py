@@ -68,6 +68,20 @@ def draw(context: ToolContext, data: bytes) -> str:
     return "drawn"
 
 
+@tool(approve=True)
+def pay(path: str) -> str:
+    """Pay, which somebody has to allow."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("paid\n")
+    return "paid"
+
+
+@tool(approve=True, approve_within_s=1)
+def pay_soon() -> str:
+    """Pay, which somebody has to allow at once."""
+    return "paid"
+
+
 @tool
 def die() -> str:
     """End the whole worker at once."""

@@ -101,6 +101,10 @@ def test_variables_are_filled_in_so_that_the_file_needs_no_secret(tmp_path: Path
         ),
         ({"command": "x", "tools": ["*"], "disabledTools": ["w"]}, McpServer("a", "x", exclude=("w",))),
         ({"command": "x", "scope": "session", "idle_s": 5}, McpServer("a", "x", scope=Scope.SESSION, idle_s=5.0)),
+        (
+            {"command": "x", "approve": ["w"], "approve_within_s": 9},
+            McpServer("a", "x", approve=("w",), approve_within_s=9.0),
+        ),
         ({"command": "x", "enabled": False}, None),
         ({"command": "x", "cwd": None, "autoApprove": ["r"], "description": "d", "_note": 1}, McpServer("a", "x")),
     ],

@@ -19,8 +19,9 @@ import msgspec
 from shared.call_options import AnswerFormat
 from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Ended, JoiningWords, Parked, Step, TurnStatus, Usage
+from shared.messages import AwaitsApproval, Ended, JoiningWords, Parked, Step, TurnStatus, Usage
 from worker.agent.answer_format import REPAIR, FormatMissed, read_answer
+from worker.agent.approval_gate import ApprovalGate, TurnAwaitsApproval
 from worker.agent.attachments import with_attachments
 from worker.agent.budget_guard import BudgetGuard
 from worker.agent.call_request import CallRequest, handed_over
@@ -93,6 +94,7 @@ class Turn:
         self._step_messages: list[bytes] = asked
         self._step_usage = opened.usage if opened else Usage()
         self._open = ResumedCalls(opened)
+        self._gate = ApprovalGate(toolbox, request.approvals)
         self._words = list(request.words)
         self._joined = opened.joined if opened else ()
         self._partial: list[str] = []
@@ -108,7 +110,7 @@ class Turn:
         if not resumes:
             self._join()  # the pieces of one thought are the turn's from the beginning, however soon it ends
 
-    async def run(self) -> Ended | Parked:
+    async def run(self) -> Ended | Parked | AwaitsApproval:
         """Run to the end and return how it ended.
 
         The Ended outcome's messages, todo and usage are those of the last step alone: every earlier step went to
@@ -123,6 +125,8 @@ class Turn:
                 return await self._steps()
         except TurnParked:
             return Parked()
+        except TurnAwaitsApproval as waits:
+            return waits.outcome
         except asyncio.CancelledError:
             if not self._interrupted or task is None:
                 raise
@@ -167,6 +171,7 @@ class Turn:
                 calls = reply.tool_calls
             own = [call for call in calls if not self._call.is_clients(call)]
             if own:
+                self._gate.check(self._number, own)
                 await self._execute(own)
             if len(own) < len(calls):
                 return self._hand_over([call for call in calls if self._call.is_clients(call)])
@@ -320,6 +325,10 @@ class Turn:
         repeatable = retry_safe and call.name in self._toolbox.names
         message = self._cut_offs.result(call) or self._open.result(call, repeatable=repeatable)
         if message is not None:
+            return message
+        if refusal := self._gate.refusal(self._number, call):
+            message = transcript.tool(call, refusal)
+            self._end_call(call, message)
             return message
         context = self._context(call)
         intent = CallIntent(self._number, call.id, call.name, context.idempotency_key)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shared.approvals import Approval
 from shared.attachments import Attachment
 from shared.budgets import Allowance
 from shared.call_options import CallOptions
@@ -39,6 +40,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()
     open_step: OpenStep | None = None
     words: tuple[JoiningWords, ...] = ()
+    #: what was decided about the calls of the open step, None where nobody can be asked
+    approvals: tuple[Approval, ...] | None = None
     #: the images of the message
     attachments: tuple[Attachment, ...] = ()
     system: str = ""

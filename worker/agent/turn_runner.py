@@ -15,6 +15,7 @@ from shared.errors import FrameTooLarge, TurnInterrupted, TurnParked
 from shared.events import Event
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import (
+    AwaitsApproval,
     Dead,
     DeadKind,
     Ended,
@@ -190,7 +191,7 @@ class TurnRunner(Progress):
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    async def _outcome(self) -> Ended | Parked | Dead:
+    async def _outcome(self) -> Ended | Parked | AwaitsApproval | Dead:
         known = self._recall() or await self._ask_host()
         if known is None:
             return Parked()
@@ -260,6 +261,7 @@ class TurnRunner(Progress):
             open_step=frame.open_step,
             words=self._early_words,
             attachments=frame.attachments,
+            approvals=None if is_stateless(frame.session) else frame.approvals,
             system=config.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),
             allowance=frame.allowance,

@@ -11,6 +11,7 @@ from worker.tools.context import ToolContext
 from worker.tools.spec import ToolSpec
 
 OUTPUT_LIMIT_BYTES = 64 * 1024
+APPROVE_WITHIN_S = 3600.0
 _MARK = "__gatehouse_tool__"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,6 +28,10 @@ class ToolOptions(msgspec.Struct, frozen=True):
     timeout_s: float | None = None
     #: a longer result is cut, and the model is told
     output_limit_bytes: int = OUTPUT_LIMIT_BYTES
+    #: whether the sender has to allow each call before it is made
+    approve: bool = False
+    #: seconds in which that has to be; no answer is a refusal
+    approve_within_s: float = APPROVE_WITHIN_S
 
 
 #: runs one call: the model's JSON arguments and the context, to any value
@@ -53,6 +58,8 @@ def tool(
     retry_safe: bool = True,
     timeout_s: float | None = None,
     output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+    approve: bool = False,
+    approve_within_s: float = APPROVE_WITHIN_S,
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -62,17 +69,21 @@ def tool(
     retry_safe: bool = True,
     timeout_s: float | None = None,
     output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+    approve: bool = False,
+    approve_within_s: float = APPROVE_WITHIN_S,
 ) -> F | Callable[[F], F]:
     """Declare a function as a tool, bare or with the options of ToolOptions; the function itself stays as it is.
 
     Raises ValueError for a time or a size that is not above zero.
     """
-    if (timeout_s is not None and not timeout_s > 0) or output_limit_bytes <= 0:
-        raise ValueError("timeout_s and output_limit_bytes of a tool are above zero")
+    if (timeout_s is not None and not timeout_s > 0) or output_limit_bytes <= 0 or not approve_within_s > 0:
+        raise ValueError("timeout_s, output_limit_bytes and approve_within_s of a tool are above zero")
 
     def declare(declared: F) -> F:
         chosen = name or declared.__name__
-        setattr(declared, _MARK, ToolOptions(chosen, retry_safe, timeout_s, output_limit_bytes))
+        setattr(
+            declared, _MARK, ToolOptions(chosen, retry_safe, timeout_s, output_limit_bytes, approve, approve_within_s)
+        )
         return declared
 
     return declare if function is None else declare(function)

@@ -112,6 +112,11 @@ class Toolbox:
         """Tell whether a call that may have happened may be made again."""
         return name not in self._tools or self._tools[name].options.retry_safe
 
+    def approval_within_s(self, name: str) -> float | None:
+        """Return the seconds in which the sender has to allow a call of a tool, None for one that needs no word."""
+        options = self._tools[name].options if name in self._tools else None
+        return options.approve_within_s if options is not None and options.approve else None
+
     def add(self, spec: ToolSpec, run: Run, options: ToolOptions | None = None) -> None:
         """Add one tool that is no decorated function."""
         self._put(Tool(spec, options or ToolOptions(spec.name), run))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from shared.budgets import Allowance, Budgets, Spend
 from shared.journal import JournalEntry
 from shared.messages import (
+    AwaitsApproval,
     Claim,
     ClaimBatch,
     ClaimRef,
@@ -26,6 +27,7 @@ from shared.messages import (
 from shared.store.engine import Database, Engine
 from shared.store.sql.session_commands import start_next
 from shared.store.sql.tables import (
+    approvals,
     checkpoints,
     commands,
     history,
@@ -146,7 +148,8 @@ def _claim(
         sessions.lease(database, ref, host, own_lease_s)
         messages = (inbox.claim(database, session, head), *joins.join(database, session, head))
         steps, open_step = checkpoints.read(database, session), journal.read(database, session)
-        return Claim(ref, platform, version, messages, steps, open_step, allowance)
+        decided = approvals.read(database, session) if open_step else ()
+        return Claim(ref, platform, version, messages, steps, open_step, allowance, decided)
 
     found = [(epoch, *row) for epoch, row in zip(epochs, ready, strict=True)]
     # what one holds of a budget another cannot: then one after the other
@@ -207,6 +210,12 @@ def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> tuple[Comman
         case Parked():
             spending.release(database, ref.session)
             sessions.release(database, ref.session)
+        case AwaitsApproval():
+            spending.release(database, ref.session)
+            if approvals.add(database, ref.session, outcome.calls, outcome.within_s):
+                asked = inbox.read_address(database, ref.session, head)
+                _answer(database, ref.session, head, asked, outcome.text, ReplyStatus.REPLIED)
+            sessions.put_off(database, ref.session, outcome.within_s)
         case Retry():
             spending.release(database, ref.session)
             inbox.retry(database, ref.session, head, outcome)
@@ -258,4 +267,5 @@ def _start_next(database: Database, session: str) -> tuple[CommandAnswer, ...]:
     """Drop the settled turn's steps and journal; carry out and make ready what comes next."""
     checkpoints.remove(database, session)
     journal.remove(database, session)
+    approvals.remove(database, session)
     return start_next(database, session)

@@ -349,6 +349,18 @@ CREATE TABLE attachments (
 ALTER TABLE inbox ADD COLUMN attachments BLOB;
 """
 
+VERSION_16 = """
+-- Tool calls of a turn that wait for somebody's word, and what was decided.
+CREATE TABLE approvals (
+  session_key TEXT NOT NULL,
+  step INTEGER NOT NULL,
+  call_id TEXT NOT NULL,
+  decision TEXT NOT NULL,
+  until REAL NOT NULL,
+  PRIMARY KEY (session_key, step, call_id)
+) STRICT, WITHOUT ROWID;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -366,4 +378,5 @@ MIGRATIONS = (
     VERSION_13,
     VERSION_14,
     VERSION_15,
+    VERSION_16,
 )

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.approvals import Decision
 from shared.command import Command, CommandKind
 from shared.messages import Arrival, CommandAnswer, MessageState, Receipt, Reply, ReplyStatus
 from shared.store.engine import Database
 from shared.store.sql.arrivals import ready_in_time
-from shared.store.sql.tables import commands, history, inbox, outbox, sessions, spending
+from shared.store.sql.tables import approvals, commands, history, inbox, outbox, sessions, spending
 from shared.store.sql.tables.sessions import ArrivalPlace
 
 WITHDRAWN = "taken back by its sender before its turn began"
@@ -30,6 +31,8 @@ def receive_command(database: Database, arrival: Arrival, command: Command, arri
             stops = _stop(database, arrival.session, arrived, command)
             answers = _close(database, arrival.session, arrived.seq, command.done)
             return msgspec.structs.replace(_receipt(arrival, answers), stops=stops)
+        case CommandKind.APPROVE | CommandKind.DENY:
+            return _receipt(arrival, _decide(database, arrival.session, arrived, command))
         case CommandKind.NEW:
             behind = commands.messages_behind(database, arrival.session, arrived.head)
             alone = [message for message in behind if not message.joined]
@@ -73,6 +76,15 @@ def _withdraw_last(database: Database, arrival: Arrival, arrived: ArrivalPlace, 
     return msgspec.structs.replace(_receipt(arrival, answers), withdrawn=(withdrawn,))
 
 
+def _decide(database: Database, session: str, arrived: ArrivalPlace, command: Command) -> CommandAnswer:
+    """Decide about the tool calls that wait, and let their turn go on."""
+    decision = Decision.APPROVED if command.kind is CommandKind.APPROVE else Decision.DENIED
+    decided = approvals.decide(database, session, decision)
+    if decided and not arrived.finds_running:
+        sessions.release(database, session)
+    return _close(database, session, arrived.seq, command.done if decided else command.nothing)
+
+
 def _wait(database: Database, arrival: Arrival, arrived: ArrivalPlace, command: Command) -> Receipt:
     """Let a command wait for the end of the turn that runs, and ask for that."""
     commands.set_target(database, arrival.session, arrived.seq, command)
@@ -106,7 +118,7 @@ def _execute(database: Database, session: str, seq: int, command: Command) -> st
             _withdraw_exchange(database, session, target, begin)
             commands.make_message(database, session, seq, words)
             return ""
-        case CommandKind.STOP:
+        case CommandKind.STOP | CommandKind.APPROVE | CommandKind.DENY:
             return command.nothing
 
 

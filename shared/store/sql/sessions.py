@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from shared.messages import Context, Conversation, is_stateless
 from shared.store.engine import Database, Engine, Row
 from shared.store.sql.tables import (
+    approvals,
     attachments,
     checkpoints,
     history,
@@ -215,4 +216,5 @@ def _delete(database: Database, key: str) -> None:
     history.remove(database, key)
     checkpoints.remove(database, key)
     journal.remove(database, key)
+    approvals.remove(database, key)
     outbox.remove_all(database, key)

@@ -5,9 +5,20 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from shared.approvals import Approval, Decision
 from shared.command import Command, CommandKind
 from shared.errors import InboxFull, NotFound
-from shared.messages import CommandAnswer, Conversation, Ended, MessageState, Parked, ReplyStatus, TurnStatus
+from shared.journal import StepOpening
+from shared.messages import (
+    AwaitsApproval,
+    CommandAnswer,
+    Conversation,
+    Ended,
+    MessageState,
+    Parked,
+    ReplyStatus,
+    TurnStatus,
+)
 from shared.store import Store
 from tests.shared.store.bench import Bench, ended
 
@@ -127,6 +138,36 @@ class TestWhileTheSessionRests:
         assert (await bench.claim_one()).messages[0].text == "poison"
         assert await said(store) == ["1"]
         assert (await store.inbox.trace(dead)).state is MessageState.DEAD
+
+
+class TestApprovals:
+    async def test_a_turn_that_awaits_a_word_rests_until_somebody_decides(self, bench: Bench, store: Store) -> None:
+        await bench.accept()
+        claim = await bench.claim_one()
+        await store.claims.journal(claim.ref, [StepOpening(1, (b"{}",))])
+        waits = AwaitsApproval((Approval(1, "c1"), Approval(1, "c2")), "may I?", within_s=60)
+        await store.claims.settle(claim.ref, waits)
+        assert [reply.text for reply in (await store.outbox.due("host", 10, 30)).replies] == ["may I?"]
+        assert (await store.claims.claim("host", 10, 30)).claims == ()
+        receipt = await store.inbox.accept(bench.arrival(command=Command(CommandKind.APPROVE, "ok", "nothing")))
+        assert (receipt.state, receipt.answer) == (MessageState.DONE, "ok")
+        again = await bench.claim_one()
+        assert again.approvals == (Approval(1, "c1", Decision.APPROVED), Approval(1, "c2", Decision.APPROVED))
+        assert (again.messages[0].attempts, again.open_step and again.open_step.number) == (0, 1)
+
+    async def test_who_is_asked_is_asked_once_and_no_answer_is_a_refusal(self, bench: Bench, store: Store) -> None:
+        await bench.accept()
+        for _ in range(2):
+            claim = await bench.claim_one()
+            await store.claims.journal(claim.ref, [StepOpening(1, (b"{}",))])
+            await store.claims.settle(claim.ref, AwaitsApproval((Approval(1, "c1"),), "may I?", within_s=60))
+            bench.clock.now += 61
+        claim = await bench.claim_one()
+        assert claim.approvals == (Approval(1, "c1", Decision.EXPIRED),)
+        assert len((await store.outbox.due("host", 10, 30)).replies) == 1
+        await store.claims.settle(claim.ref, ended("done"))
+        receipt = await store.inbox.accept(bench.arrival(command=Command(CommandKind.DENY, "ok", "nothing")))
+        assert receipt.answer == "nothing"
 
 
 class TestWhileTheSessionIsBusy:

@@ -129,6 +129,7 @@ class ActiveTurn:
             open_step=self.claim.open_step,
             allowance=self.claim.allowance,
             attachments=self.claim.messages[0].attachments,
+            approvals=self.claim.approvals,
             words=self._words_to_join(),
             options=self.claim.messages[0].options,
         )

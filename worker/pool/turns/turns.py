@@ -18,6 +18,7 @@ from shared.budgets import Allowance, Budgets
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events, Field
 from shared.messages import (
+    AwaitsApproval,
     Claim,
     ClaimRef,
     CommandAnswer,
@@ -350,6 +351,8 @@ class Turns:
             case Ended(status=status, error=error, worker=worker, usage=usage):
                 ended = {"status": status.value, "worker": worker, "error": error}
                 self._events.emit(Event.TURN_ENDED, **names, **ended, **usage_fields(usage))
+            case AwaitsApproval(calls=calls):
+                self._events.emit(Event.TURN_AWAITS_APPROVAL, **names, calls=len(calls))
             case Parked():
                 self._events.emit(Event.TURN_PARKED, **names)
             case Retry(attempts=attempts, suspect=suspect, error=error):

@@ -77,7 +77,13 @@ class ServerTools:
         return len(offers) - len(taken)
 
     def _tool(self, offer: Offer) -> Tool:
-        options = ToolOptions(offer.shown_as, retry_safe=offer.may_repeat, timeout_s=self._server.timeout_s)
+        options = ToolOptions(
+            offer.shown_as,
+            retry_safe=offer.may_repeat,
+            timeout_s=self._server.timeout_s,
+            approve=self._server.needs_approval(offer.name),
+            approve_within_s=self._server.approve_within_s,
+        )
         spec = ToolSpec(offer.shown_as, offer.description, offer.arguments.schema)
         return Tool(spec, options, functools.partial(self._run, offer))
 

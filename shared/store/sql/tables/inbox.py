@@ -85,6 +85,8 @@ UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = 
   answer = CASE WHEN fingerprint <> '' THEN ? END WHERE session_key = ? AND seq = ?
 RETURNING id, platform, reply, platform || ':' || user_id, stop
 """
+# Read where a message's answer goes.
+ADDRESS = "SELECT id, platform, reply, platform || ':' || user_id FROM inbox WHERE session_key = ? AND seq = ?"
 # Make a message a dead letter.
 MARK_DEAD = """
 UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?,
@@ -289,6 +291,11 @@ def mark_done(database: Database, session: str, seq: int, ended: Ended) -> Settl
     row = database.only(MARK_DONE, (database.now(), ended.worker, ended.error, usage, answer, session, seq))
     database.add_waiting(-1)
     return SettledMessage(*row)
+
+
+def read_address(database: Database, session: str, seq: int) -> SettledMessage:
+    """Return where something that is told about a message goes."""
+    return SettledMessage(*database.only(ADDRESS, (session, seq)))
 
 
 def mark_dead(database: Database, session: str, seq: int, dead: Dead) -> SettledMessage:

@@ -51,6 +51,8 @@ UPDATE sessions SET state = 'ready', suspect = coalesce(?, suspect), host = '', 
 """
 # Make a session ready for the same message, but only later.
 DELAY = "UPDATE sessions SET state = 'delayed', suspect = ?, host = '', until = ? WHERE session_key = ?"
+# Put a session off with its message, until somebody decides or the time is over.
+PUT_OFF = "UPDATE sessions SET state = 'delayed', host = '', until = ? WHERE session_key = ?"
 # Make a session ready for its next message once its sender has been quiet for a while.
 GATHER = """
 UPDATE sessions SET state = 'gathering', sender = ?, place = (place), head = ?,
@@ -207,6 +209,11 @@ def delay(database: Database, session: str, delay_s: float, *, suspect: bool) ->
         release(database, session, suspect=suspect)
     else:
         database.run(DELAY, (int(suspect), database.now() + min(delay_s, MAX_DELAY_S), session))
+
+
+def put_off(database: Database, session: str, delay_s: float) -> None:
+    """Make a session ready again for the same message after ``delay_s`` seconds, or when it is released."""
+    database.run(PUT_OFF, (database.now() + min(delay_s, MAX_DELAY_S), session))
 
 
 def make_idle(database: Database, session: str) -> None:

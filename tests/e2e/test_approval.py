@@ -1,0 +1,68 @@
+"""Tool calls that somebody has to allow: asked in the chat, kept over a restart, refused, or nobody answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.bot import Bot
+
+
+def ask(bot: Bot, session: str, text: str) -> None:
+    before = len(bot.replies(session))
+    assert bot.say(session, text).status_code == 200
+    bot.wait_until(lambda: len(bot.replies(session)) > before, 20, f"a reply in {session}")
+
+
+def results(bot: Bot, session: str) -> list[str]:
+    messages: list[dict[str, Any]] = bot.gateway.get(f"/v1/sessions/standard:default:{session}")["messages"]
+    return [message["content"] for message in messages if message["role"] == "tool"]
+
+
+def answered(bot: Bot, session: str, text: str, within_s: float = 20) -> None:
+    bot.wait_until(lambda: any(text in reply.text for reply in bot.replies(session)), within_s, f"{text!r}")
+
+
+def test_a_call_is_made_once_when_it_is_allowed_though_the_host_died_meanwhile(model_bot: Bot, tmp_path: Path) -> None:
+    paid = tmp_path / "paid"
+    text = (
+        f'[[tool pay {{"path": "{paid}"}}]] [[tool note {{"path": "{paid}", "line": "noted"}}]] [[then]] [[say done]]'
+    )
+    ask(model_bot, "ana", text)
+    (question,) = model_bot.replies("ana")
+    assert "- `pay` with" in question.text
+    assert "/approve" in question.text
+    assert "note" not in question.text.partition("/approve")[0].replace(str(paid), "")
+    assert not paid.exists()
+    assert [row["turns"] for row in model_bot.gateway.get("/v1/workers")["workers"]].count(1) == 0
+    model_bot.gateway.kill_tree()
+    model_bot.gateway.start()
+    assert len(model_bot.replies("ana")) == 1
+    ask(model_bot, "ana", "/approve")
+    answered(model_bot, "ana", "done")
+    assert sorted(paid.read_text().split()) == ["noted", "paid"]
+    assert results(model_bot, "ana") == ["paid", "noted"]
+    ask(model_bot, "ana", "/approve")
+    assert model_bot.replies("ana")[-1].text == "Nothing waits for your approval here."
+
+
+def test_a_call_that_is_refused_or_that_nobody_allows_is_not_made_and_the_model_is_told(
+    model_bot: Bot, tmp_path: Path
+) -> None:
+    paid = tmp_path / "paid"
+    ask(model_bot, "bob", f'[[tool pay {{"path": "{paid}"}}]] [[then]] [[say well]]')
+    ask(model_bot, "bob", "/deny")
+    answered(model_bot, "bob", "well")
+    assert results(model_bot, "bob")[0].startswith("Error: the user refused this call.")
+    assert not paid.exists()
+    ask(model_bot, "eve", "[[tool pay_soon]] [[then]] [[say late]]")
+    answered(model_bot, "eve", "late", 30)
+    assert results(model_bot, "eve") == ["Error: nobody allowed this call in time, so it was not made."]
+
+
+def test_a_turn_that_waits_for_a_word_can_be_stopped(model_bot: Bot, tmp_path: Path) -> None:
+    ask(model_bot, "joe", f'[[tool pay {{"path": "{tmp_path}/paid"}}]]')
+    ask(model_bot, "joe", "/stop")
+    answered(model_bot, "joe", "Stopped.")
+    ask(model_bot, "joe", "hello")
+    answered(model_bot, "joe", "echo: hello")
