@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -103,8 +104,7 @@ class Turn:
         self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
         self._task: asyncio.Task[object] | None = None
         self._ends_at = 0.0
-        self._interrupted = False
-        self._parked = False
+        self._interrupted = self._parked = False
         for message in opened.messages if opened else ():
             self._add(message)
         if not resumes:
@@ -347,14 +347,8 @@ class Turn:
         return results[0]
 
     def _context(self, call: ToolCall) -> ToolContext:
-        return ToolContext(
-            self._request.session,
-            self._request.message_id,
-            call.id,
-            self._todo,
-            lambda text: self._progress.tool_said(call, text),
-            self._number,
-        )
+        asked, say = self._request, functools.partial(self._progress.tool_said, call)
+        return ToolContext(asked.session, asked.message_id, call.id, self._todo, say, self._number)
 
     def _end_call(self, call: ToolCall, message: bytes) -> None:
         todo = self._todo.to_bytes() if self._todo.changed else None

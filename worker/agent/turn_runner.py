@@ -176,8 +176,7 @@ class TurnRunner(Progress):
         """Take the bytes of an image that this turn asked for."""
         if frame.data is not None:
             self._equipment.attachments.put(self._frame.session, frame.digest, frame.data)
-        waiting = self._awaited.get(frame.digest)
-        if waiting is not None and not waiting.done():
+        if (waiting := self._awaited.get(frame.digest)) and not waiting.done():
             waiting.set_result(frame.data)
 
     def take_allowance(self, allowance: Allowance) -> None:
@@ -318,8 +317,7 @@ class TurnRunner(Progress):
         return {digest: data for digest, data in found.items() if data is not None}
 
     async def _image(self, digest: str) -> bytes | None:
-        held = self._equipment.attachments.get(self._frame.session, digest)
-        if held is not None:
+        if (held := self._equipment.attachments.get(self._frame.session, digest)) is not None:
             return held
         if digest not in self._awaited:  # what the host does not have either is asked for once
             self._awaited[digest] = self._loop.create_future()
