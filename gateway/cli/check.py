@@ -124,7 +124,7 @@ async def look_at_disk(invocation: Invocation, _: RunningGateway | None) -> str:
     """Look how much room there is. Raises CommandFailed where it is too little to work."""
     settings = invocation.settings
     path = (database_file(settings) or settings.data_dir).absolute()
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    there = next(parent for parent in path.parents if parent.exists())
     free = shutil.disk_usage(there).free
     if free < DISK_LOW_BYTES:
         raise CommandFailed(f"only {free // 2**20} MiB are free in {there}")

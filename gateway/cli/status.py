@@ -12,6 +12,8 @@ from gateway.trace_text import moment
 from shared.version import VERSION
 
 MIB = 2**20
+#: what is shown of the load, under the names of ``GET /v1/stats``
+LOAD = ("waiting", "oldest_s", "running", "undelivered", "dead")
 
 
 async def run(invocation: Invocation) -> int:
@@ -26,24 +28,15 @@ async def status_of_running(gateway: RunningGateway) -> dict[str, Any]:
     """Return what a gateway that runs tells of itself."""
     reason = await gateway.readiness()
     workers = await gateway.get("/v1/workers")
-    dead = (await gateway.get("/v1/dead"))["dead"]
-    rows = (await gateway.get("/v1/sessions"))["sessions"]
-    return {
-        "url": gateway.url,
-        "version": VERSION,
-        "ready": not reason,
-        "reason": reason,
-        "waiting": sum(row["waiting"] for row in rows),
-        "dead": len(dead),
-        **workers,
-    }
+    samples = (await gateway.get("/v1/stats"))["samples"]
+    load = {name: samples[-1][name] for name in LOAD if samples}
+    return {"url": gateway.url, "version": VERSION, "ready": not reason, "reason": reason, **load, **workers}
 
 
 async def status_of_database(invocation: Invocation) -> dict[str, Any]:
     """Return what the database of a gateway that does not run holds."""
     async with opened_store(invocation) as store:
-        waiting = await store.inbox.waiting()
-        dead = await store.inbox.dead()
+        backlog = await store.inbox.backlog()
     settings = invocation.settings
     return {
         "url": address(settings),
@@ -53,15 +46,21 @@ async def status_of_database(invocation: Invocation) -> dict[str, Any]:
         if settings.port
         else "no gateway was looked for: PORT is 0",
         "database": database_name(settings),
-        "waiting": waiting,
-        "dead": len(dead),
+        "waiting": backlog.waiting,
+        "oldest_s": backlog.oldest_s,
+        "undelivered": backlog.undelivered,
+        "dead": backlog.dead,
     }
 
 
 def status_lines(found: dict[str, Any]) -> list[str]:
     """Return the status in words."""
     how = "ready" if found["ready"] else f"not ready: {found['reason']}"
-    named = [f"{name:9} {found[name]}" for name in ("url", "database", "waiting", "dead") if name in found]
+    named = [f"{name:9} {found[name]}" for name in ("url", "version", "database") if name in found]
+    if found.get("waiting") is not None:
+        named.append(f"waiting   {found['waiting']} messages, the oldest for {found['oldest_s']:.0f} s")
+        named.append(f"replies   {found['undelivered']} to be sent")
+        named.append(f"dead      {found['dead']} letters")
     rows = found.get("workers", [])
     lines = [f"gateway   {how}", *named]
     if rows:

@@ -84,6 +84,8 @@ def query(client: httpx2.Client, expression: str) -> list[dict[str, Any]]:
 
 def is_up(client: httpx2.Client) -> bool:
     try:
+        if client.get("/-/ready").status_code != 200:
+            return False
         return [row["value"][1] for row in query(client, 'up{job="gatehouse"}')] == ["1"]
     except httpx2.TransportError:
         return False
