@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test check bench clean
+.PHONY: run test test-clients check bench clean
 .DEFAULT_GOAL := run
 
 run: .venv/.run
@@ -13,6 +13,10 @@ run: .venv/.run
 
 test: .venv/.test .venv/.browser .venv/.postgres .venv/.nginx
 	@exec .venv/bin/python -m pytest $(SIDE_BY_SIDE)
+
+# Foreign clients, unmodified, in an environment of their own, and a fuzzer over /openapi.json.
+test-clients: .venv/.test .clients/.made
+	@exec .venv/bin/python -m tests.clients.run .clients
 
 check: .venv/.test
 	.venv/bin/ruff check .
@@ -23,7 +27,16 @@ bench: .venv/.test
 	@exec .venv/bin/python -m loadtests.bench
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.clients/.made: .venv/.made tests/clients/requirements.txt tests/clients/package.json
+	@echo "installing the clients of others into .clients"
+	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; } >/dev/null
+	@test -x .clients/venv/bin/python || "$(PYTHON)" -m venv .clients/venv
+	@.clients/venv/bin/python -m pip --quiet --disable-pip-version-check install -r tests/clients/requirements.txt
+	@mkdir -p .clients/node && cp tests/clients/package.json .clients/node/ && \
+	  npm install --prefix .clients/node --no-audit --no-fund --no-package-lock --loglevel error
+	@touch $@
 
 .venv/.made:
 	@test -n "$(PYTHON)" || { echo "Gatehouse needs Python 3.11 or newer: install it, or call make with PYTHON=/path/to/python"; exit 2; }

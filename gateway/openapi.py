@@ -131,7 +131,6 @@ OPERATIONS = (
     Operation("POST", "/v1/login", "Show a key once, and get a cookie for it", answers.SignedIn, None, LoginBody),
     Operation("POST", "/v1/logout", "Take the cookie away", answers.SignedOut, None),
     Operation("GET", "/console.json", "Whether a key is needed", answers.LoginFacts, None),
-    Operation("GET", "/readyz", "Whether messages can be accepted and run", answers.Ready, None),
 )  # fmt: skip
 
 
@@ -168,8 +167,6 @@ def described(operation: Operation) -> dict[str, Any]:
     if operation.answer is not None:
         content["application/json"] = {"schema": schema_of(operation.answer)}
     error = {"description": "an error", "content": {"application/json": {"schema": schema_of(answers.Error)}}}
-    if operation.path == "/readyz":
-        error = {"description": "not ready", "content": {"application/json": {"schema": schema_of(answers.Ready)}}}
     found: dict[str, Any] = {
         "summary": operation.summary,
         "description": needed(operation),
@@ -180,7 +177,7 @@ def described(operation: Operation) -> dict[str, Any]:
     }
     if operation.body is not None:
         schema = {"application/json": {"schema": schema_of(operation.body)}}
-        found["requestBody"] = {"required": True, "content": schema}
+        found["requestBody"] = {"required": operation.body is not DeadFilter, "content": schema}
     return found
 
 

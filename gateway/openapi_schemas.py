@@ -283,10 +283,3 @@ class SignedOut(msgspec.Struct, frozen=True):
     """Nobody is signed in any more."""
 
     signed_in: None
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """Whether messages can be accepted and run."""
-
-    status: str
-    reason: str = ""

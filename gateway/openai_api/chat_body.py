@@ -6,7 +6,7 @@ name: what is taken is honoured.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -139,15 +139,15 @@ class ChatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt_cache_retention: str | None = None
     service_tier: str | None = None
     store: bool | None = None
-    n: int | None = None  #: 1
+    n: Literal[1] | None = None
     logprobs: bool | None = None  #: false
-    top_logprobs: int | None = None  #: 0
-    modalities: list[str] | None = None  #: text
-    audio: Any = None  #: not served, as those that follow
-    prediction: Any = None
-    web_search_options: Any = None
-    functions: list[Any] | None = None
-    function_call: Any = None
+    top_logprobs: Literal[0] | None = None
+    modalities: list[Literal["text"]] | None = None
+    audio: None = None  #: not served, as those that follow
+    prediction: None = None
+    web_search_options: None = None
+    functions: None = None
+    function_call: None = None
 
 
 #: what steers a model, and goes to it under the same name

@@ -59,6 +59,8 @@ def problem_and_param(words: str) -> tuple[str, str | None]:
     """Return what msgspec found wrong, and the path to it as OpenAI's errors have it."""
     problem, _, path = words.partition(" - at `$")
     param = path.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or None
+    if problem.startswith("Expected `null`") and "|" not in problem:
+        return f"{param} is not served", param
     if unknown := re.search(r"unknown field `(.*)`$", problem):
         name = f"{param}.{unknown[1]}" if param else unknown[1]
         return f"Unrecognized request argument supplied: {name}", name

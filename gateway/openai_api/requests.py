@@ -211,19 +211,10 @@ def refuse_unserved(chat: ChatBody, models: tuple[str, ...]) -> None:
         raise invalid("there are no messages", "messages")
     if len(chat.messages) > MOST_MESSAGES:
         raise invalid(f"there are more than {MOST_MESSAGES} messages", "messages")
-    if chat.n not in {None, 1}:
-        raise invalid("one answer a call: n can only be 1", "n")
-    if chat.logprobs or chat.top_logprobs:
-        raise invalid("log probabilities are not served", "logprobs" if chat.logprobs else "top_logprobs")
-    if chat.modalities and chat.modalities != ["text"]:
-        raise invalid("only text is answered", "modalities")
+    if chat.logprobs:
+        raise invalid("log probabilities are not served", "logprobs")
     if chat.service_tier not in {None, "auto", "default"}:
         raise invalid("the service tier is auto", "service_tier")
-    if chat.functions or chat.function_call:
-        raise invalid("functions became tools: name them there", "functions" if chat.functions else "function_call")
-    for name in ("audio", "prediction", "web_search_options"):
-        if getattr(chat, name):
-            raise invalid(f"{name} is not served", name)
 
 
 def check_message(message: ChatMessage, number: int) -> None:

@@ -6,7 +6,7 @@ its name.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -115,17 +115,16 @@ class ResponsesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include: list[str] | None = None
     truncation: str | None = None
     background: bool | None = None  #: false
-    top_logprobs: int | None = None  #: 0
-    max_tool_calls: int | None = None  #: not served, as those that follow
-    conversation: Any = None
-    prompt: Any = None
+    top_logprobs: Literal[0] | None = None
+    max_tool_calls: None = None  #: not served, as those that follow
+    conversation: None = None
+    prompt: None = None
 
 
 def as_chat(body: ResponsesBody) -> ChatBody:
     """Return the call as one of chat completions. Raises Refused for what is not served."""
-    for name in ("background", "max_tool_calls", "conversation", "prompt"):
-        if getattr(body, name):
-            raise invalid(f"{name} is not served", name)
+    if body.background:
+        raise invalid("background is not served", "background")
     if body.truncation not in {None, "disabled", "auto"}:
         raise invalid("truncation is auto or disabled", "truncation")
     text, reasoning = body.text or TextOptions(), body.reasoning or Reasoning()
