@@ -15,8 +15,8 @@ test: .venv/.test .venv/.browser .venv/.postgres .venv/.nginx
 	@exec .venv/bin/python -m pytest $(SIDE_BY_SIDE)
 
 # Foreign clients, unmodified, in an environment of their own, and a fuzzer over /openapi.json.
-test-clients: .venv/.test .clients/.made
-	@exec .venv/bin/python -m tests.clients.run .clients
+test-clients: .venv/.test .venv/clients/.made
+	@exec .venv/bin/python -m tests.clients.run .venv/clients
 
 check: .venv/.test
 	.venv/bin/ruff check .
@@ -27,15 +27,15 @@ bench: .venv/.test
 	@exec .venv/bin/python -m loadtests.bench
 
 clean:
-	rm -rf .venv .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.clients/.made: .venv/.made tests/clients/requirements.txt tests/clients/package.json
-	@echo "installing the clients of others into .clients"
+.venv/clients/.made: .venv/.made tests/clients/requirements.txt tests/clients/package.json
+	@echo "installing the clients of others into .venv/clients"
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; } >/dev/null
-	@test -x .clients/venv/bin/python || "$(PYTHON)" -m venv .clients/venv
-	@.clients/venv/bin/python -m pip --quiet --disable-pip-version-check install -r tests/clients/requirements.txt
-	@mkdir -p .clients/node && cp tests/clients/package.json .clients/node/ && \
-	  npm install --prefix .clients/node --no-audit --no-fund --no-package-lock --loglevel error
+	@test -x .venv/clients/venv/bin/python || "$(PYTHON)" -m venv .venv/clients/venv
+	@.venv/clients/venv/bin/python -m pip --quiet --disable-pip-version-check install -r tests/clients/requirements.txt
+	@mkdir -p .venv/clients/node && cp tests/clients/package.json .venv/clients/node/ && \
+	  npm install --prefix .venv/clients/node --no-audit --no-fund --no-package-lock --loglevel error
 	@touch $@
 
 .venv/.made:
