@@ -194,18 +194,3 @@ def test_readiness_ends_with_the_first_signal_and_the_second_ends_all_at_once(tm
                 assert gateway.terminate() == 0
                 assert time.monotonic() - began < 6
                 assert "stopping" in answer.read().decode()
-
-
-def test_the_worker_command_explains_itself_without_a_shared_database(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "worker"],
-        check=False,
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert ended.returncode == 78
-    assert is_one_line(ended.stderr)
-    assert "DATABASE_URL" in ended.stderr
