@@ -36,6 +36,7 @@ from gateway.governor import Governor
 from gateway.hang_history import HangHistory
 from gateway.health import Health
 from gateway.intake import Intake
+from gateway.life_signs import LifeSigns
 from gateway.load_history import LoadHistory
 from gateway.login import Login, role_needed
 from gateway.metrics import LoopLag, Meter, PoolCollector
@@ -109,6 +110,9 @@ class Gateway:
             self.store, self.platforms, self.announcements, self.intake, settings.webhooks.pairing_ttl_s
         )
         self.access = Access(settings, self.pairings)
+        self.life_signs = LifeSigns(self.store, self.platforms, self.governor, self.delivery.platform_calls)
+        self.broadcast.show_on_platforms(self.life_signs)
+        self.delivery.place_of = self.life_signs.place_of
         self._lag = LoopLag(self.meter.loop_lag)
         self.load = LoadHistory(self.store, self.pool, self._lag)
         self.broadcast.observe(self.load)
@@ -179,6 +183,7 @@ class Gateway:
             async with asyncio.timeout(CALLS_CLOSE_S):
                 await self.calls.close()
         await unless(hasten, self.delivery.drain(DELIVERY_DRAIN_S))
+        await self.life_signs.close()
         await self.delivery.close()
         await self.pool.close()
         self._lag.stop()

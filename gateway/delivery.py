@@ -22,7 +22,7 @@ from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import PlatformClient
 from gateway.platforms.port import Adapter
 from gateway.receivers import Receivers
-from gateway.reply_sender import LocalReceiver, ReplySender
+from gateway.reply_sender import LocalReceiver, PlaceOf, ReplySender, own_place
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import DueReplies, Outcome, Reply, Shares
@@ -64,6 +64,7 @@ class Delivery:
         self._governor = governor or Governor()
         self._receivers = Receivers()
         self.platform_calls = PlatformCalls(clock)
+        self.place_of: PlaceOf = own_place  #: where the beginning of an answer is shown already
         self._clock = clock
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
@@ -89,6 +90,7 @@ class Delivery:
             self.platform_calls,
             self._clock,
         )
+        sender.place_of = self.place_of
         self._loops = [asyncio.create_task(self._run(sender), name="delivery")]
         for name, platform in self._platforms.items():
             if platform.identity_call():

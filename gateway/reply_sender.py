@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -67,6 +67,14 @@ class LocalReceiver(Protocol):
         """Know that a reply is recorded as sent."""
 
 
+PlaceOf = Callable[[Reply], Awaitable[bytes]]
+
+
+async def own_place(reply: Reply) -> bytes:
+    """Return a row's own address: nothing shows the beginning of its answer."""
+    return reply.address
+
+
 class ReplySender:
     """Sends replies one by one; ``local`` takes those of platforms inside this process."""
 
@@ -89,6 +97,7 @@ class ReplySender:
         self._governor = governor
         self._receivers = receivers
         self._client = client
+        self.place_of: PlaceOf = own_place
         self._calls = calls
         self._clock = clock
 
@@ -98,7 +107,7 @@ class ReplySender:
         Raises StaleClaim where another sends it now, and StoreUnavailable where nothing could be recorded.
         """
         try:
-            reply = await self._cut(reply)
+            reply = await self._cut(await self._placed(reply))
         except (StoreUnavailable, StaleClaim):
             raise
         except Exception as error:  # noqa: BLE001 - a text that cannot be cut is never sent
@@ -126,6 +135,10 @@ class ReplySender:
                     return await self._refuse(reply, "the conversation moved twice")
                 case TryLater() | Reformat() | WithoutThread() | Gone() | Fail():
                     return await self._refuse(reply, result.reason)
+
+    async def _placed(self, reply: Reply) -> Reply:
+        """Return a row with the place that the beginning of its answer has by now."""
+        return msgspec.structs.replace(reply, address=await self.place_of(reply))
 
     async def _cut(self, reply: Reply) -> Reply:
         """Cut a row that is not cut yet and return its first chunk."""

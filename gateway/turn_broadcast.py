@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.event_stream import EventStream, Reader, encoded
+from gateway.life_signs import LifeSigns
 from shared.events import Event, Events, Field
 from shared.messages import AwaitsApproval, Dead, Ended, Outcome
 
@@ -111,12 +112,18 @@ class TurnBroadcast:
         self._events = events
         self._observers = list(observers)
         self._followers: dict[str, list[Follower]] = {}
+        self._life_signs: LifeSigns | None = None
         self._running: dict[str, RunningText] = {}
         self.stream = EventStream()  #: what pages read
 
     def observe(self, observer: OutcomeObserver) -> None:
         """Tell one more observer of every outcome from now on."""
         self._observers.append(observer)
+
+    def show_on_platforms(self, life_signs: LifeSigns) -> None:
+        """Tell the life signs of turns from now on."""
+        self._life_signs = life_signs
+        self.observe(life_signs)
 
     def follow(self, message_id: str) -> Follower:
         """Follow one message until ``unfollow``; begin before it is accepted, so that nothing is missed."""
@@ -155,12 +162,16 @@ class TurnBroadcast:
         for follower in self._followers.get(message_id, ()):
             follower.put(Started())
         self._running[session] = RunningText(message_id, 0, [])
+        if self._life_signs:
+            self._life_signs.turn_started(message_id, session)
         self.tell("turn", session=session, message=message_id, state="running", worker=str(worker))
 
     def delta(self, message_id: str, session: str, step: int, text: str) -> None:
         """Take text of a running step."""
         for follower in self._followers.get(message_id, ()):
             follower.text(step, text)
+        if self._life_signs:
+            self._life_signs.delta(session, step, text)
         running = self._running.get(session)
         if running is None or running.message_id != message_id:
             return
@@ -173,6 +184,8 @@ class TurnBroadcast:
         """Take that the text of a running step is void."""
         for follower in self._followers.get(message_id, ()):
             follower.restart(step)
+        if self._life_signs:
+            self._life_signs.text_restarted(session, step)
         running = self._running.get(session)
         if running is not None and running.message_id == message_id:
             running.step, running.pieces = step, []
@@ -186,9 +199,13 @@ class TurnBroadcast:
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         """Take the start of a tool call."""
         self.tell("tool", session=session, message=message_id, name=name)
+        if self._life_signs:
+            self._life_signs.tool_started(session, name)
 
     def tool_said(self, message_id: str, session: str, name: str, text: str) -> None:
         """Take how far a tool is."""
+        if self._life_signs:
+            self._life_signs.tool_said(session, text)
         self.stream.tell_session(session, "said", session=session, message=message_id, name=name, text=text)
 
     def todo_changed(self, session: str, todo: bytes) -> None:

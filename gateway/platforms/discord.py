@@ -34,8 +34,6 @@ from gateway.platforms.port import (
     SendResult,
     Sent,
     Setup,
-    Shown,
-    Streaming,
     TryLater,
     WebhookRequest,
     WebhookResponse,
@@ -179,13 +177,10 @@ class Discord(Adapter, frozen=True):
         place = msgspec.json.decode(address, type=Address)
         return None if place.token else self._bot_call(f"channels/{place.channel_id}/typing", {})
 
-    def streaming(self, address: bytes) -> Streaming:
-        """The "thinking…" is edited; the bot may not be in the channel to write there."""
-        return Streaming.EDIT if msgspec.json.decode(address, type=Address).token else Streaming.NONE
-
-    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
-        """Edit the answer, which has one place whatever was shown before."""
-        return self.call(reply, now)
+    def preview(self, reply: Reply) -> ApiRequest | None:
+        """The "thinking…" is edited, whose place the answer takes anyhow; elsewhere nothing is shown."""
+        place = msgspec.json.decode(reply.address, type=Address)
+        return self.call(reply, 0.0) if place.token else None
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """Attachments lie on Discord's own hosts, signed for a day."""

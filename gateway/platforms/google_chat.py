@@ -34,10 +34,9 @@ from gateway.platforms.port import (
     SendResult,
     Sent,
     Setup,
-    Shown,
-    Streaming,
     WebhookRequest,
     WebhookResponse,
+    WithoutThread,
 )
 from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
@@ -60,6 +59,8 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
 
     space: str
     thread: str = ""
+    #: the message that shows the beginning of the answer
+    shown: str = ""
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -154,6 +155,8 @@ class GoogleChat(Adapter, frozen=True):
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
         """Create a message under an id of our own: a second call with it makes no second message."""
         address = msgspec.json.decode(reply.address, type=Address)
+        if address.shown and reply.begins:
+            return self._api("PATCH", f"{quote(address.shown, safe='/')}?updateMask=text", {"text": reply.text})
         key = short_key(reply.idempotency_key, 32)
         query = {"requestId": key, "messageId": f"client-{key}"}
         body: dict[str, Any] = {"text": reply.text}
@@ -170,6 +173,9 @@ class GoogleChat(Adapter, frozen=True):
         if answer.status == 409:
             space = msgspec.json.decode(reply.address, type=Address).space
             return Sent(f"{space}/messages/client-{short_key(reply.idempotency_key, 32)}")
+        address = msgspec.json.decode(reply.address, type=Address)
+        if answer.status == 404 and address.shown:
+            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), "the message is gone")
         return refused(answer, f"{api.error.status} {api.error.message}" if api.error else "")
 
     def chat(self, address: bytes) -> Chat:
@@ -189,15 +195,14 @@ class GoogleChat(Adapter, frozen=True):
         assertion = jwt.encode(claims, account.private_key, "RS256")
         return form_call(self.settings.token_url, {"grant_type": GRANT, "assertion": assertion})
 
-    def streaming(self, address: bytes) -> Streaming:  # noqa: ARG002 - everywhere
-        """A message can be edited."""
-        return Streaming.EDIT
-
-    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
+    def preview(self, reply: Reply) -> ApiRequest | None:
         """Create the message, then edit it."""
-        if not shown.id:
-            return self.call(reply, now)
-        return self._api("PATCH", f"{shown.id}?updateMask=text", {"text": reply.text})
+        return self.call(reply, 0.0)
+
+    def placed(self, address: bytes, sent_id: str) -> bytes:
+        """Remember which message is written over."""
+        place = msgspec.json.decode(address, type=Address)
+        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """An attachment is a media resource of the API."""

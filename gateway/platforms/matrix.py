@@ -33,8 +33,6 @@ from gateway.platforms.port import (
     SendResult,
     Sent,
     Setup,
-    Shown,
-    Streaming,
     WebhookRequest,
     WebhookResponse,
 )
@@ -61,6 +59,8 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     event: str
     thread: str = ""
     quotes: bool = False
+    #: the event that shows the beginning of the answer
+    shown: str = ""
 
 
 class ApiAnswer(msgspec.Struct, frozen=True):
@@ -88,6 +88,7 @@ class Matrix(Adapter, frozen=True):
         takes_paths=True,
         most_body_bytes=8 * MEBIBYTE,
         life_sign_every_s=25.0,
+        stream_gap_s=1.5,
         idempotent=True,
     )
 
@@ -166,7 +167,13 @@ class Matrix(Adapter, frozen=True):
 
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Send an event under a transaction id of its own, the same on every attempt."""
-        return self._send(reply, message(reply.text, plain=plain), reply.idempotency_key)
+        new = message(reply.text, plain=plain)
+        shown = msgspec.json.decode(reply.address, type=Address).shown
+        if not shown or not reply.begins:
+            return self._send(reply, new, reply.idempotency_key)
+        replaced = {"rel_type": "m.replace", "event_id": shown}
+        content = {**new, "body": f"* {new['body']}", "m.new_content": new, "m.relates_to": replaced}
+        return self._send(reply, content, reply.idempotency_key)
 
     def _send(self, reply: Reply, content: dict[str, Any], transaction: str) -> ApiRequest:
         address = msgspec.json.decode(reply.address, type=Address)
@@ -196,18 +203,14 @@ class Matrix(Adapter, frozen=True):
         user = quote(self.settings.user_id, safe="")
         return self._api("PUT", f"rooms/{room}/typing/{user}", {"typing": True, "timeout": 30_000})
 
-    def streaming(self, address: bytes) -> Streaming:  # noqa: ARG002 - everywhere
-        """An event can be replaced."""
-        return Streaming.EDIT
+    def preview(self, reply: Reply) -> ApiRequest | None:
+        """Send the beginning, then replace it; edits are always of the first event."""
+        return self.call(reply, 0.0)
 
-    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
-        """Send the first part, then replace it; edits are always of the first event."""
-        if not shown.id:
-            return self._send(reply, message(reply.text, plain=False), reply.idempotency_key)
-        new = message(reply.text, plain=False)
-        replaced = {"rel_type": "m.replace", "event_id": shown.id}
-        content = {**new, "body": f"* {new['body']}", "m.new_content": new, "m.relates_to": replaced}
-        return self._send(reply, content, f"{reply.idempotency_key}.{shown.parts}")
+    def placed(self, address: bytes, sent_id: str) -> bytes:
+        """Remember which message is written over."""
+        place = msgspec.json.decode(address, type=Address)
+        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file is named ``mxc://server/id`` and lies at our homeserver."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import ClassVar, Self
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,8 +29,6 @@ from gateway.platforms.port import (
     SendResult,
     Sent,
     Setup,
-    Shown,
-    Streaming,
     TryLater,
     WebhookRequest,
     WebhookResponse,
@@ -51,6 +50,8 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
 
     channel_id: str
     root_id: str = ""
+    #: the post that shows the beginning of the answer
+    shown: str = ""
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ class Mattermost(Adapter, frozen=True):
         on_internet=False,
         app_rates=(Rate(10, 1.0),),
         life_sign_every_s=4.0,
+        stream_gap_s=1.2,
     )
 
     def verify(self, req: WebhookRequest) -> None:
@@ -144,6 +146,9 @@ class Mattermost(Adapter, frozen=True):
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
         """Build a post."""
         address = msgspec.json.decode(reply.address, type=Address)
+        if address.shown and reply.begins:
+            path = f"posts/{quote(address.shown, safe='')}/patch"
+            return msgspec.structs.replace(self._api(path, {"message": reply.text}), method="PUT")
         return self._api("posts", {"channel_id": address.channel_id, "message": reply.text, "root_id": address.root_id})
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
@@ -154,6 +159,8 @@ class Mattermost(Adapter, frozen=True):
         if answer.status < 300:
             return Sent(api.id)
         address = msgspec.json.decode(reply.address, type=Address)
+        if address.shown and answer.status in {400, 403, 404}:
+            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), api.message)
         if address.root_id and "root" in api.id:
             return WithoutThread(msgspec.json.encode(Address(address.channel_id)), api.message)
         return refused(answer, api.message)
@@ -176,16 +183,14 @@ class Mattermost(Adapter, frozen=True):
         place = msgspec.json.decode(address, type=Address)
         return self._api("users/me/typing", {"channel_id": place.channel_id, "parent_id": place.root_id})
 
-    def streaming(self, address: bytes) -> Streaming:  # noqa: ARG002 - everywhere
-        """A post can be edited."""
-        return Streaming.EDIT
+    def preview(self, reply: Reply) -> ApiRequest | None:
+        """Post the beginning, then edit it."""
+        return self.call(reply, 0.0)
 
-    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
-        """Post the first part, then edit it."""
-        if not shown.id:
-            return self.call(reply, now)
-        call = self._api(f"posts/{as_key_part(shown.id, 'the id of a post')}/patch", {"message": reply.text})
-        return msgspec.structs.replace(call, method="PUT")
+    def placed(self, address: bytes, sent_id: str) -> bytes:
+        """Remember which message is written over."""
+        place = msgspec.json.decode(address, type=Address)
+        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
 
     def setup(self, url: str) -> Setup:
         """Hooks and commands are made by hand; their tokens come from there."""

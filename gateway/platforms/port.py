@@ -229,26 +229,6 @@ class Chat(msgspec.Struct, frozen=True):
     rates: tuple[Rate, ...] = ()
 
 
-class Streaming(enum.StrEnum):
-    """How an answer can be shown while it is written."""
-
-    NONE = "none"  #: the final message alone
-    EDIT = "edit"  #: a message that is edited
-    DRAFT = "draft"  #: a preview that goes when the message is sent
-    NATIVE = "native"  #: a stream that the platform ends with the message
-
-
-class Shown(msgspec.Struct, frozen=True):
-    """How far an answer has been shown."""
-
-    #: the platform's id of the stream or message, empty before the first part
-    id: str = ""
-    #: how many parts were shown
-    parts: int = 0
-    #: the text that is shown
-    text: str = ""
-
-
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a platform is like, beyond what its methods do."""
 
@@ -272,8 +252,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     life_sign_every_s: float = 0.0
     #: a life sign shows what the agent does, in words
     life_sign_words: bool = False
-    #: seconds between two parts of an answer that is shown while it is written
-    stream_gap_s: float = 1.5
+    #: seconds between two looks at an answer that is shown while it is written, 0 where none is
+    stream_gap_s: float = 0.0
     #: a send repeated under the same idempotency key has no second effect
     idempotent: bool = False
 
@@ -344,16 +324,13 @@ class Adapter(msgspec.Struct, frozen=True):
         """Build the request that shows that a turn runs, and ``activity`` where the platform shows words."""
         return None
 
-    def streaming(self, address: bytes) -> Streaming:  # noqa: ARG002
-        """Say how an answer to this address can be shown while it is written."""
-        return Streaming.NONE
+    def preview(self, reply: Reply) -> ApiRequest | None:  # noqa: ARG002
+        """Build the request that shows the beginning of an answer while it is written, None where none can be shown."""
+        return None
 
-    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:
-        """Build the request that shows more of an answer: ``reply.text`` is all of it that there is by now.
-
-        With ``final`` it is the whole chunk, and the message stands after it.
-        """
-        raise NotImplementedError
+    def placed(self, address: bytes, sent_id: str) -> bytes:  # noqa: ARG002
+        """Return the address of an answer whose beginning is shown as this message: ``call`` writes over it."""
+        return address
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:  # noqa: ARG002
         """Build the request for a file, or the one after the ``answer`` to it; None where that is the file itself."""

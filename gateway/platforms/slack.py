@@ -35,15 +35,23 @@ from gateway.platforms.port import (
     SendResult,
     Sent,
     Setup,
-    Shown,
-    Streaming,
     TryLater,
     WebhookRequest,
     WebhookResponse,
     WithoutThread,
 )
 from gateway.platforms.signature import check_timestamp, required_header, same
-from gateway.platforms.slack_api import GONE, LOST_THREAD, MARKUP, NO_MEMBER, PASSING, Address, ApiAnswer, manifest
+from gateway.platforms.slack_api import (
+    GONE,
+    LOST_THREAD,
+    MARKUP,
+    NO_MEMBER,
+    NOT_EDITED,
+    PASSING,
+    Address,
+    ApiAnswer,
+    manifest,
+)
 from gateway.platforms.slack_event import (
     SPOKEN,
     ChangeEvent,
@@ -213,6 +221,9 @@ class Slack(Adapter, frozen=True):
             blocks = [] if plain else [{"type": "markdown", "text": reply.text}]
             said = {"response_type": "in_channel", "text": escape_html(reply.text), "replace_original": False}
             return json_call(address.response_url, {**said, "blocks": blocks} if blocks else said)
+        if address.shown and reply.begins:
+            over = {"text": escape_html(reply.text)} if plain else {"markdown_text": reply.text}
+            return self._api("chat.update", {"channel": address.channel, "ts": address.shown, **over})
         body: dict[str, object] = {"channel": address.channel}
         if address.thread_ts:
             body["thread_ts"] = address.thread_ts
@@ -240,6 +251,8 @@ class Slack(Adapter, frozen=True):
             return Reformat(said)
         if api.error in NO_MEMBER and address.response_url:
             return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, outside=True)), said)
+        if api.error in NOT_EDITED and address.shown:
+            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), said)
         if api.error in LOST_THREAD and address.thread_ts:
             return WithoutThread(msgspec.json.encode(Address(address.channel)), said)
         return Gone(said) if api.error in GONE else Fail(said)
@@ -252,16 +265,16 @@ class Slack(Adapter, frozen=True):
         status = {"channel_id": place.channel, "thread_ts": place.thread_ts, "status": f"is {activity}…"}
         return self._api("assistant.threads.setStatus", status)
 
-    def streaming(self, address: bytes) -> Streaming:
-        """A message is edited, where the app is a member."""
-        return Streaming.NONE if msgspec.json.decode(address, type=Address).outside else Streaming.EDIT
+    def preview(self, reply: Reply) -> ApiRequest | None:
+        """Post the beginning, then edit it, where the app is a member."""
+        if msgspec.json.decode(reply.address, type=Address).outside:
+            return None
+        return self.call(reply, 0.0)
 
-    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
-        """Post the first part, then edit it."""
-        if not shown.id:
-            return self.call(reply, now)
-        channel = msgspec.json.decode(reply.address, type=Address).channel
-        return self._api("chat.update", {"channel": channel, "ts": shown.id, "markdown_text": reply.text})
+    def placed(self, address: bytes, sent_id: str) -> bytes:
+        """Remember which message is written over."""
+        place = msgspec.json.decode(address, type=Address)
+        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file lies at Slack, which wants the token; nobody else is given it."""

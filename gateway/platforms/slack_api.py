@@ -17,6 +17,7 @@ MARKUP = frozenset(
 
 #: errors of a channel that the app is not in, and of a thread that is not there
 NO_MEMBER = frozenset({"channel_not_found", "not_in_channel"})
+NOT_EDITED = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 LOST_THREAD = frozenset({"thread_not_found", "invalid_thread_ts", "message_not_found"})
 
 GONE = frozenset(
@@ -35,6 +36,8 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     thread_ts: str | None = None
     response_url: str = ""
     outside: bool = False
+    #: the message that shows the beginning of the answer
+    shown: str = ""
 
 
 class ApiAnswer(msgspec.Struct, frozen=True):

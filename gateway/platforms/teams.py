@@ -34,10 +34,9 @@ from gateway.platforms.port import (
     SendResult,
     Sent,
     Setup,
-    Shown,
-    Streaming,
     WebhookRequest,
     WebhookResponse,
+    WithoutThread,
 )
 from gateway.platforms.teams_activity import Activity
 from shared.errors import BodyRejected, SignatureRejected
@@ -62,6 +61,8 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     activity: str
     bot: str
     personal: bool = False
+    #: the message that shows the beginning of the answer
+    shown: str = ""
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -89,6 +90,7 @@ class Teams(Adapter, frozen=True):
         dedupe_ttl_s=86400.0,
         app_rates=(Rate(50, 1.0),),
         life_sign_every_s=3.0,
+        stream_gap_s=1.5,
     )
 
     @property
@@ -161,13 +163,18 @@ class Teams(Adapter, frozen=True):
         """Build a message, the first of an answer as one to its activity."""
         address = msgspec.json.decode(reply.address, type=Address)
         body = self._message(address, reply.text, plain=plain)
+        if address.shown and reply.begins:
+            return self._activity("PUT", address, f"/{quote(address.shown, safe='')}", body)
         return self._activity("POST", address, f"/{quote(address.activity, safe='')}" if reply.begins else "", body)
 
-    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - an address never changes
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
         """Read a resource's id or an error."""
         api = read_answer(answer, ApiAnswer) or ApiAnswer()
         if answer.status < 300:
             return Sent(api.id)
+        address = msgspec.json.decode(reply.address, type=Address)
+        if answer.status == 404 and address.shown:
+            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), "the message is gone")
         return refused(answer, f"{api.error.code} {api.error.message}" if api.error else "")
 
     def chat(self, address: bytes) -> Chat:
@@ -189,24 +196,14 @@ class Teams(Adapter, frozen=True):
         place = msgspec.json.decode(address, type=Address)
         return self._activity("POST", place, "", {"type": "typing", "from": {"id": place.bot}})
 
-    def streaming(self, address: bytes) -> Streaming:
-        """Teams streams to a person alone; elsewhere a message is edited."""
-        return Streaming.NATIVE if msgspec.json.decode(address, type=Address).personal else Streaming.EDIT
+    def preview(self, reply: Reply) -> ApiRequest | None:
+        """Send the beginning, then edit it."""
+        return self.call(reply, 0.0)
 
-    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:  # noqa: ARG002
-        """Stream the whole text so far, or edit the message."""
-        address = msgspec.json.decode(reply.address, type=Address)
-        body = self._message(address, reply.text, plain=False)
-        if not address.personal:
-            path = f"/{quote(shown.id, safe='')}" if shown.id else ""
-            return self._activity("PUT" if shown.id else "POST", address, path, body)
-        stream: dict[str, Any] = {"type": "streaminfo", "streamType": "final" if final else "streaming"}
-        if shown.id:
-            stream["streamId"] = shown.id
-        if not final:
-            stream["streamSequence"] = shown.parts + 1
-        kind = "message" if final else "typing"
-        return self._activity("POST", address, "", {**body, "type": kind, "entities": [stream]})
+    def placed(self, address: bytes, sent_id: str) -> bytes:
+        """Remember which message is written over."""
+        place = msgspec.json.decode(address, type=Address)
+        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file of a chat has a url with a signature in it; an inline image lies at the connector."""

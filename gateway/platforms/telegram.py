@@ -31,8 +31,6 @@ from gateway.platforms.port import (
     SendResult,
     Sent,
     Setup,
-    Shown,
-    Streaming,
     TryLater,
     WebhookRequest,
     WebhookResponse,
@@ -78,6 +76,7 @@ class Telegram(Adapter, frozen=True):
         open_to_strangers=True,
         app_rates=(Rate(30, 1.0),),
         life_sign_every_s=4.0,
+        stream_gap_s=1.0,
     )
 
     @property
@@ -213,21 +212,14 @@ class Telegram(Adapter, frozen=True):
         place = msgspec.json.decode(address, type=Address)
         return self._api("sendChatAction", msgspec.json.encode({**where(place), "action": "typing"}))
 
-    def streaming(self, address: bytes) -> Streaming:
-        """A person sees a draft; in a group a message is edited."""
-        return Streaming.DRAFT if msgspec.json.decode(address, type=Address).chat_id > 0 else Streaming.EDIT
-
-    def show(self, reply: Reply, shown: Shown, now: float, *, final: bool) -> ApiRequest:
-        """Show a draft, which goes when the message comes, or edit the message."""
+    def preview(self, reply: Reply) -> ApiRequest | None:
+        """Show a person a draft, which goes when the message comes; in a group, edits would use up its budget."""
         address = msgspec.json.decode(reply.address, type=Address)
+        if address.chat_id < 0:
+            return None
+        draft = {"draft_id": 1 + int(short_key(reply.message_id.partition(".")[0], 8), 16) % 2**31}
         markup = {"text": reply.text, "parse_mode": "HTML"}
-        if address.chat_id > 0 and not final:
-            draft = {"draft_id": 1 + int(short_key(reply.message_id, 8), 16) % 2**31}
-            return self._api("sendMessageDraft", msgspec.json.encode({**where(address), **draft, **markup}))
-        if address.chat_id > 0 or not shown.id:
-            return self.call(reply, now)
-        edited = {"chat_id": address.chat_id, "message_id": int(shown.id), **markup}
-        return self._api("editMessageText", msgspec.json.encode(edited))
+        return self._api("sendMessageDraft", msgspec.json.encode({**where(address), **draft, **markup}))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file's id leads to a path."""

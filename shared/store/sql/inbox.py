@@ -67,6 +67,14 @@ class Inbox:
         """Return every stage of one message. Raises NotFound."""
         return await self._run("", _trace, message_id)
 
+    async def address(self, session: str, message_id: str) -> bytes:
+        """Return where the answer to a message goes. Raises NotFound."""
+        return await self._run(session, inbox.address, session, message_id)
+
+    async def readdress(self, session: str, message_id: str, address: bytes) -> None:
+        """Let the answer to a message that waits go elsewhere; nothing for one that is settled."""
+        await self._run(session, inbox.readdress, session, message_id, address)
+
     async def latest(self, session: str) -> str:
         """Return the id of a session's last message that is no chat command. Raises NotFound."""
         return await self._run(session, inbox.latest, session)

@@ -24,6 +24,10 @@ INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, tra
   options, fingerprint, gateway, attachments)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+# Read where the answer to a message goes.
+ADDRESS = "SELECT reply FROM inbox WHERE session_key = ? AND id = ?"
+# Let the answer to a waiting message go elsewhere.
+READDRESS = "UPDATE inbox SET reply = ? WHERE session_key = ? AND id = ? AND state = 'waiting'"
 # Count the waiting messages of all sessions.
 COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 # Count the waiting messages of one session.
@@ -395,3 +399,15 @@ def _found(row: Row | None, message_id: str) -> Row:
     if row is None:
         raise NotFound(f"there is no dead letter {message_id}")
     return row
+
+
+def address(database: Database, session: str, message_id: str) -> bytes:
+    """Return where the answer to a message goes. Raises NotFound."""
+    if row := database.one(ADDRESS, (session, message_id)):
+        return bytes(row[0])
+    raise NotFound(f"there is no message {message_id}")
+
+
+def readdress(database: Database, session: str, message_id: str, place: bytes) -> None:
+    """Let the answer to a waiting message go elsewhere."""
+    database.run(READDRESS, (place, session, message_id))
