@@ -106,9 +106,7 @@ class Gateway:
         self.intake = Intake(
             self.store, self.pool, self.broadcast, self.events, settings.when_busy, self.pool, self.delivery
         )
-        self.pairings = Pairings(
-            self.store, self.platforms, self.announcements, self.intake, settings.webhooks.pairing_ttl_s
-        )
+        self.pairings = Pairings(self.store, self.platforms, self.announcements, self.intake, settings.webhooks)
         self.access = Access(settings, self.pairings)
         self.life_signs = LifeSigns(self.store, self.platforms, self.governor, self.delivery.platform_calls)
         self.broadcast.show_on_platforms(self.life_signs)

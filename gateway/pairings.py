@@ -16,6 +16,7 @@ from gateway.intake import Intake
 from gateway.platforms.port import Adapter, Inbound, Kind
 from shared.ids import new_message_id
 from shared.messages import Arrival
+from shared.platform_settings import WebhookSettings
 from shared.store.port import Store
 
 #: letters and digits that nobody takes for another
@@ -48,13 +49,13 @@ class Pairings:
         platforms: Mapping[str, Adapter],
         announcements: Announcements,
         intake: Intake,
-        code_ttl_s: float,
+        settings: WebhookSettings,
     ) -> None:
         self._store = store
         self._platforms = platforms
         self._announcements = announcements
         self._intake = intake
-        self._code_ttl_s = code_ttl_s
+        self._code_ttl_s = settings.pairing_ttl_s
         self._known: TTLCache[str, bool] = TTLCache(MOST_KNOWN, KNOWN_S)
 
     async def approved(self, sender: str) -> bool:

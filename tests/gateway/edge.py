@@ -166,7 +166,7 @@ async def running_edge(
         announcements = Announcements(store, delivery)
         platforms, calls = enabled_platforms(settings), PlatformCalls()
         intake = Intake(store, turn_control, TurnBroadcast(events), events, settings.when_busy, pool, delivery)
-        pairings = Pairings(store, platforms, announcements, intake, settings.webhooks.pairing_ttl_s)
+        pairings = Pairings(store, platforms, announcements, intake, settings.webhooks)
         routes = webhook_routes(
             platforms,
             intake,

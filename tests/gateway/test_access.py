@@ -27,7 +27,7 @@ def said_by(user: str, session: str = "telegram:1:2") -> Inbound:
 def access_to(settings: Settings, store: Store | None) -> Access:
     """Return an access; to check keys it needs no store, and to admit somebody no intake."""
     announcements = Announcements(store, Woken())  # type: ignore[arg-type]
-    return Access(settings, Pairings(store, {}, announcements, None, 60.0))  # type: ignore[arg-type]
+    return Access(settings, Pairings(store, {}, announcements, None, settings.webhooks))  # type: ignore[arg-type]
 
 
 async def admitted(store: Store, allow: str, platform: str, user: str) -> Admission:
