@@ -70,6 +70,41 @@ def test_a_streamed_turn_that_fails_ends_with_an_error_event(sdk: openai.OpenAI)
         list(chunks)
 
 
+def test_an_answer_that_broke_off_is_read_once(sdk: openai.OpenAI, gateway: GatewayProcess) -> None:
+    headers = {"X-Gatehouse-Session": "broken"}
+    asked = "[[reset mid times=1]] an answer that is longer than one piece of it"
+    chunks = sdk.chat.completions.create(
+        model="gatehouse", messages=[{"role": "user", "content": asked}], stream=True, extra_headers=headers
+    )
+    answer = "echo: an answer that is longer than one piece of it"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == answer
+    path = f"/v1/sessions/{quote('api:default:broken', safe='')}"
+    gateway.wait_until(lambda: len(gateway.get(path)["messages"]) == 2, 10, "the turn is settled")
+    assert gateway.get(path)["messages"][1]["content"] == answer
+
+
+def test_a_model_that_is_away_is_waited_for(sdk: openai.OpenAI, provider: RunningProvider) -> None:
+    before = provider.calls
+    asked = "[[status 503 times=2]] back again"
+    reply = sdk.chat.completions.create(model="gatehouse", messages=[{"role": "user", "content": asked}])
+    assert reply.choices[0].message.content == "echo: back again"
+    assert provider.calls == before + 3
+
+
+def test_what_no_model_answered_in_its_turns_time_is_a_dead_letter_of_its_kind(
+    sdk: openai.OpenAI, gateway: GatewayProcess
+) -> None:
+    headers = {"X-Gatehouse-Session": "away"}
+    with pytest.raises(openai.InternalServerError) as caught:
+        sdk.chat.completions.create(
+            model="gatehouse", messages=[{"role": "user", "content": "[[status 503]] gone"}], extra_headers=headers
+        )
+    assert (caught.value.status_code, caught.value.code) == (503, "no_model")
+    letter = next(one for one in gateway.get("/v1/dead")["dead"] if one["session"] == "api:default:away")
+    assert letter["kind"] == "model"
+    assert "503" in letter["error"]
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_stateless_call_whose_reader_leaves_stops_its_turn(
     gateway: GatewayProcess, provider: RunningProvider, stream: bool

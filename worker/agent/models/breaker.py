@@ -46,6 +46,7 @@ class Breaker:
         self._probing = False
         self._away = 0
         self._probe_at = 0.0
+        self._untried_at = 0.0
         self._probed = False
         self._probed_at = 0.0
         self._changed = asyncio.Event()
@@ -69,20 +70,24 @@ class Breaker:
         self._probing = self._opened_until is not None
         return True
 
-    async def until_back(self, left_s: float) -> None:
-        """Return once the model is back, or this call is to find out. Raises TimeoutError."""
+    async def until_back(self, left_s: float, *, tried: bool = True) -> None:
+        """Return once the model is back, or this call is to find out. Raises TimeoutError.
+
+        One that has not ``tried`` yet may find out sooner: what its server refused others it may answer this one.
+        """
         ends_at = self._clock() + left_s
         while self._away:
             now = self._clock()
             if now >= ends_at:
                 raise TimeoutError
-            if not self._probed and now >= self._probe_at:
+            probe_at = self._probe_at if tried else min(self._probe_at, self._untried_at)
+            if not self._probed and now >= probe_at:
                 self._probed, self._probed_at = True, now
                 return
             if self._probed and now >= self._probed_at + self._policy.longest_probe_s:
                 self._come_back()  # it takes calls again, however long it takes to answer that one
                 return
-            until = min(ends_at, self._probed_at + self._policy.longest_probe_s if self._probed else self._probe_at)
+            until = min(ends_at, self._probed_at + self._policy.longest_probe_s if self._probed else probe_at)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(until - now):
                     await self._changed.wait()
@@ -115,6 +120,7 @@ class Breaker:
             self._away += 1
             wait_s = backoff_s(self._away, self._policy.first_probe_s, self._policy.longest_probe_s)
             self._probe_at = max(self._probe_at, self._clock() + max(wait_s, leave_alone_s))
+            self._untried_at = self._clock() + max(self._policy.first_probe_s, leave_alone_s)
         self._probed = False
         self._wake()
 
@@ -127,7 +133,7 @@ class Breaker:
 
     def _come_back(self) -> None:
         if self._away:
-            self._away, self._probed, self._probe_at = 0, False, 0.0
+            self._away, self._probed, self._probe_at, self._untried_at = 0, False, 0.0, 0.0
             self._wake()
 
     def _wake(self) -> None:

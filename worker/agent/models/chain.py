@@ -212,7 +212,7 @@ class Chain:
             if last and member.breaker.is_away:
                 call.watch.waiting(member.link.name, failure)
                 try:
-                    await member.breaker.until_back(call.left_s())
+                    await member.breaker.until_back(call.left_s(), tried=attempt > 0)
                 except TimeoutError:
                     raise failure from None
             attempt += 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from worker.agent.models.breaker import Breaker, BreakerPolicy
@@ -89,3 +92,32 @@ def test_a_cancelled_probe_leaves_the_next_one_to_others(breaker: Breaker, clock
     assert breaker.admit()
     breaker.left()
     assert breaker.admit()
+
+
+async def test_one_probe_at_a_time_tells_all_that_wait_that_a_model_is_back() -> None:
+    breaker = Breaker(BreakerPolicy(first_probe_s=0.01, longest_probe_s=5), time.monotonic)
+    breaker.is_gone(time.monotonic())
+    waiting = [asyncio.create_task(breaker.until_back(10)) for _ in range(5)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(0.05)
+    assert sum(task.done() for task in waiting) == 1
+    breaker.succeeded()
+    await asyncio.wait_for(asyncio.gather(*waiting), 2)
+    assert not breaker.is_away
+
+
+async def test_a_call_that_has_not_tried_yet_waits_for_no_ones_backoff() -> None:
+    breaker = Breaker(BreakerPolicy(first_probe_s=0.01, longest_probe_s=60), time.monotonic)
+    for _ in range(12):  # by now those that tried wait for many seconds
+        breaker.is_gone(time.monotonic())
+        await asyncio.wait_for(breaker.until_back(10, tried=False), 2)
+    breaker.is_gone(time.monotonic())
+    with pytest.raises(TimeoutError):
+        await breaker.until_back(0.1)
+
+
+async def test_a_wish_to_be_left_alone_holds_for_all() -> None:
+    breaker = Breaker(BreakerPolicy(first_probe_s=0.01), time.monotonic)
+    breaker.is_gone(time.monotonic(), leave_alone_s=30)
+    with pytest.raises(TimeoutError):
+        await breaker.until_back(0.1, tried=False)
