@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,14 @@ def back_up(source: Path, target: Path, progress: Progress, *, replace: bool = F
         report = verified(part, named=target)
         put_in_place(part, target)
     return report
+
+
+def remove_left_over(directory: Path, name: re.Pattern[str]) -> None:
+    """Remove the parts of copies of these names that a kill has left; one that is being written stays."""
+    for part in directory.glob("*.part"):
+        if name.fullmatch(part.name.removesuffix(".part")):
+            with contextlib.suppress(StoreUnusable), locked(part, "it is being written"):
+                part.unlink(missing_ok=True)
 
 
 def verified(path: Path, named: Path | None = None) -> BackupReport:

@@ -8,14 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from gateway.cli.main import COMMANDS, parser
+from gateway.cli.main import COMMANDS, main, parser
 from loadtests.gateway_process import GatewayProcess
 from shared.printable import printable
 from shared.version import VERSION
@@ -67,24 +67,42 @@ def test_the_version_is_told_and_a_wrong_word_is_status_2(tmp_path: Path) -> Non
     assert run_command(tmp_path, "serv").returncode == 2
 
 
-def test_asking_without_a_database_creates_none_and_names_it(tmp_path: Path) -> None:
+Ask = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Ask:
+    """Run a command in this process, which takes a tenth of the time of another one."""
+
+    def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(directory)
+        monkeypatch.setenv("GATEHOUSE_DATA_DIR", str(directory))
+        monkeypatch.setenv("PORT", "0")
+        status = main(arguments)
+        said = capfdbinary.readouterr()
+        return subprocess.CompletedProcess(arguments, status, said.out.decode(), said.err.decode())
+
+    return run
+
+
+def test_asking_without_a_database_creates_none_and_names_it(tmp_path: Path, ask: Ask) -> None:
     for arguments in ASKING:
-        ended = run_command(tmp_path, *arguments)
+        ended = ask(tmp_path, *arguments)
         assert (ended.returncode, ended.stdout) == (1, ""), arguments
         assert f"there is no database {tmp_path}/gatehouse.db yet" in ended.stderr
         assert ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-    checked = run_command(tmp_path, "check")
+    checked = ask(tmp_path, "check")
     assert (checked.returncode, list(tmp_path.iterdir())) == (0, [])
     assert f"the start makes {tmp_path}/gatehouse.db" in checked.stdout
 
 
-def test_asking_a_database_changes_nothing_in_its_directory(stopped: Path) -> None:
+def test_asking_a_database_changes_nothing_in_its_directory(stopped: Path, ask: Ask) -> None:
     before = contents(stopped)
-    for arguments in [*ASKING, ("export", "api:default:cli"), ("sessions", "--json")]:
+    for arguments in [*ASKING, ("export", "api:default:cli"), ("sessions", "--json"), ("search", "milk")]:
         if "retry" in arguments or "purge" in arguments:
             continue
-        ended = run_command(stopped, *arguments)
+        ended = ask(stopped, *arguments)
         assert f"{stopped}/gatehouse.db" in ended.stderr, arguments
         assert "Traceback" not in ended.stderr
     assert contents(stopped) == before
