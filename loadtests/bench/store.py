@@ -1,13 +1,13 @@
-"""Settled turns a second, and how many of them share a transaction: each writes history, todo list and reply.
+"""Messages that the store accepts and settles a second, its engines side by side in one run, each committed with fsync.
 
-One at a time is a commit a turn, as a store without group commit makes. BENCH_TURNS and BENCH_ROUNDS bound it.
+A message is accepted, claimed and settled with history, todo list and reply, ``alone`` one after the other,
+``together`` many at once. BENCH_TURNS and BENCH_ROUNDS bound it; BENCH_POSTGRES is the url of an empty database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -17,33 +17,28 @@ import uvloop
 
 from loadtests.measuring import figure, interleaved, print_table
 from shared.ids import new_message_id
-from shared.messages import Arrival, Claim, Ended, TurnStatus, Usage
-from shared.store import Store
-from shared.store.sqlite.engine import SqliteEngine
+from shared.messages import Arrival, Ended, TurnStatus, Usage
+from shared.store import Store, open_store
 from worker.agent.context import transcript
 
 TURNS = int(os.environ.get("BENCH_TURNS", "1024"))
+ALONE = max(1, TURNS // 16)
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-AT_ONCE = (1, 8, 64, 256)
+POSTGRES = os.environ.get("BENCH_POSTGRES", "")
 MESSAGES = (transcript.user("a message as people write them, " * 6), transcript.assistant("an answer, " * 20, []))
 TODO = b'[{"id":"1","content":"buy milk","status":"pending"}]'
-OUTCOME = Ended(TurnStatus.REPLIED, "an answer", MESSAGES, TODO, Usage(), "", "")
+OUTCOME = Ended(TurnStatus.REPLIED, "an answer", MESSAGES, TODO, Usage(1, 0, 900, 80), "", "")
+LIMIT = 10**9
 
 
-async def claims_of(store: Store) -> tuple[Claim, ...]:
-    """Accept one message in each of so many new sessions, and claim them all."""
-    arrivals = [arrival(f"bench:a:{new_message_id()}") for _ in range(TURNS)]
-    await asyncio.gather(*(store.inbox.accept(one) for one in arrivals))
-    return (await store.claims.claim("bench", TURNS, 600)).claims
-
-
-def arrival(session: str) -> Arrival:
-    """Return a message that nobody sent before."""
+def arrival() -> Arrival:
+    """Return a message of a session of its own, which nobody sent before."""
+    session = f"bench:a:{new_message_id()}"
     return Arrival(
         id=new_message_id(),
         session=session,
         platform="bench",
-        user="ana",
+        user=session,
         text="hello",
         reply=b"{}",
         dedupe=(session,),
@@ -53,47 +48,81 @@ def arrival(session: str) -> Arrival:
 
 
 class Contender:
-    """Settles turns, so many at once; remembers how many shared a transaction."""
+    """One engine: how many messages a second it takes and settles, together and alone."""
 
-    def __init__(self, store: Store, engine: SqliteEngine, at_once: int) -> None:
-        self._store = store
-        self._engine = engine
-        self._at_once = at_once
-        self.shared: list[float] = []
+    def __init__(self, name: str, store: Store) -> None:
+        self.name = name
+        self.store = store
+        #: statements, round trips and transactions of a server's engine, and the messages they were for
+        self.counted: dict[str, list[float]] = {}
 
-    async def measure(self) -> float:
-        """Settle the turns of new sessions; return turns a second."""
-        claims = await claims_of(self._store)
-        waiting = iter(claims)
+    async def accept_together(self) -> float:
+        """Accept new messages at once; return how many a second. They are taken away again, unmeasured."""
+        began = time.perf_counter()
+        await asyncio.gather(*(self.store.inbox.accept(arrival()) for _ in range(TURNS)))
+        rate = TURNS / (time.perf_counter() - began)
+        await self._settle_all()
+        return rate
 
-        async def settle_next() -> None:
-            for claim in waiting:
-                await self._store.claims.settle(claim.ref, OUTCOME)
+    async def settle_together(self) -> float:
+        """Claim and settle messages at once; return how many a second."""
+        await asyncio.gather(*(self.store.inbox.accept(arrival()) for _ in range(TURNS)))
+        began = time.perf_counter()
+        before = self._count()
+        await self._settle_all()
+        self._note("claim and settle together", before, TURNS)
+        return TURNS / (time.perf_counter() - began)
 
-        commits, began = self._engine.writer.commits, time.perf_counter()
-        await asyncio.gather(*(settle_next() for _ in range(self._at_once)))
-        took_s = time.perf_counter() - began
-        self.shared.append(len(claims) / (self._engine.writer.commits - commits))
-        return len(claims) / took_s
+    async def whole_alone(self) -> float:
+        """Accept, claim and settle one message after the other; return how many a second."""
+        began = time.perf_counter()
+        before = self._count()
+        for _ in range(ALONE):
+            await self.store.inbox.accept(arrival())
+            await self._settle_all()
+        self._note("all of it alone", before, ALONE)
+        return ALONE / (time.perf_counter() - began)
+
+    async def _settle_all(self) -> None:
+        while claims := (await self.store.claims.claim("bench", 64, 600)).claims:
+            await asyncio.gather(*(self.store.claims.settle(claim.ref, OUTCOME) for claim in claims))
+
+    def _count(self) -> tuple[int, int, int]:
+        """Return the statements, round trips and transactions so far."""
+        traffic = getattr(self.store.engine, "traffic", None)
+        return traffic() if traffic else (0, 0, 0)
+
+    def _note(self, what: str, before: tuple[int, int, int], messages: int) -> None:
+        spent = [(now - then) / messages for now, then in zip(self._count(), before, strict=True)]
+        self.counted[what] = spent
 
 
 async def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as place:
-        engine = SqliteEngine(Path(place) / "gatehouse.db", time.time)
-        store = Store(engine, 10**9)
-        await store.open()
+        contenders = [Contender("sqlite", open_store("", Path(place), inbox_limit=LIMIT))]
+        if POSTGRES:
+            contenders.append(Contender("postgresql", open_store(POSTGRES, Path(place), inbox_limit=LIMIT)))
+        for contender in contenders:
+            await contender.store.open()
+        measures: dict[str, Callable[[], Awaitable[float]]] = {}
+        for contender in contenders:
+            measures[f"{contender.name}: accepts together"] = contender.accept_together
+            measures[f"{contender.name}: claims and settles together"] = contender.settle_together
+            measures[f"{contender.name}: accept, claim and settle alone"] = contender.whole_alone
         try:
-            contenders = {at_once: Contender(store, engine, at_once) for at_once in AT_ONCE}
-            measures: dict[str, Callable[[], Awaitable[float]]] = {
-                f"{at_once} at once": contender.measure for at_once, contender in contenders.items()
-            }
             rates = await interleaved(ROUNDS, measures)
         finally:
-            await store.close()
-    print_table(f"turns settled a second, each fsynced, {ROUNDS} rounds of {TURNS}", "/s", rates)
-    for at_once, contender in contenders.items():
-        print(f"  {at_once} at once: {figure(statistics.median(contender.shared))} turns share a transaction")
+            for contender in contenders:
+                await contender.store.close()
+    print_table(f"messages a second, each fsynced, {ROUNDS} rounds of {TURNS}", "/s", rates)
+    for contender in contenders:
+        for what, (statements, round_trips, transactions) in contender.counted.items():
+            if statements:
+                print(
+                    f"  {contender.name}, {what}: {figure(statements)} statements, {figure(round_trips)} round trips "
+                    f"and {figure(transactions)} transactions a message"
+                )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ after the other, as do those of none: what one of them has locked another would 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -66,8 +67,8 @@ class Batch:
         self._hub = greenlet.getcurrent()
         self._answers: list[JobAnswer] = []
         self._databases: list[PostgresDatabase] = []
-        #: greenlets to go on, each with what it is given
-        self._ready: deque[tuple[greenlet.greenlet, tuple[Any, ...]]] = deque()
+        #: how greenlets go on: by a switch with what they are given, or by what is thrown into them
+        self._ready: deque[tuple[greenlet.greenlet, Callable[[], object]]] = deque()
         self._waiting: list[tuple[greenlet.greenlet, Read]] = []
         self._living: set[greenlet.greenlet] = set()
 
@@ -112,12 +113,12 @@ class Batch:
         """Let every job go on to its next read, again and again, until all have come to their end."""
         while self._ready or self._waiting:
             while self._ready:
-                running, given = self._ready.popleft()
-                self._heed(running, running.switch(*given))
+                running, go_on = self._ready.popleft()
+                self._heed(running, go_on())
             if self._waiting:
                 self._connection.sync()
                 woken, self._waiting = self._waiting, []
-                self._ready.extend((waiter, (None,)) for waiter, _ in woken)
+                self._ready.extend((waiter, functools.partial(waiter.switch, None)) for waiter, _ in woken)
 
     def _heed(self, asker: greenlet.greenlet, asked: object) -> None:
         """Do what a greenlet asks for that has stopped."""
@@ -132,14 +133,21 @@ class Batch:
     def _fork(self, parent: greenlet.greenlet, work: Callable[[Any], Any], items: Any) -> None:
         """Do the work for all items at once; the parent goes on once the last is done."""
         results: list[Any] = [None] * len(items)
+        errors: list[Exception] = []
         left = len(items)
 
         def child(number: int, item: Any) -> None:
             nonlocal left
-            results[number] = work(item)
+            try:
+                results[number] = work(item)
+            except Exception as error:  # noqa: BLE001 - it is the parent's, which waits for all
+                errors.append(error)
             left -= 1
             if not left:
-                self._ready.append((parent, (results,)))
+                resume = (
+                    functools.partial(parent.throw, errors[0]) if errors else functools.partial(parent.switch, results)
+                )
+                self._ready.append((parent, resume))
 
         for number, item in enumerate(items):
             self._start(child, number, item)
@@ -147,7 +155,7 @@ class Batch:
     def _start(self, work: Callable[..., None], *given: Any) -> None:
         started = greenlet.greenlet(work, self._hub)
         self._living.add(started)
-        self._ready.append((started, given))
+        self._ready.append((started, functools.partial(started.switch, *given)))
 
     def _run_chain(self, jobs: list[Job]) -> None:
         """Run jobs one after the other."""

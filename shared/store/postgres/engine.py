@@ -74,10 +74,10 @@ class PostgresEngine:
         """How many connections it keeps: its lanes, and one for signals."""
         return len(self._lanes) + 1
 
-    @property
-    def transactions(self) -> int:
-        """How many transactions were committed."""
-        return sum(lane.transactions for lane in self._lanes)
+    def traffic(self) -> tuple[int, int, int]:
+        """Return how many statements, round trips and committed transactions there have been."""
+        statements, round_trips = map(sum, zip(*(lane.traffic for lane in self._lanes), strict=True))
+        return statements, round_trips, sum(lane.transactions for lane in self._lanes)
 
     async def open(self) -> None:
         """Connect and migrate forward. Raises StoreUnusable."""

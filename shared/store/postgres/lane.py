@@ -54,6 +54,12 @@ class Lane:
         self._connection: Connection | None = None
         self.transactions = 0
 
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """How many statements and round trips the present connection has had."""
+        connection = self._connection
+        return (connection.statements, connection.round_trips) if connection else (0, 0)
+
     def start(self, connection: Connection) -> None:
         """Start the thread, with a connection that is open."""
         self._loop = asyncio.get_running_loop()
@@ -76,7 +82,12 @@ class Lane:
 
     def _main(self) -> None:
         while jobs := self._next_jobs():
-            self._answer(self._run_together(jobs))
+            try:
+                answers = self._run_together(jobs)
+            except Exception as error:  # noqa: BLE001 - the lane lives on, whatever it was; these callers are told
+                self._drop()
+                answers = self._refuse(jobs, error)
+            self._answer(answers)
         self._drop()
 
     def _next_jobs(self) -> list[Job]:

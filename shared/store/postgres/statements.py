@@ -60,7 +60,7 @@ def statement(sql: str) -> Statement:
     )
     parts = text.split("?")
     numbered = parts[0] + "".join(f"${number}{part}" for number, part in enumerate(parts[1:], 1))
-    return Statement(numbered.encode(), writes=not text.startswith("SELECT"))
+    return Statement(numbered.encode(), writes=not text.startswith(("SELECT", "WITH")))
 
 
 @functools.cache

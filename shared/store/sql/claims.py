@@ -24,7 +24,7 @@ from shared.messages import (
     Summary,
     TurnStatus,
 )
-from shared.store.engine import Database, Engine
+from shared.store.engine import Database, Engine, at_once
 from shared.store.sql.session_commands import start_next
 from shared.store.sql.tables import (
     approvals,
@@ -40,6 +40,7 @@ from shared.store.sql.tables import (
     spending,
     summaries,
 )
+from shared.usage import Usage
 
 #: how long a session waits for what others hold of its budget, in seconds, before it is looked at again
 HELD_S = 1.0
@@ -128,13 +129,18 @@ def _claim(
     database: Database, host: str, limit: int, lease_s: float, *, suspects: bool, budgets: Budgets | None
 ) -> ClaimBatch:
     sessions.wake_due(database)
-    release_lost(database, sessions.lapsed(database))
-    spending.roll_up(database)
+    lost, _, lives = at_once(
+        database,
+        lambda: sessions.lapsed(database),
+        lambda: spending.roll_up(database),
+        lambda: hosts.is_live(database, host),
+    )
+    release_lost(database, lost)
     if budgets and limit > 0:
         database.lock(HOLDS)
     ready = sessions.ready(database, host, limit, suspects=suspects) if limit > 0 else []
     epochs = database.next_epochs(len(ready)) if ready else []
-    own_lease_s = None if ready and hosts.is_live(database, host) else lease_s
+    own_lease_s = None if lives else lease_s
 
     def lease(epoch: int, session: str, platform: str, version: int, head: int) -> Claim | None:
         """Lease one session, unless it has to wait for what others hold of its budget."""
@@ -146,10 +152,15 @@ def _claim(
                 sessions.delay(database, session, HELD_S, suspect=suspects)
                 return None
         sessions.lease(database, ref, host, own_lease_s)
-        messages = (inbox.claim(database, session, head), *joins.join(database, session, head))
-        steps, open_step = checkpoints.read(database, session), journal.read(database, session)
+        first, joined, steps, open_step = at_once(
+            database,
+            lambda: inbox.claim(database, session, head),
+            lambda: joins.join(database, session, head),
+            lambda: checkpoints.read(database, session),
+            lambda: journal.read(database, session),
+        )
         decided = approvals.read(database, session) if open_step else ()
-        return Claim(ref, platform, version, messages, steps, open_step, allowance, decided)
+        return Claim(ref, platform, version, (first, *joined), steps, open_step, allowance, decided)
 
     found = [(epoch, *row) for epoch, row in zip(epochs, ready, strict=True)]
     # what one holds of a budget another cannot: then one after the other
@@ -226,46 +237,60 @@ def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> tuple[Comman
 
 
 def _settle_ended(database: Database, ref: ClaimRef, head: int, ended: Ended) -> tuple[CommandAnswer, ...]:
-    if ended.summary is not None:
-        summaries.add(database, ref.session, ended.summary)
-    if ended.messages:
-        history.append(database, ref.session, ended.messages, head)
-    if ended.todo is not None:
-        commands.keep_todo(database, ref.session, head, history.read_todo(database, ref.session) or NO_TODO)
-        history.write_todo(database, ref.session, ended.todo)
+    session = ref.session
     if ended.messages or ended.todo is not None:
-        sessions.set_version(database, ref.session, ref.epoch)
-    answered = inbox.mark_done(database, ref.session, head, ended)
-    joins.settle(database, ref.session, head, ended)
-    spending.settle(database, ref.session, answered.sender, ended.usage)
+        sessions.set_version(database, session, ref.epoch)
+    answered, *_ = at_once(
+        database,
+        lambda: inbox.mark_done(database, session, head, ended),
+        lambda: joins.settle(database, session, head, ended),
+        lambda: _keep_conversation(database, session, head, ended),
+    )
     failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED, TurnStatus.OVER_BUDGET}
     text = answered.stop if answered.stop and ended.status is TurnStatus.INTERRUPTED else ended.text
-    _answer(database, ref.session, head, answered, text, ReplyStatus.FAILED if failed else ReplyStatus.REPLIED)
-    return _start_next(database, ref.session)
+    status = ReplyStatus.FAILED if failed else ReplyStatus.REPLIED
+    return _answer_and_go_on(database, session, head, answered, text, status, ended.usage)
+
+
+def _keep_conversation(database: Database, session: str, head: int, ended: Ended) -> None:
+    """Append what a turn has said, and keep its summary and its todo list."""
+    if ended.summary is not None:
+        summaries.add(database, session, ended.summary)
+    if ended.messages:
+        history.append(database, session, ended.messages, head)
+    if ended.todo is not None:
+        commands.keep_todo(database, session, head, history.read_todo(database, session) or NO_TODO)
+        history.write_todo(database, session, ended.todo)
 
 
 def _settle_dead(database: Database, ref: ClaimRef, head: int, dead: Dead) -> tuple[CommandAnswer, ...]:
     summaries.remove_unsettled(database, ref.session)
-    answered = inbox.mark_dead(database, ref.session, head, dead)
-    spending.settle(database, ref.session, answered.sender, dead.usage)
-    joins.release(database, ref.session, head)
-    _answer(database, ref.session, head, answered, dead.text, ReplyStatus.FAILED)
-    return _start_next(database, ref.session)
+    answered, _ = at_once(
+        database,
+        lambda: inbox.mark_dead(database, ref.session, head, dead),
+        lambda: joins.release(database, ref.session, head),
+    )
+    return _answer_and_go_on(database, ref.session, head, answered, dead.text, ReplyStatus.FAILED, dead.usage)
 
 
-def _answer(
-    database: Database, session: str, seq: int, answered: inbox.SettledMessage, text: str, status: ReplyStatus
-) -> None:
-    """Put the answer to a message on its way; an empty one is none."""
-    if text:
-        outbox.add(
-            database, seq, Reply(session, answered.message_id, 0, answered.platform, text, answered.address, status)
-        )
-
-
-def _start_next(database: Database, session: str) -> tuple[CommandAnswer, ...]:
-    """Drop the settled turn's steps and journal; carry out and make ready what comes next."""
+def _answer_and_go_on(
+    database: Database,
+    session: str,
+    seq: int,
+    answered: inbox.SettledMessage,
+    text: str,
+    status: ReplyStatus,
+    usage: Usage,
+) -> tuple[CommandAnswer, ...]:
+    """Charge a settled turn, put its answer on its way (an empty one is none), and make ready what comes next."""
+    reply = Reply(session, answered.message_id, 0, answered.platform, text, answered.address, status)
     checkpoints.remove(database, session)
     journal.remove(database, session)
     approvals.remove(database, session)
-    return start_next(database, session)
+    *_, following = at_once(
+        database,
+        lambda: spending.settle(database, session, answered.sender, usage),
+        lambda: outbox.add(database, seq, reply) if text else None,
+        lambda: inbox.first_waiting(database, session),
+    )
+    return start_next(database, session, following)

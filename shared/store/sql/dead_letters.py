@@ -32,7 +32,7 @@ def retry(database: Database, message_id: str) -> None:
         refused_replies.requeue(database, message_id)
         return
     if sessions.busy_with(database, session) is None:
-        start_next(database, session)
+        start_next(database, session, inbox.first_waiting(database, session))
 
 
 def purge(database: Database, message_id: str) -> None:

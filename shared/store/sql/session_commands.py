@@ -43,15 +43,19 @@ def receive_command(database: Database, arrival: Arrival, command: Command, arri
             return _withdraw_last(database, arrival, arrived, command)
 
 
-def start_next(database: Database, session: str) -> tuple[CommandAnswer, ...]:
-    """Carry out the commands whose turn has come; make the session ready for its next message, if one waits."""
+def start_next(database: Database, session: str, following: inbox.NextMessage | None) -> tuple[CommandAnswer, ...]:
+    """Carry out the commands whose turn has come; make the session ready for its next message, if one waits.
+
+    ``following`` is the first message that waits, None if none does.
+    """
     answers: list[CommandAnswer] = []
-    while following := inbox.first_waiting(database, session):
+    while following is not None:
         if following.command is None:
             ready_in_time(database, session, following)
             return tuple(answers)
         if text := _execute(database, session, following.seq, following.command):
             answers.append(_close(database, session, following.seq, text))
+        following = inbox.first_waiting(database, session)
     sessions.make_idle(database, session)
     return tuple(answers)
 
@@ -61,7 +65,7 @@ def _execute_now(database: Database, arrival: Arrival, command: Command, seq: in
     if command.kind is CommandKind.STOP:
         sessions.make_idle(database, arrival.session)
         return _receipt(arrival, _close(database, arrival.session, seq, command.nothing))
-    return _receipt(arrival, *start_next(database, arrival.session))
+    return _receipt(arrival, *start_next(database, arrival.session, inbox.first_waiting(database, arrival.session)))
 
 
 def _withdraw_last(database: Database, arrival: Arrival, arrived: ArrivalPlace, command: Command) -> Receipt:

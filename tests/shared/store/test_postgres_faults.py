@@ -19,6 +19,7 @@ from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.messages import Arrival, Receipt
 from shared.signals import Signal, SignalKind
 from shared.store import Store, open_store
+from shared.store.engine import Database
 from shared.store.postgres.engine import PostgresEngine
 from shared.store.postgres.schema import translate
 from shared.store.sql.schema import MIGRATIONS
@@ -147,6 +148,24 @@ async def test_a_commit_whose_answer_was_lost_is_not_told_as_a_failure() -> None
         assert await store.inbox.waiting() == 0
         assert len((await store.outbox.due("host", 10, 30)).replies) == 3
     proxy.close()
+
+
+async def test_a_job_that_fails_side_by_side_fails_alone_and_writes_nothing() -> None:
+    async with opened(shared_server().url()) as store:
+
+        def fail(database: Database) -> list[int]:
+            def half(number: int) -> int:
+                database.run("INSERT INTO probe (name, at) VALUES (?, 1.0)", (f"half {number}",))
+                database.all("SELECT 1")
+                return 1 // number
+
+            return database.each(half, (2, 1, 0))
+
+        others = [store.inbox.accept(arrival(number)) for number in range(5)]
+        failed, *accepted = await asyncio.gather(store.engine.run("a:b:1", fail), *others, return_exceptions=True)
+        assert isinstance(failed, ZeroDivisionError)
+        assert all(isinstance(one, Receipt) for one in accepted)
+        assert await store.engine.run("", lambda database: database.all("SELECT name FROM probe")) == []
 
 
 async def test_a_session_that_the_server_ended_is_made_again() -> None:

@@ -41,6 +41,7 @@ async def live(bench: Bench, store: Store) -> None:
     await store.claims.join(claim.ref)
     await store.claims.checkpoint(claim.ref, [Step(1, (b"3",), usage=USED)], Summary(1, "one thing was said"))
     await store.claims.journal(claim.ref, [StepOpening(2, (b"4",)), CallIntent(2, "call_1", "note", "key")])
+    await store.sessions.keep_attachments("a:b:c", {"digest": b"an image"})
     await bench.order(CommandKind.NEW)
 
 
@@ -80,7 +81,7 @@ async def test_of_an_old_session_its_conversation_and_what_it_used_stay(bench: B
     await bench.store.inbox.expire(A_WEEK_S)
     await bench.store.spending.expire(A_WEEK_S)
     left = {name for name, count in rows(tmp_path).items() if count}
-    assert left == {"sessions", "history", "todos", "summaries", "usage", "sequences"}
+    assert left == {"sessions", "history", "todos", "summaries", "usage", "sequences", "attachments"}
 
 
 async def test_the_words_of_a_deleted_session_are_gone_from_the_files(bench: Bench, tmp_path: Path) -> None:

@@ -21,11 +21,10 @@ from shared.traces import ReplyTrace
 #: the number of replies that answer no message
 UNSOLICITED = 0
 
-# Find where a message's next reply starts.
-LAST_PART = "SELECT max(part) FROM outbox WHERE session_key = ? AND seq = ?"
-# Tell whether any reply of a session is on its way.
-ANY_UNSENT = """
-SELECT EXISTS (SELECT 1 FROM outbox INDEXED BY outbox_unsent WHERE session_key = ? AND closed_at IS NULL)
+# Find where a message's next reply starts, and whether any reply of its session is on its way.
+NEXT_PART = """
+SELECT (SELECT max(part) FROM outbox WHERE session_key = ? AND seq = ?),
+  EXISTS (SELECT 1 FROM outbox INDEXED BY outbox_unsent WHERE session_key = ? AND closed_at IS NULL)
 """
 # Put a reply on its way.
 ADD = """
@@ -156,9 +155,9 @@ UNSENT = "SELECT count(*), min(message_id) FROM outbox WHERE closed_at IS NULL"
 
 def add(database: Database, seq: int, reply: Reply) -> None:
     """Put a reply to message ``seq`` of its session on its way; its part is set here."""
-    last = database.only(LAST_PART, (reply.session, seq))[0]
+    last, any_unsent = database.only(NEXT_PART, (reply.session, seq, reply.session))
     part = 0 if last is None else (last // PARTS + 1) * PARTS
-    state = "queued" if database.only(ANY_UNSENT, (reply.session,))[0] else "due"
+    state = "queued" if any_unsent else "due"
     columns = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value, int(reply.rendered))
     database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place(), reply.session, seq))
 

@@ -82,10 +82,16 @@ SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NULL
 HELD = "SELECT session_key, epoch FROM sessions WHERE state = 'claimed' AND host = ?"
 # Find the claims of other hosts.
 FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND host <> ?"
-# Find the next platform that has a ready session, in the order of their names.
-NEXT_PLATFORM = """
-SELECT platform FROM sessions INDEXED BY sessions_ready
-WHERE state = 'ready' AND suspect = ? AND platform > ? ORDER BY platform LIMIT 1
+# List the platforms that have a ready session, in the order of their names: one step of the index for each.
+PLATFORMS = """
+WITH RECURSIVE found (platform) AS (
+  SELECT (SELECT min(platform) FROM sessions INDEXED BY sessions_ready WHERE state = 'ready' AND suspect = ?)
+  UNION ALL
+  SELECT (SELECT min(platform) FROM sessions INDEXED BY sessions_ready
+          WHERE state = 'ready' AND suspect = ? AND sessions.platform > found.platform)
+  FROM found WHERE found.platform IS NOT NULL
+)
+SELECT platform FROM found WHERE platform IS NOT NULL
 """
 # Find the sessions of a platform that are ready, longest waiting first.
 READY = """
@@ -231,8 +237,8 @@ def wake_due(database: Database) -> None:
 def lapsed(database: Database) -> list[tuple[str, int]]:
     """Return the claimed sessions whose lease has ended, each with its head."""
     now = database.now()
-    rows = database.all(LAPSED, (now, now + MAX_LEASE_S)) + database.all(LAPSED_WITH_HOST, (now, now + MAX_LEASE_S))
-    return [(session, head) for session, head in rows]
+    found = database.each(lambda sql: database.all(sql, (now, now + MAX_LEASE_S)), (LAPSED, LAPSED_WITH_HOST))
+    return [(session, head) for rows in found for session, head in rows]
 
 
 def held(database: Database, host: str) -> list[ClaimRef]:
@@ -252,10 +258,9 @@ def ready(database: Database, host: str, limit: int, *, suspects: bool) -> list[
     another live host ran last it may have for a moment alone: it has the conversation in memory.
     """
     now = database.now()
-    queues = [
-        database.all(READY, (int(suspects), platform, host, now - AFFINITY_S, now, limit))
-        for platform in _platforms(database, suspects=suspects)
-    ]
+    values = (host, now - AFFINITY_S, now, limit)
+    platforms = _platforms(database, suspects=suspects)
+    queues = database.each(lambda name: database.all(READY, (int(suspects), name, *values)), platforms)
     dealt = itertools.chain.from_iterable(itertools.zip_longest(*queues))
     found = list(itertools.islice((row for row in dealt if row is not None), limit))
     if found:
@@ -265,9 +270,7 @@ def ready(database: Database, host: str, limit: int, *, suspects: bool) -> list[
 
 def _platforms(database: Database, *, suspects: bool) -> list[str]:
     """Return the platforms that have a ready session, the one after the last that was served first."""
-    names: list[str] = []
-    while row := database.one(NEXT_PLATFORM, (int(suspects), names[-1] if names else "")):
-        names.append(row[0])
+    names = [str(name) for (name,) in database.all(PLATFORMS, (int(suspects), int(suspects)))]
     first = bisect.bisect_right(names, database.last_platform)
     return names[first:] + names[:first]
 

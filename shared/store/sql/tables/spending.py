@@ -13,7 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from shared.budgets import Allowance, Budget, Budgets, Scope, Spend, Window
-from shared.store.engine import Database, Row
+from shared.store.engine import Database, Row, at_once
 from shared.store.sql.tables import checkpoints, journal
 from shared.usage import NOTHING, Usage
 
@@ -123,17 +123,21 @@ def release(database: Database, session: str) -> None:
     if row is None:
         return
     used = used_so_far(database, session)
-    _charge(database, session, row[0], used - _charged(row[1]))
+    _charge(database, session, row[0], used - _charged(row[1]), usage(database, session))
     database.run(END_HOLD, (msgspec.json.encode(used), session))
 
 
 def settle(database: Database, session: str, user: str, used: Usage) -> None:
     """Charge what a turn has used in all its attempts, but what was charged before; its hold ends."""
-    row = database.one(READ_HOLD, (session,))
+    row, life = at_once(
+        database,
+        lambda: database.one(READ_HOLD, (session,)),
+        lambda: usage(database, session) if used != NOTHING else used,
+    )
     if row is not None:
         used -= _charged(row[1])
         database.run(REMOVE_HOLD, (session,))
-    _charge(database, session, user, used)
+    _charge(database, session, user, used, life)
 
 
 def used_so_far(database: Database, session: str) -> Usage:
@@ -204,12 +208,12 @@ def _owner(scope: Scope, session: str, user: str) -> str:
     return {Scope.SESSION: session, Scope.USER: user, Scope.HOUR: ""}[scope]
 
 
-def _charge(database: Database, session: str, user: str, used: Usage) -> None:
+def _charge(database: Database, session: str, user: str, used: Usage, life: Usage) -> None:
+    """Keep what was used more than a session had used in its life."""
     if used == NOTHING:
         return
     spend = Spend.of(used)
-    life = msgspec.json.encode(usage(database, session) + used)
-    database.run(WRITE_USAGE, (session, life, spend.tokens, spend.nanos))
+    database.run(WRITE_USAGE, (session, msgspec.json.encode(life + used), spend.tokens, spend.nanos))
     columns = (session, database.next_place(), user, database.now(), spend.tokens, spend.nanos)
     database.run(CHARGE, columns)
 
