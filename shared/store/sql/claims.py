@@ -273,6 +273,16 @@ def _settle_dead(database: Database, ref: ClaimRef, head: int, dead: Dead) -> tu
     return _answer_and_go_on(database, ref.session, head, answered, dead.text, ReplyStatus.FAILED, dead.usage)
 
 
+def _answer(
+    database: Database, session: str, seq: int, answered: inbox.SettledMessage, text: str, status: ReplyStatus
+) -> None:
+    """Put the answer to a message on its way; an empty one is none."""
+    if text:
+        outbox.add(
+            database, seq, Reply(session, answered.message_id, 0, answered.platform, text, answered.address, status)
+        )
+
+
 def _answer_and_go_on(
     database: Database,
     session: str,
@@ -282,15 +292,14 @@ def _answer_and_go_on(
     status: ReplyStatus,
     usage: Usage,
 ) -> tuple[CommandAnswer, ...]:
-    """Charge a settled turn, put its answer on its way (an empty one is none), and make ready what comes next."""
-    reply = Reply(session, answered.message_id, 0, answered.platform, text, answered.address, status)
+    """Charge a settled turn, put its answer on its way, and make ready what comes next."""
     checkpoints.remove(database, session)
     journal.remove(database, session)
     approvals.remove(database, session)
     *_, following = at_once(
         database,
         lambda: spending.settle(database, session, answered.sender, usage),
-        lambda: outbox.add(database, seq, reply) if text else None,
+        lambda: _answer(database, session, seq, answered, text, status),
         lambda: inbox.first_waiting(database, session),
     )
     return start_next(database, session, following)
