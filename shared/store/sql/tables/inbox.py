@@ -25,7 +25,7 @@ INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, tra
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Read where the answer to a message goes.
-ADDRESS = "SELECT reply FROM inbox WHERE session_key = ? AND id = ?"
+REPLY_ADDRESS = "SELECT reply FROM inbox WHERE session_key = ? AND id = ?"
 # Let the answer to a waiting message go elsewhere.
 READDRESS = "UPDATE inbox SET reply = ? WHERE session_key = ? AND id = ? AND state = 'waiting'"
 # Count the waiting messages of all sessions.
@@ -403,7 +403,7 @@ def _found(row: Row | None, message_id: str) -> Row:
 
 def address(database: Database, session: str, message_id: str) -> bytes:
     """Return where the answer to a message goes. Raises NotFound."""
-    if row := database.one(ADDRESS, (session, message_id)):
+    if row := database.one(REPLY_ADDRESS, (session, message_id)):
         return bytes(row[0])
     raise NotFound(f"there is no message {message_id}")
 
