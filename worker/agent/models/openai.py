@@ -160,13 +160,16 @@ class OpenAIAnswer:
                 return False
 
     def _take_chunk(self, body: dict[str, Any]) -> bool:
-        self._counts.add(body.get("usage"))
+        if (usage := body.get("usage")) is not None:
+            self._counts.add(usage)
         choices = body.get("choices")
         if (not choices or body.get("error")) and not self.finished:
             error = from_event(self._where, body)
             if error is not None:
                 raise error
-        choice = next(_objects(choices), None)
+        choice = choices[0] if type(choices) is list and choices else choices
+        if type(choice) is not dict:  # a null before it, or none at all
+            choice = next(_objects(choices), None)
         if choice is None:
             return False
         self._began = True
@@ -185,11 +188,13 @@ class OpenAIAnswer:
 
     def _take_delta(self, delta: dict[str, Any]) -> bool:
         content = delta.get("content") or delta.get("refusal")
-        if content:
+        if type(content) is str:
+            self._text.add(content)
+            if len(delta) == 1:
+                return True
+        elif content:
             for text in _texts(content):
                 self._text.add(text)
-        if len(delta) == 1 and content:
-            return True
         for part in _objects(delta.get("tool_calls")):
             self._take_call(part)
         legacy = delta.get("function_call")
