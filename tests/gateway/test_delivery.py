@@ -228,18 +228,24 @@ async def test_retry_after_is_honoured_and_stalls_no_other_session(sending: Send
 @contextlib.asynccontextmanager
 async def hanging_receiver() -> AsyncIterator[str]:
     """Accept every connection, read what comes and never answer; yield its url."""
+    held: set[asyncio.StreamWriter] = set()
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.add(writer)
+        with contextlib.suppress(OSError):
+            while await reader.read(65_536):
+                pass
+        writer.close()
+
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/replies"
     finally:
         server.close()
-
-
-async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-        while await reader.read(65_536):
-            pass
-    writer.close()
+        for writer in held:
+            writer.transport.abort()
+        await server.wait_closed()
+        await asyncio.sleep(0)  # the aborted transports close in the next round
 
 
 async def test_a_reply_leaves_at_once_while_another_receiver_hangs(far_side: RunningPlatform, tmp_path: Path) -> None:
