@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -174,3 +175,38 @@ def test_the_buildpack_files_name_the_python_and_the_pins_that_are_tested() -> N
     assert f"python:{version}-slim" in (ROOT / "Dockerfile").read_text("utf-8")
     lines = [line for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines() if not line.startswith("#")]
     assert lines == ["-c constraints.txt", ".[postgres]"]
+
+
+def test_both_process_types_run_on_one_machine_until_they_are_stopped(tmp_path: Path) -> None:
+    port = free_port()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    settings = {"GATEHOUSE_DATA_DIR": str(tmp_path), "GATEHOUSE_WORKERS": "1", "GATEHOUSE_SPARES": "0"}
+    honcho = subprocess.Popen(
+        [sys.executable, "-m", "honcho", "-e", "/dev/null", "start", "-p", str(port)],
+        cwd=ROOT,
+        env={"PATH": path, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while (status := ready_status(port)) != 200:
+            assert honcho.poll() is None, honcho.communicate()[0]
+            assert time.monotonic() < deadline, status
+            time.sleep(0.1)
+        honcho.send_signal(signal.SIGTERM)
+        said, _ = honcho.communicate(timeout=40)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(honcho.pid, signal.SIGKILL)
+    assert "worker.1 | gatehouse: nothing to do here" in said
+    assert "web.1 stopped (rc=0)" in said or "web.1    stopped (rc=0)" in said, said
+
+
+def ready_status(port: int) -> int:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code
+    except httpx2.TransportError:
+        return 0
