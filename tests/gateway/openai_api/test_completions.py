@@ -54,6 +54,32 @@ def test_a_streamed_answer_is_the_same_text_in_pieces(sdk: openai.OpenAI) -> Non
     assert chunks[-1].usage is not None
 
 
+def test_an_answer_tells_why_it_ended(sdk: openai.OpenAI) -> None:
+    cut = sdk.chat.completions.create(model="gatehouse", messages=user("good morning to you all"), max_tokens=2)
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("You said", "length")
+    stopped = sdk.chat.completions.create(model="gatehouse", messages=user("one two"), stop=[" two"])
+    assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == ("You said: one", "stop")
+
+
+def test_the_offline_model_fills_a_form_and_calls_a_clients_tool(sdk: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
+    formed = sdk.chat.completions.create(
+        model="gatehouse",
+        messages=user("a plan"),
+        response_format={"type": "json_schema", "json_schema": {"name": "plan", "schema": schema}},
+    )
+    assert json.loads(formed.choices[0].message.content or "") == {"title": "a plan"}
+    asked = sdk.chat.completions.create(
+        model="gatehouse",
+        messages=user("anything"),
+        tools=[{"type": "function", "function": {"name": "plan", "parameters": schema}}],
+        tool_choice="required",
+    )
+    (call,) = asked.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert json.loads(call.function.arguments) == {"title": "anything"}
+
+
 def test_a_session_keeps_its_history_on_the_server(sdk: openai.OpenAI) -> None:
     headers = in_session("kept")
     sdk.chat.completions.create(model="gatehouse", messages=user("add buy milk"), extra_headers=headers)
