@@ -17,9 +17,10 @@ class OpenAIApi:
 
     def __init__(self, settings: Settings, store: Store, calls: Calls, readiness: Readiness) -> None:
         models = tuple(dict.fromkeys(model.name for model in settings.models))
+        provider = settings.models[0].provider
         self.calls = calls
-        self._completions = Completions(calls, models, readiness, settings.session_from)
-        self._responses = ResponsesApi(store, calls, models, readiness, settings.session_from)
+        self._completions = Completions(calls, models, readiness, settings.session_from, provider)
+        self._responses = ResponsesApi(store, calls, models, readiness, settings.session_from, provider)
 
     def routes(self) -> list[Route]:
         """Return the routes; whoever mounts them guards them."""

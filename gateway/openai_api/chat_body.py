@@ -137,6 +137,7 @@ class ChatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     service_tier: str | None = None
     store: bool | None = None
     n: Literal[1] | None = None
@@ -145,6 +146,7 @@ class ChatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modalities: list[Literal["text"]] | None = None
     audio: None = None  #: not served, as those that follow
     prediction: None = None
+    moderation: None = None
     web_search_options: None = None
     functions: None = None
     function_call: None = None

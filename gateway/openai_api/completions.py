@@ -35,14 +35,18 @@ LARGE_BYTES = 256 * 1024
 class Completions:
     """Serves the routes; ``models`` are the names clients may ask for.
 
-    ``session_from`` tells which field of a body names its session: ``user``, ``metadata:KEY``, or none.
+    ``provider`` is that of the first model; ``session_from`` tells which field of a body names its session: ``user``,
+    ``metadata:KEY``, or none.
     """
 
-    def __init__(self, calls: Calls, models: tuple[str, ...], readiness: Readiness, session_from: str = "") -> None:
+    def __init__(
+        self, calls: Calls, models: tuple[str, ...], readiness: Readiness, session_from: str, provider: str
+    ) -> None:
         self._calls = calls
         self._models = models
         self._readiness = readiness
         self._session_from = session_from
+        self._provider = provider
 
     async def models(self, _: Request) -> Response:
         """Answer ``GET /v1/models``."""
@@ -77,7 +81,7 @@ class Completions:
         """Return the name of the call's session, None without one, and what it asks for. Raises Refused."""
         chat = decode(body, ChatBody)
         name = named or told_session(self._session_from, chat.user or "", chat.metadata or {})
-        return name, read_chat(chat, self._models, in_session=name is not None)
+        return name, read_chat(chat, self._models, in_session=name is not None, provider=self._provider)
 
 
 def model_entry(name: str) -> dict[str, Any]:

@@ -57,10 +57,13 @@ def parse_chat_request(body: bytes, models: tuple[str, ...], *, in_session: bool
     return read_chat(decode(body, ChatBody), models, in_session=in_session)
 
 
-def read_chat(chat: ChatBody, models: tuple[str, ...], *, in_session: bool, all_new: bool = False) -> ChatRequest:
+def read_chat(
+    chat: ChatBody, models: tuple[str, ...], *, in_session: bool, all_new: bool = False, provider: str = ""
+) -> ChatRequest:
     """Check a call and split its messages. Raises Refused with the name of the parameter that is wrong.
 
-    With ``all_new`` everything in it goes on with a session.
+    With ``all_new`` everything in it goes on with a session. ``provider`` is that of the first model, where its name
+    does not tell.
 
     """
     refuse_unserved(chat, models)
@@ -79,7 +82,7 @@ def read_chat(chat: ChatBody, models: tuple[str, ...], *, in_session: bool, all_
         history,
         bool(chat.stream),
         bool(chat.stream_options and chat.stream_options.include_usage),
-        options_of(chat, models, opening, system_of(chat.messages) if in_session else ""),
+        options_of(chat, models, provider, opening, system_of(chat.messages) if in_session else ""),
         ReadUploads("") if opening else uploads,
     )
 
@@ -127,20 +130,22 @@ def split(messages: Sequence[ChatMessage], *, in_session: bool) -> Parts:
     return Parts(history, [messages[number] for number in said if number >= start], users[-1])
 
 
-def options_of(chat: ChatBody, models: tuple[str, ...], new: tuple[bytes, ...], system: str) -> CallOptions:
+def options_of(
+    chat: ChatBody, models: tuple[str, ...], provider: str, new: tuple[bytes, ...], system: str
+) -> CallOptions:
     """Return what the call asks for beside its words."""
     tools = client_tools(chat.tools or [])
     return CallOptions(
         tools=() if chat.tool_choice == "none" else tools,
         format=answer_format(chat.response_format),
         max_tokens=chat.max_completion_tokens or chat.max_tokens,
-        fields=steering(chat, models) | tool_choice(chat.tool_choice, tools),
+        fields=steering(chat, models, provider) | tool_choice(chat.tool_choice, tools),
         system=system,
         opening=new,
     )
 
 
-def steering(chat: ChatBody, models: tuple[str, ...]) -> dict[str, Any]:
+def steering(chat: ChatBody, models: tuple[str, ...], provider: str) -> dict[str, Any]:
     """Return the fields that steer a model. Raises Refused for one that the first model does not take."""
     given = {name: getattr(chat, name) for name in STEERING}
     fields = {name: value for name, value in given.items() if value is not None and value != NEUTRAL.get(name)}
@@ -149,7 +154,7 @@ def steering(chat: ChatBody, models: tuple[str, ...]) -> dict[str, Any]:
         raise invalid(f"stop is 1 to {MOST_STOPS} texts that are not empty", "stop")
     if not models:
         return fields
-    provider = models[0].partition(":")[0]
+    provider = provider or models[0].partition(":")[0]
     for name in fields:
         if provider in TAKEN and name not in TAKEN[provider]:
             raise invalid(f"{models[0]} takes no {name}: leave it out", name, "unsupported_parameter")

@@ -34,13 +34,20 @@ class ResponsesApi:
     """Serves the routes; ``models`` are the names clients may ask for, ``session_from`` as for Completions."""
 
     def __init__(
-        self, store: Store, calls: Calls, models: tuple[str, ...], readiness: Readiness, session_from: str
+        self,
+        store: Store,
+        calls: Calls,
+        models: tuple[str, ...],
+        readiness: Readiness,
+        session_from: str,
+        provider: str,
     ) -> None:
         self._store = store
         self._calls = calls
         self._models = models
         self._readiness = readiness
         self._session_from = session_from
+        self._provider = provider
 
     async def create(self, request: Request) -> Response:
         """Answer ``POST /v1/responses``."""
@@ -82,7 +89,8 @@ class ResponsesApi:
         body = decode(raw, ResponsesBody)
         name = named or told_session(self._session_from, body.user or "", body.metadata or {})
         goes_on = body.previous_response_id is not None
-        chat = read_chat(as_chat(body), self._models, in_session=name is not None or goes_on, all_new=goes_on)
+        in_session = name is not None or goes_on
+        chat = read_chat(as_chat(body), self._models, in_session=in_session, all_new=goes_on, provider=self._provider)
         system = "\n\n".join(part for part in (body.instructions, chat.options.system) if part)
         options = msgspec.structs.replace(chat.options, system=system)
         return body, msgspec.structs.replace(chat, options=options), name

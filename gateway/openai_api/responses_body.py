@@ -111,6 +111,7 @@ class ResponsesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     service_tier: str | None = None
     include: list[str] | None = None
     truncation: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import openai
@@ -62,7 +63,7 @@ def test_an_answer_tells_why_it_ended(sdk: openai.OpenAI) -> None:
 
 
 def test_the_offline_model_fills_a_form_and_calls_a_clients_tool(sdk: openai.OpenAI) -> None:
-    schema = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
+    schema: Any = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
     formed = sdk.chat.completions.create(
         model="gatehouse",
         messages=user("a plan"),

@@ -288,7 +288,6 @@ class AnthropicModel(HttpModel):
         settings = self._settings(request, marks=marks)
         if system != b"[]":
             settings["system"] = msgspec.Raw(system)
-        settings |= anthropic_fields(request.options)
         settings["messages"] = msgspec.Raw(messages)
         sent = self.shape.apply(settings)
         opaque = [name for name in _THINKING if b'{"type":"' + name.encode() in messages]
