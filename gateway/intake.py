@@ -56,7 +56,7 @@ class Intake:
         delivery: Wakeable,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = store
+        self.store = store
         self._turn_control = turn_control
         self._observer = observer
         self._events = events
@@ -69,7 +69,7 @@ class Intake:
         """Accept a message in its session's mode, or in the one given. Raises InboxFull, StoreUnavailable."""
         mode = when_busy or self._rules.mode(arrival.session)
         arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=BUSY_TEXTS.get(mode, ""))
-        receipt = await self._store.inbox.accept(arrival)
+        receipt = await self.store.inbox.accept(arrival)
         self._emit(arrival, receipt)
         if receipt.duplicate:
             return receipt

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.access import Access, Admission
+from gateway.amendments import Amendments
 from gateway.commands import Asked, Commands
 from gateway.intake import Intake
 from gateway.platform_calls import PlatformCalls
@@ -24,6 +25,7 @@ from gateway.platforms.port import MOST_TEXT, Adapter, Inbound, Kind, Parsed, We
 from gateway.queue_notice import QueueNotice
 from gateway.responses import Refused, error_response, json_response, too_large
 from shared.attachments import AttachmentLimits, read_uploads
+from shared.command import Command
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
 from shared.ids import new_message_id
@@ -31,6 +33,9 @@ from shared.messages import Arrival, MessageState
 
 #: what is a message or stands for one
 SPOKEN = frozenset({Kind.MESSAGE, Kind.COMMAND, Kind.ACTION})
+
+#: what changes an earlier message
+AMENDING = frozenset({Kind.EDIT, Kind.DELETE})
 
 #: how much of a body that is too large is still taken in and dropped: who is cut off while sending sees no answer
 MOST_DROPPED_BYTES = 33_554_432
@@ -102,6 +107,7 @@ class Webhooks:
         self._debounce_s = debounce_s
         self._public_url = public_url
         self._calls = calls
+        self._amendments = Amendments(intake.store, intake)
         self._attachments = attachments
 
     async def receive(self, request: Request) -> Response:
@@ -173,7 +179,7 @@ class Webhooks:
         completed = [await self._calls.completed(platform, inbound) for inbound in parsed.inbound]
         if None in completed:
             raise not_known_yet(platform)
-        addressed = [inbound for inbound in completed if inbound and inbound.addressed and inbound.kind in SPOKEN]
+        addressed = [inbound for inbound in completed if inbound and is_for_us(inbound)]
         if not addressed:
             reason = parsed.ignored or "not addressed to the bot"
             self._events.emit(Event.WEBHOOK_IGNORED, platform=platform.name, reason=reason)
@@ -181,6 +187,8 @@ class Webhooks:
 
     async def _accept(self, platform: Adapter, inbound: Inbound, traceparent: str) -> str:
         """Accept one message and return its id, empty where its sender may not talk or it only asks a question."""
+        if inbound.kind in AMENDING:  # what it amends was let in, or is not there
+            return await self._amendments.amend(inbound, self._arrival(platform, inbound, traceparent, None))
         admission = await self._access.admit(platform, inbound)
         if admission is not Admission.ALLOWED:
             return self._turn_away(platform, inbound, admission)
@@ -189,8 +197,15 @@ class Webhooks:
             await self._commands.answer(platform, inbound, command)
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
             return ""
+        receipt = await self._intake.accept(self._arrival(platform, inbound, traceparent, command))
+        if not receipt.duplicate and receipt.state is MessageState.WAITING:
+            await self._queue_notice.tell(platform, inbound, receipt)
+        return receipt.message_id
+
+    def _arrival(self, platform: Adapter, inbound: Inbound, traceparent: str, command: Command | None) -> Arrival:
+        """Return an event as a message to accept."""
         read = read_uploads(text_of(inbound), inbound.uploads, self._attachments)
-        arrival = Arrival(
+        return Arrival(
             id=new_message_id(),
             session=inbound.session,
             platform=platform.name,
@@ -206,10 +221,6 @@ class Webhooks:
             attachments=read.attachments,
             attachment_data=read.data,
         )
-        receipt = await self._intake.accept(arrival)
-        if not receipt.duplicate and receipt.state is MessageState.WAITING:
-            await self._queue_notice.tell(platform, inbound, receipt)
-        return receipt.message_id
 
     def _turn_away(self, platform: Adapter, inbound: Inbound, admission: Admission) -> str:
         event = Event.STRANGER if admission is Admission.STRANGER else Event.MESSAGE_REFUSED
@@ -221,6 +232,11 @@ class Webhooks:
     ) -> Response:
         self._events.emit(Event.WEBHOOK_REJECTED, platform=name[:40], status=status, reason=reason)
         return error_response(status, reason, code=code, headers=headers)
+
+
+def is_for_us(inbound: Inbound) -> bool:
+    """Tell whether an event concerns the agent: it is said to it, or changes what may have been said to it."""
+    return inbound.kind in AMENDING or (inbound.kind in SPOKEN and inbound.addressed)
 
 
 def not_known_yet(platform: Adapter) -> Refused:

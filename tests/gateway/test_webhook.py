@@ -231,6 +231,44 @@ async def test_a_pairing_code_runs_out(tmp_path: Path) -> None:
         assert first.split()[-1] == code != second.split()[-1]
 
 
+def edited(text: str, update_id: int, first: int = 7) -> SignedRequest:
+    update = json.loads(telegram(text, update_id=first).body)
+    return signing.sign_telegram(
+        SECRETS.telegram_secret_token, {"update_id": update_id, "edited_message": update["message"]}
+    )
+
+
+async def test_an_edit_of_a_message_that_waits_changes_its_words(edge: Edge) -> None:
+    """And makes no message of its own; one of a message that nobody knows does nothing."""
+    await edge.post(telegram("at five"))
+    assert MESSAGE not in (await edge.post(edited("at six", 8))).headers
+    assert MESSAGE not in (await edge.post(edited("never said", 9, first=99))).headers
+    (claim,) = await edge.claimed()
+    assert [message.text for message in claim.messages] == ["at six"]
+
+
+async def test_an_edit_of_a_message_whose_turn_runs_ends_it_for_the_new_words(edge: Edge) -> None:
+    """Once, however often it comes; an edit that changes no word does nothing."""
+    first = (await edge.post(telegram("at five"))).headers[MESSAGE]
+    await edge.claimed()
+    assert MESSAGE not in (await edge.post(edited("at five", 8))).headers
+    new = (await edge.post(edited("at six", 9))).headers[MESSAGE]
+    assert (await edge.post(edited("at six", 9))).headers[MESSAGE] == new != first
+    assert edge.turn_control.stopped == [first]
+
+
+async def test_a_message_that_is_taken_back_has_no_turn(edge: Edge) -> None:
+    """It is undone as by a command: whoever claims it ends it."""
+    signed = slack("never mind")
+    first = (await edge.post(signed)).headers[MESSAGE]
+    gone = {"type": "message", "subtype": "message_deleted", "channel": "D1", "ts": "2.5", "deleted_ts": "1.5"}
+    envelope = {**json.loads(signed.body), "event_id": "Ev2", "event": {**gone, "previous_message": {"user": "U1"}}}
+    taken_back = signing.sign_slack(SECRETS.slack_signing_secret, json.dumps(envelope).encode(), time.time())
+    await edge.post(taken_back)
+    (claim,) = await edge.claimed()
+    assert [(message.id, bool(message.stop)) for message in claim.messages] == [(first, True)]
+
+
 async def test_who_is_not_listed_is_ignored_and_counted(tmp_path: Path) -> None:
     """Politely: 200, so that the platform does not come again."""
     async with running_edge(tmp_path, {"GATEHOUSE_ALLOW": "standard:bob"}) as edge:

@@ -67,6 +67,17 @@ class Inbox:
         """Return every stage of one message. Raises NotFound."""
         return await self._run("", _trace, message_id)
 
+    async def amend(self, session: str, key: str, text: str) -> bool | None:
+        """Change what the message with this dedupe key says.
+
+        True if its turn has not begun, False if it runs, None if it is over, unknown, or says the same.
+        """
+        return await self._run(session, _amend, session, key, text)
+
+    async def is_last_waiting(self, session: str, key: str) -> bool:
+        """Tell whether the message with this dedupe key is a session's last one and still to be answered."""
+        return await self._run(session, _is_last_waiting, session, key)
+
     async def address(self, session: str, message_id: str) -> bytes:
         """Return where the answer to a message goes. Raises NotFound."""
         return await self._run(session, inbox.address, session, message_id)
@@ -241,3 +252,15 @@ def _expire_closed(
         inbox.remove(database, mark.session, mark.seq)
         outbox.remove(database, mark.session, mark.seq)
     return len(old), marks[-1] if len(marks) == EXPIRE_LIMIT else None
+
+
+def _amend(database: Database, session: str, key: str, text: str) -> bool | None:
+    message_id = dedupe.find(database, session, (key,))
+    return inbox.amend(database, session, message_id, text) if message_id else None
+
+
+def _is_last_waiting(database: Database, session: str, key: str) -> bool:
+    message_id = dedupe.find(database, session, (key,))
+    if not message_id or not inbox.waits(database, session, message_id):
+        return False
+    return inbox.latest(database, session) == message_id

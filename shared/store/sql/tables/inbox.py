@@ -28,6 +28,13 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 REPLY_ADDRESS = "SELECT reply FROM inbox WHERE session_key = ? AND id = ?"
 # Let the answer to a waiting message go elsewhere.
 READDRESS = "UPDATE inbox SET reply = ? WHERE session_key = ? AND id = ? AND state = 'waiting'"
+# Change the text of a message whose turn has not begun.
+AMEND = """
+UPDATE inbox SET text = ? WHERE session_key = ? AND id = ? AND state = 'waiting' AND claimed_at IS NULL
+RETURNING id
+"""
+# Read what a message says and whether it is still to be answered.
+WORDS = "SELECT text, state = 'waiting' FROM inbox WHERE session_key = ? AND id = ? AND command IS NULL"
 # Count the waiting messages of all sessions.
 COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 # Count the waiting messages of one session.
@@ -411,3 +418,17 @@ def address(database: Database, session: str, message_id: str) -> bytes:
 def readdress(database: Database, session: str, message_id: str, place: bytes) -> None:
     """Let the answer to a waiting message go elsewhere."""
     database.run(READDRESS, (place, session, message_id))
+
+
+def amend(database: Database, session: str, message_id: str, text: str) -> bool | None:
+    """Change what a message says; True if its turn has not begun, False if it runs, None if it is over or the same."""
+    words = database.one(WORDS, (session, message_id))
+    if words is None or not words[1] or words[0] == text:
+        return None
+    return database.one(AMEND, (text, session, message_id)) is not None
+
+
+def waits(database: Database, session: str, message_id: str) -> bool:
+    """Tell whether a message is still to be answered."""
+    words = database.one(WORDS, (session, message_id))
+    return bool(words and words[1])
