@@ -69,7 +69,7 @@ def draw(context: ToolContext, data: bytes) -> str:
 
 
 @tool(approve=True)
-def pay(path: str) -> str:
+def pay_out(path: str) -> str:
     """Pay, which somebody has to allow."""
     with Path(path).open("a", encoding="utf-8") as file:
         file.write("paid\n")

@@ -25,12 +25,10 @@ def answered(bot: Bot, session: str, text: str, within_s: float = 20) -> None:
 
 def test_a_call_is_made_once_when_it_is_allowed_though_the_host_died_meanwhile(model_bot: Bot, tmp_path: Path) -> None:
     paid = tmp_path / "paid"
-    text = (
-        f'[[tool pay {{"path": "{paid}"}}]] [[tool note {{"path": "{paid}", "line": "noted"}}]] [[then]] [[say done]]'
-    )
+    text = f'[[tool pay_out {{"path": "{paid}"}}]] [[tool note {{"path": "{paid}", "line": "noted"}}]] [[then]] [[say done]]'
     ask(model_bot, "ana", text)
     (question,) = model_bot.replies("ana")
-    assert "- `pay` with" in question.text
+    assert "- `pay_out` with" in question.text
     assert "/approve" in question.text
     assert "note" not in question.text.partition("/approve")[0].replace(str(paid), "")
     assert not paid.exists()
@@ -50,7 +48,7 @@ def test_a_call_that_is_refused_or_that_nobody_allows_is_not_made_and_the_model_
     model_bot: Bot, tmp_path: Path
 ) -> None:
     paid = tmp_path / "paid"
-    ask(model_bot, "bob", f'[[tool pay {{"path": "{paid}"}}]] [[then]] [[say well]]')
+    ask(model_bot, "bob", f'[[tool pay_out {{"path": "{paid}"}}]] [[then]] [[say well]]')
     ask(model_bot, "bob", "/deny")
     answered(model_bot, "bob", "well")
     assert results(model_bot, "bob")[0].startswith("Error: the user refused this call.")
@@ -61,7 +59,7 @@ def test_a_call_that_is_refused_or_that_nobody_allows_is_not_made_and_the_model_
 
 
 def test_a_turn_that_waits_for_a_word_can_be_stopped(model_bot: Bot, tmp_path: Path) -> None:
-    ask(model_bot, "joe", f'[[tool pay {{"path": "{tmp_path}/paid"}}]]')
+    ask(model_bot, "joe", f'[[tool pay_out {{"path": "{tmp_path}/paid"}}]]')
     ask(model_bot, "joe", "/stop")
     answered(model_bot, "joe", "Stopped.")
     ask(model_bot, "joe", "hello")
