@@ -25,7 +25,8 @@ def answered(bot: Bot, session: str, text: str, within_s: float = 20) -> None:
 
 def test_a_call_is_made_once_when_it_is_allowed_though_the_host_died_meanwhile(model_bot: Bot, tmp_path: Path) -> None:
     paid = tmp_path / "paid"
-    text = f'[[tool pay_out {{"path": "{paid}"}}]] [[tool note {{"path": "{paid}", "line": "noted"}}]] [[then]] [[say done]]'
+    note = f'[[tool note {{"path": "{paid}", "line": "noted"}}]]'
+    text = f'[[tool pay_out {{"path": "{paid}"}}]] {note} [[then]] [[say done]]'
     ask(model_bot, "ana", text)
     (question,) = model_bot.replies("ana")
     assert "- `pay_out` with" in question.text
