@@ -113,11 +113,12 @@ def check_can_be_made(path: Path) -> None:
     """Raise CommandFailed unless a file can be made there, with the directories above it."""
     there = next(parent for parent in path.parents if parent.exists())
     if not there.is_dir() or not _writable(there):
-        raise CommandFailed(f"{path} cannot be made: {there} is no directory that can be written")
+        raise CommandFailed(f"{path} cannot be opened for writing: {there} is no directory that can be written")
 
 
 def _writable(directory: Path) -> bool:
-    return os.access(directory, os.W_OK | os.X_OK)
+    # a file system without any room, such as /proc, says yes to root and takes no file
+    return os.access(directory, os.W_OK | os.X_OK) and shutil.disk_usage(directory).total > 0
 
 
 async def look_at_disk(invocation: Invocation, _: RunningGateway | None) -> str:

@@ -13,7 +13,7 @@ from shared.errors import SettingsError
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> str:
     """Write a module where a process started here finds it; return its name."""
     (tmp_path / "mybot_tools.py").write_text(source)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    monkeypatch.syspath_prepend(str(tmp_path))
     return "mybot_tools"
 
 
