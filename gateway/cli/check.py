@@ -126,7 +126,9 @@ async def look_at_disk(invocation: Invocation, _: RunningGateway | None) -> str:
     settings = invocation.settings
     path = (database_file(settings) or settings.data_dir).absolute()
     there = next(parent for parent in path.parents if parent.exists())
-    free = shutil.disk_usage(there).free
+    total, _used, free = shutil.disk_usage(there)
+    if total == 0:
+        return f"{there} is no disk"  # that nothing can be written there is said of the database
     if free < DISK_LOW_BYTES:
         raise CommandFailed(f"only {free // 2**20} MiB are free in {there}")
     return f"{free // 2**20} MiB free in {there}"

@@ -134,12 +134,12 @@ class WatchedStore(Watched):
 
 
 class WatchedPlatform(Watched):
-    """A platform's adapter: ``call`` is what comes right before a send, ``outcome`` right after it."""
+    """A platform's adapter: ``call`` is what comes right before a send, ``result`` right after it."""
 
     def call(self, reply: Reply, *given: Any, **named: Any) -> Any:
         self._watch.before(Boundary.SEND, reply.session, keys=(reply.idempotency_key,))
         return self._inner.call(reply, *given, **named)
 
-    def outcome(self, reply: Reply, answer: Any) -> Any:
+    def result(self, reply: Reply, answer: Any) -> Any:
         self._watch.after(Boundary.SEND, reply.session, keys=(reply.idempotency_key,))
-        return self._inner.outcome(reply, answer)
+        return self._inner.result(reply, answer)
