@@ -31,7 +31,7 @@ ADD_MILK = '{"todos": [{"id": "1", "content": "milk", "status": "pending"}], "me
 ADD_EGGS = '{"todos": [{"id": "2", "content": "eggs", "status": "pending"}], "merge": true}'
 
 
-class Shelf:
+class ScriptedTools:
     """Tools for these tests, and what they did."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Shelf:
         self.stubborn_ended = asyncio.Event()
 
     def module(self) -> types.ModuleType:
-        module = types.ModuleType("shelf")
+        module = types.ModuleType("tools")
 
         @tool
         async def note(word: str) -> str:
@@ -90,17 +90,17 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    made = Shelf()
-    sys.modules["shelf"] = made.module()
+def tools() -> Iterator[ScriptedTools]:
+    made = ScriptedTools()
+    sys.modules["tools"] = made.module()
     yield made
     made.gate.set()
-    del sys.modules["shelf"]
+    del sys.modules["tools"]
 
 
 @pytest.fixture
-def toolbox(shelf: Shelf) -> Iterator[Toolbox]:
-    made = Toolbox(["shelf"])
+def toolbox(tools: ScriptedTools) -> Iterator[Toolbox]:
+    made = Toolbox(["tools"])
     yield made
     made.close()
 
@@ -130,12 +130,14 @@ async def test_a_reply_without_tool_calls_ends_the_turn(toolbox: Toolbox) -> Non
     assert model.requests[0].tools == toolbox.specs()
 
 
-async def test_the_model_sees_the_results_of_its_calls_and_each_step_is_told(toolbox: Toolbox, shelf: Shelf) -> None:
+async def test_the_model_sees_the_results_of_its_calls_and_each_step_is_told(
+    toolbox: Toolbox, tools: ScriptedTools
+) -> None:
     turn, model, progress = make_turn(
         toolbox, asks(("note", '{"word": "a"}'), ("note", '{"word": "b"}')), asks(("breaks", "")), says("done")
     )
     outcome = await ended(turn)
-    assert shelf.ran == ["a", "b"]
+    assert tools.ran == ["a", "b"]
     assert [step.number for step in progress.steps] == [1, 2]
     assert [message["role"] for message in decoded(progress.steps[0].messages)] == ["user", "assistant", "tool", "tool"]
     assert decoded(progress.steps[1].messages)[1]["content"] == "Error: ValueError: it broke"
@@ -147,11 +149,11 @@ async def test_the_model_sees_the_results_of_its_calls_and_each_step_is_told(too
     assert progress.ended == [message for message in turn.messages if b'"role":"tool"' in message]
 
 
-async def test_calls_of_one_step_run_at_once_but_not_without_bound(toolbox: Toolbox, shelf: Shelf) -> None:
+async def test_calls_of_one_step_run_at_once_but_not_without_bound(toolbox: Toolbox, tools: ScriptedTools) -> None:
     turn, _, _ = make_turn(toolbox, asks(*[("nap", '{"seconds": 0.01}')] * 100), says("done"))
     started = time.monotonic()
     await ended(turn)
-    assert shelf.most == CALLS_AT_ONCE
+    assert tools.most == CALLS_AT_ONCE
     assert time.monotonic() - started < 0.9
 
 
@@ -174,14 +176,14 @@ async def test_todo_calls_change_the_list_and_only_changes_are_told(toolbox: Too
     assert outcome.todo is None
 
 
-async def test_a_resumed_turn_goes_on_after_its_last_step(toolbox: Toolbox, shelf: Shelf) -> None:
+async def test_a_resumed_turn_goes_on_after_its_last_step(toolbox: Toolbox, tools: ScriptedTools) -> None:
     history = (transcript.user("before"), transcript.assistant("yes"))
     script = asks(("note", '{"word": "a"}'), text="first"), asks(("note", '{"word": "b"}')), says("done")
     whole, _, progress = make_turn(toolbox, *script, history=history)
     expected = await ended(whole)
     resumed, model, second = make_turn(toolbox, *script[1:], history=history, steps=tuple(progress.steps[:1]))
     outcome = await ended(resumed)
-    assert shelf.ran == ["a", "b", "b"]
+    assert tools.ran == ["a", "b", "b"]
     assert outcome == expected
     assert resumed.messages == whole.messages
     assert [step.number for step in second.steps] == [2]
@@ -196,7 +198,7 @@ async def test_a_transcript_cut_between_a_call_and_its_result_is_repaired(toolbo
     assert unanswered(model.requests[0].messages) == []
 
 
-async def test_a_drained_turn_parks_at_its_next_step_boundary(toolbox: Toolbox, shelf: Shelf) -> None:
+async def test_a_drained_turn_parks_at_its_next_step_boundary(toolbox: Toolbox, tools: ScriptedTools) -> None:
     turn, model, progress = make_turn(toolbox, asks(("nap", '{"seconds": 0.02}')), says("never asked"))
     running = asyncio.create_task(turn.run())
     await progress.tool_running.wait()
@@ -244,7 +246,7 @@ async def test_an_interrupt_amid_the_text_keeps_what_was_said(toolbox: Toolbox) 
 
 @pytest.mark.parametrize("hung", ["hang", "nap"])
 async def test_an_interrupt_in_a_tool_ends_the_turn_at_once_with_a_valid_transcript(
-    toolbox: Toolbox, shelf: Shelf, hung: str
+    toolbox: Toolbox, tools: ScriptedTools, hung: str
 ) -> None:
     arguments = '{"seconds": 30}' if hung == "nap" else "{}"
     turn, _, progress = make_turn(toolbox, asks(("note", '{"word": "a"}'), (hung, arguments), ("todo", ADD_MILK)))
@@ -264,7 +266,9 @@ async def test_an_interrupt_in_a_tool_ends_the_turn_at_once_with_a_valid_transcr
     assert len(progress.ended) == 3
 
 
-async def test_an_interrupt_of_one_turn_leaves_the_tools_of_another_alone(toolbox: Toolbox, shelf: Shelf) -> None:
+async def test_an_interrupt_of_one_turn_leaves_the_tools_of_another_alone(
+    toolbox: Toolbox, tools: ScriptedTools
+) -> None:
     stopped, _, first = make_turn(toolbox, asks(("hang", "{}")))
     other, _, second = make_turn(toolbox, asks(("hang", "{}"), ("nap", '{"seconds": 0.05}')), says("done"), session="o")
     tasks = asyncio.create_task(ended(stopped)), asyncio.create_task(ended(other))
@@ -272,12 +276,12 @@ async def test_an_interrupt_of_one_turn_leaves_the_tools_of_another_alone(toolbo
     await second.tool_running.wait()
     stopped.interrupt()
     assert (await tasks[0]).status is TurnStatus.INTERRUPTED
-    shelf.gate.set()
+    tools.gate.set()
     assert (await tasks[1]).text == "done"
     assert "too late" in decoded(second.ended)[-1]["content"] + decoded(second.ended)[0]["content"]
 
 
-async def test_a_tool_that_will_not_be_cancelled_is_left_behind(toolbox: Toolbox, shelf: Shelf) -> None:
+async def test_a_tool_that_will_not_be_cancelled_is_left_behind(toolbox: Toolbox, tools: ScriptedTools) -> None:
     turn, _, progress = make_turn(toolbox, asks(("stubborn", "{}")))
     running = asyncio.create_task(ended(turn))
     await progress.tool_running.wait()
@@ -286,13 +290,13 @@ async def test_a_tool_that_will_not_be_cancelled_is_left_behind(toolbox: Toolbox
     assert (await running).status is TurnStatus.INTERRUPTED
     assert "interrupted" in decoded(turn.messages)[-2]["content"]
     assert toolbox.leaked == 1
-    shelf.stubborn_ended.set()
+    tools.stubborn_ended.set()
     await until(lambda: toolbox.leaked == 0)
 
 
 @pytest.mark.parametrize("deadline_s", [60, 0.2])
 async def test_a_second_end_while_tools_clean_up_leaves_the_transcript_whole(
-    toolbox: Toolbox, shelf: Shelf, deadline_s: float
+    toolbox: Toolbox, tools: ScriptedTools, deadline_s: float
 ) -> None:
     calls = asks(("note", '{"word": "a"}'), ("stubborn", "{}"))
     turn, _, progress = make_turn(toolbox, calls, deadline_s=deadline_s)
@@ -307,7 +311,7 @@ async def test_a_second_end_while_tools_clean_up_leaves_the_transcript_whole(
     assert "noted a" in decoded(turn.messages)[2]["content"]
     assert "interrupted" in decoded(turn.messages)[3]["content"]
     assert len(progress.ended) == 2
-    shelf.stubborn_ended.set()
+    tools.stubborn_ended.set()
     await until(lambda: toolbox.leaked == 0)
 
 
@@ -333,7 +337,7 @@ async def test_cancelling_the_task_itself_is_no_outcome(toolbox: Toolbox) -> Non
         await running
 
 
-async def test_the_deadline_ends_the_turn_in_a_tool_and_in_a_model_call(toolbox: Toolbox, shelf: Shelf) -> None:
+async def test_the_deadline_ends_the_turn_in_a_tool_and_in_a_model_call(toolbox: Toolbox, tools: ScriptedTools) -> None:
     for script in ([asks(("hang", "{}"))], [asks(("nap", '{"seconds": 30}'))], [Hang("so far")]):
         turn, _, _ = make_turn(toolbox, *script, deadline_s=0.05)
         outcome = await ended(turn)
@@ -432,8 +436,8 @@ def test_an_interrupt_at_any_moment_leaves_a_valid_transcript(
     steps: list[list[tuple[str, str]]], stop_after: int
 ) -> None:
     async def run() -> None:
-        shelf = Shelf()
-        sys.modules["shelf_of_law"] = shelf.module()
+        tools = ScriptedTools()
+        sys.modules["shelf_of_law"] = tools.module()
         toolbox = Toolbox(["shelf_of_law"])
         turn, _, progress = make_turn(toolbox, *(asks(*calls) for calls in steps), says("done"))
         running = asyncio.create_task(turn.run())

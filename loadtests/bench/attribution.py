@@ -30,13 +30,13 @@ async def step_ns(start: Callable[[], asyncio.Task[None]]) -> float:
     return (time.thread_time_ns() - began_ns) / STEPS
 
 
-async def measure(blame: TurnAttribution) -> Samples:
+async def measure(attribution: TurnAttribution) -> Samples:
     """Measure a named and an unnamed task in turns."""
     loop = asyncio.get_running_loop()
-    blame.install(loop)
+    attribution.install(loop)
     contenders: dict[str, Callable[[], asyncio.Task[None]]] = {
         "a task": lambda: loop.create_task(spin(STEPS)),
-        "a turn's task, named": lambda: blame.start(7, spin(STEPS), loop),
+        "a turn's task, named": lambda: attribution.start(7, spin(STEPS), loop),
     }
     return await interleaved(ROUNDS, {name: partial(step_ns, start) for name, start in contenders.items()})
 
