@@ -26,6 +26,11 @@ LESSONS = 8
 LEAST_ANSWER_TOKENS, SPARE_TOKENS = 256, 16
 
 
+#: fields of a caller's own that may be left out where a server refuses them: the turn sees to their effect itself. Any
+#: other that it asked for is refused with the server's words, not dropped in silence
+REPLACED = frozenset(("response_format", "tool_choice", "parallel_tool_calls"))
+
+
 class Prepared(msgspec.Struct, frozen=True):
     """A request as it goes out."""
 
@@ -85,7 +90,8 @@ class HttpModel(ABC):
                 try:
                     return await self._once(prepared, on_text, watch, timeout, stall_s)
                 except RequestRefused as refused:
-                    learned = self.shape.learn(refused, prepared.fields, prepared.limit, prepared.opaque)
+                    ours = [name for name in prepared.fields if name not in request.options or name in REPLACED]
+                    learned = self.shape.learn(refused, ours, prepared.limit, prepared.opaque)
                     if not learned:
                         raise
                     self._say_once(

@@ -95,6 +95,18 @@ async def test_a_refused_field_is_left_out_or_renamed_once_and_remembered(
     assert said[0].startswith("model_adapted: ")
 
 
+async def test_a_field_that_a_caller_asked_for_is_refused_to_it_and_dropped_for_nobody(tls: ssl.SSLContext) -> None:
+    words = '{"error":{"message":"Unsupported parameter: temperature","param":"temperature"}}'
+    async with raw_server() as server:
+        server.decide = lambda body: refusing(words) if b'"temperature":0.9' in body else FINE
+        client = Client(server, tls, temperature=0.2)
+        with pytest.raises(RequestRefused, match="temperature"):
+            await client.ask(options={"temperature": 0.9})
+        assert await client.ask() == "fine"
+        await client.chain.close()
+    assert [msgspec.json.decode(body)["temperature"] for body in server.bodies] == [0.9, 0.2]
+
+
 async def test_a_server_without_the_system_role_gets_it_as_the_users_words(tls: ssl.SSLContext) -> None:
     async with raw_server() as server:
         server.decide = lambda body: refusing('{"error":"System role not supported"}') if b'"system"' in body else FINE
