@@ -55,7 +55,8 @@ from gateway.state_metrics import StateCollector
 from gateway.storage_watch import StorageWatch
 from gateway.tickets import make_secret
 from gateway.turn_broadcast import TurnBroadcast
-from gateway.webhook import webhook_routes
+from gateway.webhook import Webhooks
+from gateway.webhook_entry import WebhookEntry
 from shared.api_keys import Role
 from shared.events import Event, Events
 from shared.settings import Settings
@@ -122,8 +123,7 @@ class Gateway:
         self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool.removed)
         database = sqlite_path(settings.database_url, settings.data_dir)
         self.backup = ScheduledBackup(settings.upkeep, database, self.events.emit)
-        app = Starlette(routes=self._routes(), exception_handlers=exception_handlers(self.events))
-        self.app = ApiFrame(app, settings.cors_origins)
+        self._serve()
 
     async def open(self) -> None:
         """Open the store and take over what an earlier process of this database left. Raises StoreUnusable."""
@@ -189,6 +189,12 @@ class Gateway:
         if self.tracing is not None:
             await unless(hasten, asyncio.to_thread(self.tracing.close))
 
+    def _serve(self) -> None:
+        """Make the app: ``api`` has the routes, ``app`` is what the server calls."""
+        handlers, webhooks = exception_handlers(self.events), self._webhooks()
+        self.api = Starlette(routes=[*webhooks.routes(), *self._routes()], exception_handlers=handlers)
+        self.app = WebhookEntry(ApiFrame(self.api, self.settings.cors_origins), webhooks, handlers)
+
     def _routes(self) -> list[BaseRoute]:
         health, budgets = self._health(), self.settings.budgets
         api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", budgets, self.pairings)
@@ -205,7 +211,11 @@ class Gateway:
             Route("/v1/hangs", self.hangs.show),
             *DeadLetters(self.store, self.broadcast, self.pool, self.delivery).routes(),
         ]
-        webhooks = webhook_routes(
+        probes = [Route("/livez", health.livez), Route("/readyz", health.readyz), openapi_route()]
+        return [*probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]
+
+    def _webhooks(self) -> Webhooks:
+        return Webhooks(
             self.platforms,
             self.intake,
             self.access,
@@ -217,8 +227,6 @@ class Gateway:
             self.delivery.platform_calls,
             self.settings.webhooks.attachments,
         )
-        probes = [Route("/livez", health.livez), Route("/readyz", health.readyz), openapi_route()]
-        return [*webhooks, *probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]
 
     def _health(self) -> Health:
         pool_metrics = PoolCollector(self.events, self.pool.snapshot)

@@ -31,6 +31,9 @@ MOST_FRAMING = 8
 #: how long, and how much of, what a refused client still sends is read and dropped: cut off, it would see no answer
 LINGER_S, MOST_LINGER_BYTES = 2.0, 67_108_864
 
+#: the ASGI extension that says of a request that all of its body has come: who reads it need not mind the time
+WHOLE_BODY = "gatehouse.whole_body"
+
 MOST_CONNECTIONS, MOST_BACKLOG, LEAST_CONNECTIONS = 10_000, 2048, 32
 #: descriptors that are kept for the store, logs, timers and the console's files
 KEPT_DESCRIPTORS = 96
@@ -220,6 +223,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for the answer, however long it takes."""
         self._stop_timer()
         self._connections_of_server.serve(self)
+        self.scope["extensions"] = {WHOLE_BODY: {}}
         self._in_header, self._began, self._bytes = True, False, 0
         super().on_message_complete()
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from gateway.access import Access, Admission
 from gateway.amendments import Amendments
+from gateway.bounded_http import WHOLE_BODY
 from gateway.commands import Asked, Commands
 from gateway.intake import Intake
 from gateway.platform_calls import PlatformCalls
@@ -57,33 +59,12 @@ NOT_ADMITTED = {
 }
 
 
-def webhook_routes(
-    platforms: Mapping[str, Adapter],
-    intake: Intake,
-    access: Access,
-    events: Events,
-    commands: Commands,
-    queue_notice: QueueNotice,
-    debounce_s: float = 0.0,
-    public_url: str = "",
-    calls: PlatformCalls | None = None,
-    attachments: AttachmentLimits = AttachmentLimits(),  # noqa: B008 - frozen
-) -> list[Route]:
-    """Return the route of all webhooks.
+class Webhooks:
+    """Receives webhooks; see the module's picture.
 
     ``debounce_s`` seconds have to pass after a message before its turn begins; see ``Arrival``. ``public_url`` is what
     the platforms' urls of this gateway begin with, empty for what each request names.
     """
-    calls = calls or PlatformCalls()
-    webhooks = Webhooks(
-        platforms, intake, access, events, commands, queue_notice, debounce_s, public_url, calls, attachments
-    )
-    paths = ("/webhooks/{platform}", "/webhooks/{platform}/{rest:path}")
-    return [Route(path, webhooks.receive, methods=["GET", "POST", "PUT"]) for path in paths]
-
-
-class Webhooks:
-    """Receives webhooks; see the module's picture."""
 
     def __init__(
         self,
@@ -93,10 +74,10 @@ class Webhooks:
         events: Events,
         commands: Commands,
         queue_notice: QueueNotice,
-        debounce_s: float,
-        public_url: str,
-        calls: PlatformCalls,
-        attachments: AttachmentLimits,
+        debounce_s: float = 0.0,
+        public_url: str = "",
+        calls: PlatformCalls | None = None,
+        attachments: AttachmentLimits = AttachmentLimits(),  # noqa: B008 - frozen
     ) -> None:
         self._platforms = platforms
         self._intake = intake
@@ -106,9 +87,17 @@ class Webhooks:
         self._queue_notice = queue_notice
         self._debounce_s = debounce_s
         self._public_url = public_url
-        self._calls = calls
+        self._calls = calls or PlatformCalls()
         self._amendments = Amendments(intake.store, intake)
         self._attachments = attachments
+
+    def routes(self) -> tuple[Route, Route]:
+        """Return the routes of all webhooks: the platform's own path, and what some have below it."""
+        own, below = (
+            Route(path, self.receive, methods=["GET", "POST", "PUT"])
+            for path in ("/webhooks/{platform}", "/webhooks/{platform}/{rest:path}")
+        )
+        return own, below
 
     async def receive(self, request: Request) -> Response:
         """Answer one webhook."""
@@ -139,7 +128,7 @@ class Webhooks:
         parsed = platform.parse(req)
         if not await self._calls.make(platform, parsed.calls):
             raise not_known_yet(platform)
-        traceparent = request.headers.get("traceparent", "")
+        traceparent = req.headers.get("traceparent", "")
         traceparent = traceparent if TRACEPARENT.fullmatch(traceparent) else ""
         addressed = await self._addressed(platform, parsed)
         ids = [await self._accept(platform, inbound, traceparent) for inbound in addressed]
@@ -147,30 +136,30 @@ class Webhooks:
         return acknowledge(parsed.ack, [message_id for message_id in ids if message_id], reason)
 
     async def _read(self, platform: Adapter, request: Request) -> WebhookRequest:
-        for header in platform.capabilities.signature_headers:
-            if len(request.headers.getlist(header)) > 1:
-                raise SignatureRejected(f"the {header} header came more than once")
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                raw = await read_whole(request, platform.capabilities.most_body_bytes)
-        except TimeoutError:
-            raise Refused(
-                408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}
-            ) from None
+        headers = read_headers(request.scope["headers"], platform.capabilities.signature_headers)
+        most_bytes = platform.capabilities.most_body_bytes
+        if WHOLE_BODY in request.scope.get("extensions", ()):  # a timer for each costs as much as reading it
+            raw = await read_whole(request, most_bytes)
+        else:
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT_S):
+                    raw = await read_whole(request, most_bytes)
+            except TimeoutError:
+                told = f"the body took longer than {BODY_TIMEOUT_S:g} s"
+                raise Refused(408, told, headers={"Connection": "close"}) from None
         return WebhookRequest(
             method=request.method,
-            headers=request.headers,
+            headers=headers,
             raw=raw,
             now=self._intake.clock(),
-            url=self._url_of(request),
+            url=self._url_of(request.scope, headers.get("host", "")),
             path=request.path_params.get("rest", ""),
-            query=request.query_params,
+            query=request.query_params if request.scope["query_string"] else {},
         )
 
-    def _url_of(self, request: Request) -> str:
+    def _url_of(self, scope: Scope, host: str) -> str:
         """Return the url that was called, without reading it: a hostile Host header is no url at all."""
-        scope = request.scope
-        base = self._public_url or f"{scope['scheme']}://{request.headers.get('host', '')}"
+        base = self._public_url or f"{scope['scheme']}://{host}"
         path: bytes = scope["raw_path"]
         query: bytes = scope["query_string"]
         return base + (path + (b"?" + query if query else b"")).decode("latin-1")
@@ -260,6 +249,18 @@ def check_target(platform: Adapter, request: Request) -> None:
         raise Refused(405, f"webhooks of {platform.name} come as {allowed}", headers={"Allow": allowed})
     if request.path_params.get("rest") and not platform.capabilities.takes_paths:
         raise Refused(404, f"the webhook of {platform.name} is /webhooks/{platform.name}")
+
+
+def read_headers(lines: Iterable[tuple[bytes, bytes]], once: Container[str]) -> dict[str, str]:
+    """Return the first value of each header. Raises SignatureRejected where one of ``once`` came more than once."""
+    headers: dict[str, str] = {}
+    for line in lines:
+        name = line[0].decode("latin-1")
+        if name not in headers:
+            headers[name] = line[1].decode("latin-1")
+        elif name in once:
+            raise SignatureRejected(f"the {name} header came more than once")
+    return headers
 
 
 async def read_whole(request: Request, most_bytes: int) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from gateway.access import Access
 from gateway.announcements import Announcements
@@ -20,10 +21,12 @@ from gateway.intake import Intake
 from gateway.pairings import Pairings
 from gateway.platform_calls import PlatformCalls
 from gateway.platforms import enabled_platforms
+from gateway.platforms.port import Adapter
 from gateway.queue_notice import QueueNotice
 from gateway.responses import exception_handlers
 from gateway.turn_broadcast import TurnBroadcast
-from gateway.webhook import webhook_routes
+from gateway.webhook import Webhooks
+from gateway.webhook_entry import WebhookEntry
 from loadtests import signing
 from loadtests.platform_wire import Secrets
 from loadtests.signing import SignedRequest
@@ -93,7 +96,9 @@ class Edge:
         turn_control: TurnControl,
         pool: Woken,
         pairings: Pairings,
+        app: WebhookEntry,
     ) -> None:
+        self.app = app
         self.url = url
         self.pairings = pairings
         self.turn_control = turn_control
@@ -134,7 +139,7 @@ async def open_test_store(
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette, port: int = 0) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
     """Serve an app on loopback in this loop, on a free port where none is given; yield its url."""
     config = uvicorn.Config(app, log_config=None, lifespan="off", http="httptools", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -153,7 +158,11 @@ async def serving(app: Starlette, port: int = 0) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def running_edge(
-    data_dir: Path, environment: Mapping[str, str] | None = None, inbox_limit: int = 10_000, slots: int = 0
+    data_dir: Path,
+    environment: Mapping[str, str] | None = None,
+    inbox_limit: int = 10_000,
+    slots: int = 0,
+    more_platforms: Mapping[str, Adapter] | None = None,
 ) -> AsyncIterator[Edge]:
     """Run an edge over a real store; ``environment`` adds settings to those of all three platforms.
 
@@ -164,10 +173,10 @@ async def running_edge(
     async with open_test_store(data_dir, inbox_limit) as store:
         turn_control, pool, delivery = TurnControl(), Woken(), Woken()
         announcements = Announcements(store, delivery)
-        platforms, calls = enabled_platforms(settings), PlatformCalls()
+        platforms, calls = {**enabled_platforms(settings), **(more_platforms or {})}, PlatformCalls()
         intake = Intake(store, turn_control, TurnBroadcast(events), events, settings.when_busy, pool, delivery)
         pairings = Pairings(store, platforms, announcements, intake, settings.webhooks)
-        routes = webhook_routes(
+        webhooks = Webhooks(
             platforms,
             intake,
             Access(settings, pairings),
@@ -178,9 +187,10 @@ async def running_edge(
             settings.webhooks.public_url,
             calls,
         )
-        app = Starlette(routes=routes, exception_handlers=exception_handlers(events))
+        handlers = exception_handlers(events)
+        app = WebhookEntry(Starlette(routes=webhooks.routes(), exception_handlers=handlers), webhooks, handlers)
         async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:
-            yield Edge(url, client, store, events, turn_control, pool, pairings)
+            yield Edge(url, client, store, events, turn_control, pool, pairings, app)
             await calls.close()
 
 
