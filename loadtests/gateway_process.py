@@ -21,11 +21,22 @@ ROOT = Path(__file__).parent.parent
 class GatewayProcess:
     """`python -m gateway` on a free loopback port, with its log lines at hand; ``environment`` holds its settings.
 
-    ``command`` is the module to run instead, with its arguments.
+    ``command`` is the module to run instead, with its arguments; ``prefix`` is the command that runs it elsewhere,
+    ``address`` what it listens on there.
     """
 
-    def __init__(self, data_dir: Path, environment: Mapping[str, str], command: tuple[str, ...] = ("gateway",)) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        environment: Mapping[str, str],
+        command: tuple[str, ...] = ("gateway",),
+        *,
+        address: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self._command = command
+        self._prefix = prefix
+        self._address = address
         self._environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
@@ -64,7 +75,7 @@ class GatewayProcess:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.wait_for('started')['port']}"
+        return f"http://{self._address}:{self.wait_for('started')['port']}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -81,7 +92,7 @@ class GatewayProcess:
         """Start it without waiting."""
         self._lines.clear()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *self._command],
+            [*self._prefix, sys.executable, "-m", *self._command],
             cwd=self._directory,
             env=self._environment,
             stdout=subprocess.PIPE,

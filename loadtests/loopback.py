@@ -43,11 +43,11 @@ class BreakingServer(uvicorn.Server):
 
 
 class Loopback:
-    """One server for an ASGI app on a loopback port; ``url`` has no trailing slash."""
+    """One server for an ASGI app on a loopback port, or at an ``address``; ``url`` has no trailing slash."""
 
-    def __init__(self, app: ASGIApp, port: int = 0) -> None:
-        self._socket = socket.create_server((HOST, port), backlog=2048)
-        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}"
+    def __init__(self, app: ASGIApp, port: int = 0, address: str = HOST) -> None:
+        self._socket = socket.create_server((address, port), backlog=2048)
+        self.url = f"http://{address}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             app, loop="uvloop", http=TransportInScope, ws="none", lifespan="off", log_config=None, access_log=False,
             timeout_keep_alive=120, timeout_graceful_shutdown=5, server_header=False, date_header=False,

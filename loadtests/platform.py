@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from loadtests.loopback import Exchange, Loopback, exchange, port_argument
+from loadtests.loopback import HOST, Exchange, Loopback, exchange, port_argument
 from loadtests.platform_wire import (
     PLATFORMS,
     UNAUTHORIZED,
@@ -235,16 +235,16 @@ def platform_environment(url: str, secrets: Secrets) -> dict[str, str]:
     }
 
 
-def serve(port: int = 0, secrets: Secrets | None = None) -> tuple[Platform, Loopback]:
+def serve(port: int = 0, secrets: Secrets | None = None, address: str = HOST) -> tuple[Platform, Loopback]:
     """Make a platform and the server it listens on."""
     platform = Platform(secrets or Secrets())
-    return platform, Loopback(platform.app(), port)
+    return platform, Loopback(platform.app(), port, address)
 
 
 @contextlib.contextmanager
-def running_platform(secrets: Secrets | None = None) -> Iterator[RunningPlatform]:
+def running_platform(secrets: Secrets | None = None, address: str = HOST) -> Iterator[RunningPlatform]:
     """Run a platform in a thread while the context is open."""
-    platform, server = serve(secrets=secrets)
+    platform, server = serve(secrets=secrets, address=address)
     with server.in_thread():
         yield RunningPlatform(platform, server)
 

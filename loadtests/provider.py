@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from loadtests import anthropic_wire, openai_wire
 from loadtests.answers import PIECE_CHARACTERS, Answer, Asked, compose, current_segment
 from loadtests.directives import Directive, read_script
-from loadtests.loopback import ClientLeft, Exchange, Loopback, exchange, port_argument
+from loadtests.loopback import HOST, ClientLeft, Exchange, Loopback, exchange, port_argument
 
 KEPT_REQUESTS = 5000
 JSON = {"content-type": "application/json"}
@@ -289,18 +289,18 @@ class RunningProvider:
         await asyncio.to_thread(self.wait_until, condition, within_s)
 
 
-def serve(port: int = 0) -> tuple[Provider, Loopback]:
+def serve(port: int = 0, address: str = HOST) -> tuple[Provider, Loopback]:
     """Make a provider and the server it listens on."""
     provider = Provider()
     app = provider.app()
-    server = app.state.server = Loopback(app, port)
+    server = app.state.server = Loopback(app, port, address)
     return provider, server
 
 
 @contextlib.contextmanager
-def running_provider(script: Script | None = None) -> Iterator[RunningProvider]:
+def running_provider(script: Script | None = None, address: str = HOST) -> Iterator[RunningProvider]:
     """Run a provider in a thread while the context is open."""
-    provider, server = serve()
+    provider, server = serve(address=address)
     provider.script = script or Script()
     with server.in_thread():
         yield RunningProvider(provider, server)

@@ -27,7 +27,7 @@ from shared.errors import StoreError
 from shared.events import Event, Events
 from shared.messages import Outcome
 from shared.settings import Settings
-from shared.store import open_store
+from shared.store import Store, open_store
 from worker.pool import Pool
 
 #: how long turns may take to a step boundary when the host ends, in seconds
@@ -83,12 +83,12 @@ class HostMetrics(Collector):
 
 
 class WorkerHost:
-    """One running host: its store, its pool, its page of health."""
+    """One running host: its store (the one the settings name by default), its pool, its page of health."""
 
-    def __init__(self, settings: Settings, events: Events) -> None:
+    def __init__(self, settings: Settings, events: Events, store: Store | None = None) -> None:
         self._settings = settings
         self._events = events
-        self._store = open_store(
+        self._store = store or open_store(
             settings.database_url,
             settings.data_dir,
             inbox_limit=settings.inbox_limit,
@@ -96,9 +96,9 @@ class WorkerHost:
             direct_url=settings.database_direct_url,
         )
         name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._pool = Pool(settings, self._store, events, NobodyWatches(), name, gateway=False)
+        self.pool = Pool(settings, self._store, events, NobodyWatches(), name, gateway=False)
         self._registry = CollectorRegistry()
-        self._registry.register(HostMetrics(self._pool, events))
+        self._registry.register(HostMetrics(self.pool, events))
 
     async def run(self) -> None:
         """Run turns until a signal ends the host. Raises StoreUnusable, StoreUnavailable, and OSError for its port."""
@@ -106,20 +106,22 @@ class WorkerHost:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
-        loop.add_signal_handler(signal.SIGHUP, self._pool.renew)
+        loop.add_signal_handler(signal.SIGHUP, self.pool.renew)
         await self._store.open()
         listener = socket.create_server((self._settings.host, self._settings.port))
         page = _Page(uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off"))
         serving = asyncio.create_task(page.serve([listener]))
-        starting = asyncio.create_task(self._pool.start())
+        starting = asyncio.create_task(self.pool.start())
         starting.add_done_callback(lambda _: self._events.emit(Event.READY, workers=self._settings.workers))
         address = "{}:{}".format(*listener.getsockname()[:2])
-        self._events.emit(Event.STARTED, url=f"http://{address}", pid=os.getpid(), kind="worker host")
+        self._events.emit(
+            Event.STARTED, url=f"http://{address}", port=listener.getsockname()[1], pid=os.getpid(), kind="worker host"
+        )
         await stopped.wait()
         self._events.emit(Event.STOPPING)
         starting.cancel()
-        await self._pool.drain(DRAIN_S)
-        await self._pool.close()
+        await self.pool.drain(DRAIN_S)
+        await self.pool.close()
         page.should_exit = True
         await serving
         await self._store.close()
@@ -137,7 +139,7 @@ class WorkerHost:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
-        if not self._pool.ready:
+        if not self.pool.ready:
             return PlainTextResponse("no worker is ready\n", 503)
         try:
             await self._store.check()

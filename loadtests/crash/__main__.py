@@ -11,32 +11,57 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from loadtests.crash.audit import Findings
+from loadtests.crash.cluster.lane import ClusterLane
+from loadtests.crash.cluster.plan import cluster_cells, plan_faults
 from loadtests.crash.matrix import print_matrix
-from loadtests.crash.plan import Boundary, every_cell, plan_rounds, short_cells, shuffled_cells
+from loadtests.crash.plan import every_cell, plan_rounds, short_cells, shuffled_cells
 from loadtests.crash.run import run_rounds
+from loadtests.network import Network, NoNamespaces
 
 
 def main() -> int:
     """Run the rounds that the command line asks for."""
     asked = arguments().parse_args()
-    cells = short_cells() if asked.short else shuffled_cells(asked.seed)
-    numbers = asked.round or range(asked.rounds or len(cells))
-    plans = plan_rounds(asked.seed, cells, numbers)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that its gateways are ended on either signal
     directory = asked.keep or Path(tempfile.mkdtemp(prefix="gatehouse-crash-"))
     started = time.monotonic()
-    found = run_rounds(plans, directory, asked.lanes, tell=lambda one: print(line_of(one), flush=True))
+    found = run_cluster(asked, directory) if asked.cluster else run_one_machine(asked, directory)
     broken = [one for one in found if one.problems]
     print_matrix(found)
     fired = sum(one.fired for one in found)
     print(f"\nseed {asked.seed}: {len(found)} rounds, {fired} kills, {time.monotonic() - started:.0f} s")
-    short = " --short" if asked.short else ""
+    short = " --short" if asked.short else " --cluster" if asked.cluster else ""
     for one in broken:
         print(f"BROKEN: replay with --seed {asked.seed} --round {one.number}{short}; what it left is in {directory}")
     return 1 if broken or not found else 0
+
+
+def run_one_machine(asked: argparse.Namespace, directory: Path) -> list[Findings]:
+    """Run rounds with one gateway a lane, on the embedded database."""
+    cells = short_cells() if asked.short else shuffled_cells(asked.seed)
+    plans = plan_rounds(asked.seed, cells, asked.round or range(asked.rounds or len(cells)))
+    return run_rounds(plans, directory, asked.lanes, tell)
+
+
+def run_cluster(asked: argparse.Namespace, directory: Path) -> list[Findings]:
+    """Run rounds with several hosts on a database of their own, each in a namespace where they can be made."""
+    with ExitStack() as held:
+        try:
+            network = held.enter_context(Network())
+        except NoNamespaces as error:
+            network = None
+            print(f"no links are cut, every host is on loopback: {error}")
+        cells = cluster_cells(asked.seed, links=network is not None)
+        plans = plan_faults(asked.seed, cells, asked.round or range(asked.rounds or len(cells)))
+        return run_rounds(plans, directory, 1, tell, lambda place: ClusterLane(place, asked.worker_hosts, network))
+
+
+def tell(found: Findings) -> None:
+    print(line_of(found), flush=True)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -50,6 +75,8 @@ def arguments() -> argparse.ArgumentParser:
         "--round", type=int, action="append", help="replay this round alone; may be given several times"
     )
     parser.add_argument("--short", action="store_true", help="both sides of every boundary once, the victims in turns")
+    parser.add_argument("--cluster", action="store_true", help="several hosts on a PostgreSQL of their own")
+    parser.add_argument("--worker-hosts", type=int, default=2, help="worker hosts of the cluster (default 2)")
     parser.add_argument("--lanes", type=int, default=2, help="gateways that run rounds side by side (default 2)")
     parser.add_argument("--keep", type=Path, help="the directory for data and notes (default: a new temporary one)")
     return parser
@@ -58,8 +85,7 @@ def arguments() -> argparse.ArgumentParser:
 def line_of(found: Findings) -> str:
     """Return the line of one round."""
     kill = found.kill
-    moment = f"after {kill.after_s:.2f} s" if kill.boundary is Boundary.RANDOM else f"the {kill.nth}. time"
-    head = f"round {found.number:4}  {kill.name:<20} {moment:<13} {kill.victim.value:<8} {found.seconds:5.1f} s"
+    head = f"round {found.number:4}  {kill.name:<20} {kill.moment:<13} {kill.victim.value:<8} {found.seconds:5.1f} s"
     said = "ok" if found.fired else "ok, but its moment never came"
     return "\n".join([f"{head}  {said if not found.problems else 'BROKEN'}", *(f"    {one}" for one in found.problems)])
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from loadtests.crash.evidence import Evidence, TranscriptMessage
+from loadtests.crash.fault import Fault, Party
 from loadtests.crash.notes import Note
 from loadtests.crash.plan import Boundary, Kill, Saying, Side
 
@@ -23,7 +24,7 @@ class Findings(msgspec.Struct, frozen=True):
     """What one round came to; ``problems`` are the broken guarantees, in words. All others are counts."""
 
     number: int
-    kill: Kill
+    kill: Kill | Fault
     fired: bool
     seconds: float
     accepted: int
@@ -47,8 +48,8 @@ def audit(evidence: Evidence) -> Findings:
     messages = MessageAudit(evidence)
     fired = [note.killed for note in evidence.notes if note.killed]
     problems = [*messages.problems(), *calls.problems(), *sends.problems()]
-    if evidence.deaths > sum(kill.victim.ends_gateway for kill in fired):
-        problems.append("a gateway ended that nobody killed")
+    if evidence.deaths > sum(kill.ends for kill in fired):
+        problems.append("a gateway or a worker host ended that nobody killed")
     return Findings(
         number=evidence.plan.number,
         kill=evidence.plan.kill,
@@ -139,17 +140,17 @@ class CallAudit:
     """What became of each tool call: a finished one is not run again, and one to be made once never is."""
 
     def __init__(self, evidence: Evidence) -> None:
-        # the frames of a killed worker have left it: its gateway knows them before they are committed
-        known = Side.AFTER if evidence.plan.kill.victim.ends_gateway else Side.BEFORE
+        known = Side.AFTER if evidence.plan.kill.loses_frames else Side.BEFORE
         finished: set[str] = set()
         effects: defaultdict[str, list[str]] = defaultdict(list)
         intended: set[str] = set()
         self.finished_again: list[str] = []
         self.renamed: list[str] = []
         for note in evidence.notes:
-            if note.boundary is Boundary.EFFECT:
+            if note.boundary is Boundary.EFFECT and note.side is Side.BEFORE:
+                self.finished_again += [label for label in note.labels if label in finished]
+            elif note.boundary is Boundary.EFFECT:
                 for label in note.labels:
-                    self.finished_again += [label] if label in finished else []
                     first = effects[label][:1]
                     self.renamed += [label] if first and first[0] in intended and first[0] != note.keys[0] else []
                     effects[label].append(note.keys[0])
@@ -181,7 +182,8 @@ class SendAudit:
     def __init__(self, evidence: Evidence) -> None:
         copies = Counter(reply.key for reply in evidence.heard)
         self.twice = [key for key, count in copies.items() if count > 1]
-        self.wrongly = [key for key in self.twice if not was_cut_off(key, copies[key], evidence.notes)]
+        excused = was_out_of_reach if isinstance(evidence.plan.kill, Fault) else was_cut_off
+        self.wrongly = [key for key in self.twice if not excused(key, copies[key], evidence.notes)]
 
     def problems(self) -> Iterator[str]:
         """Say what is broken."""
@@ -194,6 +196,19 @@ def was_cut_off(key: str, copies: int, notes: list[Note]) -> bool:
     sends = [note.life for note in about if note.boundary is Boundary.SEND and note.side is Side.BEFORE]
     records = [note.life for note in about if note.boundary is Boundary.DELIVERED and note.side is Side.AFTER]
     return len(set(sends)) == len(sends) >= copies and records in ([], [sends[-1]])
+
+
+def was_out_of_reach(key: str, copies: int, notes: list[Note]) -> bool:
+    """Tell whether a reply went twice because its first sender, met by a fault, could not record it in time.
+
+    In a cluster that sender may live, and record too late. What has been recorded is never sent again.
+    """
+    about = [note for note in notes if key in note.keys]
+    sends = [at for at, note in enumerate(about) if note.boundary is Boundary.SEND and note.side is Side.BEFORE]
+    records = [at for at, note in enumerate(about) if note.boundary is Boundary.DELIVERED and note.side is Side.AFTER]
+    faults = [(note.life, note.killed) for note in notes if isinstance(note.killed, Fault)]
+    met = any(fault.party is Party.DATABASE or about[sends[0]].life == life for life, fault in faults)
+    return met and copies == 2 and not any(record < sends[-1] for record in records)
 
 
 def is_from(message: TranscriptMessage, saying: Saying) -> bool:

@@ -7,21 +7,18 @@ import time
 from base64 import b64encode
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Self
 
-import httpx2
-import msgspec
 from msgspec import structs
 
 from loadtests.crash.audit import Findings, audit
-from loadtests.crash.evidence import Evidence, Heard, TranscriptMessage
+from loadtests.crash.inspection import Inspection
 from loadtests.crash.kill_switch import ARMED, Armed, arm, disarm, fire, victims_above, victims_below
 from loadtests.crash.notes import NOTES, Notebook
-from loadtests.crash.plan import Boundary, Round
+from loadtests.crash.plan import Boundary, Kill, Round
 from loadtests.crash.traffic import Traffic
 from loadtests.gateway_process import GatewayProcess
-from loadtests.platform import API_KEY, running_platform
+from loadtests.platform import running_platform
 from loadtests.platform_wire import Secrets
 from loadtests.provider import running_provider
 
@@ -50,8 +47,8 @@ class Lane:
         environment = SETTINGS | self._platform.environment() | {"OPENAI_BASE_URL": provider.openai_url}
         command = ("loadtests.crash.gateway", str(directory))
         self.gateway = GatewayProcess(directory, environment, command)
-        self._client = self._held.enter_context(httpx2.Client(timeout=10, trust_env=False))
         self._url = ""
+        self._inspection = self._held.enter_context(Inspection(self._platform, self._notebook, lambda: [self._url]))
         self._deaths = 0
 
     def __enter__(self) -> Self:
@@ -63,6 +60,7 @@ class Lane:
 
     def run(self, plan: Round) -> Findings:
         """Run one round to its end, or its deadline, and judge it."""
+        assert isinstance(plan.kill, Kill)
         if not self._url:
             self._launch()
         self.gateway.wait_until(self.gateway.is_ready, DEADLINE_S, "the gateway is ready")
@@ -76,19 +74,19 @@ class Lane:
         traffic.start()
         try:
             deaths = self._deaths
-            in_time = self._go_through(plan, traffic, started)
+            in_time = self._go_through(plan, plan.kill, traffic, started)
         finally:
             traffic.close()
             disarm(self._armed)
-        evidence = self._evidence(plan, traffic, offset)
+        evidence = self._inspection.evidence(plan, traffic, offset)
         seconds = time.monotonic() - started
         return audit(structs.replace(evidence, seconds=seconds, deaths=self._deaths - deaths, in_time=in_time))
 
-    def _go_through(self, plan: Round, traffic: Traffic, started: float) -> bool:
+    def _go_through(self, plan: Round, kill: Kill, traffic: Traffic, started: float) -> bool:
         """Wait for the kill, mend what it broke, deliver everything again, wait for all answers; False if too late."""
         redelivered = False
         while time.monotonic() < started + DEADLINE_S:
-            self._kill_at_random(plan, time.monotonic() - started)
+            self._kill_at_random(plan.number, kill, time.monotonic() - started)
             if self.gateway.ended():
                 self._url = ""
                 self._deaths += 1
@@ -97,7 +95,7 @@ class Lane:
             if not redelivered and not self._armed.exists():
                 redelivered = True
                 traffic.redeliver()
-            if not traffic.busy and self._all_is_closed(plan, traffic):
+            if not traffic.busy and self._inspection.all_is_closed(plan, traffic):
                 if redelivered:
                     return True
                 disarm(self._armed)  # its moment never came
@@ -108,52 +106,11 @@ class Lane:
         self.gateway.launch()
         self._url = self.gateway.url
 
-    def _kill_at_random(self, plan: Round, seconds: float) -> None:
-        if plan.kill.boundary is not Boundary.RANDOM or seconds < plan.kill.after_s or not self._armed.exists():
+    def _kill_at_random(self, number: int, kill: Kill, seconds: float) -> None:
+        if kill.boundary is not Boundary.RANDOM or seconds < kill.after_s or not self._armed.exists():
             return
-        armed = Armed(plan.number, self.gateway.pid, plan.kill)
-        if plan.kill.victim.ends_gateway:
+        armed = Armed(number, self.gateway.pid, kill)
+        if kill.victim.ends_gateway:
             fire(self._armed, self._notebook, armed, victims_above(armed))
         elif pids := self.gateway.worker_pids():
-            fire(self._armed, self._notebook, armed, victims_below(armed, pids[plan.number % len(pids)]))
-
-    def _all_is_closed(self, plan: Round, traffic: Traffic) -> bool:
-        """Tell whether every message has its reply, recorded as sent."""
-        ids = {message for ids in traffic.answered_ids.values() for message in ids}
-        replied = {reply.body["message"] for reply in self._platform.received("standard")}
-        if len(traffic.answered_ids) < len(plan.sayings) or not ids <= replied:
-            return False
-        return all(self._is_closed(message) for message in ids)
-
-    def _is_closed(self, message: str) -> bool:
-        try:
-            trace = self._get(f"/v1/messages/{message}")
-        except (httpx2.HTTPError, AssertionError):
-            return False
-        replies = trace["replies"]
-        return trace["state"] != "waiting" and bool(replies) and all(reply["state"] == "sent" for reply in replies)
-
-    def _evidence(self, plan: Round, traffic: Traffic, offset: int) -> Evidence:
-        heard = [
-            msgspec.convert(reply.body | {"key": reply.key}, Heard) for reply in self._platform.received("standard")
-        ]
-        histories = {talk[0].session: self._history(talk[0].session) for talk in plan.talks}
-        dead = {letter["id"] for letter in self._get("/v1/dead")["dead"]}
-        return Evidence(
-            plan,
-            self._notebook.read(offset),
-            heard,
-            dict(traffic.answered_ids),
-            dict(traffic.statuses),
-            dead,
-            histories,
-        )
-
-    def _history(self, session: str) -> list[TranscriptMessage]:
-        key = quote(f"standard:default:{session}", safe="")
-        return msgspec.convert(self._get(f"/v1/sessions/{key}")["messages"], list[TranscriptMessage])
-
-    def _get(self, path: str) -> Any:
-        answer = self._client.get(self._url + path, headers={"Authorization": f"Bearer {API_KEY}"})
-        answer.raise_for_status()
-        return answer.json()
+            fire(self._armed, self._notebook, armed, victims_below(armed, pids[number % len(pids)]))

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import enum
+from collections.abc import Callable, Sequence
 
 from loadtests.crash.audit import Findings
+from loadtests.crash.fault import FaultKind, Party
 from loadtests.crash.plan import Boundary, Kill, Side, Victim
 
-COLUMNS: tuple[tuple[str, Callable[[Findings], int]], ...] = (
-    ("gw", lambda found: found.fired and found.kill.victim is Victim.GATEWAY),
-    ("wrk", lambda found: found.fired and found.kill.victim is Victim.WORKER),
-    ("fork", lambda found: found.fired and found.kill.victim is Victim.FORK_SERVER),
-    ("both", lambda found: found.fired and found.kill.victim is Victim.BOTH),
+Column = tuple[str, Callable[[Findings], int]]
+
+#: what the columns of the kills are called, by victim
+VICTIMS: tuple[tuple[str, enum.StrEnum], ...] = (
+    ("gw", Victim.GATEWAY),
+    ("wrk", Victim.WORKER),
+    ("fork", Victim.FORK_SERVER),
+    ("both", Victim.BOTH),
+    ("gateway", Party.GATEWAY),
+    ("worker host", Party.WORKER_HOST),
+    ("database", Party.DATABASE),
+)
+COLUMNS: tuple[Column, ...] = (
     ("accepted", lambda found: found.accepted),
     ("answered", lambda found: found.answered),
     ("dead", lambda found: found.dead),
@@ -27,19 +37,27 @@ COLUMNS: tuple[tuple[str, Callable[[Findings], int]], ...] = (
 
 def print_matrix(found: Sequence[Findings]) -> None:
     """Print the matrix of all rounds."""
-    print("kill".ljust(20) + "".join(name.rjust(max(6, len(name) + 2)) for name, _ in COLUMNS))
+    met = [(name, victim) for name, victim in VICTIMS if any(one.kill.victim is victim for one in found)]
+    columns = [*((name, kills_of(victim)) for name, victim in met), *COLUMNS]
+    print("kill".ljust(20) + "".join(name.rjust(max(6, len(name) + 2)) for name, _ in columns))
     for name in kill_names():
         rows = [one for one in found if one.kill.name == name]
         if rows:
-            print_row(name, rows)
-    print_row("all", found)
+            print_row(name, rows, columns)
+    print_row("all", found, columns)
 
 
-def print_row(name: str, rows: Iterable[Findings]) -> None:
-    cells = [str(sum(count(row) for row in rows)).rjust(max(6, len(title) + 2)) for title, count in COLUMNS]
+def kills_of(victim: enum.StrEnum) -> Callable[[Findings], int]:
+    """Return what counts the kills that went off against a victim."""
+    return lambda found: found.fired and found.kill.victim is victim
+
+
+def print_row(name: str, rows: Sequence[Findings], columns: Sequence[Column]) -> None:
+    cells = [str(sum(count(row) for row in rows)).rjust(max(6, len(title) + 2)) for title, count in columns]
     print(name.ljust(20) + "".join(cells))
 
 
 def kill_names() -> list[str]:
-    """Return the names of all kills, in the order of a message's way."""
-    return list(dict.fromkeys(Kill(boundary, side, Victim.BOTH).name for boundary in Boundary for side in Side))
+    """Return the names of all kills, in the order of a message's way, and of all faults."""
+    kills = [Kill(boundary, side, Victim.BOTH).name for boundary in Boundary for side in Side]
+    return list(dict.fromkeys([*kills, *FaultKind]))

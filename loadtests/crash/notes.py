@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from loadtests.crash.fault import Fault
 from loadtests.crash.plan import Boundary, Kill, Side
 
 NOTES = "notes.jsonl"
@@ -31,7 +32,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     keys: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     ended: bool = False
-    killed: Kill | None = None
+    killed: Kill | Fault | None = None
 
 
 class Notebook:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from loadtests.crash.fault import Fault
+
 
 class Boundary(enum.StrEnum):
     """A moment at which something becomes durable or leaves the system."""
@@ -46,7 +48,7 @@ class Victim(enum.StrEnum):
         return self in {Victim.GATEWAY, Victim.BOTH}
 
 
-class Kill(msgspec.Struct, frozen=True):
+class Kill(msgspec.Struct, frozen=True, tag=True):
     """One kill: at the ``nth`` time its boundary is reached; ``after_s`` holds for RANDOM, ``label`` for EFFECT."""
 
     boundary: Boundary
@@ -60,6 +62,21 @@ class Kill(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """The boundary with its side, as the matrix names it."""
         return self.boundary.value if self.boundary is Boundary.RANDOM else f"{self.side.value} {self.boundary.value}"
+
+    @property
+    def moment(self) -> str:
+        """When it comes, in words."""
+        return f"after {self.after_s:.2f} s" if self.boundary is Boundary.RANDOM else f"the {self.nth}. time"
+
+    @property
+    def loses_frames(self) -> bool:
+        """Whether what is not committed is lost; the frames of a killed worker have left it, and its gateway lives."""
+        return self.victim.ends_gateway
+
+    @property
+    def ends(self) -> int:
+        """How many gateways it ends."""
+        return int(self.victim.ends_gateway)
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -113,7 +130,7 @@ class Round(msgspec.Struct, frozen=True):
     """One round: its number, its kill, and what each session says, in order."""
 
     number: int
-    kill: Kill
+    kill: Kill | Fault
     talks: tuple[tuple[Saying, ...], ...]
 
     @property
@@ -177,10 +194,7 @@ def short_cells() -> list[Cell]:
 def plan_round(seed: int, number: int, cell: Cell, sessions: int = 4, messages: int = 3) -> Round:
     """Return the round of this seed and number."""
     chance = random.Random(f"{seed}/{number}")
-    talks = tuple(
-        tuple(plan_saying(chance, f"r{number}s{session}", message) for message in range(messages))
-        for session in range(sessions)
-    )
+    talks = plan_talks(chance, number, sessions, messages)
     boundary, side, victim = cell
     most = OFTEN.get(boundary, sessions * messages)
     labels = [call.label for talk in talks for saying in talk for call in saying.calls]
@@ -201,12 +215,22 @@ def plan_rounds(seed: int, cells: list[Cell], numbers: Iterable[int] | None = No
     return [plan_round(seed, number, cells[number % len(cells)]) for number in chosen]
 
 
-def plan_saying(chance: random.Random, session: str, message: int) -> Saying:
+def plan_talks(
+    chance: random.Random, number: int, sessions: int, messages: int, pace: float = 1.0
+) -> tuple[tuple[Saying, ...], ...]:
+    """Return what each session says in a round; everything takes ``pace`` times as long."""
+    return tuple(
+        tuple(plan_saying(chance, f"r{number}s{session}", message, pace) for message in range(messages))
+        for session in range(sessions)
+    )
+
+
+def plan_saying(chance: random.Random, session: str, message: int, pace: float) -> Saying:
     """Return one message: one or two steps, of one or two tool calls each."""
     name = f"{session}m{message}"
     steps = tuple(
         tuple(
-            ToolCall(f"{name}t{step}c{call}", chance.choice((0.0, 0.0, 0.02, 0.1)), chance.random() < 0.25)
+            ToolCall(f"{name}t{step}c{call}", pace * chance.choice((0.0, 0.0, 0.02, 0.1)), chance.random() < 0.25)
             for call in range(chance.choice((1, 1, 2)))
         )
         for step in range(chance.choice((1, 2)))
@@ -215,7 +239,7 @@ def plan_saying(chance: random.Random, session: str, message: int) -> Saying:
         session=session,
         name=name,
         steps=steps,
-        think_s=round(chance.uniform(0.0, 0.04), 3),
+        think_s=round(pace * chance.uniform(0.0, 0.04), 3),
         copies=chance.choice((0, 0, 1, 2)),
         again=chance.random() < 0.7,
     )

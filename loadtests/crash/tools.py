@@ -28,10 +28,11 @@ def write_down(label: str, notes: str, pause_s: float, context: ToolContext) -> 
     """Do what both tools do."""
     notebook = Notebook(Path(notes))
     switch = armed_for(label, notebook)
+    key = context.idempotency_key
+    notebook.write(Note(0, Boundary.EFFECT, Side.BEFORE, context.message_id, (key,), (label,)))
     time.sleep(pause_s)
     if switch:
         switch.reached(Boundary.EFFECT, Side.BEFORE, label=label)
-    key = context.idempotency_key
     notebook.write(Note(0, Boundary.EFFECT, Side.AFTER, context.message_id, (key,), (label,)))
     if switch:
         switch.reached(Boundary.EFFECT, Side.AFTER, label=label)

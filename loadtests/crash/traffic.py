@@ -21,16 +21,24 @@ REDELIVERERS = 4
 
 
 class Traffic:
-    """Owns what one round sends, and what the gateway answered; ``url`` names the gateway, empty while none listens."""
+    """Owns what one round sends, and what was answered; ``url`` names a gateway, and is empty while none listens."""
 
-    def __init__(self, plan: Round, secrets: Secrets, notes: str, url: Callable[[], str], deadline_mono: float) -> None:
+    def __init__(
+        self,
+        plan: Round,
+        secrets: Secrets,
+        notes: str,
+        url: Callable[[], str],
+        deadline_mono: float,
+        answer_within_s: float = ANSWER_WITHIN_S,
+    ) -> None:
         self._plan = plan
         self._secret = secrets.standard_secret
         self._notes = notes
         self._url = url
         self._deadline_mono = deadline_mono
         self._lock = threading.Lock()
-        self._client = httpx2.Client(timeout=ANSWER_WITHIN_S, trust_env=False)
+        self._client = httpx2.Client(timeout=answer_within_s, trust_env=False)
         self._people = ThreadPoolExecutor(len(plan.talks) + REDELIVERERS)
         self._busy: list[Future[None]] = []
         self.answered_ids: defaultdict[str, set[str]] = defaultdict(set)  #: message ids answered to each saying

@@ -9,6 +9,7 @@ import pytest
 
 from loadtests.crash.audit import Findings, audit
 from loadtests.crash.evidence import Call, Evidence, Heard, TranscriptMessage
+from loadtests.crash.fault import Fault, FaultKind, Party
 from loadtests.crash.notes import Note
 from loadtests.crash.plan import Boundary, Kill, Round, Saying, Side, ToolCall, Victim
 
@@ -31,8 +32,9 @@ def history_of(saying: Saying) -> list[TranscriptMessage]:
     ]
 
 
-def effect(label: str, key: str = "k") -> Note:
-    return Note(0, Boundary.EFFECT, Side.AFTER, keys=(key,), labels=(label,))
+def ran(label: str, key: str = "k") -> list[Note]:
+    """A tool call that began and had its effect."""
+    return [Note(0, Boundary.EFFECT, side, keys=(key,), labels=(label,)) for side in Side]
 
 
 def sent(life: int, key: str, boundary: Boundary = Boundary.SEND, side: Side = Side.BEFORE) -> Note:
@@ -41,7 +43,7 @@ def sent(life: int, key: str, boundary: Boundary = Boundary.SEND, side: Side = S
 
 WHOLE = Evidence(
     plan=Round(0, KILL, (SAYINGS,)),
-    notes=[effect("t0"), effect("t1"), Note(1, Boundary.SETTLE, Side.BEFORE, killed=KILL)],
+    notes=[*ran("t0"), *ran("t1"), Note(1, Boundary.SETTLE, Side.BEFORE, killed=KILL)],
     heard=[of(saying) for saying in SAYINGS],
     answered_ids={saying.name: {f"id-{saying.name}"} for saying in SAYINGS},
     statuses={200: 3, 503: 1},
@@ -90,31 +92,31 @@ def test_a_second_turn_shows(changed: dict[str, Any]) -> None:
 
 def test_a_tool_call_finished_by_a_commit_must_not_run_again() -> None:
     done = Note(1, Boundary.RESULT, Side.AFTER, labels=("t0",))
-    assert judged(notes=[effect("t0"), done, effect("t0"), effect("t1")]).finished_again == 1
+    assert judged(notes=[*ran("t0"), done, *ran("t0"), *ran("t1")]).finished_again == 1
     asked = msgspec.structs.replace(done, side=Side.BEFORE)
-    found = judged(notes=[effect("t0"), asked, effect("t0"), effect("t1")])
+    found = judged(notes=[*ran("t0"), asked, *ran("t0"), *ran("t1")])
     assert (found.finished_again, found.unfinished_again, found.problems) == (0, 1, ())
 
 
 def test_what_a_living_gateway_knows_counts_as_finished_before_its_commit() -> None:
     asked = Note(1, Boundary.RESULT, Side.BEFORE, labels=("t0",))
-    notes = [effect("t0"), asked, effect("t0"), effect("t1")]
+    notes = [*ran("t0"), asked, *ran("t0"), *ran("t1")]
     for victim in (Victim.WORKER, Victim.FORK_SERVER):
         assert judged(victim, notes=notes).finished_again == 1
 
 
 def test_a_call_to_be_made_once_must_not_run_twice_even_if_nobody_knows_of_it() -> None:
-    assert judged(notes=[effect("t0"), effect("t1"), effect("t1")]).problems
+    assert judged(notes=[*ran("t0"), *ran("t1"), *ran("t1")]).problems
 
 
 def test_a_call_run_again_keeps_the_key_that_was_committed() -> None:
     intent = Note(1, Boundary.INTENT, Side.AFTER, keys=("k",))
-    assert judged(notes=[intent, effect("t0"), effect("t0", "other"), effect("t1")]).problems
-    assert not judged(notes=[effect("t0"), effect("t0", "other"), effect("t1")]).problems
+    assert judged(notes=[intent, *ran("t0"), *ran("t0", "other"), *ran("t1")]).problems
+    assert not judged(notes=[*ran("t0"), *ran("t0", "other"), *ran("t1")]).problems
 
 
 def test_a_call_that_never_ran_shows() -> None:
-    assert judged(notes=[effect("t1")]).problems
+    assert judged(notes=[*ran("t1")]).problems
 
 
 def test_a_reply_sent_twice_is_right_only_if_its_first_sender_died_before_the_record() -> None:
@@ -127,6 +129,29 @@ def test_a_reply_sent_twice_is_right_only_if_its_first_sender_died_before_the_re
     assert judged(heard=twice, notes=recorded).sent_twice_wrongly == 1
     one_life = [*WHOLE.notes, sent(1, key), sent(1, key)]
     assert judged(heard=twice, notes=one_life).sent_twice_wrongly == 1
+
+
+def test_a_call_that_began_before_its_result_was_known_elsewhere_is_no_repetition() -> None:
+    done = Note(1, Boundary.RESULT, Side.AFTER, labels=("t0",))
+    begun, effect = ran("t0")
+    assert judged(notes=[begun, *ran("t0"), done, effect, *ran("t1")]).finished_again == 0
+
+
+def test_in_a_cluster_a_reply_is_sent_twice_only_if_its_first_sender_was_met_and_nothing_was_recorded() -> None:
+    fault = Fault(FaultKind.PAUSE, Party.GATEWAY, 0, 0.5)
+    met = Note(1, Boundary.RANDOM, Side.AFTER, killed=fault)
+    key = "id-m0.0"
+    record, late = (sent(life, key, Boundary.DELIVERED, Side.AFTER) for life in (2, 1))
+    calls = [*ran("t0"), *ran("t1")]
+
+    def wrongly(*notes: Note) -> int:
+        plan = Round(0, fault, WHOLE.plan.talks)
+        evidence = msgspec.structs.replace(WHOLE, plan=plan, heard=[WHOLE.heard[0], *WHOLE.heard])
+        return audit(msgspec.structs.replace(evidence, notes=[*calls, *notes])).sent_twice_wrongly
+
+    assert wrongly(sent(1, key), met, sent(2, key), record, late) == 0
+    assert wrongly(sent(2, key), met, sent(1, key)) == 1
+    assert wrongly(sent(1, key), met, late, sent(2, key), record) == 1
 
 
 @pytest.mark.parametrize(

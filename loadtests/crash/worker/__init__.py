@@ -1,0 +1,1 @@
+"""The worker host that the crash proof runs: ``python -m loadtests.crash.worker DIRECTORY``."""

@@ -1,0 +1,171 @@
+"""A real PostgreSQL server for tests: Debian's, on a free port, its data in a temporary folder, its role no superuser.
+
+Nothing is fsynced: what a kill of the server does to data is for those who start theirs with ``durable``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+ROLE = "gatehouse"
+START_S = 60
+LOOPBACK = "127.0.0.1"
+
+
+class MissingProgram(RuntimeError):
+    """Raised where a program of Debian's is not installed; whoever wants it says what then."""
+
+
+class PostgresServer:
+    """A running server; ``url`` makes a database of it.
+
+    In a network namespace it is started by the command ``prefix`` and has an ``address`` of its own.
+    Raises MissingProgram.
+    """
+
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        settings: tuple[str, ...] = (),
+        address: str = LOOPBACK,
+        prefix: tuple[str, ...] = (),
+    ) -> None:
+        self._binaries = _binaries()
+        self._directory = Path(tempfile.mkdtemp(prefix="gatehouse-postgres-"))
+        self._durable = durable
+        self._settings = settings
+        self._numbers = itertools.count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._prefix = prefix
+        self.address = address
+        self.port = _free_port()
+        self.last_url = ""
+        self._user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        if self._user:
+            shutil.chown(self._directory, "postgres", "postgres")
+        self._run(
+            "initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+        )
+        if address != LOOPBACK:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {address.rpartition('.')[0]}.0/24 trust\n")
+        self.start()
+        with self.connect("postgres", "postgres") as opened:
+            opened.execute(f"CREATE ROLE {ROLE} LOGIN NOSUPERUSER".encode())
+
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        fast = () if self._durable else ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+        settings = (
+            f"port={self.port}",
+            f"listen_addresses={self.address}",
+            "unix_socket_directories=",
+            "shared_buffers=32MB",
+            "max_connections=80",
+            *fast,
+            *self._settings,
+        )
+        options = [word for setting in settings for word in ("-c", setting)]
+        command = [str(self._binaries / "postgres"), "-D", str(self._data), *options]
+        user = self._user
+        if self._prefix:  # entering a namespace needs root, so the user changes inside
+            command = [*self._prefix, "setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
+            user = {}
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                **user,  # type: ignore[call-overload]
+            )
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                self.connect("postgres", "postgres").close()
+            except psycopg.OperationalError:
+                if time.monotonic() > until or self._process.poll() is not None:
+                    raise RuntimeError((self._directory / "log").read_text()) from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def connect(self, database: str, role: str) -> psycopg.Connection[tuple[object, ...]]:
+        """Return a connection of the test's own."""
+        return psycopg.connect(f"postgresql://{role}@{self.address}:{self.port}/{database}", autocommit=True)
+
+    def url(self) -> str:
+        """Return the url of a new, empty database."""
+        name = f"test_{next(self._numbers)}"
+        with self.connect("postgres", "postgres") as opened:
+            opened.execute(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE template0".encode())
+        self.last_url = f"postgresql://{ROLE}@{self.address}:{self.port}/{name}"
+        return self.last_url
+
+    @contextmanager
+    def program(self, name: str, settings: str) -> Iterator[None]:
+        """Run a program that takes a file of settings beside the server, as the server's user."""
+        path = self._directory / f"{name}.ini"
+        path.write_text(settings)
+        path.chmod(0o644)
+        found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if found is None:
+            raise MissingProgram(name)
+        with (self._directory / f"{name}.log").open("ab") as log:
+            command = [str(found), str(path)]
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._user)  # type: ignore[call-overload]
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+    def kill(self) -> None:
+        """Kill the server with all its sessions, as a power cut does."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """End the server and remove its data."""
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _run(self, program: str, *words: str) -> None:
+        command = [str(self._binaries / program), *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._user)  # type: ignore[call-overload]
+
+
+def _binaries() -> Path:
+    """Return where the server's programs are. Raises MissingProgram."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if found:
+        return found[-1].parent
+    if on_path := shutil.which("postgres"):
+        return Path(on_path).resolve().parent
+    raise MissingProgram("postgresql")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
