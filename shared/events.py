@@ -10,16 +10,19 @@ import enum
 import logging
 import queue
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from logging.handlers import QueueHandler, QueueListener
 from typing import Protocol, TextIO
 
 import msgspec
 
 from shared.printable import printable, printable_json, printable_line
 from shared.redaction import Redaction
+
+#: how long lines gather before they are written together; a warning, and all before it, is written at once
+GATHER_S = 0.02
 
 Field = str | int | float | bool | None
 
@@ -230,33 +233,91 @@ def shown(name: str, value: Field) -> str:
 
 
 class LogWriter:
-    """Owns the process's log output: a queue and the thread that writes its lines."""
+    """Owns the process's log output: a queue, and the thread that writes the lines of one moment together."""
 
     def __init__(self, secrets: Iterable[str], stream: TextIO | None = None) -> None:
         target = stream or sys.stdout
-        self._handler = logging.StreamHandler(target)
-        self._handler.setFormatter(LineFormatter(secrets, people=target.isatty()))
-        records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-        self._door = _Door(records)
-        self._listener = QueueListener(records, self._handler)
+        self._lines = _Lines(target)
+        self._lines.setFormatter(LineFormatter(secrets, people=target.isatty()))
+        self._door = _Door()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Take over the root logger and start the thread."""
+        # what no line shows is not looked up for each record
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         root = logging.getLogger()
         root.handlers[:] = [self._door]
         root.setLevel(logging.INFO)
         for noisy in ("httpx2", "httpcore2", "asyncio", "uvicorn.access"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        self._listener.start()
+        self._thread = threading.Thread(target=self._main, name="log-writer", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Write what is queued and end the thread."""
-        self._listener.stop()
-        logging.getLogger().handlers[:] = [self._handler]
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._door.close_behind()
+            thread.join()
+        logging.getLogger().handlers[:] = [self._lines]
+
+    def _main(self) -> None:
+        while (records := self._door.take()) is not None:
+            self._lines.write(records)
 
 
-class _Door(QueueHandler):
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes records, many at a time."""
+
+    def write(self, records: Iterable[logging.LogRecord]) -> None:
+        """Write these in one piece; a record that cannot be written costs no other one its line."""
+        lines = []
+        for record in records:
+            try:
+                lines.append(self.format(record) + self.terminator)
+            except Exception:  # noqa: BLE001 - as every handler of the library does
+                self.handleError(record)
+        try:
+            self.stream.write("".join(lines))
+            self.flush()
+        except Exception:  # noqa: BLE001 - as every handler of the library does
+            self.handleError(record)
+
+
+class _Door(logging.Handler):
     """Queues a record as it is: nothing is formatted on the caller's time."""
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        self._urgent = threading.Event()
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Queue it; a queue needs no lock of ours."""
+        self._records.put(record)
+        if record.levelno >= logging.WARNING:
+            self._urgent.set()
+        return True
+
+    def close_behind(self) -> None:
+        """Let ``take`` return None once it has returned what is queued."""
+        self._records.put(None)
+        self._urgent.set()
+
+    def take(self) -> list[logging.LogRecord] | None:
+        """Wait for a record; return it with those of the next moment, None at the end. A warning ends the moment."""
+        record = self._records.get()
+        if record is None:
+            return None
+        self._urgent.wait(GATHER_S)
+        self._urgent.clear()
+        records = []
+        while record is not None:
+            records.append(record)
+            try:
+                record = self._records.get_nowait()
+            except queue.Empty:
+                return records
+        self._records.put(None)
+        return records

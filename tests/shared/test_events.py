@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -144,3 +145,61 @@ def test_events_are_counted_by_name() -> None:
     events.emit(Event.REPLY_SENT)
     events.emit(Event.REPLY_SENT)
     assert events.counts[Event.REPLY_SENT] == 2
+
+
+class Pieces(io.StringIO):
+    """A stream that notes how often it is written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+        self.written = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        length = super().write(text)
+        self.written.set()
+        return length
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_lines_of_one_moment_are_one_write_in_their_order() -> None:
+    stream, events = Pieces(), Events()
+    writer = LogWriter([], stream)
+    writer.start()
+    for number in range(200):
+        events.emit(Event.MESSAGE_ACCEPTED, n=number)
+    writer.stop()
+    assert [json.loads(line)["n"] for line in stream.getvalue().splitlines()] == list(range(200))
+    assert stream.writes < 100
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_line_is_written_though_nothing_follows_it_and_a_warning_takes_what_is_before_it_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, events = Pieces(), Events()
+    writer = LogWriter([], stream)
+    writer.start()
+    events.emit(Event.MESSAGE_ACCEPTED, n=1)
+    assert stream.written.wait(10)
+    stream.written.clear()
+    monkeypatch.setattr("shared.events.GATHER_S", 60.0)
+    events.emit(Event.MESSAGE_ACCEPTED, n=2)
+    events.emit(Event.WORKER_KILLED, n=3)
+    assert stream.written.wait(10)
+    writer.stop()
+    assert [json.loads(line)["n"] for line in stream.getvalue().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_record_that_cannot_be_written_costs_no_other_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    stream = io.StringIO()
+    writer = LogWriter([], stream)
+    writer.start()
+    logging.getLogger("other").warning("%d of them", "no number")
+    Events().emit(Event.WORKER_KILLED, n=1)
+    writer.stop()
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["n"] == 1
