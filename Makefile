@@ -5,7 +5,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test test-clients check bench clean
+# Real servers, each in an environment of its own.
+REAL_SERVERS := llama mcp synapse litellm node
+
+.PHONY: run test test-clients test-real check bench clean
 .DEFAULT_GOAL := run
 
 run: .venv/.run
@@ -18,6 +21,12 @@ test: .venv/.test .venv/.browser .venv/.postgres .venv/.nginx
 test-clients: .venv/.test .venv/clients/.made
 	@exec .venv/bin/python -m tests.clients.run .venv/clients
 
+# Against real servers that others wrote: models, MCP servers, a homeserver. One that cannot be installed is named, and its
+# tests are skipped with a reason, but where CI is set they fail.
+test-real: .venv/.test
+	@$(MAKE) --no-print-directory --jobs 2 $(REAL_SERVERS:%=.venv-real/%/.made)
+	@exec .venv/bin/python -m pytest tests/real
+
 check: .venv/.test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -27,7 +36,7 @@ bench: .venv/.test
 	@exec .venv/bin/python -m loadtests.bench
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-real .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/clients/.made: .venv/.made tests/clients/requirements.txt tests/clients/package.json
 	@echo "installing the clients of others into .venv/clients"
@@ -37,6 +46,20 @@ clean:
 	@mkdir -p .venv/clients/node && cp tests/clients/package.json .venv/clients/node/ && \
 	  npm install --prefix .venv/clients/node --no-audit --no-fund --no-package-lock --loglevel error
 	@touch $@
+
+.venv-real/node/.made: tests/real/package.json
+	@echo "installing the servers of $< into $(@D)"
+	@command -v npm >/dev/null && command -v git >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm git; } >/dev/null 2>&1 || true
+	@mkdir -p $(@D) && cp $< $(@D)/ && \
+	  npm install --prefix $(@D) --no-audit --no-fund --no-package-lock --loglevel error && touch $@ || \
+	  echo "the servers of $< could not be installed: their tests will be skipped"
+
+.venv-real/%/.made: tests/real/requirements/%.txt .venv/.made
+	@echo "installing the servers of $< into $(@D)"
+	@{ test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D); } && \
+	  $(@D)/bin/python -m pip --quiet --disable-pip-version-check install -r $< && touch $@ || \
+	  echo "the servers of $< could not be installed: their tests will be skipped"
 
 .venv/.made:
 	@test -n "$(PYTHON)" || { echo "Gatehouse needs Python 3.11 or newer: install it, or call make with PYTHON=/path/to/python"; exit 2; }

@@ -31,7 +31,7 @@ class Bot:
     def __init__(self, gateway: GatewayProcess, platform: RunningPlatform, provider: RunningProvider | None) -> None:
         self.gateway = gateway
         self.platform = platform
-        self._provider = provider
+        self.provider = provider
         self._sender = Sender(platform.secrets)
         self._client = httpx2.Client(timeout=30)
 
@@ -65,13 +65,13 @@ class Bot:
 
     def wait_for_model_calls(self, count: int, within_s: float = 30) -> None:
         """Wait until the provider was called so often."""
-        provider = self._provider
+        provider = self.provider
         assert provider is not None
         self.wait_until(lambda: provider.calls >= count, within_s, f"{count} model calls")
 
     def wait_for_running_model_call(self, within_s: float = 30) -> None:
         """Wait until the provider answers a call."""
-        provider = self._provider
+        provider = self.provider
         assert provider is not None
         self.wait_until(lambda: provider.running > 0, within_s, "a model call runs")
 
