@@ -20,6 +20,8 @@ from gateway.responses import Refused, json_response
 from gateway.trace_text import trace_message
 from gateway.turn_broadcast import TurnBroadcast
 from shared.budgets import Account, Budgets, Spend
+from shared.errors import NotFound
+from shared.profiles import Profiles
 from shared.session_files import session_log_path
 from shared.session_segments import has_log, log_pieces, remove_log
 from shared.store.port import Store
@@ -38,7 +40,14 @@ class Api:
     """Answers for the store and the pool; ``log_dir`` is where the session logs lie."""
 
     def __init__(
-        self, store: Store, pool: Pool, broadcast: TurnBroadcast, log_dir: Path, budgets: Budgets, pairings: Pairings
+        self,
+        store: Store,
+        pool: Pool,
+        broadcast: TurnBroadcast,
+        log_dir: Path,
+        budgets: Budgets,
+        pairings: Pairings,
+        profiles: Profiles,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -46,6 +55,7 @@ class Api:
         self._log_dir = log_dir
         self._budgets = budgets
         self._pairings = pairings
+        self._profiles = profiles
 
     def routes(self) -> list[Route]:
         """Return the routes; whoever mounts them guards them."""
@@ -95,11 +105,22 @@ class Api:
         shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
         shown["todos"] = msgspec.Raw(todo or conversation.todo or b"[]")
         shown["turn"] = self._pool.running_turn(key)
+        shown["profile"] = await self._profile(key)
         shown["pending"] = await self._store.inbox.unanswered(key)
         shown["usage"] = usage_entry(await self._store.spending.usage(key))
         if earlier:
             shown["earlier"] = [msgspec.Raw(message) for message in await self._store.sessions.earlier(key)]
         return json_response(shown)
+
+    async def _profile(self, key: str) -> str:
+        """Return the name of the profile that held for a session's last message, empty for none."""
+        if not self._profiles.profiles:
+            return ""
+        try:
+            last = await self._store.inbox.trace(await self._store.inbox.latest(key))
+        except NotFound:
+            return self._profiles.name_of(key, "")
+        return self._profiles.name_of(key, last.user)
 
     async def _log(self, key: str) -> Response:
         path = session_log_path(self._log_dir, key)

@@ -103,7 +103,7 @@ class Gateway:
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
         self.audit = Audit(self.store, self.events)
-        self.commands = Commands(self.store, self.pool, self.announcements)
+        self.commands = Commands(self.store, self.pool, self.announcements, settings.profiles)
         self.intake = Intake(
             self.store, self.pool, self.broadcast, self.events, settings.when_busy, self.pool, self.delivery
         )
@@ -197,7 +197,8 @@ class Gateway:
 
     def _routes(self) -> list[BaseRoute]:
         health, budgets = self._health(), self.settings.budgets
-        api = Api(self.store, self.pool, self.broadcast, self.settings.data_dir / "logs", budgets, self.pairings)
+        log_dir, profiles = self.settings.data_dir / "logs", self.settings.profiles
+        api = Api(self.store, self.pool, self.broadcast, log_dir, budgets, self.pairings, profiles)
         console = Console(self.broadcast, self.pool)
         login = Login(self.access, self.audit)
         guarded = [

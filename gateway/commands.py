@@ -20,6 +20,7 @@ from gateway.todo_text import todo_text
 from gateway.trace_text import trace_lines, trace_message
 from shared.command import Command, CommandKind
 from shared.errors import NotFound
+from shared.profiles import Profiles
 from shared.store.port import Store
 from worker.pool import TurnRow
 
@@ -75,12 +76,19 @@ class PoolView(Protocol):
         """Return the todo list as a running turn has left it so far, None where the store's holds."""
 
 
+class Asker(msgspec.Struct, frozen=True):
+    """Who asks a question, and where."""
+
+    session: str
+    user: str = ""
+
+
 class Question(msgspec.Struct, frozen=True):
     """One question: what it tells in words, how many words may follow it, and what answers it."""
 
     what: str
     most_words: int
-    answer: Callable[[str, Words], Awaitable[str]]
+    answer: Callable[[Asker, Words], Awaitable[str]]
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -93,8 +101,15 @@ class Asked(msgspec.Struct, frozen=True):
 class Commands:
     """The table of chat commands."""
 
-    def __init__(self, store: Store, pool: PoolView, announcements: Announcements) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pool: PoolView,
+        announcements: Announcements,
+        profiles: Profiles = Profiles(),  # noqa: B008 - frozen
+    ) -> None:
         self._store = store
+        self._profiles = profiles
         self._announcements = announcements
         self._pool = pool
         self._questions = {
@@ -121,28 +136,31 @@ class Commands:
         question = self._questions.get(name)
         return Asked(question, words[1:]) if question and len(words) - 1 <= question.most_words else None
 
-    async def tell(self, session: str, asked: Asked) -> str:
+    async def tell(self, asker: Asker, asked: Asked) -> str:
         """Return the answer to a question. Raises StoreUnavailable."""
-        return await asked.question.answer(session, asked.words)
+        return await asked.question.answer(asker, asked.words)
 
     async def answer(self, platform: Adapter, inbound: Inbound, asked: Asked) -> None:
         """Put the answer to a question on its way, once. Raises StoreUnavailable."""
-        text = await self.tell(inbound.session, asked)
+        text = await self.tell(Asker(inbound.session, inbound.user), asked)
         await self._announcements.announce(platform, inbound, text, inbound.dedupe, platform.capabilities.dedupe_ttl_s)
 
-    async def _help(self, _session: str, _words: Words) -> str:
+    async def _help(self, _asker: Asker, _words: Words) -> str:
         known = self._orders | {name: question.what for name, question in self._questions.items() if question.what}
         return "\n".join(f"{name}: {what}" for name, what in known.items())
 
-    async def _todo(self, session: str, _words: Words) -> str:
+    async def _todo(self, asker: Asker, _words: Words) -> str:
+        session = asker.session
         running = self._pool.todo(session)  # before the store: what is settled in between is found there
         return todo_text(running or (await self._store.sessions.conversation(session, 0)).todo)
 
-    async def _status(self, session: str, _words: Words) -> str:
+    async def _status(self, asker: Asker, _words: Words) -> str:
+        session, profile = asker.session, self._profiles.name_of(asker.session, asker.user)
+        known = f" Profile: {profile}." if profile else ""
         try:
             summary = await self._store.sessions.summary(session)
         except NotFound:
-            return "Nothing has been said here yet."
+            return "Nothing has been said here yet." + known
         row = self._pool.running_turn(session)
         if row is None:
             doing = "waiting for a worker" if summary.waiting else "idle"
@@ -150,13 +168,14 @@ class Commands:
             doing = f"working, step {row.step}" + (f", tool {row.tool}" if row.tool else "")
         match max(0, summary.waiting - 1):
             case 0:
-                return f"Status: {doing}."
+                return f"Status: {doing}.{known}"
             case 1:
-                return f"Status: {doing}; 1 more message waits."
+                return f"Status: {doing}; 1 more message waits.{known}"
             case behind:
-                return f"Status: {doing}; {behind} more messages wait."
+                return f"Status: {doing}; {behind} more messages wait.{known}"
 
-    async def _trace(self, session: str, words: Words) -> str:
+    async def _trace(self, asker: Asker, words: Words) -> str:
+        session = asker.session
         try:
             message_id = words[0] if words else await self._store.inbox.latest(session)
             found = await trace_message(self._store, self._pool.running_turn, message_id)

@@ -67,7 +67,7 @@ class Intake:
 
     async def accept(self, arrival: Arrival, when_busy: WhenBusy | None = None) -> Receipt:
         """Accept a message in its session's mode, or in the one given. Raises InboxFull, StoreUnavailable."""
-        mode = when_busy or self._rules.mode(arrival.session)
+        mode = when_busy or self._rules.mode(arrival.session, arrival.user)
         arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=BUSY_TEXTS.get(mode, ""))
         receipt = await self.store.inbox.accept(arrival)
         self._emit(arrival, receipt)

@@ -178,6 +178,10 @@ class Budgets(msgspec.Struct, frozen=True):
     def __bool__(self) -> bool:
         return bool(self.budgets)
 
+    def of(self, session: str, user: str) -> Budgets:  # noqa: ARG002 - these hold for everybody
+        """Return the budgets that hold for a sender's messages in a session."""
+        return self
+
     @property
     def first_hold(self) -> Spend:
         """What a turn holds when it begins."""
@@ -218,15 +222,23 @@ def read_budgets(reader: Reader, models: Sequence[tuple[str, Price | None]]) -> 
             f"GATEHOUSE_{money.scope.value.upper()}_BUDGET",
             f"is in money, and GATEHOUSE_PRICES has no price of {unpriced}; set one, or give the budget in tokens",
         )
+    return Budgets(budgets, dearest_of(models))
+
+
+def dearest_of(models: Sequence[tuple[str, Price | None]]) -> Price:
+    """Return the price of the model whose steps cost most."""
     prices = [price for _, price in models if price is not None]
     typical = Usage(input_tokens=HOLD_TOKENS, output_tokens=HOLD_TOKENS // ANSWER_SHARE)
-    return Budgets(budgets, max(prices, key=lambda price: price.of(typical), default=FREE))
+    return max(prices, key=lambda price: price.of(typical), default=FREE)
 
 
 def _read_budget(reader: Reader, name: str, scope: Scope, window: Window) -> Budget | None:
     text = reader.text(name, "")
-    if not text:
-        return None
+    return parse_budget(name, text, scope, window) if text else None
+
+
+def parse_budget(name: str, text: str, scope: Scope, window: Window) -> Budget:
+    """Read one budget, which stands for the time of its ``window`` where it names none. Raises SettingsError."""
     number, slash, per = text.partition("/")
     windows = {Scope.SESSION: ("total", "day", "hour"), Scope.USER: ("day", "hour"), Scope.HOUR: ("hour",)}[scope]
     money = number.strip().startswith("$")

@@ -15,8 +15,9 @@
     takes_images = true
     extra_body = {top_k = 20}
 
-``GATEHOUSE_MODEL`` names sections beside ``provider:model``. What is unknown, or of the wrong kind, is refused in one
-line. Each kind of section has its struct here; a new one joins ``ConfigFile``.
+``GATEHOUSE_MODEL`` names sections beside ``provider:model``; ``[profiles.NAME]`` is described in shared/profiles.py.
+What is unknown, or of the wrong kind, is refused in one line. Each kind of section has its struct; a new one joins
+``ConfigFile`` and ``SECTIONS``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Annotated, Any
 import msgspec
 
 from shared.errors import SettingsError
+from shared.profiles import ProfileSection
 from shared.settings_reader import Reader
 
 SETTING = "GATEHOUSE_CONFIG"
@@ -68,6 +70,11 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that the file says."""
 
     models: dict[str, ModelSection] = {}
+    profiles: dict[str, ProfileSection] = {}
+
+
+#: the kinds of sections that have names
+SECTIONS: dict[str, type[msgspec.Struct]] = {"models": ModelSection, "profiles": ProfileSection}
 
 
 def read_config_file(reader: Reader) -> ConfigFile:
@@ -92,23 +99,24 @@ def _in_words(problem: str, content: dict[str, Any]) -> str:
     """Return a refusal of msgspec with the place as the file spells it, and the nearest key that exists."""
     message, _, path = problem.partition(" - at `")
     where = path.rstrip("`").removeprefix("$").removeprefix(".")
-    if "[...]" in where and (named := _section_with_the_problem(content)):
+    kind = next((kind for kind in SECTIONS if where.startswith(kind)), "")
+    if "[...]" in where and (named := _section_with_the_problem(kind, content)):
         where = where.replace("[...]", f".{named}")
     unknown = re.search(r"unknown field `(.+?)`", message)
     if unknown is None:
         return f"{where}: {message}" if where else message
-    known = ModelSection if where.startswith("models") else ConfigFile
+    known = SECTIONS.get(kind, ConfigFile)
     near = difflib.get_close_matches(unknown[1], known.__struct_fields__, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known.__struct_fields__)}"
     return f"{where + ': ' if where else ''}there is no {unknown[1]!r}{hint}"
 
 
-def _section_with_the_problem(content: dict[str, Any]) -> str:
+def _section_with_the_problem(kind: str, content: dict[str, Any]) -> str:
     """Return the name of the first section that cannot be read: msgspec does not name keys of a dict."""
-    sections = content.get("models")
+    sections = content.get(kind)
     for name, section in sections.items() if isinstance(sections, dict) else ():
         try:
-            msgspec.convert(section, ModelSection)
+            msgspec.convert(section, SECTIONS[kind])
         except msgspec.ValidationError:
             return str(name)
     return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from shared.config_file import SETTING, ConfigFile, ModelSection, read_config_file
@@ -15,8 +17,13 @@ PROVIDERS = ("anthropic", "openai")
 
 def read_models(reader: Reader) -> tuple[ModelSpec, ...]:
     """Read the chain. Raises SettingsError."""
-    file, prices = read_config_file(reader), read_prices(reader)
-    return tuple(_model(reader, word, file, prices) for word in reader.words("GATEHOUSE_MODEL") or ("offline",))
+    return chain_of(reader, reader.words("GATEHOUSE_MODEL") or ("offline",), read_config_file(reader))
+
+
+def chain_of(reader: Reader, words: Sequence[str], file: ConfigFile) -> tuple[ModelSpec, ...]:
+    """Return the models of these names, which are those that GATEHOUSE_MODEL takes. Raises SettingsError."""
+    prices = read_prices(reader)
+    return tuple(_model(reader, word, file, prices) for word in words)
 
 
 def read_context_tokens(reader: Reader, models: tuple[ModelSpec, ...]) -> int:

@@ -14,12 +14,14 @@ from pathlib import Path
 import msgspec
 
 from shared.api_keys import parse_entry
-from shared.budgets import Budgets, read_budgets
+from shared.budgets import read_budgets
 from shared.env_file import read_env_file
 from shared.errors import SettingsError
 from shared.model_settings import read_context_tokens, read_models
 from shared.model_spec import ModelSpec
 from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, WebhookSettings, read_platforms, read_webhooks
+from shared.profile_settings import read_profiles
+from shared.profiles import AgentProfile, ProfileBudgets, ProfileBusyRules, Profiles
 from shared.settings_reader import Reader
 from shared.upkeep import NAMES as UPKEEP_NAMES
 from shared.upkeep import Upkeep, read_upkeep
@@ -85,7 +87,7 @@ class Settings(msgspec.Struct, frozen=True):
     todo_cache_size: int
     todo_cache_ttl_s: float
     log_flush_interval_s: float
-    budgets: Budgets
+    budgets: ProfileBudgets
     inbox_limit: int
     sender_share: float
     data_dir: Path
@@ -113,9 +115,14 @@ class Settings(msgspec.Struct, frozen=True):
         """Whether strangers can reach this process: it listens for other machines, or a platform posts to it."""
         return self.host not in LOOPBACK_HOSTS or bool(self.platforms.keys() - {"standard"})
 
+    @property
+    def profiles(self) -> Profiles:
+        """Who is answered otherwise than the rest."""
+        return self.budgets.profiles
+
     def secrets(self) -> tuple[str, ...]:
         """Return every value that no log line may show."""
-        found = [*self.api_keys, *(model.api_key for model in self.models)]
+        found = [*self.api_keys, *(model.api_key for model in (*self.models, *self.profiles.models))]
         for platform in self.platforms.values():
             found += platform.secrets()
         found += self.upkeep.secrets()
@@ -152,7 +159,7 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
     models = read_models(reader)
     return AgentSettings(
         models=models,
-        system_prompt=reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT),
+        system_prompt=read_system_prompt(reader),
         api_timeout_s=reader.seconds("GATEHOUSE_API_TIMEOUT", 300),
         stall_timeout_s=reader.seconds("GATEHOUSE_STALL_TIMEOUT", 60),
         turn_timeout_s=reader.seconds("GATEHOUSE_TURN_TIMEOUT", 900),
@@ -196,13 +203,13 @@ def end_safe_path() -> None:
 def parse_settings(values: Mapping[str, str]) -> Settings:
     """Build the settings from named values. Raises SettingsError, which names the first one that is wrong."""
     reader = reader_of_known_names(values)
-    api_keys = read_api_keys(reader)
     models = read_models(reader)
+    budgets = read_budgets_by_profile(reader, models)
     return Settings(
-        host=read_host(reader, api_keys),
+        host=read_host(reader),
         port=reader.integer("PORT", 8000, 0, 65535),
         models=models,
-        system_prompt=reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT),
+        system_prompt=read_system_prompt(reader),
         workers=reader.integer("GATEHOUSE_WORKERS", os.cpu_count() or 1, 0, 1024),
         turns_per_worker=reader.integer("GATEHOUSE_TURNS_PER_WORKER", 32, 1, 4096),
         waiting_turns=reader.integer("GATEHOUSE_WAITING_TURNS", 256, 0, 65536),
@@ -215,13 +222,13 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         worker_memory_mib=reader.integer("GATEHOUSE_WORKER_MEMORY", 1024, 64, 1_048_576),
         worker_turns=reader.integer("GATEHOUSE_WORKER_TURNS", 5000, 1, 1_000_000_000),
         max_attempts=reader.integer("GATEHOUSE_MAX_ATTEMPTS", 3, 1, 100),
-        when_busy=read_when_busy(reader),
+        when_busy=read_when_busy(reader, budgets.profiles),
         gather_s=reader.seconds("GATEHOUSE_GATHER", 0, least=0),
         context_tokens=read_context_tokens(reader, models),
         todo_cache_size=reader.integer("GATEHOUSE_TODO_CACHE_SIZE", 10_000, 1, 10_000_000),
         todo_cache_ttl_s=reader.seconds("GATEHOUSE_TODO_CACHE_TTL", 3600),
         log_flush_interval_s=reader.seconds("GATEHOUSE_LOG_FLUSH_INTERVAL", 0.5, least=0.5),
-        budgets=read_budgets(reader, [(model.name, model.price) for model in models]),
+        budgets=budgets,
         inbox_limit=reader.integer("GATEHOUSE_INBOX_LIMIT", 10_000, 1, 100_000_000),
         sender_share=reader.share("GATEHOUSE_SENDER_SHARE", 0.25),
         data_dir=Path(reader.text("GATEHOUSE_DATA_DIR", "./data")).expanduser(),
@@ -230,7 +237,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         tool_modules=reader.dotted_names("GATEHOUSE_TOOLS"),
         mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers", "servers"),
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
-        api_keys=api_keys,
+        api_keys=read_api_keys(reader),
         allow=read_allow(reader),
         platforms=read_platforms(reader),
         webhooks=read_webhooks(reader),
@@ -239,6 +246,18 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         cors_origins=read_cors_origins(reader),
         unused_model_keys=read_unused_model_keys(reader),
     )
+
+
+def read_system_prompt(reader: Reader) -> str:
+    return reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
+
+
+def read_budgets_by_profile(reader: Reader, models: tuple[ModelSpec, ...]) -> ProfileBudgets:
+    """Read the budgets of everybody, and the profiles with theirs."""
+    budgets = read_budgets(reader, [(model.name, model.price) for model in models])
+    agent = AgentProfile("", models, read_system_prompt(reader), read_context_tokens(reader, models))
+    profiles = read_profiles(reader, agent, budgets, SESSION_PLATFORMS)
+    return ProfileBudgets(budgets.budgets, budgets.dearest, profiles)
 
 
 def reader_of_known_names(values: Mapping[str, str]) -> Reader:
@@ -282,9 +301,9 @@ def read_api_keys(reader: Reader) -> tuple[str, ...]:
     return words
 
 
-def read_host(reader: Reader, api_keys: tuple[str, ...]) -> str:
+def read_host(reader: Reader) -> str:
     host = reader.text("GATEHOUSE_HOST", "127.0.0.1")
-    if host not in LOOPBACK_HOSTS and not api_keys:
+    if host not in LOOPBACK_HOSTS and not read_api_keys(reader):
         raise SettingsError(
             "GATEHOUSE_HOST", f"{host} is open to other machines: set GATEHOUSE_API_KEYS too, or listen on 127.0.0.1"
         )
@@ -297,7 +316,7 @@ def read_unused_model_keys(reader: Reader) -> tuple[str, ...]:
     return () if reader.text("GATEHOUSE_MODEL", "") else tuple(key for key in keys if reader.text(key, ""))
 
 
-def read_when_busy(reader: Reader) -> BusyRules:
+def read_when_busy(reader: Reader, profiles: Profiles) -> BusyRules:
     """Read ``mode, platform=mode, session key=mode``: a word alone is everybody's, the others narrow it."""
     name = "GATEHOUSE_WHEN_BUSY"
     modes: dict[str, WhenBusy] = {}
@@ -311,7 +330,7 @@ def read_when_busy(reader: Reader) -> BusyRules:
         if whose in modes:
             raise SettingsError(name, f"names the mode of {whose or 'everybody'} twice")
         modes[whose] = WhenBusy(mode)
-    return BusyRules(modes.pop("", WhenBusy.ENQUEUE), modes)
+    return ProfileBusyRules(modes.pop("", WhenBusy.ENQUEUE), modes, profiles)
 
 
 def read_database_url(reader: Reader) -> str:

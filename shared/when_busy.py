@@ -22,8 +22,8 @@ class BusyRules(msgspec.Struct, frozen=True):
     default: WhenBusy = WhenBusy.ENQUEUE
     narrowed: dict[str, WhenBusy] = {}
 
-    def mode(self, session: str) -> WhenBusy:
-        """Return the mode of a session: that of the longest part of its key that has one, or the default."""
+    def mode(self, session: str, user: str = "") -> WhenBusy:  # noqa: ARG002 - these hold for everybody
+        """Return what a sender's messages do: the mode of the longest part of the session's key that has one."""
         part = session
         while part:
             if found := self.narrowed.get(part):

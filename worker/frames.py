@@ -14,6 +14,7 @@ from shared.call_options import CallOptions
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import JoiningWords, OpenStep, Outcome, Step, Summary
 from shared.model_spec import ModelSpec as ModelSpec
+from shared.profiles import AgentProfile
 from shared.redaction import SHORTEST, password_in
 from worker.mcp_server import McpServer as McpServer
 from worker.mcp_server import McpStatus
@@ -50,10 +51,17 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     log_dir: str = ""
     #: seconds between two writes of one session log at the least
     log_flush_interval_s: float = 0.5
+    #: what holds instead of the chain, prompt and tools for turns that name one
+    profiles: tuple[AgentProfile, ...] = ()
+
+    @property
+    def all_models(self) -> tuple[ModelSpec, ...]:
+        """The models of the chain, then those of the profiles."""
+        return (*self.models, *(model for profile in self.profiles for model in profile.models))
 
     def secrets(self) -> tuple[str, ...]:
         """Return what no log line may show."""
-        models = [secret for model in self.models for secret in (model.api_key, password_in(model.base_url))]
+        models = [secret for model in self.all_models for secret in (model.api_key, password_in(model.base_url))]
         servers = [secret for server in self.mcp_servers for secret in server.secrets()]
         return tuple(secret for secret in (*models, *servers) if len(secret) >= SHORTEST)
 
@@ -106,6 +114,8 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     allowance: Allowance | None = None
     #: what a client of the API asks for beside its words
     options: CallOptions | None = None
+    #: name of the profile that holds for it, empty for none
+    profile: str = ""
 
 
 class AllowanceGranted(msgspec.Struct, frozen=True, tag=True):

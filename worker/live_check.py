@@ -89,7 +89,7 @@ async def check_servers(config: WorkerConfig) -> list[LiveFinding]:
 async def check(config: WorkerConfig) -> list[LiveFinding]:
     """Check everything at once."""
     models, servers = await asyncio.gather(
-        asyncio.gather(*(check_model(config, spec) for spec in config.models)), check_servers(config)
+        asyncio.gather(*(check_model(config, spec) for spec in dict.fromkeys(config.all_models))), check_servers(config)
     )
     return [*models, *servers]
 

@@ -17,7 +17,7 @@ import msgspec
 from cachetools import TTLCache
 from starlette.requests import Request
 
-from gateway.commands import Asked, Commands
+from gateway.commands import Asked, Asker, Commands
 from gateway.intake import Intake
 from gateway.keys import Caller
 from gateway.openai_api.headers import asks_again, digest, fingerprint, idempotency_key, when_busy_wanted
@@ -184,7 +184,7 @@ class Calls:
     async def _tell(self, chat: ChatRequest, session: str, asked: Asked, caller: Caller) -> Call:
         """Answer a question that is a chat command."""
         follower = Follower()
-        follower.put(Ended(TurnStatus.REPLIED, await self._commands.tell(session, asked), ()))
+        follower.put(Ended(TurnStatus.REPLIED, await self._commands.tell(Asker(session, caller.name), asked), ()))
         return Call(new_message_id(), session, chat, follower, int(time.time()), caller.name, kept=False)
 
     async def _accept(self, call: Call, arrival: Arrival, when_busy: WhenBusy | None) -> Call:

@@ -231,6 +231,7 @@ export class Chat {
     this.talk.show([]);
     showTodos([]);
     $("session-used").textContent = "";
+    $("session-profile").textContent = "";
     $("session-state").textContent = this.asking.size ? "working" : "";
     this.showComposer();
   }
@@ -240,6 +241,7 @@ export class Chat {
     this.turn = session.turn ?? null;
     $("session-state").textContent = session.turn ? "working" : session.waiting ? "waiting" : "";
     $("session-used").textContent = tokens(session.usage);
+    $("session-profile").textContent = session.profile ? `profile ${session.profile}` : "";
     this.talk.show(session.messages);
     if (!this.turn && this.streamed) {
       if (this.talk.pending.includes(this.streamed)) this.talk.drop(this.streamed); // its words are in the history now

@@ -43,7 +43,7 @@ def test_a_session_shows_its_messages_and_its_todo_list(web: httpx2.Client) -> N
     assert set(row) == {"key", "platform", "version", "updated_at", "running", "waiting"}
     assert (row["platform"], row["running"], row["waiting"]) == ("api", False, 0)
     session = web.get(path_of("shown")).json()
-    assert set(session) == {*row, "messages", "pending", "todos", "turn", "usage"}
+    assert set(session) == {*row, "messages", "pending", "profile", "todos", "turn", "usage"}
     assert session["usage"]["input_tokens"] > session["usage"]["output_tokens"] > 0
     assert session["usage"]["cost"] == 0  # the offline model is free
     assert session["usage"]["models"].keys() == {"offline"}

@@ -12,8 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
+from shared.profiles import ProfileBusyRules
 from shared.settings import KNOWN_NAMES, load_settings, parse_settings, scrub_environment
-from shared.when_busy import BusyRules
 
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -26,7 +26,7 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert settings.waiting_turns == 256
     assert (settings.api_timeout_s, settings.stall_timeout_s) == (300, 60)
     assert (settings.turn_timeout_s, settings.kill_grace_s, settings.heartbeat_timeout_s) == (900, 5, 5)
-    assert (settings.worker_memory_mib, settings.max_attempts, settings.when_busy) == (1024, 3, BusyRules())
+    assert (settings.worker_memory_mib, settings.max_attempts, settings.when_busy) == (1024, 3, ProfileBusyRules())
     assert (settings.todo_cache_size, settings.todo_cache_ttl_s, settings.log_flush_interval_s) == (10_000, 3600, 0.5)
     assert (settings.inbox_limit, settings.data_dir) == (10_000, Path("data"))
     assert settings.platforms == {}

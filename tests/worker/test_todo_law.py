@@ -31,12 +31,13 @@ from tests.worker.agent.test_todo import CALLS, model_call
 from tests.worker.pool.test_pool import RecordingObserver
 from worker.agent.context import transcript
 from worker.agent.context.prompts import INSTRUCTION
+from worker.agent.equipment import Equipment
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
 from worker.agent.pool_link import PoolLink
 from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.todo import SCAN_LIMIT
-from worker.agent.turn_runner import Equipment, TurnRunner
+from worker.agent.turn_runner import TurnRunner
 from worker.channel import Channel
 from worker.frames import History, NeedHistory, OfTurn, ToPool, ToWorker, TurnDone, WorkerConfig
 from worker.pool.processes.worker_process import WorkerProcess

@@ -27,12 +27,13 @@ from shared.messages import Parked
 from shared.redaction import Redaction
 from worker import os_processes
 from worker.agent.attachments import AttachmentCache
-from worker.agent.models import build_chain
+from worker.agent.equipment import Agent, Equipment
+from worker.agent.models import build_chains
 from worker.agent.pool_link import PoolLink, VoiceHandler
 from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.turn_attribution import TurnAttribution
-from worker.agent.turn_runner import Equipment, TurnRunner
+from worker.agent.turn_runner import TurnRunner
 from worker.channel import Channel, open_channel
 from worker.frames import (
     AllowanceGranted,
@@ -251,8 +252,14 @@ def equip(config: WorkerConfig, page: SharedPage, link: PoolLink) -> Equipment:
     cache = SessionCache(config.todo_cache_size, config.todo_cache_ttl_s)
     toolbox = Toolbox(config.tool_modules, link.say, fetch_allow=config.fetch_allow, threads=config.tool_threads)
     warm = warmed()
-    model = build_chain(config, link.say, warm.TLS_CONTEXT if warm else None)
-    return Equipment(config, model, toolbox, cache, log, AttachmentCache(), page)
+    models = build_chains(config, link.say, warm.TLS_CONTEXT if warm else None)
+    agents = {
+        profile.name: Agent(
+            models[profile.name], toolbox.only(profile.tools), profile.system_prompt, profile.context_tokens
+        )
+        for profile in config.profiles
+    }
+    return Equipment(config, models[""], toolbox, cache, log, AttachmentCache(), page, agents)
 
 
 def warmed() -> ModuleType | None:

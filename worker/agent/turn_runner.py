@@ -27,15 +27,14 @@ from shared.messages import (
     TurnStatus,
     is_stateless,
 )
-from worker.agent.attachments import AttachmentCache, attached_to
+from worker.agent.attachments import attached_to
 from worker.agent.context import transcript
 from worker.agent.delta_stream import DeltaStream
+from worker.agent.equipment import Equipment
 from worker.agent.failure_replies import how_it_ended
-from worker.agent.models.port import Model
 from worker.agent.pool_link import PoolLink
 from worker.agent.progress import Progress
-from worker.agent.session_cache import CachedSession, SessionCache
-from worker.agent.session_log import SessionLog
+from worker.agent.session_cache import CachedSession
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest, opening_of
@@ -57,11 +56,8 @@ from worker.frames import (
     TurnDone,
     TurnGoesOn,
     TurnWaits,
-    WorkerConfig,
 )
-from worker.shared_page import SharedPage
 from worker.tools.spec import ToolCall
-from worker.tools.toolbox import Toolbox
 
 #: a wait is told to the pool when it has lasted so long, in seconds: shorter ones keep nobody from a place
 WAIT_TOLD_S = 0.005
@@ -69,19 +65,6 @@ WAIT_TOLD_S = 0.005
 SAID_INTERVAL_S = 0.1
 SAID_LIMIT_CHARS = 500
 TOO_LARGE = "What this turn produced is too large to keep. Please ask for less at once."
-
-
-class Equipment(msgspec.Struct, frozen=True):
-    """What every turn of a worker uses."""
-
-    config: WorkerConfig
-    model: Model
-    toolbox: Toolbox
-    cache: SessionCache
-    log: SessionLog
-    attachments: AttachmentCache = msgspec.field(default_factory=AttachmentCache)
-    #: the memory shared with the pool, None where there is none
-    page: SharedPage | None = None
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -100,6 +83,7 @@ class TurnRunner(Progress):
     def __init__(self, frame: RunTurn, equipment: Equipment, link: PoolLink) -> None:
         self._frame = frame
         self._equipment = equipment
+        self._agent = equipment.agent(frame.profile)
         self._link = link
         self._loop = asyncio.get_running_loop()
         self._ends_at = self._loop.time() + frame.deadline_s
@@ -200,7 +184,7 @@ class TurnRunner(Progress):
         if opened is not None and opened.todo is not None:
             todo.restore(opened.todo)
         request = self._request(known)
-        self._turn = Turn(request, self._equipment.model, self._equipment.toolbox, todo, self)
+        self._turn = Turn(request, self._agent.model, self._agent.toolbox, todo, self)
         if self._interrupted:
             self._turn.interrupt()
         if self._parked:
@@ -247,7 +231,7 @@ class TurnRunner(Progress):
         return _Known(history.messages, history.first, history.summary, _todo_of(history), repaired=False)
 
     def _request(self, known: _Known) -> TurnRequest:
-        frame, config = self._frame, self._equipment.config
+        frame = self._frame
         return TurnRequest(
             session=frame.session,
             message_id=frame.message_id,
@@ -261,11 +245,11 @@ class TurnRunner(Progress):
             words=self._early_words,
             attachments=frame.attachments,
             approvals=None if is_stateless(frame.session) else frame.approvals,
-            system=config.system_prompt,
+            system=self._agent.system_prompt,
             deadline_s=self._ends_at - self._loop.time(),
             allowance=frame.allowance,
             options=frame.options,
-            window_tokens=config.context_tokens,
+            window_tokens=self._agent.context_tokens,
         )
 
     def text(self, step: int, text: str) -> None:

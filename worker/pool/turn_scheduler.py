@@ -57,6 +57,7 @@ class TurnScheduler:
         attachments: AttachmentLoader,
         loops: Loops,
     ) -> None:
+        self._profiles = settings.profiles
         self._max_attempts = settings.max_attempts
         self._turn_timeout_s = settings.turn_timeout_s
         self._capacity = settings.turns_per_worker
@@ -148,6 +149,7 @@ class TurnScheduler:
         if earlier := self._turns.of_session(claim.ref.session):
             self.lose(earlier)  # or the store would not have given this one
         turn = self._turns.begin(claim)
+        turn.profile = self._profiles.name_of(turn.session, claim.messages[0].user)
         if claim.messages[0].stop or self._early.take_stop(turn.message_id):
             self._interrupt(turn)
             return

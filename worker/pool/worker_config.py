@@ -29,4 +29,5 @@ def worker_config(settings: Settings) -> WorkerConfig:
         tool_threads=settings.turns_per_worker + settings.waiting_turns,
         log_dir=str(settings.data_dir.resolve() / "logs"),
         log_flush_interval_s=settings.log_flush_interval_s,
+        profiles=tuple(profile.agent for profile in settings.profiles.profiles),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 import time
 import traceback
@@ -12,6 +13,7 @@ from typing import Any
 
 from shared.errors import SettingsError, ToolError
 from shared.events import Event, Field, Say
+from shared.profiles import ToolChoice
 from worker.tools import builtin
 from worker.tools.context import ToolContext
 from worker.tools.declaration import Run, Tool, ToolOptions
@@ -77,7 +79,9 @@ class Toolbox:
         self._stray: set[asyncio.Task[Any]] = set()
         self._own: dict[str, Tool] = {}
         self._lent: dict[str, tuple[Tool, ...]] = {}
-        self._tools = self._own
+        self._tools: dict[str, Tool] = {}
+        self._lenders: dict[str, str] = {}
+        self._choice = ToolChoice()
         # a full list of 256 items of 4,000 characters is a result that must stay whole JSON
         self.add(builtin.todo_spec(), builtin.run_todo, ToolOptions("todo", output_limit_bytes=TODO_LIMIT_BYTES))
         for tool in module_tools(builtin, self._threads):
@@ -92,7 +96,7 @@ class Toolbox:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all tools, in the order the model sees them."""
-        return tuple(self._tools)
+        return tuple(name for name in self._tools if self._offers(name))
 
     @property
     def leaked(self) -> int:
@@ -106,7 +110,13 @@ class Toolbox:
 
     def specs(self) -> tuple[ToolSpec, ...]:
         """Return what a model is told, always in the same order, which keeps the provider's prompt cache."""
-        return tuple(tool.spec for tool in self._tools.values())
+        return tuple(self._tools[name].spec for name in self.names)
+
+    def only(self, choice: ToolChoice) -> Toolbox:
+        """Return the same tools, of which those of a choice alone are offered and run."""
+        chosen = copy.copy(self)  # what the tools are in, and what counts them, is one for both
+        chosen._choice = choice
+        return chosen
 
     def retry_safe(self, name: str) -> bool:
         """Tell whether a call that may have happened may be made again."""
@@ -128,9 +138,12 @@ class Toolbox:
         are taken.
         """
         self._lent[owner] = tuple(tools)
-        self._tools = dict(self._own)
-        for tool in (tool for lent in self._lent.values() for tool in lent):
-            self._tools.setdefault(tool.spec.name, tool)
+        self._tools.clear()
+        self._tools.update(self._own)
+        self._lenders.clear()
+        for lender, tool in ((lender, tool) for lender, lent in self._lent.items() for tool in lent):
+            if self._tools.setdefault(tool.spec.name, tool) is tool:
+                self._lenders[tool.spec.name] = lender
         return [tool.spec.name for tool in self._lent[owner] if self._tools[tool.spec.name] is not tool]
 
     async def call(self, call: ToolCall, context: ToolContext, on_result: OnResult = tell_nobody) -> str:
@@ -139,7 +152,7 @@ class Toolbox:
         ``on_result`` is told the same in the round of the loop in which the tool ends, before another call can hang it.
         Raises what that raises, and CancelledError.
         """
-        tool = self._tools.get(call.name)
+        tool = self._tools.get(call.name) if self._offers(call.name) else None
         if tool is None:
             text = f"Error: there is no tool named {call.name!r}; there are {', '.join(self.names[:NAMES_TOLD])}."
             on_result(text)
@@ -230,12 +243,15 @@ class Toolbox:
         )
         return f"Error: {problem}"
 
+    def _offers(self, name: str) -> bool:
+        return self._choice.offers(name, self._lenders.get(name, ""))
+
     def _put(self, tool: Tool) -> None:
         if tool.spec.name in self._own:
             raise SettingsError(SETTING, f"two tools are named {tool.spec.name!r}")
         if not NAME.fullmatch(tool.spec.name):
             raise SettingsError(SETTING, f"{tool.spec.name!r}: a tool's name is 1 to 64 of A-Z a-z 0-9 _ -")
-        self._own[tool.spec.name] = tool
+        self._own[tool.spec.name] = self._tools[tool.spec.name] = tool
 
     def _load(self, name: str) -> None:
         tools = module_tools(import_module(name), self._threads)

@@ -147,7 +147,8 @@ def _claim(
         ref, allowance = ClaimRef(session, epoch), None
         if budgets:
             sender = inbox.sender(database, session, head)
-            allowance = spending.hold(database, session, sender, budgets, Spend(), budgets.first_hold)
+            bounding = budgets.of(session, sender)
+            allowance = spending.hold(database, session, sender, bounding, Spend(), bounding.first_hold)
             if allowance.refusal and allowance.refusal.held and not allowance.covers(Spend()):
                 sessions.delay(database, session, HELD_S, suspect=suspects)
                 return None
@@ -173,7 +174,7 @@ def _claim(
 def _hold(database: Database, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
     database.lock(HOLDS)
     sender = inbox.sender(database, ref.session, sessions.fence(database, ref))
-    return spending.hold(database, ref.session, sender, budgets, used, wanted)
+    return spending.hold(database, ref.session, sender, budgets.of(ref.session, sender), used, wanted)
 
 
 def release_lost(database: Database, claimed: list[tuple[str, int]]) -> None:

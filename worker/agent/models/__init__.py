@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,25 +17,35 @@ from worker.agent.models.timed import TimedModel
 if TYPE_CHECKING:
     from worker.frames import ModelSpec, WorkerConfig
 
-__all__ = ["build_chain"]
+__all__ = ["build_chain", "build_chains"]
 
 
 def build_chain(config: WorkerConfig, say: Say, ssl_context: ssl.SSLContext | None = None) -> Model:
-    """Return the models of a worker as one; call it once a worker, since each holds its connections.
+    """Return the models of those who have no profile as one; see ``build_chains``."""
+    return build_chains(config, say, ssl_context)[""]
 
-    ``say`` is called with an event and its fields; ``ssl_context`` is shared by all where given, because making one
-    takes longer than a call. Raises ValueError for an unknown provider.
+
+def build_chains(config: WorkerConfig, say: Say, ssl_context: ssl.SSLContext | None = None) -> dict[str, Model]:
+    """Return the models of a worker as one, by profile: "" names those of none; call it once a worker.
+
+    A model that stands in several chains is one, with its connections and places. ``say`` is called with an event and
+    its fields; ``ssl_context`` is shared by all where given, because making one takes longer than a call. Raises
+    ValueError for an unknown provider.
     """
     folder = Path(config.log_dir).parent / "servers" if config.log_dir else None
-    links = [ImageLink(open_link(spec, ssl_context, say, folder), spec) for spec in config.models]
-    chain = Chain(
-        links,
-        say,
-        call_timeout_s=config.api_timeout_s,
-        stall_timeout_s=config.stall_timeout_s,
-        limits={spec.name: (spec.api_timeout_s, spec.stall_timeout_s) for spec in config.models},
-    )
-    return TimedModel(chain, say)
+    links = {spec: ImageLink(open_link(spec, ssl_context, say, folder), spec) for spec in config.all_models}
+
+    def chain(specs: Sequence[ModelSpec]) -> Model:
+        found = Chain(
+            [links[spec] for spec in specs],
+            say,
+            call_timeout_s=config.api_timeout_s,
+            stall_timeout_s=config.stall_timeout_s,
+            limits={spec.name: (spec.api_timeout_s, spec.stall_timeout_s) for spec in specs},
+        )
+        return TimedModel(found, say)
+
+    return {"": chain(config.models), **{profile.name: chain(profile.models) for profile in config.profiles}}
 
 
 def open_link(

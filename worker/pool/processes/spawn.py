@@ -79,7 +79,7 @@ def _received_fd(passed: _Detachable) -> int:
 
 def preload_of(config: WorkerConfig) -> list[str]:
     """Return what a fork server imports for these workers: of the SDKs, seconds and tens of MiB each, what they use."""
-    adapters = dict.fromkeys(f"worker.agent.models.{model.provider}" for model in config.models)
+    adapters = dict.fromkeys(f"worker.agent.models.{model.provider}" for model in config.all_models)
     tools = [*(MCP_PRELOAD if config.mcp_servers else ()), *(FETCH_PRELOAD if config.fetch_allow else ())]
     return [*PRELOAD_FIRST, *adapters, *tools, PRELOAD_LAST]
 

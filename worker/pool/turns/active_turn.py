@@ -40,6 +40,8 @@ class TurnRow(msgspec.Struct, frozen=True):
     waits_for: str = ""
     #: how long it has waited for that, in seconds
     waited_s: float = 0.0
+    #: name of the profile that holds for it, empty for none
+    profile: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +60,8 @@ class ActiveTurn:
     todo: bytes | None = field(init=False)
     #: where it runs, None while it waits
     worker: WorkerProcess | None = None
+    #: name of the profile that holds for it, empty for none
+    profile: str = ""
     #: when that worker was given it, unix seconds
     started_at: float = 0.0
     #: the same on the monotonic clock
@@ -132,6 +136,7 @@ class ActiveTurn:
             approvals=self.claim.approvals,
             words=self._words_to_join(),
             options=self.claim.messages[0].options,
+            profile=self.profile,
         )
 
     def interrupt(self) -> None:
@@ -254,4 +259,5 @@ class ActiveTurn:
             said=self.said,
             waits_for=self.waits_for,
             waited_s=time.monotonic() - self.waits_since_mono if self.waits_for else 0.0,
+            profile=self.profile,
         )
