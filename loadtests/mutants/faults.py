@@ -66,7 +66,7 @@ NOTHING_LOST = (
     Fault(
         "a lease that ended is never claimed again",
         "shared/store/sql/claims.py",
-        "    release_lost(database, sessions.lapsed(database))\n",
+        "    release_lost(database, lost)\n",
         "",
         (f"{STORE}/test_conformance_claims.py",),
     ),
@@ -278,7 +278,7 @@ RESUMED = (
     Fault(
         "the todo list is not written with the history",
         "shared/store/sql/claims.py",
-        "        history.write_todo(database, ref.session, ended.todo)\n",
+        "        history.write_todo(database, session, ended.todo)\n",
         "",
         (f"{STORE}/test_conformance_settle.py",),
     ),

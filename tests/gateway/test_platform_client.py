@@ -121,7 +121,7 @@ async def test_an_answer_that_does_not_end_in_time_is_none(monkeypatch: pytest.M
             await asyncio.sleep(0.05)
 
     async with staged(play) as stage:
-        assert await sent(stage.url) == NoAnswer("no answer in 0.3 s")
+        assert await sent(stage.url) == NoAnswer("no answer in 0.3 s", timed_out=True)
 
 
 @pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", b"\x00\xff nonsense\r\n\r\n"])
