@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import statistics
@@ -9,7 +10,27 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 Samples = dict[str, list[float]]
+
+#: the environment's name of the file to which every table that is printed is added too, one JSON text a line
+TABLES = "BENCH_TABLES"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One contender's measurements."""
+
+    median: float
+    samples: list[float]  #: in the order of the rounds
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table as it is written to a file."""
+
+    title: str
+    unit: str
+    rows: dict[str, Row]
 
 
 async def interleaved(rounds: int, contenders: Mapping[str, Callable[[], Awaitable[float]]]) -> Samples:
@@ -38,6 +59,10 @@ def print_table(title: str, unit: str, samples: Mapping[str, Sequence[float]]) -
         ratio = medians[name] / baseline if baseline else math.nan
         print(f"  {name:<{width}}  {figure(medians[name]):>10} {unit:<8}  {ratio:6.2f} x  {span}")
     print(end="", flush=True)
+    if path := os.environ.get(TABLES):
+        table = Table(title, unit, {name: Row(medians[name], list(values)) for name, values in samples.items()})
+        with Path(path).open("ab") as file:
+            file.write(msgspec.json.encode(table) + b"\n")
 
 
 def figure(value: float) -> str:
@@ -54,6 +79,15 @@ def pin(core: int, pid: int = 0) -> bool:
     for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})
     return True
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process's threads, without those that have ended (Linux); 0 if it is gone."""
+    spent_ns = 0
+    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            spent_ns += int(task.read_text().split()[0])
+    return spent_ns / 1e9
 
 
 def pss_bytes(pid: int) -> int:

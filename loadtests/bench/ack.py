@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 
 from loadtests.gateway_process import GatewayProcess
-from loadtests.measuring import interleaved, percentile, pin, print_table
+from loadtests.measuring import Samples, cpu_s, interleaved, percentile, pin, print_table
 from loadtests.platform import platform_environment
 from loadtests.program import running_program
 from loadtests.raw_load import Burst, burst, wire_bytes
@@ -35,18 +35,22 @@ def accepting_gateway(data_dir: Path) -> GatewayProcess:
 class Contender:
     """One server under load, with what its bursts measured."""
 
-    def __init__(self, url: str, sender: Sender) -> None:
+    def __init__(self, url: str, pid: int, sender: Sender) -> None:
         self._url = url
+        self._pid = pid
         self._sender = sender
-        self.latencies_s: list[float] = []
+        self.samples: Samples = {"CPU a message": [], "p50": [], "p99": []}
 
     async def measure(self) -> float:
         """Send one burst of fresh messages; return acks a second."""
         requests = [wire_bytes(self._sender.standard(f"s{n % SESSIONS}", TEXT)) for n in range(REQUESTS)]
+        spent_s = cpu_s(self._pid)
         result: Burst = await burst(self._url, requests, CONNECTIONS)
         if result.failures:
             raise AssertionError(f"{result.failures} of {REQUESTS} requests to {self._url} were refused")
-        self.latencies_s += result.latencies_s
+        self.samples["CPU a message"].append((cpu_s(self._pid) - spent_s) / REQUESTS * 1e6)
+        self.samples["p50"].append(percentile(result.latencies_s, 0.50) * 1e3)
+        self.samples["p99"].append(percentile(result.latencies_s, 0.99) * 1e3)
         return result.rate
 
 
@@ -59,17 +63,24 @@ def main() -> None:
         gateway = stack.enter_context(accepting_gateway(data_dir))
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         pinned = len(cores) > 1 and pin(cores[0], bare.pid) and pin(cores[0], gateway.pid) and pin(cores[1])
-        contenders = {"bare route, no store": Contender(bare.url, sender), "gateway": Contender(gateway.url, sender)}
+        contenders = {
+            "bare route, no store": Contender(bare.url, bare.pid, sender),
+            "gateway": Contender(gateway.url, gateway.pid, sender),
+        }
         warm = {name: contender.measure for name, contender in contenders.items()}
         uvloop.run(interleaved(1, warm))
         for contender in contenders.values():
-            contender.latencies_s.clear()
+            for values in contender.samples.values():
+                values.clear()
         rates = uvloop.run(interleaved(ROUNDS, warm))
     where = "one core each" if pinned else "not pinned"
     print_table(f"acks a second: {CONNECTIONS} connections, {where}, {ROUNDS} rounds of {REQUESTS}", "req/s", rates)
-    for share in (0.50, 0.99):
-        latencies = {name: [percentile(c.latencies_s, share) * 1000] for name, c in contenders.items()}
-        print_table(f"time to the ack, p{share * 100:.0f}", "ms", latencies)
+    for title, what, unit in (
+        ("CPU of the server's process a message", "CPU a message", "us"),
+        ("time to the ack, p50", "p50", "ms"),
+        ("time to the ack, p99", "p99", "ms"),
+    ):
+        print_table(title, unit, {name: contender.samples[what] for name, contender in contenders.items()})
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
+import msgspec
 import pytest
 
-from loadtests.bench.__main__ import main, names
+from loadtests.bench.__main__ import Results, main, names
 from loadtests.measuring import figure, interleaved, percentile, pin, print_table, pss_bytes
 from loadtests.program import ROOT, Program, running_program
 from loadtests.raw_load import burst, wire_bytes
@@ -84,12 +87,12 @@ def test_benchmarks_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> Non
     assert "there is no benchmark nonsense" in capsys.readouterr().err
 
 
-def test_the_ack_benchmark_runs_and_prints_both_sides() -> None:
+def test_the_ack_benchmark_prints_both_sides_and_writes_every_round(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "loadtests.bench", "ack"],
         check=False,
         cwd=ROOT,
-        env=os.environ | {"BENCH_REQUESTS": "200", "BENCH_ROUNDS": "1"},
+        env=os.environ | {"BENCH_REQUESTS": "200", "BENCH_ROUNDS": "2", "BENCH_RESULTS": str(tmp_path / "r.json")},
         capture_output=True,
         text=True,
         timeout=60,
@@ -97,3 +100,13 @@ def test_the_ack_benchmark_runs_and_prints_both_sides() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert "bare route, no store" in run.stdout
     assert "gateway" in run.stdout
+    results = msgspec.json.decode((tmp_path / "r.json").read_bytes(), type=Results)
+    ack = results.benchmarks["ack"]
+    assert ack.status == 0
+    assert [table.unit for table in ack.tables] == ["req/s", "us", "ms", "ms"]
+    for table in ack.tables:
+        assert list(table.rows) == ["bare route, no store", "gateway"]
+        for row in table.rows.values():
+            assert len(row.samples) == 2
+            assert min(row.samples) > 0
+    assert results.machine["python"] == platform.python_version()
