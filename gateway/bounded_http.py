@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.events import Event, Events
 
@@ -41,6 +41,9 @@ KEPT_DESCRIPTORS = 96
 WORKER_DESCRIPTORS = 12
 #: connections that one platform may take at once; see gateway/receivers.py
 PLATFORM_DESCRIPTORS = 40
+
+#: a part of a body that is larger is not copied to go with the head
+MOST_JOINED_BYTES = 65_536
 
 #: refusals are told of once in this time
 TOLD_EVERY_S = 10.0
@@ -117,6 +120,47 @@ class Connections:
         if now - self._told_at >= TOLD_EVERY_S:
             self._told_at = now
             self._events.emit(Event.CONNECTION_REFUSED, reason=reason, connections=len(self._open))
+
+
+class AnswerTransport:
+    """A connection as one answer sees it: its head goes out with the first part of its body, in one write.
+
+    A head that no body follows, or whose body has no known length and may be long in coming, goes out at once.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._cycle = cycle
+        self._head: bytes | None = b""  #: what of the head waits; None once the head is written
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the answer."""
+        if self._head is None or not self._cycle.response_started:
+            self._transport.write(data)
+        elif self._head:
+            self._flush(data if len(data) <= MOST_JOINED_BYTES else b"")
+            if len(data) > MOST_JOINED_BYTES:
+                self._transport.write(data)
+        elif self._cycle.expected_content_length and self._cycle.scope["method"] != "HEAD":
+            self._head = data
+        else:
+            self._flush(data)
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection is closed or about to be."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection once all is written."""
+        if self._head:
+            self._flush(b"")
+        self._transport.close()
+
+    def _flush(self, data: bytes) -> None:
+        head, self._head = self._head or b"", None
+        self._transport.write(head + data)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -211,7 +255,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Serve the request; its body has its own time."""
         self._in_header, self._bytes = False, 0
         self._give_s(BODY_TIMEOUT_S)
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle is not before:
+            self.cycle.transport = cast(asyncio.Transport, AnswerTransport(self.transport, self.cycle))
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""

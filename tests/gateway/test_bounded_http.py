@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import resource
@@ -11,11 +12,24 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
-from gateway.bounded_http import HEADER_TIMEOUT_S, LEAST_CONNECTIONS, MOST_HEADER_LINES, room_for_connections
+from gateway.bounded_http import (
+    HEADER_TIMEOUT_S,
+    LEAST_CONNECTIONS,
+    MOST_HEADER_LINES,
+    MOST_JOINED_BYTES,
+    BoundedProtocol,
+    Connections,
+    room_for_connections,
+)
 from loadtests.gateway_process import GatewayProcess
+from shared.events import Events
 
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -143,3 +157,102 @@ def test_connections_never_take_what_others_need(descriptors: int) -> None:
     assert room.backlog >= LEAST_CONNECTIONS
     if descriptors >= 1024:
         assert room.connections + room.backlog <= descriptors - 250
+
+
+class Sink(asyncio.Transport):
+    """A transport that keeps every write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_reading(self) -> bool:
+        return True
+
+    def resume_reading(self) -> None:
+        """Nothing is read here."""
+
+    def pause_reading(self) -> None:
+        """Nothing is read here."""
+
+
+async def answered(method: str, request: bytes, *messages: dict[str, Any]) -> list[bytes]:
+    """Return what an app's messages make of one request, write by write; the status line without its reason."""
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        for message in messages:
+            await send(message)
+
+    config = Config(app, log_config=None, lifespan="off", server_header=False, date_header=False)
+    config.load()
+    protocol = BoundedProtocol(Connections(10, Events()), config, server_state=ServerState(), app_state={})
+    sink = Sink()
+    protocol.connection_made(sink)
+    protocol.data_received(b"%s / HTTP/1.1\r\nhost: a\r\n%s" % (method.encode(), request))
+    await asyncio.gather(*protocol.tasks)
+    protocol.connection_lost(None)
+    return sink.writes
+
+
+def start(status: int, **headers: str) -> dict[str, Any]:
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http.response.start", "status": status, "headers": pairs}
+
+
+def body(data: bytes, *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+LARGE = b"x" * (MOST_JOINED_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_rest", "messages", "writes"),
+    [
+        ("GET", b"\r\n", [start(200, content_length="2"), body(b"hi")], [OK + b"content-length: 2\r\n\r\nhi"]),
+        (
+            "GET", b"\r\n", [start(200, content_length="2"), body(b"h", more=True), body(b"i")],
+            [OK + b"content-length: 2\r\n\r\nh", b"i"],
+        ),
+        ("GET", b"\r\n", [start(200, content_length="0"), body(b"")], [OK + b"content-length: 0\r\n\r\n", b""]),
+        ("HEAD", b"\r\n", [start(200, content_length="2"), body(b"hi")], [OK + b"content-length: 2\r\n\r\n"]),
+        (
+            "GET", b"\r\n", [start(200), body(b"hi", more=True), body(b"")],
+            [OK + b"transfer-encoding: chunked\r\n\r\n", b"2\r\nhi\r\n", b"0\r\n\r\n"],
+        ),
+        (
+            "GET", b"\r\n", [start(200, content_length=str(len(LARGE))), body(LARGE)],
+            [OK + b"content-length: %d\r\n\r\n" % len(LARGE), LARGE],
+        ),
+        (
+            "POST", b"expect: 100-continue\r\ncontent-length: 1\r\n\r\nx",
+            [start(200, content_length="2"), body(b"hi")],
+            [b"HTTP/1.1 100 Continue\r\n\r\n", OK + b"content-length: 2\r\n\r\nhi"],
+        ),
+        ("GET", b"\r\n", [start(200, content_length="2")], [OK + b"content-length: 2\r\n\r\n"]),
+    ],
+    ids=["whole", "in parts", "empty", "head only", "of no known length", "large", "after 100", "that broke off"],
+)  # fmt: skip
+async def test_the_head_of_an_answer_goes_out_with_the_first_part_of_its_body(
+    method: str, request_rest: bytes, messages: list[dict[str, Any]], writes: list[bytes]
+) -> None:
+    assert await answered(method, request_rest, *messages) == writes
+
+
+def test_two_requests_at_once_on_one_connection_are_answered_in_their_order(running: GatewayProcess) -> None:
+    with connected(running) as connection:
+        connection.sendall(GET + b"\r\nHEAD /livez HTTP/1.1\r\nHost: a\r\n\r\n" + GET + b"Connection: close\r\n\r\n")
+        received = all_of(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200"] * 3
