@@ -24,6 +24,11 @@ from shared.store.postgres.database import BatchClock, Fork, PostgresDatabase, R
 
 LOCK = "SELECT session_key FROM sessions WHERE session_key = ANY(?) ORDER BY session_key FOR UPDATE"
 TRANSACTION_ID = "SELECT CAST(pg_current_xact_id() AS text)"
+# Leave the number of this transaction in the row of its lane.
+MARK = """
+INSERT INTO probe (name, at, body) VALUES (?, EXTRACT(EPOCH FROM clock_timestamp()), ?)
+ON CONFLICT (name) DO UPDATE SET at = excluded.at, body = excluded.body
+"""
 
 
 class Job(NamedTuple):
@@ -47,8 +52,15 @@ class HalfDone(Exception):
     """Raised when a job failed after it had written something; its cause is the job's own error."""
 
 
+class Mark(NamedTuple):
+    """What a transaction leaves behind, so that it can be found: the name of a lane's row, and a number in it."""
+
+    name: str
+    number: bytes
+
+
 class CommitUnknown(Exception):
-    """Raised when the connection was lost at the COMMIT; ``transaction_id`` asks the server what became of it."""
+    """Raised when the connection was lost at the COMMIT; ``transaction_id`` and the mark ask what became of it."""
 
     def __init__(self, transaction_id: str, answers: list[JobAnswer]) -> None:
         super().__init__("the connection was lost at the commit")
@@ -59,7 +71,8 @@ class CommitUnknown(Exception):
 class Batch:
     """One transaction; ``run`` returns the answers, and raises what it has to be rolled back for."""
 
-    def __init__(self, shared: Shared, connection: Connection, jobs: list[Job], *, read_only: bool) -> None:
+    def __init__(self, shared: Shared, connection: Connection, jobs: list[Job], mark: Mark, *, read_only: bool) -> None:
+        self._mark = mark
         self._read_only = read_only
         self._shared = shared
         self._connection = connection
@@ -101,6 +114,8 @@ class Batch:
         self._databases.clear()
 
     def _commit(self, transaction_id: str) -> None:
+        if transaction_id:
+            self._connection.send(MARK, self._mark)
         self._connection.send("COMMIT")
         try:
             self._connection.sync()

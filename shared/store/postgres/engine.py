@@ -21,7 +21,7 @@ from shared.store.engine import PROBE_BYTES, Database
 from shared.store.postgres.batch import Job
 from shared.store.postgres.connection import Connection, ConnectionLost
 from shared.store.postgres.database import COUNT_WAITING, Shared
-from shared.store.postgres.lane import Lane
+from shared.store.postgres.lane import MARKS, Lane
 from shared.store.postgres.schema import migrate
 from shared.store.postgres.signals import PostgresSignals
 
@@ -44,6 +44,8 @@ PROBE = """
 INSERT INTO probe (name, at, body) VALUES ('check', ?, ?)
 ON CONFLICT (name) DO UPDATE SET at = excluded.at, body = excluded.body RETURNING at
 """
+# Remove the marks of lanes that have ended without doing so.
+REMOVE_MARKS = "DELETE FROM probe WHERE name LIKE %s AND at < EXTRACT(EPOCH FROM clock_timestamp()) - 86400"
 # Read all of a table.
 READ_ALL = "SELECT count(*), sum(length(CAST(t.* AS text))) FROM {} AS t"
 TABLES = "SELECT CAST(tablename AS text) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename"
@@ -123,6 +125,8 @@ class PostgresEngine:
         try:
             with psycopg.connect(self._conninfo, connect_timeout=5, autocommit=True, prepare_threshold=None) as opened:
                 migrate(opened, self._server(), read_only=self._read_only)
+                if not self._read_only:
+                    opened.execute(REMOVE_MARKS, (f"{MARKS}%",))
                 ((waiting,),) = opened.execute(COUNT_WAITING).fetchall()
                 ((place,),) = opened.execute(LAST_PLACE).fetchall()
         except psycopg.Error as error:

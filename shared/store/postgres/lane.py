@@ -2,7 +2,8 @@
 
 A deadlock or a broken batch is run again, at last job by job, and so is one whose connection was lost before its
 COMMIT; where no new connection can be made every job raises StoreUnavailable. Of a COMMIT whose answer was lost the
-server itself tells what became of it (``pg_xact_status``).
+server itself tells whether it has come to its end (``pg_xact_status``), and the mark that is part of the transaction
+whether it was this one: a server that was killed gives the number of what it had not written out to another one.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from shared.errors import StoreUnavailable
-from shared.store.postgres.batch import Batch, CommitUnknown, HalfDone, Job, JobAnswer
+from shared.store.postgres.batch import Batch, CommitUnknown, HalfDone, Job, JobAnswer, Mark
 from shared.store.postgres.connection import Connection, ConnectionLost, DatabaseError
 from shared.store.postgres.database import Shared
 
@@ -33,6 +35,11 @@ FATE_S = 20.0
 FATE_EVERY_S = 0.2
 
 FATE = "SELECT pg_xact_status(CAST(CAST(? AS text) AS xid8))"
+#: what the server says of the number of a transaction that nobody has had yet
+FUTURE = "22023"
+MARKED = "SELECT 1 FROM probe WHERE name = ? AND body = ?"
+#: what the names of marks begin with
+MARKS = "commit of "
 
 
 class Lane:
@@ -46,6 +53,8 @@ class Lane:
     ) -> None:
         self._read_only = read_only
         self._name = name
+        self._mark = MARKS + secrets.token_hex(8)
+        self._batches = 0
         self._connect = connect
         self._shared = shared
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -111,15 +120,17 @@ class Lane:
         began_mono = time.monotonic()
         broken: Exception
         for _ in range(TRIES):
+            self._batches += 1
+            mark = Mark(self._mark, b"%d" % self._batches)
             try:
-                batch = Batch(self._shared, self._connected(), jobs, read_only=self._read_only)
+                batch = Batch(self._shared, self._connected(), jobs, mark, read_only=self._read_only)
             except ConnectionLost as error:
                 return self._refuse(jobs, error)
             try:
                 answers = batch.run()
             except CommitUnknown as unknown:
                 self._drop()
-                if self._was_committed(unknown.transaction_id):
+                if self._was_committed(unknown.transaction_id, mark):
                     return unknown.answers
                 batch.uncount()
                 return self._refuse(jobs, unknown)
@@ -163,20 +174,30 @@ class Lane:
         except (DatabaseError, ConnectionLost):
             self._drop()
 
-    def _was_committed(self, transaction_id: str) -> bool:
+    def _was_committed(self, transaction_id: str, mark: Mark) -> bool:
         """Tell what became of a transaction, as soon as the server knows; not committed if it cannot be asked."""
         until = time.monotonic() + FATE_S
         while time.monotonic() < until:
             try:
-                asked = self._connected().send(FATE, (transaction_id,))
-                self._connected().sync()
+                if not self._is_in_progress(transaction_id):
+                    marked = self._connected().send(MARKED, mark)
+                    self._connected().sync()
+                    return bool(marked.rows)
             except (DatabaseError, ConnectionLost):
                 self._drop()
-            else:
-                if asked.rows[0][0] != "in progress":
-                    return bool(asked.rows[0][0] == "committed")
             time.sleep(FATE_EVERY_S)
         return False
+
+    def _is_in_progress(self, transaction_id: str) -> bool:
+        """Tell whether a transaction runs. Raises DatabaseError and ConnectionLost."""
+        asked = self._connected().send(FATE, (transaction_id,))
+        try:
+            self._connected().sync()
+        except DatabaseError as error:
+            if error.sqlstate == FUTURE:  # the server was killed, and has not come to this number again
+                return False
+            raise
+        return bool(asked.rows[0][0] == "in progress")
 
     def _refuse(self, jobs: list[Job], cause: Exception) -> list[JobAnswer]:
         """Answer jobs of which nothing was written: with a fault of the database, or with the job's own error."""

@@ -20,7 +20,11 @@ from shared.messages import Arrival, Receipt
 from shared.signals import Signal, SignalKind
 from shared.store import Store, open_store
 from shared.store.engine import Database
+from shared.store.postgres.batch import Mark
+from shared.store.postgres.connection import Connection
+from shared.store.postgres.database import Shared
 from shared.store.postgres.engine import PostgresEngine
+from shared.store.postgres.lane import Lane
 from shared.store.postgres.schema import translate
 from shared.store.sql.schema import MIGRATIONS
 from tests.postgres_server import PostgresServer, shared_server
@@ -150,6 +154,25 @@ async def test_a_commit_whose_answer_was_lost_is_not_told_as_a_failure() -> None
     proxy.close()
 
 
+async def test_a_number_that_a_killed_server_gave_to_another_transaction_is_not_taken_for_a_commit() -> None:
+    url = shared_server().url()
+    async with opened(url):
+        pass
+    lane = Lane("lane", lambda: Connection(url, prepares=True, application="test"), Shared(None))
+    mark = Mark("commit of a lane", b"7")
+    with psycopg.connect(url, autocommit=True) as other:
+        ((number, beyond),) = other.execute(
+            "SELECT pg_current_xact_id()::text, (pg_current_xact_id()::text::int8 + 1000)::text"
+        ).fetchall()
+        assert not lane._was_committed(number, mark)
+        assert not lane._was_committed(beyond, mark)  # nobody has had this number yet
+        other.execute("INSERT INTO probe (name, at, body) VALUES (%s, 0, %s)", (mark.name, mark.number))
+        assert lane._was_committed(number, mark)
+        assert not lane._was_committed(number, mark._replace(number=b"8"))
+    await lane.close()
+    lane._drop()
+
+
 async def test_a_job_that_fails_side_by_side_fails_alone_and_writes_nothing() -> None:
     async with opened(shared_server().url()) as store:
 
@@ -165,7 +188,10 @@ async def test_a_job_that_fails_side_by_side_fails_alone_and_writes_nothing() ->
         failed, *accepted = await asyncio.gather(store.engine.run("a:b:1", fail), *others, return_exceptions=True)
         assert isinstance(failed, ZeroDivisionError)
         assert all(isinstance(one, Receipt) for one in accepted)
-        assert await store.engine.run("", lambda database: database.all("SELECT name FROM probe")) == []
+        assert (
+            await store.engine.run("", lambda database: database.all("SELECT name FROM probe WHERE name LIKE 'half %'"))
+            == []
+        )
 
 
 async def test_a_session_that_the_server_ended_is_made_again() -> None:
