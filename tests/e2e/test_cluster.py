@@ -19,6 +19,7 @@ SEED = 3
 CELLS = [
     (FaultKind.KILL, Party.WORKER_HOST),
     (FaultKind.CUT_OFF, Party.GATEWAY),
+    (FaultKind.KILL, Party.DATABASE),
 ]
 
 
@@ -33,7 +34,7 @@ def network() -> Iterator[Network]:
         pytest.skip(str(error))
 
 
-def test_a_dead_host_and_a_cut_link_break_no_guarantee(tmp_path: Path, network: Network) -> None:
+def test_a_dead_host_a_cut_link_and_a_killed_database_break_no_guarantee(tmp_path: Path, network: Network) -> None:
     with needing_it():
         found = run_rounds(
             plan_faults(SEED, CELLS),

@@ -47,6 +47,8 @@ from worker.pool.worker_config import worker_config
 
 #: seconds between two moves of turns that wait for a full slot
 REBALANCE_EVERY_S = 1.0
+#: beats between two comparisons of what this host runs with what it has claimed
+COMPARE_EVERY = 5
 #: how long outcomes may still be written after the last worker is gone, in seconds
 FLUSH_S = 3.0
 
@@ -93,6 +95,8 @@ class Pool:
         self._host = host
         self._lease = HostLease(store, host, gateway=gateway, workers=settings.workers)
         self._fenced = Fence.OPEN
+        self._beats = 0
+        self._unknown: set[ClaimRef] = set()
         self._claimer = Claimer(store, events, host, budgets=settings.budgets)
         self._hang_detector = HangDetector(Limits.of(settings))
 
@@ -241,8 +245,11 @@ class Pool:
             self._scheduler.stop(stop.session, stop.message_id)
         for session in news.steers:
             self._scheduler.steer(session)
+        self._beats += 1
         if news.lapsed or self._fenced:
             await self._compare_claims()
+        elif self._beats % COMPARE_EVERY == 0:
+            self._give_back_unknown(set(await self._lease.held()))
         self._fenced = Fence.OPEN
 
     async def _compare_claims(self) -> None:
@@ -254,6 +261,16 @@ class Pool:
         for ref in held:
             if self._turns.of_claim(ref) is None:
                 self._turns.park(ref)
+
+    def _give_back_unknown(self, held: set[ClaimRef]) -> None:
+        """Give back claims whose commit took place and whose answer was lost: they live as long as this host does.
+
+        One that is unknown twice in a row is no claim on its way here.
+        """
+        unknown = {ref for ref in held if self._turns.of_claim(ref) is None}
+        for ref in unknown & self._unknown:
+            self._turns.park(ref)
+        self._unknown = unknown
 
     async def _watch_lease(self) -> None:
         """End turns in time, and then workers, where the lease cannot be renewed."""

@@ -7,13 +7,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from loadtests.provider import RunningProvider, running_provider
 from shared.events import Event, Events
-from shared.messages import MessageState
+from shared.messages import ClaimBatch, MessageState
 from shared.settings import parse_settings
 from shared.store import Store
 from tests.shared.store.bench import postgres
@@ -110,3 +111,18 @@ async def test_a_host_without_its_database_ends_its_turns_before_another_runs_th
     assert "on" in await other.reply(message)
     assert note.read_text() == "ran\n"
     assert cut_off.observer.settled_ids == []
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_back_by_its_living_host(start_host: StartHost) -> None:
+    host = await start_host("host")
+    claim = host.store.claims.claim
+
+    async def lost_once(*given: Any, **named: Any) -> ClaimBatch:
+        batch = await claim(*given, **named)
+        if not batch.claims:
+            return batch
+        host.store.claims.claim = claim  # type: ignore[method-assign]
+        return ClaimBatch((), batch.next_in_s)
+
+    host.store.claims.claim = lost_once  # type: ignore[method-assign]
+    assert "fine" in await host.reply(await host.say("s", "[[say fine]]"))
