@@ -55,6 +55,7 @@ from gateway.state_metrics import StateCollector
 from gateway.storage_watch import StorageWatch
 from gateway.tickets import make_secret
 from gateway.turn_broadcast import TurnBroadcast
+from gateway.turns_elsewhere import TurnsElsewhere
 from gateway.webhook import Webhooks
 from gateway.webhook_entry import WebhookEntry
 from shared.api_keys import Role
@@ -88,24 +89,34 @@ class Gateway:
         self.events = Events()
         self.meter = Meter()
         self.platforms = enabled_platforms(settings)
-        self.stateless = StatelessSessions(self.store)
+        self.broadcast = TurnBroadcast(self.events)
+        self.elsewhere = TurnsElsewhere(self.store, self.broadcast)
+        self.stateless = StatelessSessions(self.store, self.elsewhere)
         self.governor = Governor()
         self.delivery = Delivery(
             self.store, self.platforms, self.events, self.host, {"api": self.stateless}, self.governor
         )
-        self.broadcast = TurnBroadcast(self.events, (self.delivery, self.meter))
+        for observer in (self.delivery, self.meter):
+            self.broadcast.observe(observer)
         self.hangs = HangHistory()
         for watching in (self.meter, EventMetrics(self.meter.registry), self.broadcast, self.hangs):
             self.events.subscribe(watching.on_event)
         self.tracing = start_tracing(settings, self.events)
-        self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host)
+        self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host, receiver=self.elsewhere)
         self.storage = StorageWatch(self.store, self.events)
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
         self.audit = Audit(self.store, self.events)
         self.commands = Commands(self.store, self.pool, self.announcements, settings.profiles)
         self.intake = Intake(
-            self.store, self.pool, self.broadcast, self.events, settings.when_busy, self.pool, self.delivery
+            self.store,
+            self.pool,
+            self.broadcast,
+            self.events,
+            settings.when_busy,
+            self.pool,
+            self.delivery,
+            host=self.host,
         )
         self.pairings = Pairings(self.store, self.platforms, self.announcements, self.intake, settings.webhooks)
         self.access = Access(settings, self.pairings)
@@ -133,6 +144,7 @@ class Gateway:
             if adopted := await self.store.claims.adopt(self.host):
                 self.events.emit(Event.CLAIMS_ADOPTED, claims=adopted)
             self._left_over = await self.stateless.left_over()
+            await self.pool.join_hosts()
         except BaseException:
             await self.store.close()
             raise
@@ -147,6 +159,7 @@ class Gateway:
             asyncio.create_task(self.backup.run(), name="backup"),
             asyncio.create_task(self.load.run(), name="load history"),
             asyncio.create_task(self._look_for_replies(), name="replies of other hosts"),
+            asyncio.create_task(self.elsewhere.run(), name="outcomes of other hosts"),
         ]
         await self.delivery.start()
         await self.pool.start()
@@ -155,9 +168,12 @@ class Gateway:
         self.events.emit(Event.READY, workers=self.settings.workers)
 
     async def _look_for_replies(self) -> None:
-        """Look for the replies that other hosts wrote, where there may be any: nobody here is told of them."""
+        """Look for the replies that other hosts wrote: at their signal, and all the time, for one may be lost."""
         while self.store.engine.shared:
-            await asyncio.sleep(REPLIES_POLL_S)
+            self.elsewhere.reply_due.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPLIES_POLL_S):
+                    await self.elsewhere.reply_due.wait()
             self.delivery.wake()
 
     def refuse_work(self) -> None:
@@ -182,6 +198,7 @@ class Gateway:
                 await self.calls.close()
         await unless(hasten, self.delivery.drain(DELIVERY_DRAIN_S))
         await self.life_signs.close()
+        await self.elsewhere.close()
         await self.delivery.close()
         await self.pool.close()
         self._lag.stop()

@@ -42,7 +42,8 @@ class Intake:
     """The one way into the inbox.
 
     ``observer`` is told of messages that end without a turn; ``pool`` is woken by a message that waits, ``delivery`` by
-    one that wrote a reply.
+    one that wrote a reply. ``host`` is named in each message where others may run its turn: here its text and its
+    answer are waited for.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Intake:
         pool: Wakeable,
         delivery: Wakeable,
         clock: Callable[[], float] = time.time,
+        host: str = "",
     ) -> None:
         self.store = store
+        self._host = host
         self._turn_control = turn_control
         self._observer = observer
         self._events = events
@@ -68,7 +71,8 @@ class Intake:
     async def accept(self, arrival: Arrival, when_busy: WhenBusy | None = None) -> Receipt:
         """Accept a message in its session's mode, or in the one given. Raises InboxFull, StoreUnavailable."""
         mode = when_busy or self._rules.mode(arrival.session, arrival.user)
-        arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=BUSY_TEXTS.get(mode, ""))
+        gateway = self._host if self.store.engine.shared else ""
+        arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=BUSY_TEXTS.get(mode, ""), gateway=gateway)
         receipt = await self.store.inbox.accept(arrival)
         self._emit(arrival, receipt)
         if receipt.duplicate:

@@ -93,7 +93,7 @@ class LifeSigns:
 
     def turn_started(self, message_id: str, session: str) -> None:
         """Begin to show a turn, where its platform is one."""
-        self._end(session)
+        self.end(session)
         platform = self._platforms.get(session.partition(":")[0])
         if platform is not None and platform.capabilities.life_sign_every_s + platform.capabilities.stream_gap_s > 0:
             turn = self._turns[session] = RunningTurn(message_id, session)
@@ -121,7 +121,7 @@ class LifeSigns:
 
     def settled(self, session: str, outcome: Outcome) -> None:  # noqa: ARG002 - whatever came of it
         """Show the turn no more."""
-        self._end(session)
+        self.end(session)
 
     async def close(self) -> None:
         """Show nothing more."""
@@ -134,14 +134,14 @@ class LifeSigns:
         """Return the address of a message's answer: what is on its way to show the beginning of it is waited for."""
         running = self._turns.get(reply.session)
         if running is not None and running.message_id == reply.message_id:
-            self._end(reply.session)  # its outcome is on its way here
+            self.end(reply.session)  # its outcome is on its way here
         if not reply.begins:
             return reply.address
         if ending := self._ending.get(reply.message_id):
             await asyncio.wait((ending,), timeout=LONGEST_PREVIEW_S)
         return self._places.get(reply.message_id, reply.address)
 
-    def _end(self, session: str) -> None:
+    def end(self, session: str) -> None:
         """End a turn; what is on its way is not broken off, for nobody would know what became of it."""
         turn, task = self._turns.pop(session, None), self._tasks.pop(session, None)
         if turn is None or task is None:

@@ -12,6 +12,10 @@ class PoolState(Protocol):
     def ready(self) -> bool:
         """Tell whether a worker can take turns now."""
 
+    @property
+    def other_hosts(self) -> int:
+        """How many other hosts with workers live."""
+
 
 class Readiness:
     """Tells whether work is taken; ``workers`` is how many worker processes the settings ask for."""
@@ -33,6 +37,9 @@ class Readiness:
         """Return why no call is taken now, empty if they are; one that comes before the first worker waits for it."""
         if self.stopping:
             return "the gateway is stopping"
-        if not self._workers:
-            return "this gateway runs no workers (GATEHOUSE_WORKERS is 0), so no call would be answered"
+        if not self._workers and not self._pool.other_hosts:
+            return (
+                "this gateway runs no workers (GATEHOUSE_WORKERS is 0) and no host with workers lives, "
+                "so no call would be answered"
+            )
         return ""

@@ -137,6 +137,14 @@ class TurnBroadcast:
         if others:
             self._followers[message_id] = others
 
+    def followed(self) -> list[str]:
+        """Return the messages that are followed and whose end a follower does not know."""
+        return [message_id for message_id in self._followers if self.is_followed(message_id)]
+
+    def is_followed(self, message_id: str) -> bool:
+        """Tell whether anybody waits for the end of a message."""
+        return any(not follower.ended for follower in self._followers.get(message_id, ()))
+
     def tell(self, name: str, /, **fields: Any) -> None:
         """Tell every page a named event."""
         self.stream.tell(name, **fields)
@@ -219,8 +227,7 @@ class TurnBroadcast:
         if isinstance(outcome, Ended | Dead):
             if isinstance(outcome, Ended):
                 state = outcome.status.value
-            for follower in self._followers.get(message_id, ()):
-                follower.put(outcome)
+            self.outcome_found(message_id, outcome)
         if isinstance(outcome, AwaitsApproval):
             self.stream.tell_session(session, "said", session=session, message=message_id, name="", text=outcome.text)
         for observer in self._observers:
@@ -229,6 +236,19 @@ class TurnBroadcast:
             except Exception as error:  # noqa: BLE001 - the pool settles, whatever a counter does with an odd count
                 self._events.subscriber_failed("settled", error)
         self.tell("turn", session=session, message=message_id, state=state, worker="")
+
+    def ended_elsewhere(self, message_id: str, session: str, state: str) -> None:
+        """Take that a turn of another host ended; its outcome is in the store."""
+        self._running.pop(session, None)
+        if self._life_signs:
+            self._life_signs.end(session)
+        self.tell("turn", session=session, message=message_id, state=state, worker="")
+
+    def outcome_found(self, message_id: str, outcome: Ended | Dead) -> None:
+        """Tell those followers of an outcome that do not know it; it was committed, and counted where its turn ran."""
+        for follower in self._followers.get(message_id, ()):
+            if not follower.ended:
+                follower.put(outcome)
 
     def close_pages(self) -> None:
         """End every page's stream, and each later one at once; followers go on."""

@@ -120,6 +120,8 @@ class Pending(msgspec.Struct, frozen=True):
     attachments: tuple[Attachment, ...] = ()
     #: what a client of the API asks for beside its words
     options: CallOptions | None = None
+    #: the host that holds the connection of whoever waits for the answer, empty if any host may send it
+    gateway: str = ""
 
 
 class JoiningWords(msgspec.Struct, frozen=True):

@@ -20,8 +20,10 @@ class SignalKind(enum.StrEnum):
     DUE = "due"  #: a reply is due: look for it
     STOP = "stop"  #: end the turn of this message
     STEER = "steer"  #: a message waits to join this session's turn
+    STARTED = "started"  #: the message's turn begins; with a step: the text of that begins again
     TEXT = "text"  #: more of an answer that somebody reads while it is written
-    ENDED = "ended"  #: this message came to its end: read its answer
+    TOOL = "tool"  #: the turn calls the tool that ``text`` names
+    ENDED = "ended"  #: the turn ended as ``text`` says: read the message's answer
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,6 +34,8 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     message_id: str = ""
     #: the step of the turn that the text belongs to
     step: int = 0
+    #: how many characters of the step's text come before this one's
+    offset: int = 0
     text: str = ""
 
 

@@ -113,9 +113,9 @@ class WorkerHost:
         serving = asyncio.create_task(page.serve([listener]))
         starting = asyncio.create_task(self.pool.start())
         starting.add_done_callback(lambda _: self._events.emit(Event.READY, workers=self._settings.workers))
-        address = "{}:{}".format(*listener.getsockname()[:2])
+        host, port = listener.getsockname()[:2]
         self._events.emit(
-            Event.STARTED, url=f"http://{address}", port=listener.getsockname()[1], pid=os.getpid(), kind="worker host"
+            Event.STARTED, url=f"http://{host}:{port}", host=host, port=port, pid=os.getpid(), kind="worker host"
         )
         await stopped.wait()
         self._events.emit(Event.STOPPING)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Protocol
 
 from shared.errors import StoreError
 from shared.messages import Reply, is_stateless, stateless_key
@@ -24,14 +25,26 @@ def keyed_session(key: str) -> str:
     return KEYED + key
 
 
+class Outcomes(Protocol):
+    """Where those who follow a message are told how it ended."""
+
+    async def look(self, message_id: str) -> None:
+        """Tell them now, if it has and they do not know."""
+
+
 class StatelessSessions:
     """Removes them; it is where delivery hands in the replies of the API, whose receiver has them already."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, outcomes: Outcomes) -> None:
         self._store = store
+        self._outcomes = outcomes
 
     async def take(self, reply: Reply) -> str:
-        """Take a reply and return its sent id: its receiver follows the turn, or reads it in the session."""
+        """Take a reply and return its sent id: its receiver follows the turn, or reads it in the session.
+
+        A receiver that has not heard of the end, because the turn ran on another host, hears of it first.
+        """
+        await self._outcomes.look(reply.message_id)
         return reply.message_id
 
     async def taken(self, reply: Reply) -> None:
@@ -51,17 +64,21 @@ class StatelessSessions:
 
     async def left_over(self) -> list[str]:
         """Return those whose clients went away with the process that served them. Raises StoreUnavailable."""
-        rows = await self._store.sessions.latest(LEFT_OVER_LIMIT)
-        return [row.key for row in rows if is_stateless(row.key) and not self.is_keyed(row.key)]
+        abandoned = await self._store.sessions.abandoned(LEFT_OVER_LIMIT)
+        return [key for key in abandoned if not self.is_keyed(key)]
 
     async def run(self, left_over: Iterable[str]) -> None:
-        """Remove those that are left over, and for ever those whose answers are kept no longer."""
+        """Remove those that are left over, and for ever those whose hosts died or whose answers are kept no longer."""
         for session in left_over:
             await self.remove(session)
         while True:
             with suppress(StoreError):
                 await self._expire(time.time())
             await asyncio.sleep(EXPIRE_EVERY_S)
+            if self._store.engine.shared:
+                with suppress(StoreError):
+                    for session in await self.left_over():
+                        await self.remove(session)
 
     async def _expire(self, now: float) -> None:
         """Remove those of calls with a key whose answers nobody asks for any more."""

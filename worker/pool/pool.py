@@ -39,8 +39,9 @@ from worker.pool.turn_scheduler import TurnScheduler
 from worker.pool.turns.active_turn import TurnRow
 from worker.pool.turns.attachment_loader import AttachmentLoader
 from worker.pool.turns.claimer import POLL_S, Claimer
+from worker.pool.turns.gateway_relay import GatewayRelay
 from worker.pool.turns.history_loader import HistoryLoader
-from worker.pool.turns.observer import TurnObserver
+from worker.pool.turns.observer import SignalReceiver, TurnObserver
 from worker.pool.turns.settler import IntentKept, Settled, SettlerNews, Stale, Unwritable
 from worker.pool.turns.turns import Turns
 from worker.pool.worker_config import worker_config
@@ -58,7 +59,7 @@ News = WorkerNews | SettlerNews | Finding | Claim
 class Pool:
     """Runs the turns of one host; ``observer`` is told what they do, ``host`` names this process in the claims.
 
-    ``gateway`` says whether the host accepts messages, too.
+    ``gateway`` says whether the host accepts messages, too; ``receiver`` is told of turns that others run for it.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Pool:
         host: str,
         *,
         gateway: bool = True,
+        receiver: SignalReceiver | None = None,
     ) -> None:
         config = worker_config(settings)
         self._workers = settings.workers
@@ -85,7 +87,8 @@ class Pool:
         self._log_audit = LogAudit(store, events, config)
         self._quarantine = Quarantine(self._supervisor, first=settings.workers)
         self._rolling_restart = RollingRestart(self._supervisor, events)
-        self._turns = Turns(store, events, self._health, observer, settings.budgets)
+        self._relay = GatewayRelay(observer, store.signals, host)
+        self._turns = Turns(store, events, self._health, self._relay, settings.budgets)
         history = HistoryLoader(store, self._health, settings.context_tokens)
         attachments = AttachmentLoader(store, self._health)
         self._scheduler = TurnScheduler(
@@ -93,6 +96,8 @@ class Pool:
         )
         self._store = store
         self._host = host
+        self._receiver = receiver
+        self._joined = False
         self._lease = HostLease(store, host, gateway=gateway, workers=settings.workers)
         self._fenced = Fence.OPEN
         self._beats = 0
@@ -107,8 +112,7 @@ class Pool:
 
     async def start(self) -> None:
         """Start the workers and begin to claim; returns once a worker is ready, at once with no workers."""
-        if self._lease.shared:
-            await self._join_hosts()
+        await self.join_hosts()
         if self._workers == 0:
             return
         self._supervisor.start()
@@ -228,8 +232,11 @@ class Pool:
         """Return how the pool looks now."""
         return take_snapshot(self._supervisor, self._dispatcher, self._turns)
 
-    async def _join_hosts(self) -> None:
-        """Begin to live among other hosts."""
+    async def join_hosts(self) -> None:
+        """Begin to live among other hosts, where there may be any: before anything is accepted, or at the start."""
+        if self._joined or not self._lease.shared:
+            return
+        self._joined = True
         await self._store.signals.start(self._host)
         with contextlib.suppress(StoreUnavailable):  # it is tried again each second
             await self._lease.beat()
@@ -299,6 +306,8 @@ class Pool:
                     self._scheduler.interrupt(signal.session)
                 case SignalKind.STEER:
                     self._scheduler.steer(signal.session)
+                case _ if self._receiver is not None:
+                    self._receiver.hear(signal)
 
     async def _claim(self) -> None:
         """Take what there is room for, then wait until it is worth looking again."""
@@ -358,6 +367,7 @@ class Pool:
     def _act_on(self, news: News) -> None:
         match news:
             case Claim():
+                self._relay.claimed(news)
                 self._scheduler.begin(news)
             case FrameCame(worker=worker, frame=frame):
                 self._frame_came(worker, frame)

@@ -159,7 +159,7 @@ def _close(
     database: Database, session: str, seq: int, text: str, state: MessageState = MessageState.DONE, error: str = ""
 ) -> CommandAnswer:
     """Close a message that waits with an answer, without a turn."""
-    closed = inbox.close(database, session, seq, state, error)
+    closed = inbox.close(database, session, seq, state, text, error)
     reply = Reply(session, closed.message_id, 0, closed.platform, text, closed.address, ReplyStatus.REPLIED)
     outbox.add(database, seq, reply)
     return CommandAnswer(closed.message_id, text)

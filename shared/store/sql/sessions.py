@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.messages import Context, Conversation, is_stateless
+from shared.messages import Context, Conversation, is_stateless, stateless_key
 from shared.store.engine import Database, Engine, Row
 from shared.store.sql.tables import (
     approvals,
@@ -27,6 +27,9 @@ DELETE_LIMIT = 1000
 LOOK_LIMIT = 2000
 #: where the list begins: behind a time that never comes
 FIRST = (1e12, "")
+
+#: a host that is paused for so long may still hold the connections of its calls, in seconds
+PAUSE_S = 60.0
 
 #: how long a pairing code holds where nothing else is said, in seconds
 PAIRING_TTL_S = 86_400.0
@@ -98,6 +101,10 @@ class Sessions:
         if not is_stateless(key):
             await self._engine.scrub()
 
+    async def abandoned(self, limit: int) -> list[str]:
+        """Return sessions of stateless calls whose accepting host has died, for longer than a pause of it may take."""
+        return await self._run("", _abandoned, limit)
+
     async def remove_out_of_use(self, keep_s: float, limit: int) -> list[str]:
         """Remove some sessions that were last used longer ago than this, oldest first; return their keys.
 
@@ -168,6 +175,10 @@ def _look_on(
             if len(found) == limit:
                 return found, after
     return found, after if len(rows) == LOOK_LIMIT else None
+
+
+def _abandoned(database: Database, limit: int) -> list[str]:
+    return sessions.abandoned(database, stateless_key(""), database.now() - PAUSE_S, limit)
 
 
 def _out_of_use(database: Database, keep_s: float, limit: int) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from shared.events import Events
 from shared.messages import Outcome
+from shared.signals import Signal
 
 
 class TurnObserver(Protocol):
@@ -36,6 +37,13 @@ class TurnObserver(Protocol):
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """The claim of the message ended this way; it is committed."""
+
+
+class SignalReceiver(Protocol):
+    """Told of turns that other hosts run for messages that this one accepted; never blocks."""
+
+    def hear(self, signal: Signal) -> None:
+        """Take a signal."""
 
 
 class GuardedObserver:

@@ -10,7 +10,7 @@ from shared.attachments import Attachment
 from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
-from shared.messages import Answered, Arrival, Dead, DeadKind, Ended, MessageState, Pending, Retry
+from shared.messages import Answered, Arrival, Dead, DeadKind, Ended, MessageState, Pending, Retry, TurnStatus
 from shared.store.engine import Database, Row
 from shared.traces import DeadLetter, UnansweredMessage
 from shared.usage import Usage
@@ -18,6 +18,8 @@ from shared.usage import Usage
 #: executions lost with their host before a message is a suspect itself
 LOST_LIMIT = 3
 
+# Whether somebody may ask for the answer of a message: a client that asks again, or a gateway that waits for it.
+ASKED_FOR = "fingerprint <> '' OR (gateway <> '' AND platform = 'api')"
 # Keep an accepted message.
 ADD = """
 INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, traceparent, joins, quiet_until, command,
@@ -70,9 +72,9 @@ REQUEST_STOP = "UPDATE inbox SET stop = ? WHERE session_key = ? AND seq = ? AND 
 STOP_REQUESTED = "SELECT stop <> '' FROM inbox WHERE session_key = ? AND seq = ?"
 # Close a message that waits, without a turn of its own.
 CLOSE = """
-UPDATE inbox SET state = ?, settled_at = ?, error = ?, usage = ?
+UPDATE inbox SET state = ?, settled_at = ?, error = ?, usage = ?, answer = CASE WHEN (asked for) THEN ? END
 WHERE session_key = ? AND seq = ? AND state = 'waiting' RETURNING id, platform, reply
-"""
+""".replace("(asked for)", ASKED_FOR)
 # Name a message.
 ID = "SELECT id FROM inbox WHERE session_key = ? AND seq = ?"
 # Tell who sent a message.
@@ -80,7 +82,7 @@ SENDER = "SELECT platform || ':' || user_id FROM inbox WHERE session_key = ? AND
 # Hand a message to a turn.
 CLAIM = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments
+RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments, gateway
 """
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
 COUNT_LOST = """
@@ -93,18 +95,18 @@ RETRY = "UPDATE inbox SET attempts = ?, lost = ?, suspect = ?, error = ? WHERE s
 # Record that a turn came to an end.
 MARK_DONE = """
 UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ?,
-  answer = CASE WHEN fingerprint <> '' THEN ? END WHERE session_key = ? AND seq = ?
+  answer = CASE WHEN (asked for) THEN ? END WHERE session_key = ? AND seq = ?
 RETURNING id, platform, reply, platform || ':' || user_id, stop
-"""
+""".replace("(asked for)", ASKED_FOR)
 # Read where a message's answer goes.
 ADDRESS = "SELECT id, platform, reply, platform || ':' || user_id FROM inbox WHERE session_key = ? AND seq = ?"
 # Make a message a dead letter.
 MARK_DEAD = """
 UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?,
-  answer = CASE WHEN fingerprint <> '' THEN ? END, dead_kind = ?
+  answer = CASE WHEN (asked for) THEN ? END, dead_kind = ?
 WHERE session_key = ? AND seq = ?
 RETURNING id, platform, reply, platform || ':' || user_id
-"""
+""".replace("(asked for)", ASKED_FOR)
 # Find the session of a dead letter.
 SESSION_OF_DEAD = "SELECT session_key FROM inbox WHERE id = ? AND state = 'dead'"
 # Make a dead letter wait again.
@@ -267,7 +269,7 @@ def claim(database: Database, session: str, seq: int) -> Pending:
 
 def pending(row: Row) -> Pending:
     """Return a message as CLAIM gives it."""
-    message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop, options, attached = row
+    message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop, options, attached, gateway = row
     asked = msgspec.msgpack.decode(options, type=CallOptions) if options else None
     return Pending(
         id=message_id,
@@ -282,6 +284,7 @@ def pending(row: Row) -> Pending:
         stop=stop,
         attachments=msgspec.msgpack.decode(attached, type=tuple[Attachment, ...]) if attached else (),
         options=asked,
+        gateway=gateway,
     )
 
 
@@ -330,9 +333,13 @@ def stop_requested(database: Database, session: str, seq: int) -> bool:
     return bool(row and row[0])
 
 
-def close(database: Database, session: str, seq: int, state: MessageState, error: str = "") -> SettledMessage:
-    """Close a message that waits, without a turn of its own."""
-    row = database.only(CLOSE, (state.value, database.now(), error, CLOSED_USAGE, session, seq))
+def close(
+    database: Database, session: str, seq: int, state: MessageState, text: str, error: str = ""
+) -> SettledMessage:
+    """Close a message that waits, without a turn of its own; ``text`` tells its sender, empty for nothing."""
+    status = TurnStatus.INTERRUPTED if state is MessageState.WITHDRAWN else TurnStatus.REPLIED
+    answer = msgspec.msgpack.encode(Ended(status, text, ())) if text else None
+    row = database.only(CLOSE, (state.value, database.now(), error, CLOSED_USAGE, answer, session, seq))
     database.add_waiting(-1)
     return SettledMessage(*row)
 

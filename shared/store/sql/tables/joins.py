@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
+import msgspec
+
 from shared.messages import Arrival, Ended, Pending
 from shared.store.engine import Database
-from shared.store.sql.tables.inbox import pending
+from shared.store.sql.tables.inbox import ASKED_FOR, pending
+from shared.usage import Usage
 from shared.when_busy import WhenBusy
 
 #: messages that join one turn at once, at most; more of them follow with the next look
@@ -28,7 +31,7 @@ QUIET_UNTIL = "SELECT quiet_until FROM inbox WHERE session_key = ? AND seq = ?"
 # Let a message join a turn.
 JOIN = """
 UPDATE inbox SET joined = ?, claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments
+RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments, gateway
 """
 # Find the last message that has joined a turn.
 LAST_JOINED = """
@@ -41,8 +44,9 @@ WHERE session_key = ? AND joined = ? AND joined > 0 AND state = 'waiting'
 """
 # Settle a message with the turn it joined.
 SETTLE_JOINED = """
-UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ? WHERE session_key = ? AND seq = ?
-"""
+UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, answer = CASE WHEN (asked for) THEN ? END
+WHERE session_key = ? AND seq = ?
+""".replace("(asked for)", ASKED_FOR)
 # Let a message that joined a turn wait for another one.
 RELEASE = "UPDATE inbox SET joined = 0, claimed_at = NULL WHERE session_key = ? AND seq = ?"
 
@@ -86,9 +90,11 @@ def join(database: Database, session: str, head: int, *, anew: bool = False) -> 
 def settle(database: Database, session: str, head: int, ended: Ended) -> None:
     """Settle what joined a turn that ended and was taken in by it; the rest waits again."""
     absorbed, now = frozenset(ended.joined), database.now()
+    # what the turn spent is counted once
+    answer = msgspec.msgpack.encode(msgspec.structs.replace(ended, messages=(), todo=None, summary=None, usage=Usage()))
     for seq, message_id in database.all(JOINED, (session, head)):
         if message_id in absorbed:
-            database.run(SETTLE_JOINED, (now, ended.worker, ended.error, session, seq))
+            database.run(SETTLE_JOINED, (now, ended.worker, ended.error, answer, session, seq))
             database.add_waiting(-1)
         else:
             database.run(RELEASE, (session, seq))

@@ -135,6 +135,14 @@ REMOVE = "DELETE FROM sessions WHERE session_key = ?"
 LATEST = """
 SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions ORDER BY updated_at DESC LIMIT ?
 """
+# Find sessions whose keys begin in a way, of which no host that lives, or did of late, has accepted a message.
+ABANDONED = """
+SELECT session_key FROM sessions
+WHERE session_key >= ? AND session_key < ? AND NOT EXISTS
+  (SELECT 1 FROM inbox JOIN hosts ON hosts.host = inbox.gateway
+   WHERE inbox.session_key = sessions.session_key AND hosts.lease_until > ?)
+LIMIT ?
+"""
 # List sessions behind one of the list, latest first.
 LIST = """
 SELECT session_key, platform, version, updated_at, state = 'claimed', state <> 'idle' FROM sessions
@@ -350,6 +358,12 @@ def remove(database: Database, session: str) -> None:
 def latest(database: Database, limit: int) -> list[Row]:
     """Return (session, platform, version, updated_at, claimed) of sessions, latest first."""
     return database.all(LATEST, (limit,))
+
+
+def abandoned(database: Database, prefix: str, dead_at: float, limit: int) -> list[str]:
+    """Return sessions whose keys begin like this and whose accepting hosts had all died by then."""
+    after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return [str(row[0]) for row in database.all(ABANDONED, (prefix, after, dead_at, limit))]
 
 
 def out_of_use(database: Database, before: float, limit: int) -> list[str]:

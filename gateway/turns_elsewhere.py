@@ -1,0 +1,119 @@
+"""What other hosts do with messages that this gateway accepted: text by signal, the outcome from the store.
+
+signal STARTED, TEXT, TOOL ──▶ turn broadcast        signal ENDED ─┐
+                                                     once a second ├──▶ the store's answer ──▶ followers
+                                    before a reply of the API goes ┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from gateway.turn_broadcast import TurnBroadcast
+from shared.errors import NotFound, StoreError
+from shared.messages import Answered, Ended, MessageState, TurnStatus
+from shared.signals import Signal, SignalKind
+from shared.store.port import Store
+
+#: how often followed messages are looked at, in seconds: what a lost signal costs
+LOOK_EVERY_S = 1.0
+#: messages that are looked at side by side
+AT_ONCE = 64
+#: the worker that pages are told of, for a turn that another host runs
+ELSEWHERE = "another host"
+
+
+class ReceivedText:
+    """How much of a step's text has come, so that a gap is seen: what comes behind one is not shown."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.length = 0
+        self.broken = False
+
+    def fits(self, offset: int, text: str) -> bool:
+        """Tell whether this piece follows what has come."""
+        self.broken = self.broken or offset != self.length
+        self.length += len(text)
+        return not self.broken
+
+
+class TurnsElsewhere:
+    """Hears other hosts (it is the pool's SignalReceiver), and looks for the outcomes that calls wait for."""
+
+    def __init__(self, store: Store, broadcast: TurnBroadcast) -> None:
+        self._store = store
+        self._broadcast = broadcast
+        self._texts: dict[str, ReceivedText] = {}
+        self._kept: set[str] = set()
+        self._looking: set[asyncio.Task[None]] = set()
+        self.reply_due = asyncio.Event()  #: set when another host may have written a reply
+
+    def hear(self, signal: Signal) -> None:
+        """Take a signal about a turn."""
+        message_id, session = signal.message_id, signal.session
+        match signal.kind:
+            case SignalKind.STARTED if signal.step:
+                self._texts.pop(message_id, None)
+                self._broadcast.text_restarted(message_id, session, signal.step)
+            case SignalKind.STARTED:
+                self._texts.pop(message_id, None)
+                self._broadcast.turn_started(message_id, session, ELSEWHERE)
+            case SignalKind.TEXT:
+                self._take_text(signal)
+            case SignalKind.TOOL:
+                self._broadcast.tool_started(message_id, session, signal.text)
+            case SignalKind.ENDED:
+                self._texts.pop(message_id, None)
+                self._broadcast.ended_elsewhere(message_id, session, signal.text)
+                self.reply_due.set()
+                self._look_soon(message_id)
+            case SignalKind.DUE:
+                self.reply_due.set()
+
+    async def run(self) -> None:
+        """Look once a second for what calls wait for, so that each ends whatever is lost on the way."""
+        while self._store.engine.shared:
+            await asyncio.sleep(LOOK_EVERY_S)
+            followed = self._broadcast.followed()
+            self._kept.intersection_update(followed)
+            for start in range(0, len(followed), AT_ONCE):
+                await asyncio.gather(*(self.look(one) for one in followed[start : start + AT_ONCE]))
+
+    async def look(self, message_id: str) -> None:
+        """Tell the followers of a message how it ended, if it has and they do not know."""
+        if not self._store.engine.shared or not self._broadcast.is_followed(message_id):
+            return
+        with suppress(StoreError):
+            try:
+                answered = await self._store.inbox.answer(message_id)
+            except NotFound:
+                if message_id not in self._kept:
+                    return  # it is not accepted yet
+                answered = Answered(MessageState.WITHDRAWN)
+            self._kept.add(message_id)
+            if answered.outcome is not None:
+                self._broadcast.outcome_found(message_id, answered.outcome)
+            elif answered.state is not MessageState.WAITING:
+                # it was removed, or taken back, and nothing was kept of it
+                self._broadcast.outcome_found(message_id, Ended(TurnStatus.INTERRUPTED, "", ()))
+
+    async def close(self) -> None:
+        """Look no more."""
+        for task in self._looking:
+            task.cancel()
+        await asyncio.gather(*self._looking, return_exceptions=True)
+
+    def _take_text(self, signal: Signal) -> None:
+        text = self._texts.get(signal.message_id)
+        if text is None or text.step != signal.step:
+            text = self._texts[signal.message_id] = ReceivedText(signal.step)
+        if text.fits(signal.offset, signal.text):
+            self._broadcast.delta(signal.message_id, signal.session, signal.step, signal.text)
+
+    def _look_soon(self, message_id: str) -> None:
+        if self._broadcast.is_followed(message_id):
+            task = asyncio.get_running_loop().create_task(self.look(message_id))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
