@@ -1,0 +1,166 @@
+"""Two gateways and hosts of workers, real processes on one PostgreSQL: nothing changes but where things run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from loadtests.gateway_process import GatewayProcess
+from loadtests.platform import RunningPlatform, running_platform
+from loadtests.provider import RunningProvider, running_provider
+from tests.e2e.bot import Bot
+from tests.postgres_server import shared_server
+from worker.pool.host_lease import LEASE_S
+
+WITHIN_S = 60.0
+#: what a promise of a second may take on a machine that does much else
+A_SECOND_S = 2.5
+
+
+@dataclass
+class Cluster:
+    """Two gateways without workers, a host of workers, and what starts another."""
+
+    first: Bot
+    second: Bot
+    worker: GatewayProcess
+    start: Callable[[str, str, str], GatewayProcess]
+    provider: RunningProvider
+    platform: RunningPlatform
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with contextlib.ExitStack() as stack:
+        provider = stack.enter_context(running_provider())
+        platform = stack.enter_context(running_platform())
+        settings = platform.environment() | {
+            "DATABASE_URL": shared_server().url(),
+            "GATEHOUSE_MODEL": "openai:scripted",
+            "OPENAI_BASE_URL": provider.openai_url,
+            "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
+            "GATEHOUSE_SPARES": "0",
+        }
+
+        def start(name: str, kind: str, workers: str) -> GatewayProcess:
+            directory = tmp_path_factory.mktemp(name)
+            process = GatewayProcess(directory, settings | {"GATEHOUSE_WORKERS": workers}, (kind,))
+            return stack.enter_context(process)
+
+        def gateway(name: str) -> Bot:
+            return stack.enter_context(contextlib.closing(Bot(start(name, "gateway", "0"), platform, provider)))
+
+        first, worker = gateway("first"), start("worker", "worker", "1")
+        yield Cluster(first, gateway("second"), worker, start, provider, platform)
+
+
+def ask(gateway: GatewayProcess, text: str, **more: Any) -> httpx2.Response:
+    """Ask without a session and return the whole answer."""
+    body = {"model": "gatehouse", "messages": [{"role": "user", "content": text}], **more}
+    return httpx2.post(f"{gateway.url}/v1/chat/completions", json=body, headers=gateway.headers, timeout=WITHIN_S)
+
+
+def status(gateway: GatewayProcess) -> int:
+    """Return what a call is answered with at once, 0 if it waits."""
+    body = {"model": "gatehouse", "messages": [{"role": "user", "content": "hello"}]}
+    try:
+        return httpx2.post(
+            f"{gateway.url}/v1/chat/completions", json=body, headers=gateway.headers, timeout=1
+        ).status_code
+    except httpx2.TimeoutException:
+        return 0
+
+
+@contextlib.contextmanager
+def asking(gateway: GatewayProcess, text: str) -> Iterator[Iterator[str]]:
+    """Ask for a stream; what is given yields its pieces of text."""
+    body = {"model": "gatehouse", "stream": True, "messages": [{"role": "user", "content": text}]}
+    url = f"{gateway.url}/v1/chat/completions"
+    with httpx2.stream("POST", url, json=body, headers=gateway.headers, timeout=WITHIN_S) as answer:
+        assert answer.status_code == 200, answer.read()
+        yield pieces(answer)
+
+
+def pieces(answer: httpx2.Response) -> Iterator[str]:
+    for line in answer.iter_lines():
+        data = line.removeprefix("data: ")
+        if data == "[DONE]":
+            return
+        if data != line:
+            chunk = json.loads(data)
+            assert "error" not in chunk, chunk
+            if text := chunk["choices"][0]["delta"].get("content"):
+                yield text
+
+
+def until(condition: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:
+    """Return once a condition holds."""
+    ends = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < ends, what
+        time.sleep(0.05)
+
+
+def test_a_call_and_a_webhook_are_answered_by_the_worker_host_once_each(cluster: Cluster) -> None:
+    answer = ask(cluster.second.gateway, "[[say over there]]")
+    assert answer.status_code == 200, answer.text
+    assert "over there" in answer.json()["choices"][0]["message"]["content"]
+    assert answer.json()["usage"]["total_tokens"] > 0
+    request = cluster.first.request("one", "[[say hello]]", "wh_same")
+    ids = {bot.post(request).headers["x-gatehouse-message"] for bot in (cluster.first, cluster.second, cluster.first)}
+    assert len(ids) == 1
+    until(lambda: len(cluster.first.replies("one")) == 1, "it is answered")
+    sessions = cluster.first.gateway.get("/v1/sessions")["sessions"]
+    assert sessions == cluster.second.gateway.get("/v1/sessions")["sessions"]
+    assert [row["key"] for row in sessions] == ["standard:default:one"]
+    assert len(cluster.first.replies("one")) == 1
+
+
+def test_the_text_of_a_call_comes_while_another_host_writes_it(cluster: Cluster) -> None:
+    words = " ".join(f"word{number}" for number in range(60))
+    with asking(cluster.first.gateway, f"[[slow 0.01]] [[say {words}]]") as text:
+        came = [(time.monotonic(), piece) for piece in text]
+    assert "".join(piece for _, piece in came) == words
+    assert len(came) > 5
+    assert came[-1][0] - came[0][0] > 0.5  # as it was written, not at the end
+
+
+def test_a_turn_of_one_gateway_is_stopped_by_the_other_within_a_second(cluster: Cluster) -> None:
+    running = cluster.provider.running
+    cluster.first.say("hung", "[[stall]]")
+    until(lambda: cluster.provider.running > running, "it runs")
+    asked = time.monotonic()
+    answer = cluster.second.gateway.ask("POST", "/v1/sessions/standard:default:hung/interrupt")
+    assert answer.json()["interrupted"] is True
+    until(lambda: cluster.provider.running == running, "its call ended")
+    assert time.monotonic() - asked < A_SECOND_S
+    until(lambda: len(cluster.first.replies("hung")) == 1, "its sender is told")
+
+
+def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(cluster: Cluster) -> None:
+    running, calls = cluster.provider.running, cluster.provider.calls
+    with asking(cluster.first.gateway, "[[sleep 4]] [[say done]]") as text:
+        until(lambda: cluster.provider.running > running, "it runs")
+        third = cluster.start("third", "gateway", "1")
+        assert third.events("claims_adopted") == []
+        assert "done" in "".join(text)
+    assert cluster.provider.calls == calls + 1
+    assert third.terminate() == 0
+    cluster.first.say("taken", "[[sleep 2]] [[say taken over]]")
+    until(lambda: cluster.provider.running > running, "it runs again")
+    other = cluster.start("other", "worker", "1")
+    cluster.worker.kill_tree()
+    killed = time.monotonic()
+    until(lambda: len(cluster.first.replies("taken")) == 1, "the other host runs it")
+    assert time.monotonic() - killed < LEASE_S + 2 + 3
+    assert "taken over" in cluster.first.replies("taken")[0].text
+    assert ask(cluster.second.gateway, "[[say on]]").status_code == 200
+    assert other.terminate() == 0
+    until(lambda: status(cluster.second.gateway) == 503, "no host has workers")
