@@ -338,7 +338,7 @@ def close(
 ) -> SettledMessage:
     """Close a message that waits, without a turn of its own; ``text`` tells its sender, empty for nothing."""
     status = TurnStatus.INTERRUPTED if state is MessageState.WITHDRAWN else TurnStatus.REPLIED
-    answer = msgspec.msgpack.encode(Ended(status, text, ())) if text else None
+    answer = msgspec.msgpack.encode(Ended(status, text, ())) if text else b""
     row = database.only(CLOSE, (state.value, database.now(), error, CLOSED_USAGE, answer, session, seq))
     database.add_waiting(-1)
     return SettledMessage(*row)
