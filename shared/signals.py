@@ -34,9 +34,9 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     message_id: str = ""
     #: the step of the turn that the text belongs to
     step: int = 0
+    text: str = ""
     #: how many characters of the step's text come before this one's
     offset: int = 0
-    text: str = ""
 
 
 class Signals(Protocol):

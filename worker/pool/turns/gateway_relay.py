@@ -120,5 +120,5 @@ class GatewayRelay:
         written.unsent.clear()
         for start in range(0, len(text), MOST_CHARACTERS):
             piece = text[start : start + MOST_CHARACTERS]
-            self._send(Signal(SignalKind.TEXT, session, message_id, written.step, written.sent, piece))
+            self._send(Signal(SignalKind.TEXT, session, message_id, written.step, piece, written.sent))
             written.sent += len(piece)
