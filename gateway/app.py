@@ -101,12 +101,9 @@ class Gateway:
         self.hangs = HangHistory()
         for watching in (self.meter, EventMetrics(self.meter.registry), self.broadcast, self.hangs):
             self.events.subscribe(watching.on_event)
-        self.tracing = start_tracing(settings, self.events)
         self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host, receiver=self.elsewhere)
-        self.storage = StorageWatch(self.store, self.events)
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
-        self.audit = Audit(self.store, self.events)
         self.commands = Commands(self.store, self.pool, self.announcements, settings.profiles)
         self.intake = Intake(
             self.store,
@@ -123,18 +120,25 @@ class Gateway:
         self.life_signs = LifeSigns(self.store, self.platforms, self.governor, self.delivery.platform_calls)
         self.broadcast.show_on_platforms(self.life_signs)
         self.delivery.place_of = self.life_signs.place_of
-        self._lag = LoopLag(self.meter.loop_lag)
-        self.load = LoadHistory(self.store, self.pool, self._lag)
-        self.broadcast.observe(self.load)
         self.calls = Calls(
             self.store, self.pool, self.broadcast, self.intake, self.commands, self.stateless, self.meter.api_usage
         )
         self.openai_api = OpenAIApi(settings, self.store, self.calls, self.readiness)
-        log_dir = settings.data_dir / "logs"
+        self._look_after()
+        self._serve()
+
+    def _look_after(self) -> None:
+        """Make the parts that look after the others."""
+        settings, log_dir = self.settings, self.settings.data_dir / "logs"
+        self.audit = Audit(self.store, self.events)
+        self.tracing = start_tracing(settings, self.events)
+        self._lag = LoopLag(self.meter.loop_lag)
+        self.load = LoadHistory(self.store, self.pool, self._lag)
+        self.broadcast.observe(self.load)
+        self.storage = StorageWatch(self.store, self.events)
         self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool.removed)
         database = sqlite_path(settings.database_url, settings.data_dir)
         self.backup = ScheduledBackup(settings.upkeep, database, self.events.emit)
-        self._serve()
 
     async def open(self) -> None:
         """Open the store and take over what an earlier process of this database left. Raises StoreUnusable."""
