@@ -132,21 +132,23 @@ class AnswerTransport:
 
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
         self._transport = transport
-        self._cycle = cycle
-        self._head: bytes | None = b""  #: what of the head waits; None once the head is written
+        #: whose head is still to come; let go with it, or each request would be garbage for the collector
+        self._cycle: RequestResponseCycle | None = cycle
+        self._head = b""  #: what waits for the body
 
     def write(self, data: bytes) -> None:
         """Write a part of the answer."""
-        if self._head is None or not self._cycle.response_started:
-            self._transport.write(data)
-        elif self._head:
-            self._flush(data if len(data) <= MOST_JOINED_BYTES else b"")
-            if len(data) > MOST_JOINED_BYTES:
-                self._transport.write(data)
-        elif self._cycle.expected_content_length and self._cycle.scope["method"] != "HEAD":
-            self._head = data
-        else:
-            self._flush(data)
+        cycle = self._cycle
+        if cycle is not None and cycle.response_started:
+            self._cycle = None
+            if cycle.expected_content_length and cycle.scope["method"] != "HEAD":
+                self._head = data
+                return
+        if self._head and len(data) <= MOST_JOINED_BYTES:
+            data = self._head + data
+            self._head = b""
+        self._flush()
+        self._transport.write(data)
 
     def is_closing(self) -> bool:
         """Tell whether the connection is closed or about to be."""
@@ -154,13 +156,13 @@ class AnswerTransport:
 
     def close(self) -> None:
         """Close the connection once all is written."""
-        if self._head:
-            self._flush(b"")
+        self._flush()
         self._transport.close()
 
-    def _flush(self, data: bytes) -> None:
-        head, self._head = self._head or b"", None
-        self._transport.write(head + data)
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 import resource
 import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,8 +188,8 @@ class Sink(asyncio.Transport):
         """Nothing is read here."""
 
 
-async def answered(method: str, request: bytes, *messages: dict[str, Any]) -> list[bytes]:
-    """Return what an app's messages make of one request, write by write; the status line without its reason."""
+def connection_of(*messages: dict[str, Any]) -> tuple[BoundedProtocol, Sink]:
+    """Return a connection to an app that answers each request with these messages."""
 
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -199,6 +201,12 @@ async def answered(method: str, request: bytes, *messages: dict[str, Any]) -> li
     protocol = BoundedProtocol(Connections(10, Events()), config, server_state=ServerState(), app_state={})
     sink = Sink()
     protocol.connection_made(sink)
+    return protocol, sink
+
+
+async def answered(method: str, request: bytes, *messages: dict[str, Any]) -> list[bytes]:
+    """Return what an app's messages make of one request, write by write."""
+    protocol, sink = connection_of(*messages)
     protocol.data_received(b"%s / HTTP/1.1\r\nhost: a\r\n%s" % (method.encode(), request))
     await asyncio.gather(*protocol.tasks)
     protocol.connection_lost(None)
@@ -249,6 +257,24 @@ async def test_the_head_of_an_answer_goes_out_with_the_first_part_of_its_body(
     method: str, request_rest: bytes, messages: list[dict[str, Any]], writes: list[bytes]
 ) -> None:
     assert await answered(method, request_rest, *messages) == writes
+
+
+async def test_a_request_that_was_answered_is_gone_without_the_collector() -> None:
+    protocol, sink = connection_of(start(200, content_length="2"), body(b"hi"))
+    answered = []
+    gc.disable()
+    try:
+        for _ in range(3):
+            protocol.data_received(GET + b"\r\n")
+            assert protocol.cycle is not None
+            answered.append(weakref.ref(protocol.cycle))
+            await asyncio.gather(*protocol.tasks)
+            await asyncio.sleep(0)  # the task's own callbacks
+        assert [one() is None for one in answered] == [True, True, False]
+    finally:
+        gc.enable()
+        protocol.connection_lost(None)
+    assert len(sink.writes) == 3
 
 
 def test_two_requests_at_once_on_one_connection_are_answered_in_their_order(running: GatewayProcess) -> None:
