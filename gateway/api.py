@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from gateway.pairings import Pairings
 from gateway.responses import Refused, json_response
+from gateway.running_turns import RunningTurns
 from gateway.trace_text import trace_message
 from gateway.turn_broadcast import TurnBroadcast
 from shared.budgets import Account, Budgets, Spend
@@ -51,6 +52,7 @@ class Api:
     ) -> None:
         self._store = store
         self._pool = pool
+        self._turns = RunningTurns(store, pool)
         self._broadcast = broadcast
         self._log_dir = log_dir
         self._budgets = budgets
@@ -99,12 +101,12 @@ class Api:
     async def _show(self, key: str, last: int | None, *, earlier: bool) -> Response:
         """Answer one session; with ``earlier`` also what was said before its present conversation."""
         summary = await self._store.sessions.summary(key)
-        todo = self._pool.todo(key)
+        todo = await self._turns.todo(key)
         conversation = await self._store.sessions.conversation(key, last)
         shown = msgspec.structs.asdict(summary)
         shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
-        shown["todos"] = msgspec.Raw(todo or conversation.todo or b"[]")
-        shown["turn"] = self._pool.running_turn(key)
+        shown["todos"] = msgspec.Raw(todo)
+        shown["turn"] = await self._turns.row(key)
         shown["profile"] = await self._profile(key)
         shown["pending"] = await self._store.inbox.unanswered(key)
         shown["usage"] = usage_entry(await self._store.spending.usage(key))

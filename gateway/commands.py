@@ -10,19 +10,18 @@ order is deduplicated like any message. A text that is not exactly a command of 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 import msgspec
 
 from gateway.announcements import Announcements
 from gateway.platforms.port import Adapter, Inbound
+from gateway.running_turns import PoolView, RunningTurns
 from gateway.todo_text import todo_text
 from gateway.trace_text import trace_lines, trace_message
 from shared.command import Command, CommandKind
 from shared.errors import NotFound
 from shared.profiles import Profiles
 from shared.store.port import Store
-from worker.pool import TurnRow
 
 #: a text longer than this is no command, characters
 MOST_CHARACTERS = 200
@@ -66,16 +65,6 @@ ORDERS = {
 Words = Sequence[str]
 
 
-class PoolView(Protocol):
-    """What is asked of the pool."""
-
-    def running_turn(self, session: str) -> TurnRow | None:
-        """Return the session's running turn."""
-
-    def todo(self, session: str) -> bytes | None:
-        """Return the todo list as a running turn has left it so far, None where the store's holds."""
-
-
 class Asker(msgspec.Struct, frozen=True):
     """Who asks a question, and where."""
 
@@ -112,6 +101,7 @@ class Commands:
         self._profiles = profiles
         self._announcements = announcements
         self._pool = pool
+        self._turns = RunningTurns(store, pool)
         self._questions = {
             "/todo": Question("show the todo list, also while I work", 0, self._todo),
             "/status": Question("what this conversation is doing", 0, self._status),
@@ -150,9 +140,7 @@ class Commands:
         return "\n".join(f"{name}: {what}" for name, what in known.items())
 
     async def _todo(self, asker: Asker, _words: Words) -> str:
-        session = asker.session
-        running = self._pool.todo(session)  # before the store: what is settled in between is found there
-        return todo_text(running or (await self._store.sessions.conversation(session, 0)).todo)
+        return todo_text(await self._turns.todo(asker.session))
 
     async def _status(self, asker: Asker, _words: Words) -> str:
         session, profile = asker.session, self._profiles.name_of(asker.session, asker.user)
@@ -161,7 +149,7 @@ class Commands:
             summary = await self._store.sessions.summary(session)
         except NotFound:
             return "Nothing has been said here yet." + known
-        row = self._pool.running_turn(session)
+        row = await self._turns.row(session)
         if row is None:
             doing = "waiting for a worker" if summary.waiting else "idle"
         else:

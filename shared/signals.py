@@ -19,6 +19,7 @@ class SignalKind(enum.StrEnum):
     WORK = "work"  #: a session is ready: look for claims
     DUE = "due"  #: a reply is due: look for it
     STOP = "stop"  #: end the turn of this message
+    FORGET = "forget"  #: this session was removed: nothing of it may stay in memory or in files
     STEER = "steer"  #: a message waits to join this session's turn
     STARTED = "started"  #: the message's turn begins; with a step: the text of that begins again
     TEXT = "text"  #: more of an answer that somebody reads while it is written

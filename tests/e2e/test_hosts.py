@@ -144,6 +144,23 @@ def test_a_turn_of_one_gateway_is_stopped_by_the_other_within_a_second(cluster: 
     until(lambda: len(cluster.first.replies("hung")) == 1, "its sender is told")
 
 
+def test_every_gateway_shows_a_turn_and_a_removal_reaches_the_host_that_ran_it(cluster: Cluster) -> None:
+    todo = json.dumps({"todos": [{"id": "1", "content": "wait", "status": "in_progress"}]})
+    key, running = "standard:default:shown", cluster.provider.running
+    cluster.first.say("shown", f"[[tool todo {todo}]] [[then]] [[stall]]")
+    until(lambda: cluster.provider.running > running, "it is in its second step")
+    shown = cluster.second.gateway.get(f"/v1/sessions/{key}")
+    assert shown["turn"]["step"] == 2
+    assert [item["content"] for item in shown["todos"]] == ["wait"]
+    cluster.second.say("shown", "/status")
+    until(lambda: any("step 2" in said.text for said in cluster.first.replies("shown")), "its status is told")
+    logs = cluster.worker.data_dir / "logs"
+    until(lambda: any("shown" in path.name for path in logs.iterdir()), "it has a log")
+    assert cluster.second.gateway.ask("DELETE", f"/v1/sessions/{key}").status_code == 200
+    until(lambda: cluster.provider.running == running, "its turn ends")
+    until(lambda: not any("shown" in path.name for path in logs.iterdir()), "its log is removed")
+
+
 def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(cluster: Cluster) -> None:
     running, calls = cluster.provider.running, cluster.provider.calls
     with asking(cluster.first.gateway, "[[sleep 4]] [[say done]]") as text:

@@ -198,7 +198,11 @@ class Pool:
         return False
 
     def removed(self, session: str) -> None:
-        """Take note that a session was removed: its turn ends, and nothing of it stays in workers or in its log."""
+        """Take note that a session was removed: its turn ends, nothing of it stays in memory or logs, on any host."""
+        self._forget(session)
+        self._lease.tell_others(Signal(SignalKind.FORGET, session))
+
+    def _forget(self, session: str) -> None:
         self._scheduler.forget(session)
         for worker in self._supervisor.all_workers:
             worker.send(Forget(session))
@@ -304,6 +308,8 @@ class Pool:
                     self._scheduler.stop(signal.session, signal.message_id)
                 case SignalKind.STOP:
                     self._scheduler.interrupt(signal.session)
+                case SignalKind.FORGET:
+                    self._forget(signal.session)
                 case SignalKind.STEER:
                     self._scheduler.steer(signal.session)
                 case _ if self._receiver is not None:

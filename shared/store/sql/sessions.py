@@ -69,6 +69,10 @@ class Sessions:
         """
         return await self._run(key, _conversation, key, last)
 
+    async def unsettled_todo(self, key: str) -> bytes | None:
+        """Return the todo list (JSON array) as a turn that is not settled has left it, None if none has changed it."""
+        return await self._run(key, _unsettled_todo, key)
+
     async def earlier(self, key: str) -> tuple[bytes, ...]:
         """Return what was said in a session before its present conversation, oldest first."""
         return await self._run(key, _earlier, key)
@@ -211,6 +215,13 @@ def _context(database: Database, key: str, last: int, limit_bytes: int, least: i
     summary = summaries.read(database, key, begin)
     first, messages = history.read_end(database, key, summary.covers if summary else begin, last, limit_bytes, least)
     return Context(sessions.version(database, key), first, messages, history.read_todo(database, key), summary)
+
+
+def _unsettled_todo(database: Database, key: str) -> bytes | None:
+    open_step = journal.read(database, key)
+    if open_step is not None and open_step.todo is not None:
+        return open_step.todo
+    return next((step.todo for step in reversed(checkpoints.read(database, key)) if step.todo is not None), None)
 
 
 def _earlier(database: Database, key: str) -> tuple[bytes, ...]:
