@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from loadtests.gateway_process import GatewayProcess
-from loadtests.platform import RunningPlatform, running_platform
+from loadtests.platform import running_platform
 from loadtests.provider import RunningProvider, running_provider
 from tests.e2e.bot import Bot
 from tests.postgres_server import shared_server
@@ -31,9 +31,9 @@ class Cluster:
     first: Bot
     second: Bot
     worker: GatewayProcess
-    start: Callable[[str, str, str], GatewayProcess]
+    start: Callable[..., GatewayProcess]
     provider: RunningProvider
-    platform: RunningPlatform
+    database_url: str
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +49,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "GATEHOUSE_SPARES": "0",
         }
 
-        def start(name: str, kind: str, workers: str) -> GatewayProcess:
+        def start(name: str, kind: str, workers: str, **more: str) -> GatewayProcess:
             directory = tmp_path_factory.mktemp(name)
-            process = GatewayProcess(directory, settings | {"GATEHOUSE_WORKERS": workers}, (kind,))
+            process = GatewayProcess(directory, settings | {"GATEHOUSE_WORKERS": workers} | more, (kind,))
             return stack.enter_context(process)
 
         def gateway(name: str) -> Bot:
             return stack.enter_context(contextlib.closing(Bot(start(name, "gateway", "0"), platform, provider)))
 
         first, worker = gateway("first"), start("worker", "worker", "1")
-        yield Cluster(first, gateway("second"), worker, start, provider, platform)
+        yield Cluster(first, gateway("second"), worker, start, provider, settings["DATABASE_URL"])
 
 
 def ask(gateway: GatewayProcess, text: str, **more: Any) -> httpx2.Response:
@@ -130,6 +130,16 @@ def test_the_text_of_a_call_comes_while_another_host_writes_it(cluster: Cluster)
     assert "".join(piece for _, piece in came) == words
     assert len(came) > 5
     assert came[-1][0] - came[0][0] > 0.5  # as it was written, not at the end
+
+
+def test_a_call_ends_at_a_gateway_that_hears_no_signal(cluster: Cluster) -> None:
+    pooled = cluster.database_url + "?pooler=transaction"
+    deaf = cluster.start("deaf", "gateway", "0", DATABASE_URL=pooled)
+    asked = time.monotonic()
+    with asking(deaf, "[[say without a word before]]") as text:
+        assert "".join(text) == "without a word before"
+    assert time.monotonic() - asked < 5 * A_SECOND_S
+    assert deaf.terminate() == 0
 
 
 def test_a_turn_of_one_gateway_is_stopped_by_the_other_within_a_second(cluster: Cluster) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.budgets import Budget, Budgets, Scope, Spend, Window
 from shared.hosts import Beat, StopRequest
-from shared.messages import Parked
+from shared.messages import Parked, stateless_key
 from shared.store import Store
 from shared.usage import Usage
 from shared.when_busy import WhenBusy
@@ -141,3 +141,42 @@ class TestBudgets:
         assert not claim.allowance.covers(Spend(1))
         spenders = [account.spenders for account in await store.spending.accounts(budgets)]
         assert [spend.tokens for ((_, spend),) in spenders] == [1100, 1100]
+
+
+class TestGateways:
+    async def test_what_a_gateway_waits_for_is_kept_however_it_ended(self, bench: Bench, store: Store) -> None:
+        session = "api:default:s"
+        first = (await store.inbox.accept(bench.arrival(session, gateway="a"))).message_id
+        claim = await bench.claim_one("c")
+        assert claim.messages[0].gateway == "a"
+        second = (await store.inbox.accept(bench.arrival(session, gateway="b", when_busy=WhenBusy.STEER))).message_id
+        (joined,) = await store.claims.join(claim.ref)
+        assert joined.gateway == "b"
+        assert (await store.inbox.answer(first)).outcome is None
+        await store.claims.settle(claim.ref, ended(text="both", joined=(second,)))
+        for message_id in (first, second):
+            found = (await store.inbox.answer(message_id)).outcome
+            assert found is not None
+            assert found.text == "both"
+        plain = await bench.answer("not kept", session)
+        assert (await store.inbox.answer(plain)).outcome is None
+
+    async def test_stateless_sessions_are_abandoned_once_their_gateway_has_been_dead_for_a_while(
+        self, bench: Bench, store: Store
+    ) -> None:
+        await beat(store, "a", gateway=True)
+        await beat(store, "b", gateway=True)
+        of_a, of_b, old = (stateless_key(name) for name in ("1", "2", "3"))
+        await store.inbox.accept(bench.arrival(of_a, gateway="a"))
+        await store.inbox.accept(bench.arrival(of_b, gateway="b"))
+        await store.inbox.accept(bench.arrival(old))
+        await store.inbox.accept(bench.arrival("api:default:s", gateway="dead"))
+        assert await store.sessions.abandoned(10) == [old]
+        bench.clock.now += LEASE_S + 30
+        await beat(store, "b", gateway=True)
+        assert await store.sessions.abandoned(10) == [old]  # it may be paused, and hold its connections
+        bench.clock.now += 60
+        await beat(store, "b", gateway=True)
+        assert sorted(await store.sessions.abandoned(10)) == [of_a, old]
+        await store.hosts.leave("b")
+        assert sorted(await store.sessions.abandoned(10)) == [of_a, of_b, old]
