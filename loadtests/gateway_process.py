@@ -184,6 +184,11 @@ class GatewayProcess:
             with self._arrived:
                 self._arrived.wait(0.05)
 
+    def strays(self) -> list[int]:
+        """Return what earlier processes of it have left: whatever works in its directory and is not below it."""
+        own = set() if self.ended() else {self.pid, *descendants(self.pid)}
+        return [pid for pid in working_in(self._directory) if pid not in own]
+
     def ended(self) -> bool:
         """Tell whether its process is gone."""
         return self._process is None or self._process.poll() is not None
@@ -213,6 +218,18 @@ def parent_of(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except (OSError, ValueError):
         return 0
+
+
+def working_in(directory: Path) -> list[int]:
+    """Return every process whose working directory this is (Linux: /proc)."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if link.readlink() == directory:
+                found.append(int(link.parent.name))
+        except OSError:  # it is gone, or somebody else's
+            continue
+    return found
 
 
 def descendants(pid: int) -> list[int]:

@@ -33,7 +33,9 @@ def main() -> int:
     broken = [one for one in found if one.problems]
     print_matrix(found)
     fired = sum(one.fired for one in found)
+    slowest_s = max((one.recovery_s for one in found), default=0.0)
     print(f"\nseed {asked.seed}: {len(found)} rounds, {fired} kills, {time.monotonic() - started:.0f} s")
+    print(f"slowest recovery: {slowest_s:.1f} s from the last kill to the last answer")
     short = " --short" if asked.short else " --cluster" if asked.cluster else ""
     for one in broken:
         print(f"BROKEN: replay with --seed {asked.seed} --round {one.number}{short}; what it left is in {directory}")

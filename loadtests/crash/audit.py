@@ -14,10 +14,14 @@ import msgspec
 from loadtests.crash.evidence import Evidence, TranscriptMessage
 from loadtests.crash.fault import Fault, Party
 from loadtests.crash.notes import Note
-from loadtests.crash.plan import Boundary, Kill, Saying, Side
+from loadtests.crash.plan import Boundary, Kill, Round, Saying, Side
 
 #: what a webhook may be answered with; 503 says that nothing was accepted
 EXPECTED_STATUSES = {200, 503}
+
+#: how long it may take from the last kill until all is answered, in seconds: a start and a round's work, but no lease
+#: of an ended gateway, which takes 30 to run out
+RECOVERS_WITHIN_S = 28.0
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -27,6 +31,9 @@ class Findings(msgspec.Struct, frozen=True):
     kill: Kill | Fault
     fired: bool
     seconds: float
+    recovery_s: float
+    strays: int
+    model_calls_again: int
     accepted: int
     answered: int
     dead: int
@@ -50,11 +57,20 @@ def audit(evidence: Evidence) -> Findings:
     problems = [*messages.problems(), *calls.problems(), *sends.problems()]
     if evidence.deaths > sum(kill.ends for kill in fired):
         problems.append("a gateway or a worker host ended that nobody killed")
+    if evidence.strays:
+        problems.append(f"{evidence.strays} processes of dead gateways still run")
+    if evidence.recovery_s > RECOVERS_WITHIN_S:
+        problems.append(
+            f"all was answered {evidence.recovery_s:.0f} s after the last kill; {RECOVERS_WITHIN_S:.0f} is much"
+        )
     return Findings(
         number=evidence.plan.number,
         kill=evidence.plan.kill,
         fired=bool(fired),
         seconds=evidence.seconds,
+        recovery_s=evidence.recovery_s,
+        strays=evidence.strays,
+        model_calls_again=max(0, evidence.model_calls - least_model_calls(evidence.plan)),
         accepted=len(messages.accepted),
         answered=len(messages.answered),
         dead=len(messages.dead),
@@ -68,6 +84,11 @@ def audit(evidence: Evidence) -> Findings:
         redelivered=evidence.statuses.get(200, 0) - len(messages.accepted),
         problems=tuple(problems),
     )
+
+
+def least_model_calls(plan: Round) -> int:
+    """Return how many model calls a round takes without a kill: one a step, and one for the answer."""
+    return sum(len(saying.steps) + 1 for saying in plan.sayings)
 
 
 class MessageAudit:

@@ -35,6 +35,7 @@ class Evidence(msgspec.Struct, frozen=True):
     """All there is; ``answered_ids`` are the ids that webhooks were answered with, by saying.
 
     ``deaths`` counts the ends of gateways; ``in_time`` tells whether the round came to its end before its deadline.
+    ``recovery_s`` is the time from the last kill to that end, ``strays`` counts processes that dead gateways have left.
     """
 
     plan: Round
@@ -45,5 +46,8 @@ class Evidence(msgspec.Struct, frozen=True):
     dead: set[str]
     histories: dict[str, list[TranscriptMessage]]
     seconds: float = 0.0
+    recovery_s: float = 0.0
+    strays: int = 0
+    model_calls: int = 0
     deaths: int = 0
     in_time: bool = True

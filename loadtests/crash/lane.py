@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import time
 from base64 import b64encode
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
+import httpx2
 from msgspec import structs
 
 from loadtests.crash.audit import Findings, audit
 from loadtests.crash.inspection import Inspection
 from loadtests.crash.kill_switch import ARMED, Armed, arm, disarm, fire, victims_above, victims_below
 from loadtests.crash.notes import NOTES, Notebook
-from loadtests.crash.plan import Boundary, Kill, Round
+from loadtests.crash.plan import TIMED, Boundary, Kill, Round
 from loadtests.crash.traffic import Traffic
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import running_platform
@@ -24,6 +27,8 @@ from loadtests.provider import running_provider
 
 LOOK_S = 0.01
 DEADLINE_S = 90.0
+#: how long what a dead gateway has left may take to notice, in seconds
+STRAYS_END_S = 10.0
 SETTINGS = {
     "GATEHOUSE_MODEL": "openai:scripted",
     "GATEHOUSE_TOOLS": "loadtests.crash.tools",
@@ -43,12 +48,15 @@ class Lane:
         # a port may pass from one lane's gateway to another's: then the signature tells them apart
         own = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
         self._platform = self._held.enter_context(running_platform(Secrets(standard_secret=own)))
-        provider = self._held.enter_context(running_provider())
-        environment = SETTINGS | self._platform.environment() | {"OPENAI_BASE_URL": provider.openai_url}
+        self._provider = self._held.enter_context(running_provider())
+        environment = SETTINGS | self._platform.environment() | {"OPENAI_BASE_URL": self._provider.openai_url}
         command = ("loadtests.crash.gateway", str(directory))
         self.gateway = GatewayProcess(directory, environment, command)
-        self._url = ""
-        self._inspection = self._held.enter_context(Inspection(self._platform, self._notebook, lambda: [self._url]))
+        self._inspection = self._held.enter_context(
+            Inspection(self._platform, self._notebook, lambda: list(filter(None, [self._url()])))
+        )
+        self._led_mono: float | None = None
+        self._killed_mono = 0.0
         self._deaths = 0
 
     def __enter__(self) -> Self:
@@ -61,39 +69,49 @@ class Lane:
     def run(self, plan: Round) -> Findings:
         """Run one round to its end, or its deadline, and judge it."""
         assert isinstance(plan.kill, Kill)
-        if not self._url:
-            self._launch()
+        if self.gateway.ended():
+            self.gateway.launch()
         self.gateway.wait_until(self.gateway.is_ready, DEADLINE_S, "the gateway is ready")
         self._platform.forget()
-        offset = self._notebook.size_bytes
-        started = time.monotonic()
-        traffic = Traffic(
-            plan, self._platform.secrets, str(self._notebook.path), lambda: self._url, started + DEADLINE_S
-        )
+        offset, deaths, model_calls = self._notebook.size_bytes, self._deaths, self._provider.calls
+        self._led_mono = None
+        started = self._killed_mono = time.monotonic()
+        traffic = Traffic(plan, self._platform.secrets, str(self._notebook.path), self._url, started + DEADLINE_S)
         arm(self._armed, Armed(plan.number, self.gateway.pid, plan.kill))
         traffic.start()
         try:
-            deaths = self._deaths
             in_time = self._go_through(plan, plan.kill, traffic, started)
+            ended = time.monotonic()
         finally:
             traffic.close()
             disarm(self._armed)
         evidence = self._inspection.evidence(plan, traffic, offset)
-        seconds = time.monotonic() - started
-        return audit(structs.replace(evidence, seconds=seconds, deaths=self._deaths - deaths, in_time=in_time))
+        return audit(
+            structs.replace(
+                evidence,
+                seconds=ended - started,
+                recovery_s=ended - self._killed_mono,
+                deaths=self._deaths - deaths,
+                in_time=in_time,
+                strays=self._strays(),
+                model_calls=self._provider.calls - model_calls,
+            )
+        )
 
     def _go_through(self, plan: Round, kill: Kill, traffic: Traffic, started: float) -> bool:
         """Wait for the kill, mend what it broke, deliver everything again, wait for all answers; False if too late."""
         redelivered = False
         while time.monotonic() < started + DEADLINE_S:
-            self._kill_at_random(plan.number, kill, time.monotonic() - started)
+            if kill.boundary in TIMED and self._armed.exists():
+                self._look_at_clock(plan.number, kill, started)
             if self.gateway.ended():
-                self._url = ""
                 self._deaths += 1
-                self.gateway.kill()
-                self._launch()
+                self._killed_mono = time.monotonic()
+                self.gateway.kill_tree()
+                self.gateway.launch()
             if not redelivered and not self._armed.exists():
                 redelivered = True
+                self._killed_mono = time.monotonic()
                 traffic.redeliver()
             if not traffic.busy and self._inspection.all_is_closed(plan, traffic):
                 if redelivered:
@@ -102,15 +120,47 @@ class Lane:
             time.sleep(LOOK_S)
         return False
 
-    def _launch(self) -> None:
-        self.gateway.launch()
-        self._url = self.gateway.url
+    def _url(self) -> str:
+        """Where the gateway listens; empty while it does not."""
+        return self.gateway.url if self.gateway.events("started") and not self.gateway.ended() else ""
 
-    def _kill_at_random(self, number: int, kill: Kill, seconds: float) -> None:
-        if kill.boundary is not Boundary.RANDOM or seconds < kill.after_s or not self._armed.exists():
+    def _look_at_clock(self, number: int, kill: Kill, started: float) -> None:
+        """Do what leads to a kill when it is time, and kill when it is time for that."""
+        now = time.monotonic()
+        if now < started + kill.after_s:
+            return
+        if self._led_mono is None:
+            self._led_mono = now
+            self._lead_to(kill.boundary)
+        elif now >= self._led_mono + kill.then_s:
+            self._kill(number, kill)
+
+    def _lead_to(self, boundary: Boundary) -> None:
+        match boundary:
+            case Boundary.RECOVERY:
+                self.gateway.kill_tree()
+            case Boundary.DRAIN:
+                os.kill(self.gateway.pid, signal.SIGTERM)
+            case Boundary.RENEWAL:
+                os.kill(self.gateway.pid, signal.SIGHUP)
+            case _:
+                pass
+
+    def _kill(self, number: int, kill: Kill) -> None:
+        """Kill the victims, if they are there."""
+        if self.gateway.ended():
             return
         armed = Armed(number, self.gateway.pid, kill)
         if kill.victim.ends_gateway:
             fire(self._armed, self._notebook, armed, victims_above(armed))
-        elif pids := self.gateway.worker_pids():
-            fire(self._armed, self._notebook, armed, victims_below(armed, pids[number % len(pids)]))
+        else:
+            with suppress(httpx2.TransportError, httpx2.HTTPStatusError, TimeoutError):  # it starts, or is at its end
+                if self._url() and (pids := self.gateway.worker_pids()):
+                    fire(self._armed, self._notebook, armed, victims_below(armed, pids[number % len(pids)]))
+
+    def _strays(self) -> int:
+        """Count what dead gateways have left running, once it has had time to notice."""
+        until = time.monotonic() + STRAYS_END_S
+        while (strays := self.gateway.strays()) and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        return len(strays)

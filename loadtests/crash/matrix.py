@@ -32,6 +32,8 @@ COLUMNS: tuple[Column, ...] = (
     ("sent twice", lambda found: found.sent_twice),
     ("wrongly", lambda found: found.sent_twice_wrongly),
     ("disorder", lambda found: found.out_of_order),
+    ("strays", lambda found: found.strays),
+    ("calls again", lambda found: found.model_calls_again),
 )
 
 

@@ -25,6 +25,15 @@ class Boundary(enum.StrEnum):
     SEND = "send"
     DELIVERED = "delivered"
     RANDOM = "random"  #: no boundary: some time after the first message
+    RECOVERY = "recovery"  #: some time after the start that follows an earlier kill of all there was
+    DRAIN = "drain"  #: some time after SIGTERM
+    RENEWAL = "renewal"  #: some time after SIGHUP
+
+
+#: those that are moments of the clock
+TIMED = frozenset({Boundary.RANDOM, Boundary.RECOVERY, Boundary.DRAIN, Boundary.RENEWAL})
+#: how long the kill may come after what leads to it, in seconds
+THEN_S = {Boundary.RECOVERY: 2.5, Boundary.DRAIN: 0.4, Boundary.RENEWAL: 0.3}
 
 
 class Side(enum.StrEnum):
@@ -49,7 +58,11 @@ class Victim(enum.StrEnum):
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):
-    """One kill: at the ``nth`` time its boundary is reached; ``after_s`` holds for RANDOM, ``label`` for EFFECT."""
+    """One kill: at the ``nth`` time its boundary is reached.
+
+    ``label`` holds for EFFECT, ``after_s`` where no boundary is reached, in seconds from the first message; what leads
+    to the kill happens then, and the kill itself ``then_s`` seconds later.
+    """
 
     boundary: Boundary
     side: Side
@@ -57,26 +70,29 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
     nth: int = 1
     after_s: float = 0.0
     label: str = ""
+    then_s: float = 0.0
 
     @property
     def name(self) -> str:
         """The boundary with its side, as the matrix names it."""
-        return self.boundary.value if self.boundary is Boundary.RANDOM else f"{self.side.value} {self.boundary.value}"
+        return self.boundary.value if self.boundary in TIMED else f"{self.side.value} {self.boundary.value}"
 
     @property
     def moment(self) -> str:
         """When it comes, in words."""
-        return f"after {self.after_s:.2f} s" if self.boundary is Boundary.RANDOM else f"the {self.nth}. time"
+        if self.boundary in TIMED:
+            return f"after {self.after_s:.2f} s" + (f"+{self.then_s:.2f}" if self.then_s else "")
+        return f"the {self.nth}. time"
 
     @property
     def loses_frames(self) -> bool:
         """Whether what is not committed is lost; the frames of a killed worker have left it, and its gateway lives."""
-        return self.victim.ends_gateway
+        return self.victim.ends_gateway or self.boundary is Boundary.RECOVERY
 
     @property
     def ends(self) -> int:
-        """How many gateways it ends."""
-        return int(self.victim.ends_gateway)
+        """How many gateways it ends at the most; one that drains ends by itself."""
+        return self.victim.ends_gateway + (self.boundary in {Boundary.RECOVERY, Boundary.DRAIN})
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -147,7 +163,6 @@ OFTEN = {
     Boundary.INTENT: 6,
     Boundary.RESULT: 2,
     Boundary.EFFECT: 1,
-    Boundary.RANDOM: 1,
 }
 
 #: who is killed before and after each boundary in a short run; a gateway takes seconds to start, a worker does not
@@ -166,9 +181,11 @@ SHORT = {
 
 def every_cell() -> list[Cell]:
     """Return every boundary, side and victim there is."""
-    boundaries = [boundary for boundary in Boundary if boundary is not Boundary.RANDOM]
+    boundaries = [boundary for boundary in Boundary if boundary not in TIMED]
     cells = list(itertools.product(boundaries, Side, Victim))
-    return [*cells, *((Boundary.RANDOM, Side.AFTER, victim) for victim in Victim)]
+    whole = [(Boundary.RECOVERY, Side.AFTER, victim) for victim in Victim if victim.ends_gateway]
+    timed = itertools.product((Boundary.RANDOM, Boundary.DRAIN, Boundary.RENEWAL), [Side.AFTER], Victim)
+    return [*cells, *timed, *whole]
 
 
 def shuffled_cells(seed: int) -> list[Cell]:
@@ -203,8 +220,9 @@ def plan_round(seed: int, number: int, cell: Cell, sessions: int = 4, messages: 
         side,
         victim,
         nth=chance.randint(1, most),
-        after_s=round(chance.uniform(0.0, 0.3), 3) if boundary is Boundary.RANDOM else 0.0,
+        after_s=round(chance.uniform(0.0, 0.3), 3) if boundary in TIMED else 0.0,
         label=chance.choice(labels) if boundary is Boundary.EFFECT else "",
+        then_s=round(chance.uniform(0.0, THEN_S[boundary]), 3) if boundary in THEN_S else 0.0,
     )
     return Round(number, kill, talks)
 

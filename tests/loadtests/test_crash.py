@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadtests.crash.plan import Boundary, Side, Victim, every_cell, plan_rounds, short_cells
+from loadtests.crash.plan import TIMED, Boundary, Side, Victim, every_cell, plan_rounds, short_cells
 from loadtests.crash.run import run_rounds
 
 SEED = 1
@@ -20,10 +20,10 @@ def test_a_kill_on_either_side_of_every_boundary_breaks_no_guarantee(tmp_path: P
 
 def test_a_short_run_has_both_sides_of_every_boundary_and_every_victim() -> None:
     cells = short_cells()
-    sides = {(boundary, side) for boundary, side, _ in cells if boundary is not Boundary.RANDOM}
-    assert len(sides) == 2 * (len(Boundary) - 1)
+    sides = {(boundary, side) for boundary, side, _ in cells if boundary not in TIMED}
+    assert len(sides) == 2 * (len(Boundary) - len(TIMED))
     assert {victim for _, _, victim in cells} == set(Victim)
-    assert len(every_cell()) == len(Side) * len(Victim) * (len(Boundary) - 1) + len(Victim)
+    assert len(every_cell()) == len(Side) * len(Victim) * (len(Boundary) - len(TIMED)) + 3 * len(Victim) + 2
 
 
 def test_a_seed_and_a_number_make_the_same_round_again() -> None:

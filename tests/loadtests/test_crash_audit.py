@@ -171,6 +171,12 @@ def test_a_round_that_does_not_end_is_a_problem() -> None:
     assert judged(in_time=False).problems
 
 
+def test_processes_left_behind_and_a_late_recovery_are_problems() -> None:
+    assert judged(strays=1).problems
+    assert judged(recovery_s=31.0).problems  # a lease of 30 s that nobody ended
+    assert judged(model_calls=5).model_calls_again == 1
+
+
 def test_a_gateway_that_ends_by_itself_is_a_problem() -> None:
     assert judged(deaths=1).problems == ()
     assert judged(deaths=2).problems

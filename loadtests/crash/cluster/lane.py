@@ -50,11 +50,11 @@ class ClusterLane:
         here = network.address if network else LOOPBACK
         own = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
         self._platform = self._held.enter_context(running_platform(Secrets(standard_secret=own), here))
-        provider = self._held.enter_context(running_provider(address=here))
+        self._provider = self._held.enter_context(running_provider(address=here))
         place = network.join() if network else Address()
         self.database = PostgresServer(durable=True, address=place.address, prefix=place.prefix)
         self._held.callback(self.database.close)
-        environment = SETTINGS | self._platform.environment() | {"OPENAI_BASE_URL": provider.openai_url}
+        environment = SETTINGS | self._platform.environment() | {"OPENAI_BASE_URL": self._provider.openai_url}
         environment["DATABASE_URL"] = self.database.url()
         parties = [Party.GATEWAY] * GATEWAYS + [Party.WORKER_HOST] * worker_hosts
         self.hosts = [
@@ -86,16 +86,25 @@ class ClusterLane:
         notes = str(self._notebook.path)
         traffic = Traffic(plan, self._platform.secrets, notes, self._any_url, deadline, ANSWER_WITHIN_S)
         happening = Happening(plan.kill, self, started)
-        self._deaths = 0
+        self._deaths, model_calls = 0, self._provider.calls
         traffic.start()
         try:
             in_time = self._go_through(plan, traffic, happening, deadline)
-            seconds = time.monotonic() - started
+            ended = time.monotonic()
         finally:
             traffic.close()
             happening.mend()
         evidence = self._inspection.evidence(plan, traffic, offset)
-        return audit(structs.replace(evidence, seconds=seconds, deaths=self._deaths, in_time=in_time))
+        return audit(
+            structs.replace(
+                evidence,
+                seconds=ended - started,
+                recovery_s=ended - max(happening.mended_mono, started),
+                deaths=self._deaths,
+                in_time=in_time,
+                model_calls=self._provider.calls - model_calls,
+            )
+        )
 
     def note(self, fault: Fault, life: int) -> None:
         """Write down that a fault happens now, to the host of this process id, or to the database."""
@@ -132,6 +141,7 @@ class Happening:
         self._begins_mono = started_mono + fault.after_s
         self.begun = False
         self.mended = False
+        self.mended_mono = 0.0
         parties = [host for host in lane.hosts if host.party is fault.party]
         self._host = parties[fault.nth % len(parties)] if parties else None
 
@@ -167,6 +177,7 @@ class Happening:
         if not self.begun or self.mended:
             return
         self.mended = True
+        self.mended_mono = time.monotonic()
         if self._host is None:
             self._lane.database.start()
         elif self._fault.kind is FaultKind.PAUSE:
