@@ -45,6 +45,7 @@ from gateway.openai_api.calls import Calls
 from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.openapi import openapi_route
 from gateway.pairings import Pairings
+from gateway.platform_files import PlatformFiles
 from gateway.platforms import enabled_platforms
 from gateway.queue_notice import QueueNotice
 from gateway.readiness import Readiness
@@ -101,7 +102,10 @@ class Gateway:
         self.hangs = HangHistory()
         for watching in (self.meter, EventMetrics(self.meter.registry), self.broadcast, self.hangs):
             self.events.subscribe(watching.on_event)
-        self.pool = Pool(settings, self.store, self.events, self.broadcast, self.host, receiver=self.elsewhere)
+        self.files = PlatformFiles(self.platforms, self.delivery.platform_calls, settings.webhooks.attachments)
+        self.pool = Pool(
+            settings, self.store, self.events, self.broadcast, self.host, receiver=self.elsewhere, files=self.files
+        )
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
         self.commands = Commands(self.store, self.pool, self.announcements, settings.profiles)
@@ -205,6 +209,7 @@ class Gateway:
         await self.elsewhere.close()
         await self.delivery.close()
         await self.pool.close()
+        await self.files.close()
         self._lag.stop()
         await self.store.close()
         if self.tracing is not None:

@@ -12,6 +12,7 @@ from email.utils import format_datetime
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from gateway.platforms.port import ApiRequest, ApiResponse
@@ -44,20 +45,23 @@ class NoAnswer(msgspec.Struct, frozen=True):
 class PlatformClient:
     """The gateway's HTTP client, made inside its loop; its callers bound how many exchanges run at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S, resolver=resolver),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             headers={"user-agent": "Gatehouse", "accept-encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
 
-    async def send(self, call: ApiRequest) -> ApiResponse | NotSent | NoAnswer:
-        """Send a request and return what came of it; network errors are results, not exceptions."""
+    async def send(self, call: ApiRequest, most_bytes: int = MOST_ANSWER_BYTES) -> ApiResponse | NotSent | NoAnswer:
+        """Send a request and return what came of it; network errors are results, not exceptions.
+
+        Of the answer's body ``most_bytes`` are read.
+        """
         try:
             async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
-                return await self._exchange(call)
+                return await self._exchange(call, most_bytes)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return NotSent(f"could not connect ({type(error).__name__})")
         except TimeoutError:
@@ -65,19 +69,19 @@ class PlatformClient:
         except aiohttp.ClientError as error:
             return NoAnswer(f"the connection broke ({type(error).__name__})")
 
-    async def _exchange(self, call: ApiRequest) -> ApiResponse:
+    async def _exchange(self, call: ApiRequest, most_bytes: int) -> ApiResponse:
         url = URL(call.url, encoded=True)
         request = self._session.request(call.method, url, headers=call.headers, data=call.body, allow_redirects=False)
         async with request as response:
             body = bytearray()
             async for piece in response.content.iter_any():
                 body += piece
-                if len(body) >= MOST_ANSWER_BYTES:
+                if len(body) >= most_bytes:
                     response.close()  # what is left of it is not waited for
                     break
             headers = {name.lower(): value for name, value in response.headers.items()}
             headers.setdefault("date", format_datetime(datetime.now(UTC), usegmt=True))
-            return ApiResponse(response.status, headers, bytes(body[:MOST_ANSWER_BYTES]))
+            return ApiResponse(response.status, headers, bytes(body[:most_bytes]))
 
     async def close(self) -> None:
         """Close every connection."""

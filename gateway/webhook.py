@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Container, Iterable, Mapping
 
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,10 +24,10 @@ from gateway.bounded_http import WHOLE_BODY
 from gateway.commands import Asked, Commands
 from gateway.intake import Intake
 from gateway.platform_calls import PlatformCalls
-from gateway.platforms.port import MOST_TEXT, Adapter, Inbound, Kind, Parsed, WebhookRequest, WebhookResponse
+from gateway.platforms.port import MOST_TEXT, Adapter, File, Inbound, Kind, Parsed, WebhookRequest, WebhookResponse
 from gateway.queue_notice import QueueNotice
 from gateway.responses import Refused, error_response, json_response, too_large
-from shared.attachments import AttachmentLimits, read_uploads
+from shared.attachments import Attachment, AttachmentLimits, read_uploads
 from shared.command import Command
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
@@ -193,7 +194,8 @@ class Webhooks:
 
     def _arrival(self, platform: Adapter, inbound: Inbound, traceparent: str, command: Command | None) -> Arrival:
         """Return an event as a message to accept."""
-        read = read_uploads(text_of(inbound), inbound.uploads, self._attachments)
+        waiting, named = files_of(platform, inbound)
+        read = read_uploads(text_of(inbound, named), inbound.uploads, self._attachments)
         return Arrival(
             id=new_message_id(),
             session=inbound.session,
@@ -207,7 +209,7 @@ class Webhooks:
             traceparent=traceparent,
             quiet_s=0.0 if command else max(self._debounce_s, inbound.gather_s),
             command=command,
-            attachments=read.attachments,
+            attachments=(*read.attachments, *waiting),
             attachment_data=read.data,
         )
 
@@ -234,10 +236,29 @@ def not_known_yet(platform: Adapter) -> Refused:
     return Refused(503, f"{platform.name} did not answer what the event leaves open", headers=again)
 
 
-def text_of(inbound: Inbound) -> str:
-    """Return what the model reads of an event; a file is named until it can be shown."""
-    names = ", ".join(file.name for file in inbound.files)
-    attached = f"(attached, not readable here: {names})" if names else ""
+def files_of(platform: Adapter, inbound: Inbound) -> tuple[tuple[Attachment, ...], str]:
+    """Return the files that are to be fetched when the message's turn begins, and what is said of all of them."""
+    waiting = tuple(
+        Attachment(file.name, file.media, file.size_bytes, "", msgspec.json.encode(file))
+        for file in inbound.files
+        if can_fetch(platform, file)
+    )
+    names = [file.name for file in inbound.files]
+    if not names:
+        return (), ""
+    return waiting, f"(attached{'' if waiting else ', not readable here'}: {', '.join(names)})"
+
+
+def can_fetch(platform: Adapter, file: File) -> bool:
+    """Tell whether a platform has a door for a file."""
+    try:
+        return platform.fetch(file) is not None
+    except RequestRejected:  # its id is none
+        return False
+
+
+def text_of(inbound: Inbound, attached: str) -> str:
+    """Return what the model reads of an event, its files named."""
     return "\n".join(part for part in (inbound.prompt, attached) if part)[:MOST_TEXT]
 
 

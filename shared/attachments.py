@@ -56,13 +56,15 @@ class Upload(msgspec.Struct, frozen=True):
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """An image of a message, by reference."""
+    """An image of a message, by reference; or a file of any kind that is still at its platform."""
 
     name: str
     media_type: str
     size_bytes: int
     #: names its bytes within its session: their SHA-256 in hexadecimal digits
     digest: str
+    #: what its platform's adapter fetches it by, as JSON; empty where its bytes are in the store
+    source: bytes = b""
 
 
 class ReadUploads(msgspec.Struct, frozen=True):

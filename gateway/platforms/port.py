@@ -296,6 +296,13 @@ class Adapter(msgspec.Struct, frozen=True):
         raise NotImplementedError
 
     @property
+    def own_urls(self) -> tuple[str, ...]:
+        """The urls that its settings name, where the platform is for this installation."""
+        settings = [value for value in msgspec.structs.astuple(self) if isinstance(value, msgspec.Struct)]
+        values = [value for one in settings for value in msgspec.structs.astuple(one)]
+        return tuple(value for value in values if isinstance(value, str) and value.startswith(("https://", "http://")))
+
+    @property
     def key_sources(self) -> tuple[KeySource, ...]:
         """Where the public keys are that ``verify`` needs."""
         return ()

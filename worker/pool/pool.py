@@ -37,7 +37,7 @@ from worker.pool.store_health import StoreHealth
 from worker.pool.supervisor import Supervisor
 from worker.pool.turn_scheduler import TurnScheduler
 from worker.pool.turns.active_turn import TurnRow
-from worker.pool.turns.attachment_loader import AttachmentLoader
+from worker.pool.turns.attachment_loader import AttachmentLoader, PlatformFiles
 from worker.pool.turns.claimer import POLL_S, Claimer
 from worker.pool.turns.gateway_relay import GatewayRelay
 from worker.pool.turns.history_loader import HistoryLoader
@@ -60,6 +60,7 @@ class Pool:
     """Runs the turns of one host; ``observer`` is told what they do, ``host`` names this process in the claims.
 
     ``gateway`` says whether the host accepts messages, too; ``receiver`` is told of turns that others run for it.
+    ``files`` is where files of messages are fetched.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Pool:
         *,
         gateway: bool = True,
         receiver: SignalReceiver | None = None,
+        files: PlatformFiles | None = None,
     ) -> None:
         config = worker_config(settings)
         self._workers = settings.workers
@@ -90,7 +92,7 @@ class Pool:
         self._relay = GatewayRelay(observer, store.signals, host)
         self._turns = Turns(store, events, self._health, self._relay, settings.budgets)
         history = HistoryLoader(store, self._health, settings.context_tokens)
-        attachments = AttachmentLoader(store, self._health)
+        attachments = AttachmentLoader(store, self._health, files, settings.webhooks.attachments)
         self._scheduler = TurnScheduler(
             settings, events, self._turns, self._dispatcher, self._quarantine, history, attachments, self._loops
         )

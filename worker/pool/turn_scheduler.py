@@ -13,7 +13,7 @@ from typing import Any
 
 from shared.errors import FrameTooLarge, StaleClaim
 from shared.events import Event, Events
-from shared.messages import Claim, ClaimRef, Dead, JoiningWords, Outcome, Parked
+from shared.messages import Claim, ClaimRef, Dead, Outcome, Parked
 from shared.settings import Settings
 from worker.frames import (
     AllowanceGranted,
@@ -162,10 +162,22 @@ class TurnScheduler:
             self.end(turn, Dead(attempts, "its host died under it", given_up_text(attempts), usage=spent))
         elif (refused := turn.over_budget()) is not None:
             self.end(turn, refused)
-        elif not claim.messages[0].suspect:
+        elif turn.unfetched:
+            self._spawn_for(turn, self._fetch_and_place(turn))
+        else:
+            self._place(turn)
+
+    def _place(self, turn: ActiveTurn) -> None:
+        """Run a turn as soon as there is a place for it."""
+        if not turn.claim.messages[0].suspect:
             self._dispatch(self._dispatcher.add(turn.number, turn.session))
         elif worker := self._quarantine.admit(turn):
             self._run_suspect(turn, worker)
+
+    async def _fetch_and_place(self, turn: ActiveTurn) -> None:
+        await self._attachments.fetch(turn)
+        if not turn.over:
+            self._place(turn)
 
     def frame_came(self, worker: WorkerProcess, frame: OfTurn) -> None:
         """Take what a worker tells of a turn; that of one which is over, or runs elsewhere by now, is stale."""
@@ -327,8 +339,11 @@ class TurnScheduler:
 
     async def _join(self, turn: ActiveTurn) -> None:
         joined = await self._turns.join(turn)
-        if joined and turn.worker is not None:
-            words = tuple(JoiningWords(message.id, message.text, message.attachments) for message in joined)
+        if turn.worker is None:
+            return  # they are given to it with the rest
+        await self._attachments.fetch(turn)
+        if joined and turn.worker is not None and not turn.over:
+            words = turn.words_of(joined)
             # what is too large for a frame waits for a turn of its own
             with contextlib.suppress(FrameTooLarge):
                 turn.worker.send(Steer(turn.number, words))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from shared.attachments import Attachment
 from shared.budgets import Spend
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Ended, JoiningWords, Pending, Step, TurnStatus
@@ -132,7 +133,7 @@ class ActiveTurn:
             traceparent=self.claim.messages[0].traceparent,
             open_step=self.claim.open_step,
             allowance=self.claim.allowance,
-            attachments=self.claim.messages[0].attachments,
+            attachments=fetched(self.claim.messages[0]),
             approvals=self.claim.approvals,
             words=self._words_to_join(),
             options=self.claim.messages[0].options,
@@ -147,11 +148,31 @@ class ActiveTurn:
         """Note that these messages joined its claim."""
         self.claim = msgspec.structs.replace(self.claim, messages=self.claim.messages + messages)
 
+    @property
+    def unfetched(self) -> list[Pending]:
+        """The messages with files that are still at their platform, of which no step has told the model."""
+        taken = {message_id for step in self.begun for message_id in step.joined}
+        if self.begun:
+            taken.add(self.message_id)
+        return [
+            one for one in self.claim.messages if one.id not in taken and any(file.source for file in one.attachments)
+        ]
+
+    def replace(self, message: Pending) -> None:
+        """Take a message with the files that it came with."""
+        messages = tuple(message if one.id == message.id else one for one in self.claim.messages)
+        self.claim = msgspec.structs.replace(self.claim, messages=messages)
+
+    def words_of(self, joined: tuple[Pending, ...]) -> tuple[JoiningWords, ...]:
+        """Return the words of messages that joined it, with their files."""
+        ids = {one.id for one in joined}
+        return tuple(JoiningWords(one.id, one.text, fetched(one)) for one in self.claim.messages if one.id in ids)
+
     def _words_to_join(self) -> tuple[JoiningWords, ...]:
         """Return the words that joined the claim and that no step has taken in."""
         taken = {message_id for step in self.begun for message_id in step.joined}
         return tuple(
-            JoiningWords(one.id, one.text, one.attachments) for one in self.claim.messages[1:] if one.id not in taken
+            JoiningWords(one.id, one.text, fetched(one)) for one in self.claim.messages[1:] if one.id not in taken
         )
 
     def open(self, opening: StepOpening) -> None:
@@ -261,3 +282,8 @@ class ActiveTurn:
             waited_s=time.monotonic() - self.waits_since_mono if self.waits_for else 0.0,
             profile=self.profile,
         )
+
+
+def fetched(message: Pending) -> tuple[Attachment, ...]:
+    """Return the images of a message whose bytes are in the store."""
+    return tuple(one for one in message.attachments if not one.source)

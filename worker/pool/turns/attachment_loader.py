@@ -1,10 +1,15 @@
-"""Gives workers the images that their messages refer to, and keeps those that tools return."""
+"""Gives workers the images that their messages refer to, and keeps those that tools return and that platforms hold."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
+import msgspec
+
+from shared.attachments import Attachment, AttachmentLimits, Upload, read_uploads
 from shared.errors import NotFound, StoreUnavailable
+from shared.messages import Pending
 from shared.store.port import Store
 from worker.frames import AttachmentData
 from worker.pool.processes.worker_process import WorkerProcess
@@ -12,12 +17,45 @@ from worker.pool.store_health import StoreHealth
 from worker.pool.turns.active_turn import ActiveTurn
 
 
-class AttachmentLoader:
-    """Reads and writes them in the store; while that is away, for as long as the turn is not over."""
+class PlatformFiles(Protocol):
+    """Where files are fetched that a message came with; the gateway's."""
 
-    def __init__(self, store: Store, health: StoreHealth) -> None:
+    async def fetch(self, platform: str, file: Attachment) -> Upload:
+        """Return a file, or why it cannot be had; never raises."""
+
+
+class AttachmentLoader:
+    """Reads and writes them in the store; while that is away, for as long as the turn is not over.
+
+    ``files`` is None on a host that has no platforms.
+    """
+
+    def __init__(
+        self, store: Store, health: StoreHealth, files: PlatformFiles | None, limits: AttachmentLimits
+    ) -> None:
         self._store = store
         self._health = health
+        self._files = files
+        self._limits = limits
+
+    async def fetch(self, turn: ActiveTurn) -> None:
+        """Fetch what the messages of a turn left at their platform; what cannot be had is named to the model."""
+        for message in turn.unfetched:
+            turn.replace(await self._fetched(turn, message))
+
+    async def _fetched(self, turn: ActiveTurn, message: Pending) -> Pending:
+        waiting = [one for one in message.attachments if one.source]
+        uploads = await asyncio.gather(*(self._upload(turn.claim.platform, one) for one in waiting))
+        read = read_uploads(message.text, uploads, self._limits)
+        for digest, data in read.data.items():
+            await self.keep(turn, digest, data)
+        here = tuple(one for one in message.attachments if not one.source)
+        return msgspec.structs.replace(message, text=read.text, attachments=(*here, *read.attachments))
+
+    async def _upload(self, platform: str, file: Attachment) -> Upload:
+        if self._files is None:
+            return Upload(file.name, file.media_type, problem="this host fetches no files of platforms")
+        return await self._files.fetch(platform, file)
 
     async def send(self, turn: ActiveTurn, worker: WorkerProcess, digest: str) -> None:
         """Send a turn the bytes of an image, once the channel is not full."""

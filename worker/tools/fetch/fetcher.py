@@ -14,7 +14,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from shared.errors import ToolError
-from worker.tools.fetch.allow_list import AllowList, is_public
+from shared.public_address import is_public
+from worker.tools.fetch.allow_list import AllowList
 
 #: seconds for all of it, redirects included
 TIMEOUT_S = 20.0

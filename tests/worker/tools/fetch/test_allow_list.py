@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from shared.errors import SettingsError, ToolError
+from shared.public_address import is_public
 from shared.settings import parse_settings
 from shared.settings_reader import HOST
-from worker.tools.fetch.allow_list import AllowList, is_public
+from worker.tools.fetch.allow_list import AllowList
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+"""A photo and a text file sent in a chat reach the model; the platform is answered before they are fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from loadtests.loopback import Loopback
+from loadtests.platform import RunningPlatform
+from loadtests.provider import RunningProvider
+from loadtests.signing import SignedRequest, sign_telegram
+from tests.e2e.conftest import started
+from tests.e2e.test_attachments import PNG, SHOWN, last_messages
+
+
+class BotApi:
+    """Telegram's API with files, which it gives when it is let."""
+
+    def __init__(self) -> None:
+        self.may_answer = False
+        self.asked = 0
+        self.server = Loopback(Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST"])]))
+
+    async def _answer(self, request: Request) -> Response:
+        path = request.url.path
+        if path.endswith("/getFile"):
+            self.asked += 1
+            while not self.may_answer:  # noqa: ASYNC110 - a flag of another thread
+                await asyncio.sleep(0.01)
+            file = (await request.json())["file_id"]
+            if file == "gone":
+                return JSONResponse({"ok": False, "error_code": 400, "description": "file is too big"}, 400)
+            return JSONResponse({"ok": True, "result": {"file_id": file, "file_path": f"documents/{file}"}})
+        if path.endswith("/documents/dot.png"):
+            return Response(PNG)
+        if path.endswith("/documents/a.csv"):
+            return Response(b"x,y")
+        return JSONResponse({"ok": True, "result": {"message_id": 1}})
+
+
+def message(secret: str, number: int, **content: object) -> SignedRequest:
+    sender = {"id": 7, "is_bot": False, "first_name": "Ana"}
+    chat = {"id": 7, "type": "private", "first_name": "Ana"}
+    said = {"message_id": number, "date": int(time.time()), "chat": chat, "from": sender, **content}
+    return sign_telegram(secret, {"update_id": number, "message": said})
+
+
+def test_files_of_a_chat_reach_the_model_and_the_ack_waits_for_none(
+    tmp_path: Path, platform: RunningPlatform, provider: RunningProvider
+) -> None:
+    api = BotApi()
+    secret = platform.secrets.telegram_secret_token
+    with (
+        api.server.in_thread(),
+        started(tmp_path, platform, provider, TELEGRAM_API_BASE=api.server.url) as bot,
+    ):
+        photo = [{"file_id": "dot.png", "file_size": len(PNG)}]
+        assert bot.post(message(secret, 1, photo=photo, caption="look")).status_code == 200
+        bot.wait_until(lambda: api.asked == 1, 20, "the photo is asked for")
+        assert provider.calls == 0
+        api.may_answer = True
+        bot.wait_for_model_calls(1)
+        *_, asked = last_messages(provider)
+        assert asked["content"][1:] == [SHOWN]
+        assert asked["content"][0]["text"] == "look\n(attached: photo)"
+        table = {"file_id": "a.csv", "file_name": "a.csv", "mime_type": "text/csv"}
+        assert bot.post(message(secret, 2, document=table)).status_code == 200
+        bot.wait_for_model_calls(2)
+        assert last_messages(provider)[-1]["content"].endswith("[file a.csv]\nx,y\n[end of file a.csv]")
+        # the photo is still seen, from the store
+        assert [one["content"][1:] for one in last_messages(provider) if isinstance(one["content"], list)] == [[SHOWN]]
+        gone = {"file_id": "gone", "file_name": "film.mp4", "mime_type": "video/mp4"}
+        assert bot.post(message(secret, 3, document=gone)).status_code == 200
+        bot.wait_for_model_calls(3)
+        told = "[file film.mp4: not read, telegram answered 400 for it]"
+        assert told in last_messages(provider)[-1]["content"]
+        assert api.asked == 3
