@@ -99,13 +99,9 @@ class Gateway:
         )
         for observer in (self.delivery, self.meter):
             self.broadcast.observe(observer)
-        self.hangs = HangHistory()
-        for watching in (self.meter, EventMetrics(self.meter.registry), self.broadcast, self.hangs):
+        for watching in (self.meter, EventMetrics(self.meter.registry), self.broadcast):
             self.events.subscribe(watching.on_event)
-        self.files = PlatformFiles(self.platforms, self.delivery.platform_calls, settings.webhooks.attachments)
-        self.pool = Pool(
-            settings, self.store, self.events, self.broadcast, self.host, receiver=self.elsewhere, files=self.files
-        )
+        self.pool = self._make_pool()
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
         self.commands = Commands(self.store, self.pool, self.announcements, settings.profiles)
@@ -131,10 +127,19 @@ class Gateway:
         self._look_after()
         self._serve()
 
+    def _make_pool(self) -> Pool:
+        settings, calls = self.settings, self.delivery.platform_calls
+        self.files = PlatformFiles(self.platforms, calls, settings.webhooks.attachments)
+        return Pool(
+            settings, self.store, self.events, self.broadcast, self.host, receiver=self.elsewhere, files=self.files
+        )
+
     def _look_after(self) -> None:
         """Make the parts that look after the others."""
         settings, log_dir = self.settings, self.settings.data_dir / "logs"
         self.audit = Audit(self.store, self.events)
+        self.hangs = HangHistory()
+        self.events.subscribe(self.hangs.on_event)
         self.tracing = start_tracing(settings, self.events)
         self._lag = LoopLag(self.meter.loop_lag)
         self.load = LoadHistory(self.store, self.pool, self._lag)
