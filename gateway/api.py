@@ -28,7 +28,7 @@ from shared.session_segments import has_log, log_pieces, remove_log
 from shared.store.port import Store
 from shared.traces import SessionQuery
 from shared.usage import usage_entry
-from worker.pool import Pool, PoolSnapshot
+from worker.pool import HostRow, Pool, PoolSnapshot
 
 SESSIONS = "/v1/sessions/"
 LIST_LIMIT = 200
@@ -155,7 +155,7 @@ class Api:
 
     async def workers(self, _: Request) -> Response:
         """Answer the worker table."""
-        return json_response(worker_table(self._pool.snapshot()))
+        return json_response(worker_table(self._pool.snapshot()) | host_table(self._pool.hosts))
 
     async def turns(self, _: Request) -> Response:
         """Answer the turns that run or wait for a slot here, those that have run longest first."""
@@ -206,6 +206,11 @@ def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:
         for row in snapshot.workers
     ]
     return {"workers": rows, "spares": snapshot.spares, "restarts": snapshot.restarts}
+
+
+def host_table(hosts: tuple[HostRow, ...]) -> dict[str, object]:
+    """Return the hosts that share the database, nothing where none may."""
+    return {"hosts": hosts} if hosts else {}
 
 
 def account_entry(account: Account, now: float) -> dict[str, object]:

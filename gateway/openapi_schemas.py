@@ -175,6 +175,7 @@ class WorkerTable(msgspec.Struct, frozen=True):
     workers: list[dict[str, Any]]
     spares: int
     restarts: int
+    hosts: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class WorkerKilled(msgspec.Struct, frozen=True):

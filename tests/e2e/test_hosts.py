@@ -121,6 +121,8 @@ def test_a_call_and_a_webhook_are_answered_by_the_worker_host_once_each(cluster:
     assert sessions == cluster.second.gateway.get("/v1/sessions")["sessions"]
     assert [row["key"] for row in sessions] == ["standard:default:one"]
     assert len(cluster.first.replies("one")) == 1
+    hosts = cluster.second.gateway.get("/v1/workers")["hosts"]
+    assert sorted((row["gateway"], row["workers"]) for row in hosts) == [(False, 1), (True, 0), (True, 0)]
 
 
 def test_the_text_of_a_call_comes_while_another_host_writes_it(cluster: Cluster) -> None:

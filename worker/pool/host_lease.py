@@ -9,6 +9,7 @@ The age counts from when the beat was sent, on the monotonic clock: the database
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
 
@@ -69,6 +70,11 @@ class HostLease:
         """The other hosts that have workers and lived at the last beat."""
         return tuple(one for one in self._hosts if one.workers and one.host != self._host)
 
+    @property
+    def rows(self) -> tuple[HostRow, ...]:
+        """Every host that lived at the last beat, this one too; none on a database of one host."""
+        return tuple(host_row(one) for one in self._hosts)
+
     async def beat(self, snapshot: bytes = b"") -> HostNews:
         """Renew the lease, or join; return what this host has to know. Raises StoreUnavailable."""
         sent_mono = time.monotonic()
@@ -98,3 +104,29 @@ class HostView(msgspec.Struct, frozen=True):
     running: int
     #: turns that were claimed and wait for a slot
     waiting: int
+
+
+class HostRow(msgspec.Struct, frozen=True):
+    """One live host, as the worker table shows it."""
+
+    #: its id
+    host: str
+    #: whether it accepts messages
+    gateway: bool
+    #: how many workers it has
+    workers: int
+    #: when it joined, in unix seconds
+    joined_at: float
+    #: turns that run there
+    running: int
+    #: turns that were claimed there and wait for a slot
+    waiting: int
+
+
+def host_row(live: LiveHost) -> HostRow:
+    """Return a host's row; one that has not told how it is has nothing to do yet."""
+    view = HostView(0, 0)
+    if live.snapshot:
+        with contextlib.suppress(msgspec.DecodeError):  # of another release
+            view = msgspec.json.decode(live.snapshot, type=HostView)
+    return HostRow(live.host, live.gateway, live.workers, live.joined_at, view.running, view.waiting)

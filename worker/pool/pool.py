@@ -25,7 +25,7 @@ from worker.pool.dispatcher import Dispatcher
 from worker.pool.faults import tell_fault
 from worker.pool.feed import Feed
 from worker.pool.hang_detector import LOOK_S, Finding, HangDetector, Hung, Limits, Worn
-from worker.pool.host_lease import BEAT_EVERY_S, Fence, HostLease, HostView
+from worker.pool.host_lease import BEAT_EVERY_S, Fence, HostLease, HostRow, HostView
 from worker.pool.log_audit import LogAudit
 from worker.pool.loops import Loops
 from worker.pool.processes.death import Cause, Death
@@ -137,6 +137,11 @@ class Pool:
     def other_hosts(self) -> int:
         """How many other hosts with workers live."""
         return len(self._lease.others)
+
+    @property
+    def hosts(self) -> tuple[HostRow, ...]:
+        """Every live host of a database that hosts share."""
+        return self._lease.rows
 
     async def drain(self, within_s: float) -> None:
         """Park every turn at its next step boundary; what has not parked in time is killed and resumes later."""
