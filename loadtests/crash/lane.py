@@ -18,7 +18,8 @@ from loadtests.crash.audit import Findings, audit
 from loadtests.crash.inspection import Inspection
 from loadtests.crash.kill_switch import ARMED, Armed, arm, disarm, fire, victims_above, victims_below
 from loadtests.crash.notes import NOTES, Notebook
-from loadtests.crash.plan import TIMED, Boundary, Kill, Round
+from loadtests.crash.plan import TIMED, Boundary, Kill, Round, Victim
+from loadtests.crash.shadow_disk import lose_power
 from loadtests.crash.traffic import Traffic
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import running_platform
@@ -108,6 +109,7 @@ class Lane:
                 self._deaths += 1
                 self._killed_mono = time.monotonic()
                 self.gateway.kill_tree()
+                self._lose_power(kill)
                 self.gateway.launch()
             if not redelivered and not self._armed.exists():
                 redelivered = True
@@ -157,6 +159,11 @@ class Lane:
             with suppress(httpx2.TransportError, httpx2.HTTPStatusError, TimeoutError):  # it starts, or is at its end
                 if self._url() and (pids := self.gateway.worker_pids()):
                     fire(self._armed, self._notebook, armed, victims_below(armed, pids[number % len(pids)]))
+
+    def _lose_power(self, kill: Kill) -> None:
+        """Throw away what was not synced, where all there was has been killed: that is what a power cut does."""
+        if kill.victim is Victim.BOTH and not self._armed.exists():
+            lose_power(self.directory / "gatehouse.db")
 
     def _strays(self) -> int:
         """Count what dead gateways have left running, once it has had time to notice."""
