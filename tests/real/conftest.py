@@ -10,7 +10,7 @@ import pytest
 from tests.real.foreign import INSTALLED, SCRIPTS, ForeignServer, free_port, installed
 
 #: of both slots together; each has half of it
-CONTEXT_TOKENS = 8192
+CONTEXT_TOKENS = 4096
 SLOTS = 2
 
 
