@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 
 import pytest
@@ -100,6 +101,15 @@ def test_a_loop_that_says_its_farewell_refuses_and_leaves_nobody_waiting() -> No
     assert not closer.is_alive()
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_wait_cancels_what_it_waited_for() -> None:
     loop = LoopThread("test")
     cancelled = threading.Event()
