@@ -52,9 +52,13 @@ def children(pid: int) -> list[int]:
             return [child.pid for child in psutil.Process(pid).children()]
         return []
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # it is gone, or goes right now
+        return []
+    for thread in threads:
         with contextlib.suppress(OSError):
-            found += [int(word) for word in task.read_text("ascii").split()]
+            found += [int(word) for word in (thread / "children").read_text("ascii").split()]
     return found
 
 

@@ -240,9 +240,10 @@ class WorkerProcess:
             self.watch.kill_group()
 
     def _process_ended(self) -> None:
+        # first what tells of the end: whoever waits for it must not wait for ever because what follows fails
+        self._last_words = asyncio.get_running_loop().create_task(self._hear_last_words())
         self._silent_s = self.page.beat_age_s()
         self.watch.kill_group()
-        self._last_words = asyncio.get_running_loop().create_task(self._hear_last_words())
 
     async def _hear_last_words(self) -> None:
         """Read the frames that left the process before its end, then report the end."""
