@@ -201,8 +201,8 @@ HANGS = (
     Fault(
         "suspects run together",
         "worker/pool/turn_scheduler.py",
-        "        elif not claim.messages[0].suspect:\n",
-        "        elif True:\n",
+        "        if not turn.claim.messages[0].suspect:\n",
+        "        if True:\n",
         (f"{POOL}/test_pool.py", "tests/e2e/test_hang.py"),
     ),
     Fault(

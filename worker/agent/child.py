@@ -29,7 +29,7 @@ from worker import os_processes
 from worker.agent.attachments import AttachmentCache
 from worker.agent.equipment import Agent, Equipment
 from worker.agent.models import build_chains
-from worker.agent.pool_link import PoolLink, VoiceHandler
+from worker.agent.pool_link import PoolLink, PoolLogHandler
 from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.turn_attribution import TurnAttribution
@@ -98,7 +98,7 @@ class Child:
         self._attribution.install(self._loop)
         channel: Channel[ToWorker, ToPool] = await open_channel(sock, ToWorker, self._on_frame, self._on_closed)
         self._link = PoolLink(channel)
-        logging.getLogger().addHandler(VoiceHandler(self._link))
+        logging.getLogger().addHandler(PoolLogHandler(self._link))
         self._beat()
         early, self._early = self._early or [], None
         for frame in early:

@@ -70,7 +70,7 @@ class PoolLink:
                     await asyncio.sleep(0.005)
 
 
-class VoiceHandler(logging.Handler):
+class PoolLogHandler(logging.Handler):
     """Takes warnings of libraries and of users' tools to the host's log."""
 
     def __init__(self, link: PoolLink) -> None:

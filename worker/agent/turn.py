@@ -187,13 +187,13 @@ class Turn:
     async def _prepare(self) -> None:
         """Make room in a full window, take in what the sender said meanwhile, and see that the step may be paid for."""
         if self.window.tokens > self._request.window_tokens:
-            await self._open_purse()
+            await self._open_budget()
             await self._make_room(self._request.window_tokens)
             self._stop_at_boundary()
         self._join()
-        await self._open_purse()
+        await self._open_budget()
 
-    async def _open_purse(self) -> None:
+    async def _open_budget(self) -> None:
         await self._budget.open(self.usage, self.window.tokens, self._system, self._specs())
 
     def _join(self) -> None:

@@ -46,7 +46,7 @@ WALKS = {
 
 
 #: parts of statements
-FRAGMENTS = {"PLACE", "OWN", "SPENT"}
+FRAGMENTS = {"ASKED_FOR", "PLACE", "OWN", "SPENT"}
 
 
 def statements() -> list[tuple[str, str, str]]:

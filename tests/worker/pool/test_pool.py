@@ -368,7 +368,7 @@ async def test_an_interrupt_ends_the_turn_and_no_other(start_pool: StartPool) ->
 
 
 async def test_a_turn_that_waits_for_a_worker_is_interrupted_at_once(start_pool: StartPool) -> None:
-    made = await start_pool(GATEHOUSE_TURNS_PER_WORKER="1")
+    made = await start_pool(GATEHOUSE_TURNS_PER_WORKER="1", GATEHOUSE_WAITING_TURNS="0")
     await made.done(await made.say("first", "hello"), await made.say("second", "hello"))
     await made.say("first", "[[sleep 60]]")
     await until(lambda: len(made.observer.started) == 3, "the only place is taken")
