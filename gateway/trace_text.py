@@ -15,10 +15,10 @@ from worker.pool import TurnRow
 MOST_ERROR_CHARACTERS = 200
 
 #: returns a session's running turn, None if none runs here
-TurnRunner = Callable[[str], TurnRow | None]
+RunningTurnOf = Callable[[str], TurnRow | None]
 
 
-async def trace_message(store: Store, running_turn: TurnRunner, message_id: str) -> MessageTrace:
+async def trace_message(store: Store, running_turn: RunningTurnOf, message_id: str) -> MessageTrace:
     """Return every stage of one message, with the worker it runs in now. Raises NotFound."""
     found = await store.inbox.trace(message_id)
     row = running_turn(found.session) if found.running else None

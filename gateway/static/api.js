@@ -33,16 +33,6 @@ export async function askJson(path, options) {
   return (await ask(path, options)).json();
 }
 
-// Asks for what a gateway of another version may not serve; null then.
-export async function askMaybe(path) {
-  try {
-    return await askJson(path);
-  } catch (problem) {
-    if (problem instanceof Refused && (problem.status === 404 || problem.status === 403)) return null;
-    throw problem;
-  }
-}
-
 export const post = (path, body) =>
   askJson(path, {
     method: "POST",

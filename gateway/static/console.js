@@ -99,7 +99,6 @@ class Console {
     const said = JSON.parse(data);
     this.page.happened(name, said);
     if (!["workers", "todo", "tool", "said", "text", "bye", "hello", "stats"].includes(name)) this.refreshSoon();
-    if (name === "reload") this.refreshSoon();
   }
 
   async stayLive() {

@@ -1,6 +1,6 @@
 // Queues and spend: what waits and runs, as it was in the last hour and is now, and what the budgets hold.
 
-import { askJson, askMaybe } from "./api.js";
+import { askJson } from "./api.js";
 import { $, element, megabytes, reconcile } from "./dom.js";
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 
@@ -40,9 +40,9 @@ export class Spend {
   }
 
   async refresh() {
-    const [stats, budgets] = await Promise.all([askMaybe("/v1/stats"), askJson("/v1/budgets")]);
+    const [stats, budgets] = await Promise.all([askJson("/v1/stats"), askJson("/v1/budgets")]);
     if (this.closed) return;
-    if (stats) this.showPlots(stats.samples.map(readSample));
+    this.showPlots(stats.samples.map(readSample));
     $("no-budgets").hidden = budgets.budgets.length > 0;
     reconcile($("budgets"), budgets.budgets, (budget) => budget.budget, budgetCard);
   }
