@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -37,7 +36,9 @@ from worker.agent.progress import Progress
 from worker.agent.session_cache import CachedSession
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
+from worker.agent.turn_log import TurnLog
 from worker.agent.turn_request import TurnRequest, opening_of
+from worker.agent.turn_wait import TurnWait
 from worker.frames import (
     AttachmentData,
     Compacted,
@@ -54,13 +55,9 @@ from worker.frames import (
     ToolSaid,
     ToolStarted,
     TurnDone,
-    TurnGoesOn,
-    TurnWaits,
 )
 from worker.tools.spec import ToolCall
 
-#: a wait is told to the pool when it has lasted so long, in seconds: shorter ones keep nobody from a place
-WAIT_TOLD_S = 0.005
 #: seconds between two tellings of how far the tools of one turn are, and characters of one
 SAID_INTERVAL_S = 0.1
 SAID_LIMIT_CHARS = 500
@@ -101,9 +98,8 @@ class TurnRunner(Progress):
         self._said: ToolSaid | None = None
         self._said_timer: asyncio.TimerHandle | None = None
         self._said_sent_at = 0.0
-        self._waits: list[str] = []
-        self._wait_timer: asyncio.TimerHandle | None = None
-        self._wait_told = False
+        self._wait = TurnWait(frame.turn, link)
+        self._log = TurnLog(frame, equipment.log, is_kept=not self._keeps_nothing)
         self._deltas = DeltaStream(frame.turn, link, is_read=frame.stream)
 
     async def run(self) -> None:
@@ -143,6 +139,7 @@ class TurnRunner(Progress):
     def forget(self) -> None:
         """Keep nothing of the turn: its session was deleted."""
         self._keeps_nothing = True
+        self._log.forget()
 
     def park(self) -> None:
         """End the turn as parked at its next step boundary."""
@@ -266,27 +263,11 @@ class TurnRunner(Progress):
 
     @contextlib.contextmanager
     def waiting(self, waits_for: str) -> Iterator[None]:
-        """Tell the pool that the turn waits, unless it goes on very soon; calls side by side are one wait."""
+        """Tell the pool that the turn waits, unless it goes on very soon."""
         if self._equipment.page is not None and self._equipment.page.fenced:
             raise TurnParked  # another host may run this turn by now
-        if not self._waits:
-            self._wait_timer = self._loop.call_later(WAIT_TOLD_S, self._tell_wait)
-        self._waits.append(waits_for)
-        try:
+        with self._wait.waiting(waits_for):
             yield
-        finally:
-            self._waits.remove(waits_for)
-            if not self._waits and self._wait_timer is not None:
-                self._wait_timer.cancel()
-                self._wait_timer = None
-            if not self._waits and self._wait_told:
-                self._wait_told = False
-                self._link.send(TurnGoesOn(self._frame.turn))
-
-    def _tell_wait(self) -> None:
-        self._wait_timer = None
-        self._wait_told = True
-        self._link.send(TurnWaits(self._frame.turn, self._waits[0]))
 
     async def more(self, used: Spend, wanted: Spend) -> Allowance:
         """Ask the host to hold more of the budgets."""
@@ -356,15 +337,14 @@ class TurnRunner(Progress):
         self._deltas.flush()
         self._send(StepDone(self._frame.turn, step))
         self._steps_sent += 1
-        self._log_messages(step.messages)
+        self._log.messages(step.messages)
 
     def compacted(self, summary: Summary) -> None:
         """Send the summary, so that nobody has to make it again, and log it."""
         self._send(Compacted(self._frame.turn, summary))
         names = {"session": self._frame.session, "message": self._frame.message_id}
         self._link.say(Event.CONTEXT_COMPACTED, **names, covers=summary.covers, characters=len(summary.text))
-        line = {"event": "context_compacted", "covers": summary.covers, "summary": summary.text}
-        self._log(msgspec.json.encode(self._log_head() | line))
+        self._log.compacted(summary)
 
     def compaction_failed(self, problem: str) -> None:
         """Say that the older part of the conversation is left out, and why."""
@@ -383,8 +363,8 @@ class TurnRunner(Progress):
         """Bring the log and the cache in line with how the turn ended."""
         match outcome:
             case Ended():
-                self._log_messages(outcome.messages)
-                self._log_end(outcome)
+                self._log.messages(outcome.messages)
+                self._log.ended(outcome, self._link.clean(outcome.error), self._turn.usage if self._turn else None)
             case _:
                 self._equipment.cache.forget(self._frame.session)
 
@@ -405,29 +385,6 @@ class TurnRunner(Progress):
             status, text = TurnStatus.FAILED, TOO_LARGE
         asked = () if self._steps_sent else opening_of(self._frame.texts, self._frame.options)
         return Ended(status, text, (*asked, transcript.assistant(text)), error=self._link.clean(seen))
-
-    def _log_messages(self, messages: tuple[bytes, ...]) -> None:
-        head = msgspec.json.encode(self._log_head())[:-1] + b","
-        for message in messages:
-            self._log(head + message[1:])
-
-    def _log_end(self, outcome: Ended) -> None:
-        end = {"event": "turn_ended", "status": outcome.status.value, "error": self._link.clean(outcome.error)}
-        usage = msgspec.to_builtins(self._turn.usage) if self._turn else {}
-        self._log(msgspec.json.encode(self._log_head() | end | usage))
-
-    def _log(self, line: bytes) -> None:
-        if not self._keeps_nothing:
-            self._equipment.log.put(self._frame.session, line)
-
-    def _log_head(self) -> dict[str, object]:
-        frame = self._frame
-        return {
-            "at": round(time.time(), 3),
-            "session": frame.session,
-            "message": frame.message_id,
-            "turn": frame.turn,
-        }
 
 
 def _todo_of(history: History) -> TodoStore:

@@ -1,0 +1,51 @@
+"""Whether a turn waits: the pool gives the place of one that does to another turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+from worker.agent.pool_link import PoolLink
+from worker.frames import TurnGoesOn, TurnWaits
+
+#: a wait is told to the pool when it has lasted so long, in seconds: shorter ones keep nobody from a place
+WAIT_TOLD_S = 0.005
+
+
+class TurnWait:
+    """Tells the pool that a turn waits, and that it goes on; calls that wait side by side are one wait."""
+
+    def __init__(self, turn: int, link: PoolLink) -> None:
+        self._turn = turn
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._waits: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_told = False
+
+    @contextlib.contextmanager
+    def waiting(self, waits_for: str) -> Iterator[None]:
+        """Count the body as a wait for this; one that is over very soon is not told."""
+        if not self._waits:
+            self._timer = self._loop.call_later(WAIT_TOLD_S, self._tell)
+        self._waits.append(waits_for)
+        try:
+            yield
+        finally:
+            self._waits.remove(waits_for)
+            if not self._waits:
+                self._go_on()
+
+    def _tell(self) -> None:
+        self._timer = None
+        self._is_told = True
+        self._link.send(TurnWaits(self._turn, self._waits[0]))
+
+    def _go_on(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._is_told:
+            self._is_told = False
+            self._link.send(TurnGoesOn(self._turn))
