@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.errors import StoreError
-from shared.events import Event, Say
+from shared.events import Emit, Event
 from shared.session_files import session_log_path
 from shared.session_segments import remove_log, remove_old_logs
 from shared.store.port import Store
@@ -27,11 +27,11 @@ SESSIONS_AT_ONCE = 50
 class Retention:
     """Removes what is old; ``removed`` is called for each session, for whoever keeps something of it in memory."""
 
-    def __init__(self, store: Store, log_dir: Path, upkeep: Upkeep, say: Say, removed: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, log_dir: Path, upkeep: Upkeep, emit: Emit, removed: Callable[[str], None]) -> None:
         self._store = store
         self._log_dir = log_dir
         self._upkeep = upkeep
-        self._say = say
+        self._emit = emit
         self._removed = removed
 
     async def run(self) -> None:
@@ -51,7 +51,7 @@ class Retention:
         if self._upkeep.keep_logs_s is not None:
             logs = await asyncio.to_thread(remove_old_logs, self._log_dir, time.time() - self._upkeep.keep_logs_s)
         if sessions or logs:
-            self._say(Event.OLD_REMOVED, sessions=sessions, log_files=logs)
+            self._emit(Event.OLD_REMOVED, sessions=sessions, log_files=logs)
 
     async def _remove_sessions(self, keep_s: float) -> int:
         count = 0

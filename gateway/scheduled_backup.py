@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from shared.errors import StoreError
-from shared.events import Event, Say
+from shared.events import Emit, Event
 from shared.store.sqlite.backup import BackupReport, back_up, remove_left_over
 from shared.upkeep import Upkeep
 
@@ -24,10 +24,10 @@ LOOK_S = 60.0
 class ScheduledBackup:
     """Makes a copy whenever one is due; ``database`` is the file that is copied, None for a server's: nothing is."""
 
-    def __init__(self, upkeep: Upkeep, database: Path | None, say: Say) -> None:
+    def __init__(self, upkeep: Upkeep, database: Path | None, emit: Emit) -> None:
         self._upkeep = upkeep
         self._database = database
-        self._say = say
+        self._emit = emit
 
     async def run(self) -> None:
         """Look for ever whether a copy is due, and make it."""
@@ -43,9 +43,9 @@ class ScheduledBackup:
                 return None
             report = await asyncio.to_thread(self._make, database, directory)
         except (StoreError, OSError) as error:
-            self._say(Event.BACKUP_FAILED, directory=str(directory), error=str(error))
+            self._emit(Event.BACKUP_FAILED, directory=str(directory), error=str(error))
             return None
-        self._say(Event.BACKUP_MADE, path=report.path, bytes=report.size_bytes, messages=report.messages)
+        self._emit(Event.BACKUP_MADE, path=report.path, bytes=report.size_bytes, messages=report.messages)
         return report
 
     def _due(self, directory: Path) -> bool:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shared.events import Event, Field, Say
+from shared.events import Emit, Event, Field
 from shared.settings import Settings
 from shared.version import VERSION
 
 
-def tell_start(say: Say, settings: Settings, url: str, host: str, port: int, pid: int) -> None:
+def tell_start(emit: Emit, settings: Settings, url: str, host: str, port: int, pid: int) -> None:
     """Say that the gateway listens, and what a newcomer may have forgotten."""
-    say(Event.STARTED, url=url, **start_fields(settings), version=VERSION, host=host, port=port, pid=pid)
+    emit(Event.STARTED, url=url, **start_fields(settings), version=VERSION, host=host, port=port, pid=pid)
     for hint in hints(settings):
-        say(Event.SETTING_HINT, hint=hint)
+        emit(Event.SETTING_HINT, hint=hint)
 
 
 def start_fields(settings: Settings) -> dict[str, Field]:

@@ -146,11 +146,11 @@ LEVELS = {
 }
 
 
-class Say(Protocol):
-    """How code that holds no Events says what happened; Events.emit is one."""
+class Emit(Protocol):
+    """How code that holds no Events emits one; ``Events.emit`` is such a function."""
 
     def __call__(self, event: Event, **fields: Field) -> None:
-        """Say that this happened; never raises, never blocks, and may be called on any thread."""
+        """Emit this; never raises, never blocks, and may be called on any thread."""
 
 
 #: who is told of every event with its fields; what it raises is said once and harms nobody

@@ -41,11 +41,11 @@ async def check_model(config: WorkerConfig, spec: ModelSpec) -> LiveFinding:
     """Ask one model for one word."""
     problems: list[str] = []
 
-    def say(event: Event, **fields: Field) -> None:
+    def emit(event: Event, **fields: Field) -> None:
         if event is Event.MODEL_FAILED:
             problems.append(str(fields.get("problem", "")))
 
-    model = build_chain(msgspec.structs.replace(config, models=(spec,)), say)
+    model = build_chain(msgspec.structs.replace(config, models=(spec,)), emit)
     request = ModelRequest("Answer with the one word ok.", [transcript.user("ok?")], (), max_tokens=MOST_TOKENS)
     began_at = time.monotonic()
     try:
@@ -64,12 +64,12 @@ async def check_servers(config: WorkerConfig) -> list[LiveFinding]:
     """Connect every MCP server once."""
     problems: dict[str, str] = {}
 
-    def say(event: Event, **fields: Field) -> None:
+    def emit(event: Event, **fields: Field) -> None:
         if event is Event.MCP_SERVER_LOST:
             problems[str(fields.get("server", ""))] = str(fields.get("problem") or fields.get("error") or "")
 
     toolbox = Toolbox()
-    servers = McpServers(config.mcp_servers, toolbox, say)
+    servers = McpServers(config.mcp_servers, toolbox, emit)
     try:
         await servers.start(MCP_WITHIN_S)
         return [

@@ -42,15 +42,15 @@ class _Owned:
 
     def __init__(self, config: WorkerConfig, session: str) -> None:
         self._config = config
-        self._say = Events().emit
+        self._emit = Events().emit
         self._lock = threading.Lock()
-        self.log = ConversationLog(config, session, self._say)
+        self.log = ConversationLog(config, session, self._emit)
         self.running: EmbeddedWorker | None = None
 
     def worker(self) -> EmbeddedWorker:
         with self._lock:
             if self.running is None:
-                self.running = EmbeddedWorker(self._config, self._say)
+                self.running = EmbeddedWorker(self._config, self._emit)
             return self.running
 
     def close(self) -> None:

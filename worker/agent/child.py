@@ -144,11 +144,11 @@ class Child:
             self._equipment = equip(config, self._page, self._link)
         except Exception as error:  # noqa: BLE001 - the boundary: the host is told why this worker cannot start
             problem = str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
-            self._link.say(Event.WORKER_FAILED_TO_START, error=problem)
+            self._link.emit(Event.WORKER_FAILED_TO_START, error=problem)
             self._keep(self._loop.create_task(self._leave(status=1)))
             return
         self._equipment.log.start()
-        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._link.say)
+        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._link.emit)
         self._report()
         self._link.send(Ready(os.getpid(), warmed() is not None, self._equipment.toolbox.names))
 
@@ -248,11 +248,11 @@ class Child:
 def equip(config: WorkerConfig, page: SharedPage, link: PoolLink) -> Equipment:
     """Make what the turns use. Raises SettingsError for tools that cannot be loaded."""
     ring, hidden = LogRing(page.ring_memory), Redaction(config.secrets())
-    log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, link.say, redaction=hidden)
+    log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, link.emit, redaction=hidden)
     cache = SessionCache(config.todo_cache_size, config.todo_cache_ttl_s)
-    toolbox = Toolbox(config.tool_modules, link.say, fetch_allow=config.fetch_allow, threads=config.tool_threads)
+    toolbox = Toolbox(config.tool_modules, link.emit, fetch_allow=config.fetch_allow, threads=config.tool_threads)
     warm = warmed()
-    models = build_chains(config, link.say, warm.TLS_CONTEXT if warm else None)
+    models = build_chains(config, link.emit, warm.TLS_CONTEXT if warm else None)
     agents = {
         profile.name: Agent(
             models[profile.name], toolbox.only(profile.tools), profile.system_prompt, profile.context_tokens

@@ -40,7 +40,7 @@ class PoolLink:
         with contextlib.suppress(ChannelClosed):
             self._channel.send(frame)
 
-    def say(self, event: Event, **fields: Field) -> None:
+    def emit(self, event: Event, **fields: Field) -> None:
         """Say an event, from any thread."""
         said = LogEvent(event.value, {name: self._clean(value) for name, value in fields.items()})
         if threading.get_ident() == self._thread:
@@ -79,4 +79,4 @@ class PoolLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say the record as an event."""
-        self._link.say(Event.WORKER_SAID, logger=record.name, level=record.levelname.lower(), text=self.format(record))
+        self._link.emit(Event.WORKER_SAID, logger=record.name, level=record.levelname.lower(), text=self.format(record))

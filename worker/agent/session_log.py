@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from shared.events import Event, Say
+from shared.events import Emit, Event
 from shared.redaction import Redaction
 from shared.session_files import session_log_path
 from worker.session_log.file import append_lines
@@ -28,7 +28,7 @@ class SessionLog:
 
     ``written`` counts file writes, ``lines`` the lines in them, ``failed`` writes that failed (their lines are kept and
     tried again), ``lost`` lines for which there was no room left at all, ``rotated`` files that became segments.
-    ``say`` is called on the log's own thread; what ``redaction`` finds never reaches the ring.
+    ``emit`` is called on the log's own thread; what ``redaction`` finds never reaches the ring.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class SessionLog:
         log_dir: Path,
         ring: LogRing,
         flush_interval_s: float,
-        say: Say,
+        emit: Emit,
         *,
         redaction: Redaction | None = None,
         segment_bytes: int = SEGMENT_BYTES,
@@ -46,7 +46,7 @@ class SessionLog:
         self._log_dir = log_dir
         self._ring = ring
         self._flush_interval_s = flush_interval_s
-        self._say = say
+        self._emit = emit
         self._overflow: dict[str, list[LogRecord]] = {}
         self._overflow_bytes = 0
         self._overflow_lock = threading.Lock()
@@ -139,7 +139,7 @@ class SessionLog:
         except OSError as error:
             if session not in self._unrotated:
                 self._unrotated.add(session)
-                self._say(Event.SESSION_LOG_FAILED, session=session, error=f"not rotated: {error}")
+                self._emit(Event.SESSION_LOG_FAILED, session=session, error=f"not rotated: {error}")
             return
         self.rotated += 1
         self._unrotated.discard(session)
@@ -149,7 +149,7 @@ class SessionLog:
         self.failed += 1
         if session not in self._failing:
             self._failing.add(session)
-            self._say(Event.SESSION_LOG_FAILED, session=session, error=str(error))
+            self._emit(Event.SESSION_LOG_FAILED, session=session, error=str(error))
 
     def _make_room(self, session: str, waiting: list[LogRecord]) -> None:
         """Set lines of a file that does not work aside, before they keep the ring from all others."""

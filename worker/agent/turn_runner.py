@@ -343,13 +343,13 @@ class TurnRunner(Progress):
         """Send the summary, so that nobody has to make it again, and log it."""
         self._send(Compacted(self._frame.turn, summary))
         names = {"session": self._frame.session, "message": self._frame.message_id}
-        self._link.say(Event.CONTEXT_COMPACTED, **names, covers=summary.covers, characters=len(summary.text))
+        self._link.emit(Event.CONTEXT_COMPACTED, **names, covers=summary.covers, characters=len(summary.text))
         self._log.compacted(summary)
 
     def compaction_failed(self, problem: str) -> None:
         """Say that the older part of the conversation is left out, and why."""
         names = {"session": self._frame.session, "message": self._frame.message_id}
-        self._link.say(Event.CONTEXT_CUT, **names, problem=problem)
+        self._link.emit(Event.CONTEXT_CUT, **names, problem=problem)
 
     def _send(self, frame: Compacted | StepOpened | ToolStarted | ToolEnded | StepDone) -> None:
         """Send a frame of the step; one that is too large ends the turn."""

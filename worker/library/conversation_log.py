@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.events import Say
+from shared.events import Emit
 from shared.redaction import Redaction
 from shared.session_files import log_line
 from worker.agent.session_log import SessionLog
@@ -24,10 +24,10 @@ Message = dict[str, Any]
 class ConversationLog:
     """Owns the log of one session, for any thread; its own thread runs from the first save until ``close``."""
 
-    def __init__(self, config: WorkerConfig, session: str, say: Say) -> None:
+    def __init__(self, config: WorkerConfig, session: str, emit: Emit) -> None:
         self._config = config
         self._session = session
-        self._say = say
+        self._emit = emit
         self._logged: list[Message] = []
         self._saving = threading.Lock()
         self._making = threading.Lock()
@@ -42,7 +42,7 @@ class ConversationLog:
                     Path(self._config.log_dir),
                     ring,
                     self._config.log_flush_interval_s,
-                    self._say,
+                    self._emit,
                     redaction=Redaction(self._config.secrets()),
                 )
                 self.running.start()

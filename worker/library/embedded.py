@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shared.events import Say
+from shared.events import Emit
 from shared.messages import Ended
 from worker.agent.models import build_chain
 from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest
@@ -55,9 +55,9 @@ class _Heard:
 class EmbeddedWorker:
     """Owns a loop, the models and the tools; its methods are for other threads and wait for their result."""
 
-    def __init__(self, config: WorkerConfig, say: Say) -> None:
+    def __init__(self, config: WorkerConfig, emit: Emit) -> None:
         self._config = config
-        self._say = say
+        self._emit = emit
         self._models: dict[tuple[ModelSpec, ...], Model] = {}
         self._turns: set[Turn] = set()
         self._calls: set[asyncio.Task[Any]] = set()
@@ -98,8 +98,8 @@ class EmbeddedWorker:
         self._loop.close(self._close())
 
     async def _load_tools(self) -> Toolbox:
-        toolbox = Toolbox(self._config.tool_modules, self._say, fetch_allow=self._config.fetch_allow)
-        self._mcp = McpServers(self._config.mcp_servers, toolbox, self._say)
+        toolbox = Toolbox(self._config.tool_modules, self._emit, fetch_allow=self._config.fetch_allow)
+        self._mcp = McpServers(self._config.mcp_servers, toolbox, self._emit)
         await self._mcp.start()
         return toolbox
 
@@ -138,7 +138,7 @@ class EmbeddedWorker:
         """Return the chain of these models, kept open for the next call."""
         if models not in self._models:
             config = msgspec.structs.replace(self._config, models=models)
-            self._models[models] = build_chain(config, self._say)
+            self._models[models] = build_chain(config, self._emit)
         return self._models[models]
 
     def _interrupt(self) -> None:

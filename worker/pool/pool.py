@@ -416,7 +416,7 @@ class Pool:
             if isinstance(frame, TurnWaits) and was_full and self._dispatcher.room > 0:
                 self._claimer.wake()
         elif isinstance(frame, LogEvent):
-            self._say(worker, frame.event, frame.fields)
+            self._emit(worker, frame.event, frame.fields)
 
     def _settled(self, settled: Settled) -> None:
         self._turns.settled(settled)
@@ -437,7 +437,7 @@ class Pool:
             self._events.emit(Event.WORKER_RECYCLED, n=worker.n, pid=worker.pid, reason=reason)
         self._supervisor.replace(worker)
 
-    def _say(self, worker: WorkerProcess, name: str, fields: dict[str, Field]) -> None:
+    def _emit(self, worker: WorkerProcess, name: str, fields: dict[str, Field]) -> None:
         event = Event(name) if name in set(Event) else Event.WORKER_SAID
         self._events.emit(event, **{"n": worker.n, "pid": worker.pid} | fields)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import multiprocess
 from multiprocess import forkserver, util
 
-from shared.events import Event, Events, Say
+from shared.events import Emit, Event, Events
 from worker import os_processes
 from worker.frames import Drain, Serve, WorkerConfig
 from worker.pool.feed import Feed
@@ -33,11 +33,11 @@ START_TIMEOUT_S = 60.0
 INFANT_S = 1.0
 
 
-def salvage_page(page: SharedPage, log_dir: Path, say: Say) -> int:
+def salvage_page(page: SharedPage, log_dir: Path, emit: Emit) -> int:
     """Write what a dead worker's ring holds to the session logs; blocks on the disk."""
     ring = LogRing(page.ring_memory)
     try:
-        return salvage(ring, log_dir, say)
+        return salvage(ring, log_dir, emit)
     finally:
         ring.release()
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from shared.events import Event, Say
+from shared.events import Emit, Event
 from shared.session_files import session_log_path
 from worker.session_log.file import append_lines, lines_written
 
@@ -145,7 +145,7 @@ class LogRing:
         self._header[_TAIL] = min(position, head)
 
 
-def salvage(ring: LogRing, log_dir: Path, say: Say | None = None) -> int:
+def salvage(ring: LogRing, log_dir: Path, emit: Emit | None = None) -> int:
     """Write what a dead worker left in its ring to the session logs; return the number of lines written.
 
     Lines of a write that the death cut off are not written again. A file that cannot be written is said, and its
@@ -158,8 +158,8 @@ def salvage(ring: LogRing, log_dir: Path, say: Say | None = None) -> int:
         try:
             append_lines(path, [record.line for record in records], functools.partial(ring.mark, records))
         except OSError as error:
-            if say is not None:
-                say(Event.SESSION_LOG_FAILED, session=session, error=str(error))
+            if emit is not None:
+                emit(Event.SESSION_LOG_FAILED, session=session, error=str(error))
             continue
         ring.consume(records)
         count += len(records)

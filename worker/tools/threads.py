@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from shared.events import Event, Say
+from shared.events import Emit, Event
 
 THREAD_LIMIT = 64
 LEAK_GRACE_S = 1.0
@@ -69,8 +69,8 @@ class _ToolThread(threading.Thread):
 class ToolThreads:
     """Runs sync tools in at most ``limit`` threads at once; one loop uses it, and all its state is touched there."""
 
-    def __init__(self, say: Say, limit: int = THREAD_LIMIT, leak_grace_s: float = LEAK_GRACE_S) -> None:
-        self._say = say
+    def __init__(self, emit: Emit, limit: int = THREAD_LIMIT, leak_grace_s: float = LEAK_GRACE_S) -> None:
+        self._emit = emit
         self._limit = limit
         self._leak_grace_s = leak_grace_s
         self._count = 0
@@ -144,7 +144,7 @@ class ToolThreads:
         if job.ended or job.thread is None:
             return
         self._leaked.add(job.thread)
-        self._say(Event.TOOL_LEAKED, tool=job.tool, session=job.session, leaked=self.leaked, stack=_stack(job.thread))
+        self._emit(Event.TOOL_LEAKED, tool=job.tool, session=job.session, leaked=self.leaked, stack=_stack(job.thread))
 
 
 def _stack(thread: threading.Thread) -> str:

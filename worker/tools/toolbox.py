@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from shared.errors import SettingsError, ToolError
-from shared.events import Event, Field, Say
+from shared.events import Emit, Event, Field
 from shared.profiles import ToolChoice
 from worker.tools import builtin
 from worker.tools.context import ToolContext
@@ -38,7 +38,7 @@ def tell_nobody(_: str) -> None:
     """Drop the result."""
 
 
-def _say_nothing(event: Event, **fields: Field) -> None:
+def _emit_nothing(event: Event, **fields: Field) -> None:
     """Drop the event."""
 
 
@@ -61,7 +61,7 @@ class _Result:
 class Toolbox:
     """The tools of one worker: the built-in ones and those of the named modules; used on one loop.
 
-    ``fetch`` is one of them where ``fetch_allow`` names hosts. ``say(event, **fields)`` is told of failed and leaked
+    ``fetch`` is one of them where ``fetch_allow`` names hosts. ``emit(event, **fields)`` is told of failed and leaked
     calls. Raises SettingsError, which names GATEHOUSE_TOOLS, for a module that cannot be imported or a function that
     cannot be a tool.
     """
@@ -69,13 +69,13 @@ class Toolbox:
     def __init__(
         self,
         modules: Iterable[str] = (),
-        say: Say = _say_nothing,
+        emit: Emit = _emit_nothing,
         *,
         fetch_allow: Sequence[str] = (),
         threads: int = THREAD_LIMIT,
     ) -> None:
-        self._say = say
-        self._threads = ToolThreads(say, threads)
+        self._emit = emit
+        self._threads = ToolThreads(emit, threads)
         self._stray: set[asyncio.Task[Any]] = set()
         self._own: dict[str, Tool] = {}
         self._lent: dict[str, tuple[Tool, ...]] = {}
@@ -163,7 +163,7 @@ class Toolbox:
         finally:
             context.stop()
             seconds = round(time.monotonic() - began_at, 6)
-            self._say(Event.TOOL_ENDED, tool=call.name, session=context.session, call=call.id, seconds=seconds)
+            self._emit(Event.TOOL_ENDED, tool=call.name, session=context.session, call=call.id, seconds=seconds)
 
     def leave_behind(
         self, call: ToolCall, session: str, task: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any] | None = None
@@ -172,7 +172,7 @@ class Toolbox:
         self._stray.add(task)
         task.add_done_callback(self._stray.discard)
         stack = _stack(coroutine or task.get_coro())
-        self._say(Event.TOOL_LEAKED, tool=call.name, session=session, leaked=self.leaked, stack=stack)
+        self._emit(Event.TOOL_LEAKED, tool=call.name, session=session, leaked=self.leaked, stack=stack)
 
     def close(self) -> None:
         """End the threads that wait for work."""
@@ -238,7 +238,7 @@ class Toolbox:
         return self._failed(call, context, "the call was cancelled by the tool itself")
 
     def _failed(self, call: ToolCall, context: ToolContext, problem: str) -> str:
-        self._say(
+        self._emit(
             Event.TOOL_FAILED, tool=call.name, session=context.session, message=context.message_id, error=problem[:500]
         )
         return f"Error: {problem}"

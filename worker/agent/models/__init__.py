@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.events import Say
+from shared.events import Emit
 from worker.agent.models.chain import Chain, Link
 from worker.agent.models.images import ImageLink
 from worker.agent.models.port import Model
@@ -20,52 +20,52 @@ if TYPE_CHECKING:
 __all__ = ["build_chain", "build_chains"]
 
 
-def build_chain(config: WorkerConfig, say: Say, ssl_context: ssl.SSLContext | None = None) -> Model:
+def build_chain(config: WorkerConfig, emit: Emit, ssl_context: ssl.SSLContext | None = None) -> Model:
     """Return the models of those who have no profile as one; see ``build_chains``."""
-    return build_chains(config, say, ssl_context)[""]
+    return build_chains(config, emit, ssl_context)[""]
 
 
-def build_chains(config: WorkerConfig, say: Say, ssl_context: ssl.SSLContext | None = None) -> dict[str, Model]:
+def build_chains(config: WorkerConfig, emit: Emit, ssl_context: ssl.SSLContext | None = None) -> dict[str, Model]:
     """Return the models of a worker as one, by profile: "" names those of none; call it once a worker.
 
-    A model that stands in several chains is one, with its connections and places. ``say`` is called with an event and
+    A model that stands in several chains is one, with its connections and places. ``emit`` is called with an event and
     its fields; ``ssl_context`` is shared by all where given, because making one takes longer than a call. Raises
     ValueError for an unknown provider.
     """
     folder = Path(config.log_dir).parent / "servers" if config.log_dir else None
-    links = {spec: ImageLink(open_link(spec, ssl_context, say, folder), spec) for spec in config.all_models}
+    links = {spec: ImageLink(open_link(spec, ssl_context, emit, folder), spec) for spec in config.all_models}
 
     def chain(specs: Sequence[ModelSpec]) -> Model:
         found = Chain(
             [links[spec] for spec in specs],
-            say,
+            emit,
             call_timeout_s=config.api_timeout_s,
             stall_timeout_s=config.stall_timeout_s,
             limits={spec.name: (spec.api_timeout_s, spec.stall_timeout_s) for spec in specs},
         )
-        return TimedModel(found, say)
+        return TimedModel(found, emit)
 
     return {"": chain(config.models), **{profile.name: chain(profile.models) for profile in config.profiles}}
 
 
 def open_link(
-    spec: ModelSpec, ssl_context: ssl.SSLContext | None = None, say: Say | None = None, folder: Path | None = None
+    spec: ModelSpec, ssl_context: ssl.SSLContext | None = None, emit: Emit | None = None, folder: Path | None = None
 ) -> Link:
     """Return one model; its SDK is imported only here, as each costs up to two seconds. Raises ValueError.
 
     What its server is heard to say is shared with the other workers in ``folder``.
     """
-    say = say or _say_nothing
+    emit = emit or _emit_nothing
     server = Server(f"{spec.provider} {spec.base_url}", folder, spec.parallel)
     match spec.provider:
         case "anthropic":
             from worker.agent.models.anthropic import AnthropicModel
 
-            return AnthropicModel(spec, ssl_context, say, server)
+            return AnthropicModel(spec, ssl_context, emit, server)
         case "openai":
             from worker.agent.models.openai import OpenAIModel
 
-            return OpenAIModel(spec, ssl_context, say, server)
+            return OpenAIModel(spec, ssl_context, emit, server)
         case "offline":
             from worker.agent.models.offline import OfflineModel
 
@@ -74,5 +74,5 @@ def open_link(
             raise ValueError(f"no such provider: {unknown!r}")
 
 
-def _say_nothing(*_: object, **__: object) -> None:
+def _emit_nothing(*_: object, **__: object) -> None:
     return None

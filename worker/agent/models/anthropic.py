@@ -12,7 +12,7 @@ import msgspec
 from msgspec.json import encode
 
 from shared.errors import ContextTooLong
-from shared.events import Say
+from shared.events import Emit
 from shared.loose_json import decode_loose
 from shared.usage import NOTHING, Usage
 from worker.agent.models.answer_text import AnswerText
@@ -259,8 +259,8 @@ _THINKING = ("thinking", "redacted_thinking")
 class AnthropicModel(HttpModel):
     """One model of the Messages API, its prompt cache used for the tools, the system prompt and the transcript."""
 
-    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, say: Say, server: Server) -> None:
-        super().__init__(spec, say, server)
+    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, emit: Emit, server: Server) -> None:
+        super().__init__(spec, emit, server)
         self._converter = BlockConverter(self.name)
 
         def client(limits: httpx2.Limits) -> anthropic.AsyncAnthropic:

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from shared.errors import ContextTooLong, ModelRejected, ModelUnavailable
-from shared.events import Event, Say
+from shared.events import Emit, Event
 from shared.prices import Price
 from shared.retry import backoff_s
 from shared.usage import NOTHING, Usage
@@ -147,7 +147,7 @@ class Chain:
     def __init__(
         self,
         links: Sequence[Link],
-        say: Say,
+        emit: Emit,
         *,
         call_timeout_s: float = 300.0,
         stall_timeout_s: float = 60.0,
@@ -155,7 +155,7 @@ class Chain:
         policy: ChainPolicy | None = None,
     ) -> None:
         self._policy = policy or ChainPolicy()
-        self._say = say
+        self._emit = emit
         self._members = []
         for link in links:
             own_call_s, own_stall_s = (limits or {}).get(link.name, (None, None))
@@ -300,7 +300,7 @@ class Chain:
         return pause_s if pause_s < min(left_s, policy.longest_wait_s) else None
 
     def _tell(self, member: _Member, call: _Call, failure: Failure, attempt: int, delay_s: float | None) -> None:
-        self._say(
+        self._emit(
             Event.MODEL_FAILED,
             model=member.link.name,
             session=call.request.session,

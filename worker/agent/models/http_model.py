@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from shared.errors import ContextTooLong
-from shared.events import Event, Say
+from shared.events import Emit, Event
 from shared.prices import Price
 from shared.usage import Usage
 from worker.agent.models.failures import Endpoint, RequestRefused
@@ -59,9 +59,9 @@ class HttpAnswer(HttpResponse, Protocol):
 
 
 class HttpModel(ABC):
-    """One model of a provider; ``say`` is told once what its server sends or takes in its own way."""
+    """One model of a provider; ``emit`` is told once what its server sends or takes in its own way."""
 
-    def __init__(self, spec: ModelSpec, say: Say, server: Server) -> None:
+    def __init__(self, spec: ModelSpec, emit: Emit, server: Server) -> None:
         self.where = Endpoint(spec.provider, spec.model, spec.api_key, spec.section, spec.key_variable)
         self.name = self.where.name
         self.price: Price | None = spec.price
@@ -70,7 +70,7 @@ class HttpModel(ABC):
         self.shape = RequestShape()
         self.transport: Transport
         self._server = server
-        self._say = say
+        self._emit = emit
         self._said: set[str] = set()
 
     async def call(
@@ -150,7 +150,7 @@ class HttpModel(ABC):
         kind = words.partition(" is ")[0]  # the same count is odd in another way each time
         if kind not in self._said:
             self._said.add(kind)
-            self._say(event, model=self.name, problem=words)
+            self._emit(event, model=self.name, problem=words)
 
 
 def http_client_options(ssl_context: ssl.SSLContext | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import httpx2
 import openai
 from msgspec.json import encode
 
-from shared.events import Say
+from shared.events import Emit
 from shared.loose_json import decode_loose
 from shared.usage import NOTHING, Usage
 from worker.agent.models.answer_text import AnswerText
@@ -246,8 +246,8 @@ def _texts(content: Any) -> Iterator[str]:
 class OpenAIModel(HttpModel):
     """One model of an OpenAI-compatible server."""
 
-    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, say: Say, server: Server) -> None:
-        super().__init__(spec, say, server)
+    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, emit: Emit, server: Server) -> None:
+        super().__init__(spec, emit, server)
         self._is_openai = not spec.base_url or "api.openai.com" in spec.base_url
         # OpenAI's reasoning models refuse max_tokens; most compatible servers know nothing else.
         self._limit_field = "max_completion_tokens" if self._is_openai else "max_tokens"

@@ -12,9 +12,9 @@ from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest
 class TimedModel:
     """A Model around another one, which it leaves as it is."""
 
-    def __init__(self, model: Model, say: Callable[..., None]) -> None:
+    def __init__(self, model: Model, emit: Callable[..., None]) -> None:
         self._model = model
-        self._say = say
+        self._emit = emit
 
     @property
     def name(self) -> str:
@@ -32,7 +32,7 @@ class TimedModel:
         """Call the other one, and say MODEL_ANSWERED if it answers; it says itself what fails."""
         began_at = time.monotonic()
         reply = await self._model.reply(request, on_text, timeout=timeout, watch=watch)
-        self._say(
+        self._emit(
             Event.MODEL_ANSWERED,
             model=_configured_name(reply),
             answered_by=reply.model,

@@ -20,7 +20,7 @@ from mcp.client.session import IncomingMessage
 from mcp.client.streamable_http import streamable_http_client
 
 from shared.errors import ToolError
-from shared.events import Event, Say
+from shared.events import Emit, Event
 from worker.mcp_server import McpServer, McpStatus
 from worker.tools.context import ToolContext
 from worker.tools.mcp.listing import Offer, ServerTools
@@ -58,10 +58,10 @@ class McpConnection:
     What it lists is shown through ``tools``.
     """
 
-    def __init__(self, server: McpServer, tools: ServerTools, say: Say) -> None:
+    def __init__(self, server: McpServer, tools: ServerTools, emit: Emit) -> None:
         self._server = server
         self._tools = tools
-        self._say = say
+        self._emit = emit
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         self._client: Client | None = None
@@ -107,7 +107,7 @@ class McpConnection:
                 pause_s = FIRST_PAUSE_S
             at_once = isinstance(cause, SessionEnded) and lasted_s > RENEW_AT_ONCE_S
             self._problem = (program and program.end) or error_text(cause)
-            self._say(
+            self._emit(
                 Event.MCP_SERVER_LOST,
                 server=self._server.name,
                 error=self._problem,
@@ -149,7 +149,9 @@ class McpConnection:
         if result.is_error:
             raise ToolError(text)
         if problem := mismatch(result, offer.output):
-            self._say(Event.TOOL_WARNING, tool=offer.shown_as, warning=f"its result is not what it declares: {problem}")
+            self._emit(
+                Event.TOOL_WARNING, tool=offer.shown_as, warning=f"its result is not what it declares: {problem}"
+            )
             return f"{text}\n[This result is not what the tool declares: {problem}]"
         return text
 
@@ -199,7 +201,7 @@ class McpConnection:
             self._client, self._problem = client, ""
             self._connected.set()
             stack.callback(self._disconnected)
-            self._say(Event.MCP_SERVER_READY, server=self._server.name, tools=tools)
+            self._emit(Event.MCP_SERVER_READY, server=self._server.name, tools=tools)
             self.tried.set()
             while True:
                 await self._wait_for_look()

@@ -12,7 +12,7 @@ import mcp_types as types
 import msgspec
 
 from shared.errors import ToolError
-from shared.events import Event, Say
+from shared.events import Emit, Event
 from worker.mcp_server import McpServer
 from worker.tools.context import ToolContext
 from worker.tools.declaration import Tool, ToolOptions
@@ -54,10 +54,10 @@ class Call(Protocol):
 class ServerTools:
     """The tools that one server lends to the toolbox."""
 
-    def __init__(self, server: McpServer, toolbox: Toolbox, say: Say, call: Call) -> None:
+    def __init__(self, server: McpServer, toolbox: Toolbox, emit: Emit, call: Call) -> None:
         self._server = server
         self._toolbox = toolbox
-        self._say = say
+        self._emit = emit
         self._call = call
         self._left_out: Mapping[str, str] = {}
         toolbox.lend(server.name, ())  # the order of the file is the order of the tools
@@ -72,7 +72,7 @@ class ServerTools:
             left_out[f"{len(offers) - TOOL_LIMIT} more"] = f"a server may have {TOOL_LIMIT}"
         for name, reason in left_out.items():
             if self._left_out.get(name) != reason:
-                self._say(Event.MCP_TOOL_LEFT_OUT, server=self._server.name, tool=name, reason=reason)
+                self._emit(Event.MCP_TOOL_LEFT_OUT, server=self._server.name, tool=name, reason=reason)
         self._left_out = left_out
         return len(offers) - len(taken)
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from shared.events import Say
+from shared.events import Emit
 from worker.mcp_server import McpServer, McpStatus, Scope
 from worker.tools.toolbox import Toolbox
 
@@ -29,10 +29,10 @@ MODULES = ("worker.tools.mcp.shared_run", "worker.tools.mcp.session_runs", "json
 class McpServers:
     """Keeps every configured server connected, and its tools in the toolbox; used on one loop, outside of any turn."""
 
-    def __init__(self, servers: Sequence[McpServer], toolbox: Toolbox, say: Say) -> None:
+    def __init__(self, servers: Sequence[McpServer], toolbox: Toolbox, emit: Emit) -> None:
         self._servers = servers
         self._toolbox = toolbox
-        self._say = say
+        self._emit = emit
         self._runs: list[SharedRun | SessionRuns] = []
         self._connecting: asyncio.Task[None] | None = None
         self._patient_until = 0.0
@@ -94,7 +94,7 @@ class McpServers:
 
         for server in self._servers:
             run = SessionRuns if server.scope is Scope.SESSION else SharedRun
-            self._runs.append(run(server, self._toolbox, self._say))
+            self._runs.append(run(server, self._toolbox, self._emit))
 
 
 async def load(module: str) -> None:

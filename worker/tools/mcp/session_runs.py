@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 from shared.errors import ToolError
-from shared.events import Say
+from shared.events import Emit
 from worker.mcp_server import McpServer, McpStatus
 from worker.tools.context import ToolContext
 from worker.tools.mcp.connection import McpConnection
@@ -27,8 +27,8 @@ class _Run:
 
     __slots__ = ("connection", "task", "used_at")
 
-    def __init__(self, server: McpServer, tools: ServerTools, say: Say) -> None:
-        self.connection = McpConnection(server, tools, say)
+    def __init__(self, server: McpServer, tools: ServerTools, emit: Emit) -> None:
+        self.connection = McpConnection(server, tools, emit)
         self.task = asyncio.create_task(self.connection.run(), name=f"mcp {server.name}")
         self.used_at = asyncio.get_running_loop().time()
 
@@ -36,14 +36,14 @@ class _Run:
 class SessionRuns:
     """Keeps a connection for each session that uses the server, at most RUNS_LIMIT of them."""
 
-    def __init__(self, server: McpServer, toolbox: Toolbox, say: Say) -> None:
+    def __init__(self, server: McpServer, toolbox: Toolbox, emit: Emit) -> None:
         self._server = server
-        self._say = say
+        self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._tools = ServerTools(server, toolbox, say, self._call)
+        self._tools = ServerTools(server, toolbox, emit, self._call)
         self._runs: dict[str, _Run] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        first = _Run(server, self._tools, say)
+        first = _Run(server, self._tools, emit)
         self._unused: _Run | None = first
         self._last_status = first.connection.status
         self.tried = first.connection.tried
@@ -86,7 +86,7 @@ class SessionRuns:
             return self._runs[session]
         if len(self._runs) >= RUNS_LIMIT:
             self._make_room()
-        run, self._unused = self._unused or _Run(self._server, self._tools, self._say), None
+        run, self._unused = self._unused or _Run(self._server, self._tools, self._emit), None
         self._runs[session] = run
         return run
 

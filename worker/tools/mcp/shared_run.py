@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from shared.events import Say
+from shared.events import Emit
 from worker.mcp_server import McpServer, McpStatus
 from worker.tools.context import ToolContext
 from worker.tools.mcp.connection import McpConnection
@@ -16,8 +16,8 @@ from worker.tools.toolbox import Toolbox
 class SharedRun:
     """Keeps one connection for the worker's life."""
 
-    def __init__(self, server: McpServer, toolbox: Toolbox, say: Say) -> None:
-        self._connection = McpConnection(server, ServerTools(server, toolbox, say, self._call), say)
+    def __init__(self, server: McpServer, toolbox: Toolbox, emit: Emit) -> None:
+        self._connection = McpConnection(server, ServerTools(server, toolbox, emit, self._call), emit)
         self.tried = self._connection.tried
         self.tasks = [asyncio.create_task(self._connection.run(), name=f"mcp {server.name}")]
 
