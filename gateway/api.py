@@ -96,7 +96,7 @@ class Api:
         if door is None:
             allowed = ", ".join(method for method, served in doors if served == action)
             raise HTTPException(405, headers={"Allow": allowed})
-        return await door(key)
+        return await door(await self._store.sessions.resolve(key))
 
     async def _show(self, key: str, last: int | None, *, earlier: bool) -> Response:
         """Answer one session; with ``earlier`` also what was said before its present conversation."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.chat_moves import ChatMoves
 from gateway.governor import Governor
 from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import NoAnswer, NotSent, PlatformClient, has_answered
@@ -100,6 +101,7 @@ class ReplySender:
         self.place_of: PlaceOf = own_place
         self._calls = calls
         self._clock = clock
+        self._moves = ChatMoves(store, events)
 
     async def send(self, reply: Reply) -> None:
         """Send one row and record what became of it; once each it goes again at once in another way.
@@ -128,8 +130,10 @@ class ReplySender:
                     pass
                 case WithoutThread(address) if again:
                     reply = msgspec.structs.replace(reply, address=address)
-                case Moved(address) if again:
+                case Moved(address, session) if again:
                     await self._store.outbox.readdress(reply, address)
+                    if session and (platform := self._platforms.get(reply.platform)):
+                        await self._moves.move(platform, reply.session, session, address)
                     reply = msgspec.structs.replace(reply, address=address)
                 case Moved():
                     return await self._refuse(reply, "the conversation moved twice")

@@ -21,6 +21,7 @@ from starlette.types import Scope
 from gateway.access import Access, Admission
 from gateway.amendments import Amendments
 from gateway.bounded_http import WHOLE_BODY
+from gateway.chat_moves import ChatMoves
 from gateway.commands import Asked, Commands
 from gateway.intake import Intake
 from gateway.platform_calls import PlatformCalls
@@ -90,6 +91,7 @@ class Webhooks:
         self._public_url = public_url
         self._calls = calls or PlatformCalls()
         self._amendments = Amendments(intake.store, intake)
+        self._moves = ChatMoves(intake.store, events)
         self._attachments = attachments
 
     def routes(self) -> tuple[Route, Route]:
@@ -177,6 +179,12 @@ class Webhooks:
 
     async def _accept(self, platform: Adapter, inbound: Inbound, traceparent: str) -> str:
         """Accept one message and return its id, empty where its sender may not talk or it only asks a question."""
+        if inbound.kind is Kind.MOVED:
+            await self._moves.move(platform, inbound.amends, inbound.session, inbound.reply)
+            return ""
+        session = await self._moves.session_of(platform, inbound.session)
+        if session != inbound.session:
+            inbound = msgspec.structs.replace(inbound, session=session)
         if inbound.kind in AMENDING:  # what it amends was let in, or is not there
             return await self._amendments.amend(inbound, self._arrival(platform, inbound, traceparent, None))
         admission = await self._access.admit(platform, inbound)
@@ -226,8 +234,8 @@ class Webhooks:
 
 
 def is_for_us(inbound: Inbound) -> bool:
-    """Tell whether an event concerns the agent: it is said to it, or changes what may have been said to it."""
-    return inbound.kind in AMENDING or (inbound.kind in SPOKEN and inbound.addressed)
+    """Tell whether an event concerns the agent: it is said to it, or changes what was said to it, or where."""
+    return inbound.kind not in SPOKEN or inbound.addressed
 
 
 def not_known_yet(platform: Adapter) -> Refused:

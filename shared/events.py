@@ -51,6 +51,7 @@ class Event(enum.StrEnum):
     MESSAGE_WITHDRAWN = "message_withdrawn"
     COMMAND_ANSWERED = "command_answered"
     STRANGER = "stranger"
+    CHAT_MOVED = "chat_moved"
     SESSION_CLAIMED = "session_claimed"
     CLAIMS_ADOPTED = "claims_adopted"
     CLAIM_LOST = "claim_lost"

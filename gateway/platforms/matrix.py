@@ -63,6 +63,12 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     shown: str = ""
 
 
+class Predecessor(msgspec.Struct, frozen=True):
+    """The room that went before a room."""
+
+    room_id: str = ""
+
+
 class ApiAnswer(msgspec.Struct, frozen=True):
     """Any answer of the client-server API."""
 
@@ -71,6 +77,7 @@ class ApiAnswer(msgspec.Struct, frozen=True):
     error: str = ""
     retry_after_ms: float | None = None
     joined: dict[str, msgspec.Raw] | None = None
+    predecessor: Predecessor | None = None
 
 
 class Matrix(Adapter, frozen=True):
@@ -90,6 +97,7 @@ class Matrix(Adapter, frozen=True):
         life_sign_every_s=25.0,
         stream_gap_s=1.5,
         idempotent=True,
+        chats_move=True,
     )
 
     def verify(self, req: WebhookRequest) -> None:
@@ -107,7 +115,8 @@ class Matrix(Adapter, frozen=True):
         events = [decode_or_none(bytes(raw), Event) for raw in decode(req.raw, Transaction, "a transaction").events]
         known = [event for event in events if event and event.sender != self.settings.user_id]
         inbound = tuple(self._inbounds(known))
-        joins = tuple(self._join(event) for event in known if event.invites(self.settings.user_id))
+        invited = [event.room_id for event in known if event.invites(self.settings.user_id)]
+        joins = tuple(self._join(room) for room in [*invited, *(filter(None, (event.successor for event in known)))])
         return Parsed(NOTHING, inbound, "" if inbound else "no message of a person", joins)
 
     def _inbounds(self, events: list[Event]) -> Iterator[Inbound]:
@@ -117,6 +126,8 @@ class Matrix(Adapter, frozen=True):
                 if event.type == "m.room.redaction" and (event.redacts or (content and content.redacts)):
                     redacted = event.redacts or (content.redacts if content else "")
                     yield self._inbound(event, Content(), Kind.DELETE, redacted)
+                elif event.successor:
+                    yield self._moved(event)
                 elif event.type == "m.room.message" and content and content.is_spoken:
                     kind = Kind.EDIT if content.replaces else Kind.MESSAGE
                     yield self._inbound(event, content, kind, content.replaces)
@@ -129,10 +140,9 @@ class Matrix(Adapter, frozen=True):
         files = (File(content.url, content.body[:200], content.media),) if content.msgtype in FILES else ()
         if not text and not files and kind is not Kind.DELETE:
             raise BodyRejected("neither text nor attachment")
-        server = name.partition(":")[2].replace(":", "%3A")
         return Inbound(
             kind=kind,
-            session=session_key(self.name, server, quote(event.room_id, safe="!"), thread or None),
+            session=session_key(self.name, self._server, quote(event.room_id, safe="!"), thread or None),
             dedupe=(f"matrix:{event.event_id}",),
             user=event.sender,
             text="" if files else text,
@@ -144,13 +154,26 @@ class Matrix(Adapter, frozen=True):
             amends=f"matrix:{amends}" if amends else "",
         )
 
-    def _join(self, event: Event) -> ApiRequest:
-        return self._api("POST", f"join/{quote(event.room_id, safe='')}", {})
+    @property
+    def _server(self) -> str:
+        return self.settings.user_id.partition(":")[2].replace(":", "%3A")
+
+    def _moved(self, event: Event) -> Inbound:
+        """Read that a room goes on as another one."""
+        new = msgspec.structs.replace(event, room_id=event.successor)
+        said = self._inbound(new, Content(), Kind.DELETE, "")
+        old = session_key(self.name, self._server, quote(event.room_id, safe="!"))
+        place = msgspec.json.encode(Address(event.successor, ""))
+        return msgspec.structs.replace(said, kind=Kind.MOVED, amends=old, reply=place)
+
+    def _join(self, room: str) -> ApiRequest:
+        return self._api("POST", f"join/{quote(room, safe='')}", {})
 
     def lookup(self, inbound: Inbound) -> ApiRequest:
-        """An event does not tell whether its room is a conversation of two."""
-        room = msgspec.json.decode(inbound.reply, type=Address).room
-        url = f"{self.settings.api_base}/_matrix/client/v3/rooms/{quote(room, safe='')}/joined_members"
+        """An event does not tell whether its room is a conversation of two, or really follows another one."""
+        room = quote(msgspec.json.decode(inbound.reply, type=Address).room, safe="")
+        asked = "state/m.room.create" if inbound.kind is Kind.MOVED else "joined_members"
+        url = f"{self.settings.api_base}/_matrix/client/v3/rooms/{room}/{asked}"
         return get_call(f"{url}?{self._as_bot()}", self.settings.as_token)
 
     def completed(self, inbound: Inbound, answer: ApiResponse | None) -> Inbound | None:
@@ -158,6 +181,11 @@ class Matrix(Adapter, frozen=True):
         if answer is None or answer.status == 429 or answer.status >= 500:
             return None
         found = read_answer(answer, ApiAnswer)
+        if inbound.kind is Kind.MOVED:
+            # the room names its successor, and that names the room: else anybody could lead another's room into theirs
+            before = found.predecessor.room_id if found and found.predecessor else ""
+            is_named = quote(before, safe="!") == inbound.amends.split(":", 2)[2]
+            return inbound if is_named else msgspec.structs.replace(inbound, kind=Kind.MESSAGE)
         two = found is not None and found.joined is not None and len(found.joined) <= 2
         return msgspec.structs.replace(inbound, direct=two)
 

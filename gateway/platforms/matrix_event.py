@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.platforms.decode import decode_or_none
+
 
 class InReplyTo(msgspec.Struct, frozen=True):
     """The event that is answered."""
@@ -89,6 +91,12 @@ class Membership(msgspec.Struct, frozen=True):
     membership: str = ""
 
 
+class Tombstone(msgspec.Struct, frozen=True):
+    """What stands at the end of a room that another one follows."""
+
+    replacement_room: str = ""
+
+
 class Event(msgspec.Struct, frozen=True):
     """One event; its content has another shape for each type."""
 
@@ -105,6 +113,14 @@ class Event(msgspec.Struct, frozen=True):
         if self.type != "m.room.member" or self.state_key != user_id:
             return False
         return b'"invite"' in bytes(self.content) and self._membership() == "invite"
+
+    @property
+    def successor(self) -> str:
+        """The room that goes on as this one, empty where none does: whoever upgrades a room leaves such a stone."""
+        if self.type != "m.room.tombstone" or self.state_key != "":
+            return ""
+        found = decode_or_none(bytes(self.content), Tombstone)
+        return found.replacement_room if found else ""
 
     def _membership(self) -> str:
         try:

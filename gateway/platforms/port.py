@@ -75,7 +75,7 @@ class Kind(enum.StrEnum):
     ACTION = "action"  #: a button of the bot's pressed; ``text`` is what it stands for
     EDIT = "edit"  #: an earlier message has a new ``text``; ``amends`` names it
     DELETE = "delete"  #: an earlier message was taken back; ``amends`` names it
-    MOVED = "moved"  #: the session whose key is ``amends`` goes on under ``session``
+    MOVED = "moved"  #: the chat whose session is ``amends`` goes on as that of ``session``, at ``reply``
 
 
 class File(msgspec.Struct, frozen=True):
@@ -197,6 +197,8 @@ class Moved(msgspec.Struct, frozen=True):
     """The whole conversation has a new address: this reply and every later one goes there."""
 
     address: bytes
+    #: the session key of its chat under its new name, empty where that stays
+    session: str = ""
 
 
 class Gone(msgspec.Struct, frozen=True):
@@ -254,6 +256,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     life_sign_words: bool = False
     #: seconds between two looks at an answer that is shown while it is written, 0 where none is
     stream_gap_s: float = 0.0
+    #: a chat can get another id, and is told of by a Kind.MOVED
+    chats_move: bool = False
     #: a send repeated under the same idempotency key has no second effect
     idempotent: bool = False
 
@@ -338,6 +342,10 @@ class Adapter(msgspec.Struct, frozen=True):
     def placed(self, address: bytes, sent_id: str) -> bytes:  # noqa: ARG002
         """Return the address of an answer whose beginning is shown as this message: ``call`` writes over it."""
         return address
+
+    def moved(self, address: bytes, place: bytes) -> bytes:  # noqa: ARG002
+        """Return where a reply to an address of a chat goes since the chat is at another place."""
+        return place
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:  # noqa: ARG002
         """Build the request for a file, or the one after the ``answer`` to it; None where that is the file itself."""

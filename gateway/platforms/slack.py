@@ -55,6 +55,7 @@ from gateway.platforms.slack_api import (
 from gateway.platforms.slack_event import (
     SPOKEN,
     ChangeEvent,
+    ChannelChange,
     Envelope,
     EventKind,
     Interaction,
@@ -82,6 +83,7 @@ class Slack(Adapter, frozen=True):
         dedupe_ttl_s=24 * 3600.0,
         life_sign_every_s=90.0,
         life_sign_words=True,
+        chats_move=True,
         stream_gap_s=1.2,
     )
 
@@ -110,6 +112,8 @@ class Slack(Adapter, frozen=True):
 
     def _event(self, envelope: Envelope) -> Parsed:
         event = decode(bytes(envelope.event), EventKind, "an event")
+        if event.type == "channel_id_changed":
+            return self._moved(envelope, decode(bytes(envelope.event), ChannelChange, "a channel's change"))
         if event.type == "message" and event.subtype in {"message_changed", "message_deleted"}:
             return self._change(envelope, decode(bytes(envelope.event), ChangeEvent, "a change"))
         if event.type not in {"message", "app_mention"} or event.subtype not in SPOKEN or event.hidden:
@@ -121,6 +125,28 @@ class Slack(Adapter, frozen=True):
         if not text and not spoken.forwarded and not spoken.files:
             return Parsed(ignored="neither text nor attachment")
         return Parsed(inbound=(self._inbound(envelope, spoken, text),))
+
+    def _moved(self, envelope: Envelope, change: ChannelChange) -> Parsed:
+        """Read that a channel has another id, since it is shared with others; the threads in it keep theirs."""
+        account = as_key_part(envelope.account, "team_id")
+        old, new = as_key_part(change.old_channel_id, "old_channel_id"), as_key_part(change.new_channel_id, "new")
+        inbound = Inbound(
+            kind=Kind.MOVED,
+            session=session_key(self.name, account, new),
+            dedupe=(),
+            user="",
+            text="",
+            direct=False,
+            mentioned=False,
+            reply=msgspec.json.encode(Address(new)),
+            amends=session_key(self.name, account, old),
+        )
+        return Parsed(inbound=(inbound,))
+
+    def moved(self, address: bytes, place: bytes) -> bytes:
+        """Keep all but the channel."""
+        was, now = (msgspec.json.decode(one, type=Address) for one in (address, place))
+        return msgspec.json.encode(msgspec.structs.replace(was, channel=now.channel))
 
     def _inbound(self, envelope: Envelope, event: SpokenEvent, text: str) -> Inbound:
         account = as_key_part(envelope.account, "team_id")

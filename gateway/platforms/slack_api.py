@@ -52,9 +52,10 @@ def manifest(url: str) -> str:
     """Return the manifest of an app whose events come to a url."""
     command = {"command": "/ask", "url": url, "description": "Talk to the agent", "should_escape": False}
     scopes = (
-        "app_mentions:read assistant:write channels:history chat:write commands files:read groups:history im:history"
+        "app_mentions:read assistant:write channels:history chat:write commands files:read groups:history groups:read "
+        "im:history"
     )
-    events = "app_mention assistant_thread_started message.channels message.groups message.im"
+    events = "app_mention assistant_thread_started channel_id_changed message.channels message.groups message.im"
     content = {
         "display_information": {"name": "Gatehouse"},
         "features": {

@@ -116,6 +116,13 @@ class ChangeEvent(msgspec.Struct, frozen=True):
         return self.deleted_ts or self.message.ts
 
 
+class ChannelChange(msgspec.Struct, frozen=True):
+    """A channel's new id."""
+
+    old_channel_id: str
+    new_channel_id: str
+
+
 class Id(msgspec.Struct, frozen=True):
     """A person, a workspace or a channel."""
 

@@ -77,6 +77,7 @@ class Telegram(Adapter, frozen=True):
         app_rates=(Rate(30, 1.0),),
         life_sign_every_s=4.0,
         stream_gap_s=1.0,
+        chats_move=True,
     )
 
     @property
@@ -111,15 +112,20 @@ class Telegram(Adapter, frozen=True):
 
     def _said(self, update_id: int, message: Message, kind: Kind) -> Parsed:
         if message.migrate_to_chat_id is not None:
-            return self._moved(update_id, message, message.migrate_to_chat_id)
+            return self._migrated(update_id, message.chat.id, message.migrate_to_chat_id)
+        if message.migrate_from_chat_id is not None:
+            return self._migrated(update_id, message.migrate_from_chat_id, message.chat.id)
         if not message.author or message.is_automatic_forward:
             return Parsed(ignored="not written by a person")
         return self._inbound(update_id, message, kind)
 
-    def _moved(self, update_id: int, message: Message, chat_id: int) -> Parsed:
-        new = self._bare(update_id, chat_id, Kind.MOVED, "", "")
-        old = session_key(self.name, str(self.bot.id), str(message.chat.id))
-        return Parsed(inbound=(msgspec.structs.replace(new, amends=old),))
+    def _migrated(self, update_id: int, old_id: int, new_id: int) -> Parsed:
+        """Read that a group has become a supergroup: each of the two chats is told of it."""
+        new = self._bare(update_id, new_id, Kind.MOVED, "", "")
+        return Parsed(inbound=(msgspec.structs.replace(new, amends=self._session(old_id)),))
+
+    def _session(self, chat_id: int) -> str:
+        return session_key(self.name, str(self.bot.id), str(chat_id))
 
     def _pressed(self, update_id: int, pressed: Pressed) -> Parsed:
         """Confirm a pressed button in the answer itself, so that it stops to look busy."""
@@ -139,7 +145,7 @@ class Telegram(Adapter, frozen=True):
     def _bare(self, update_id: int, chat_id: int, kind: Kind, user: str, text: str) -> Inbound:
         return Inbound(
             kind=kind,
-            session=session_key(self.name, str(self.bot.id), str(chat_id)),
+            session=self._session(chat_id),
             dedupe=(f"telegram:{self.bot.id}:{update_id}",),
             user=user,
             text=text,
@@ -197,9 +203,8 @@ class Telegram(Adapter, frozen=True):
         if api.ok:
             return Sent(sent_id(api))
         if api.parameters.migrate_to_chat_id is not None:
-            address = msgspec.json.decode(reply.address, type=Address)
-            moved = msgspec.structs.replace(address, chat_id=api.parameters.migrate_to_chat_id)
-            return Moved(msgspec.json.encode(moved))
+            chat_id = api.parameters.migrate_to_chat_id  # where messages are numbered anew: nothing is quoted
+            return Moved(msgspec.json.encode(Address(chat_id, 0)), self._session(chat_id))
         return without_thread(reply, api) or refusal(answer, api)
 
     def chat(self, address: bytes) -> Chat:

@@ -103,6 +103,7 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     quote: Quote = Quote()
     forward_origin: Origin | None = None
     migrate_to_chat_id: Int64 | None = None
+    migrate_from_chat_id: Int64 | None = None
     photo: Present = msgspec.UNSET
     document: Present = msgspec.UNSET
     voice: Present = msgspec.UNSET

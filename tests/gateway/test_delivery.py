@@ -470,6 +470,8 @@ async def test_a_group_that_became_a_supergroup_is_followed(far_side: RunningPla
     async with bot_api(answer) as url, delivering(far_side, tmp_path, TELEGRAM_API_BASE=url) as sending:
         ids = await sending.reply("telegram", "-5", "first", "second")
         await sending.until(ids[1], settled(ReplyState.SENT))
+        bot_id = sending.platforms["telegram"].settings.bot_token.partition(":")[0]  # type: ignore[attr-defined]
+        assert await sending.store.sessions.resolve(f"telegram:{bot_id}:-1005") == "telegram:default:-5"
     assert seen == [-5, -1005, -1005]
 
 

@@ -4,7 +4,8 @@ The scripts are written in the types of SQLite; an engine of other types transla
 double, BLOB is bytes). A new table is ``STRICT``, and one whose rows are all small may be ``WITHOUT ROWID``.
 
 Every primary key begins with the session key, so the same tables shard by session on an engine that shards; only
-``pairings`` (by sender), ``spending`` (by session, by user and in all), ``sequences`` and ``probe`` belong to none.
+``aliases`` (by chat), ``pairings`` (by sender), ``spending`` (by session, by user and in all), ``sequences`` and
+``probe`` belong to none.
 """
 
 from __future__ import annotations
@@ -361,6 +362,14 @@ CREATE TABLE approvals (
 ) STRICT, WITHOUT ROWID;
 """
 
+VERSION_17 = """
+-- The name that a chat had before: what is said under the new one belongs to the sessions of the old one.
+CREATE TABLE aliases (
+  alias TEXT NOT NULL PRIMARY KEY,
+  chat TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -379,4 +388,5 @@ MIGRATIONS = (
     VERSION_14,
     VERSION_15,
     VERSION_16,
+    VERSION_17,
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from shared.messages import Context, Conversation, is_stateless, stateless_key
 from shared.store.engine import Database, Engine, Row
 from shared.store.sql.tables import (
+    aliases,
     approvals,
     attachments,
     checkpoints,
+    dedupe,
     history,
     inbox,
     journal,
@@ -127,6 +129,18 @@ class Sessions:
         while await self._run(key, history.cut_some, key, DELETE_LIMIT) == DELETE_LIMIT:
             continue
 
+    async def resolve(self, key: str) -> str:
+        """Return the key of the session that a key means: another one where its chat had another name before."""
+        return await self._run("", aliases.find, key)
+
+    async def move(self, old: str, new: str, readdress: Callable[[bytes], bytes]) -> None:
+        """Let a chat go on under another name, each the first three parts of a session's key.
+
+        What waits and what is on its way to it is given the address that ``readdress``, a pure function, makes of its
+        own. Nothing for a chat whose new name is known.
+        """
+        await self._run("", _move, aliases.split(old)[0], aliases.split(new)[0], readdress)
+
     async def pair(self, sender: str, code: str, ttl_s: float = PAIRING_TTL_S, held: bytes = b"") -> str:
         """Remember a stranger with a pairing code and the message it holds up; return the code that holds.
 
@@ -227,6 +241,20 @@ def _unsettled_todo(database: Database, key: str) -> bytes | None:
 def _earlier(database: Database, key: str) -> tuple[bytes, ...]:
     begin, _ = sessions.began(database, key)
     return history.read_before(database, key, begin)
+
+
+def _move(database: Database, old: str, new: str, readdress: Callable[[bytes], bytes]) -> None:
+    chat = aliases.find(database, old)
+    if aliases.find(database, new) != new or chat == new:
+        return
+    waiting = [row for span in aliases.spans(chat) for row in inbox.addresses(database, span)]
+    unsent = [row for span in aliases.spans(chat) for row in outbox.addresses(database, span)]
+    known = [row for span in aliases.spans(new) for row in dedupe.known(database, span)]
+    aliases.add(database, new, chat)
+    inbox.readdress_each(database, [(readdress(bytes(address)), *row) for address, *row in waiting])
+    outbox.readdress_each(database, [(readdress(bytes(address)), *row) for address, *row in unsent])
+    # a redelivery of what was said under the new name before it was known as one is a duplicate still
+    dedupe.copy(database, [(chat + session.removeprefix(new), *row) for session, *row in known])
 
 
 def _delete(database: Database, key: str) -> None:

@@ -239,9 +239,12 @@ def test_an_edit_names_the_message_that_it_changes() -> None:
 
 
 def test_a_group_that_becomes_a_supergroup_goes_on() -> None:
-    """The old group's last note names the new one."""
-    moved = only(parse(private(text="", chat={"id": -5, "type": "group"}, migrate_to_chat_id=-1005)))
-    assert (moved.kind, moved.amends, moved.session) == (Kind.MOVED, "telegram:777:-5", "telegram:777:-1005")
+    """The old group's last note names the new one, and the first note of that the old one."""
+    old, new = {"id": -5, "type": "group"}, {"id": -1005, "type": "supergroup"}
+    for note in (private(text="", chat=old, migrate_to_chat_id=-1005), private(chat=new, migrate_from_chat_id=-5)):
+        moved = only(parse(note))
+        assert (moved.kind, moved.amends, moved.session) == (Kind.MOVED, "telegram:777:-5", "telegram:777:-1005")
+        assert moved.reply == b'{"chat_id":-1005,"message_id":0}'
 
 
 def test_a_pressed_button_says_what_it_stands_for_and_is_confirmed() -> None:
@@ -355,7 +358,7 @@ def error(description: str, **parameters: Any) -> dict[str, Any]:
         (403, error("Forbidden: bot was blocked by the user"), Gone), (401, error("Unauthorized"), TryLater),
         (500, error("Internal"), TryLater), (502, "a proxy's page", TryLater), (200, [], TryLater),
         (400, error("Bad Request: group chat was upgraded to a supergroup chat", migrate_to_chat_id=-1009),
-         Moved(b'{"chat_id":-1009,"message_id":9}')),
+         Moved(b'{"chat_id":-1009,"message_id":0}', "telegram:777:-1009")),
     ],
 )  # fmt: skip
 def test_answers_mean_what_telegram_means_by_them(

@@ -27,6 +27,25 @@ class TestSessions:
         assert [(row.key, row.waiting) for row in listed] == [("a:b:2", 1), ("a:b:1", 2), ("a:b:0", 1)]
         assert len(await store.sessions.latest(limit=2)) == 2
 
+    async def test_a_chat_that_moves_keeps_its_sessions(self, bench: Bench, store: Store) -> None:
+        """With the threads in it; what waits goes to its new place, and a second move leads to the same sessions."""
+        await store.inbox.accept(bench.arrival("a:b:old", reply=b"old"))
+        await store.claims.settle((await bench.claim_one()).ref, ended("one"))
+        await store.inbox.accept(bench.arrival("a:b:old:thread", reply=b"old"))
+        await store.inbox.accept(bench.arrival("a:b:older", reply=b"other"))
+        await store.inbox.accept(bench.arrival("a:b:new", dedupe="early"))
+        await store.sessions.move("a:b:old", "a:b:new", lambda address: address + b" moved")
+        await store.sessions.move("a:b:new", "a:b:newer", lambda address: address + b" again")
+        await store.sessions.move("a:b:old", "a:b:new", lambda _: b"too late")
+        keys = ["a:b:newer", "a:b:new:thread", "a:b:old", "a:b:older", "a:c:new"]
+        found = [await store.sessions.resolve(key) for key in keys]
+        assert found == ["a:b:old", "a:b:old:thread", "a:b:old", "a:b:older", "a:c:new"]
+        assert (await store.inbox.accept(bench.arrival("a:b:old", dedupe="early"))).duplicate
+        addresses = [reply.address for reply in (await store.outbox.due("host", 10, 30)).replies]
+        claims = (await store.claims.claim("host", 10, 30)).claims
+        addresses += [await store.inbox.address(row.ref.session, row.messages[0].id) for row in claims]
+        assert sorted(addresses)[-4:] == [b"old moved again", b"old moved again", b"other", b'{"to": "ann"}']
+
     async def test_pages_of_a_search_hold_every_session_that_fits_once(self, bench: Bench, store: Store) -> None:
         for number in range(7):
             bench.clock.now += number % 2  # some have the same time

@@ -32,7 +32,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 #: tables that have no row of a session, or that turns alone make which wait for an approval
-ELSEWHERE = {"approvals", "audit", "charges", "hosts", "pairings", "probe"}
+ELSEWHERE = {"aliases", "approvals", "audit", "charges", "hosts", "pairings", "probe"}
 
 
 async def live(bench: Bench, store: Store) -> None:

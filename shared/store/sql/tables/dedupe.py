@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from shared.store.engine import Database
+from collections.abc import Iterable
+
+from shared.store.engine import Database, Row
 
 # Find the message a key belongs to.
 FIND = "SELECT message_id FROM dedupe WHERE session_key = ? AND key = ? AND until > ?"
@@ -16,6 +18,12 @@ RETURNING message_id
 """
 # Give a key to the message that another key of the same redelivery belongs to.
 ASSIGN = "UPDATE dedupe SET message_id = ? WHERE session_key = ? AND key = ?"
+# List what is known in a range of sessions.
+KNOWN = "SELECT session_key, key, message_id, until FROM dedupe WHERE session_key >= ? AND session_key <= ?"
+# Know in a session what is known in another one.
+COPY = """
+INSERT INTO dedupe (session_key, key, message_id, until) VALUES (?, ?, ?, ?) ON CONFLICT (session_key, key) DO NOTHING
+"""
 # Forget some keys whose time has passed.
 EXPIRE = """
 DELETE FROM dedupe WHERE (session_key, key) IN
@@ -45,6 +53,16 @@ def remember(database: Database, session: str, keys: tuple[str, ...], message_id
                 database.run(ASSIGN, (owner, session, earlier))
             return owner
     return message_id
+
+
+def known(database: Database, span: tuple[str, str]) -> list[Row]:
+    """Return (session, key, message id, until) of what is known in a range of sessions."""
+    return database.all(KNOWN, span)
+
+
+def copy(database: Database, rows: Iterable[Row]) -> None:
+    """Know in sessions what is known in others, each (session, key, message id, until)."""
+    database.run_each(COPY, rows)
 
 
 def expire(database: Database, limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +31,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 REPLY_ADDRESS = "SELECT reply FROM inbox WHERE session_key = ? AND id = ?"
 # Let the answer to a waiting message go elsewhere.
 READDRESS = "UPDATE inbox SET reply = ? WHERE session_key = ? AND id = ? AND state = 'waiting'"
+# List where the answers to the waiting messages of a range of sessions go.
+ADDRESSES = "SELECT reply, session_key, id FROM inbox WHERE state = 'waiting' AND session_key >= ? AND session_key <= ?"
 # Change the text of a message whose turn has not begun.
 AMEND = """
 UPDATE inbox SET text = ? WHERE session_key = ? AND id = ? AND state = 'waiting' AND claimed_at IS NULL
@@ -425,6 +428,16 @@ def address(database: Database, session: str, message_id: str) -> bytes:
 def readdress(database: Database, session: str, message_id: str, place: bytes) -> None:
     """Let the answer to a waiting message go elsewhere."""
     database.run(READDRESS, (place, session, message_id))
+
+
+def addresses(database: Database, span: tuple[str, str]) -> list[Row]:
+    """Return (address, session, id) of the waiting messages of a range of sessions."""
+    return database.all(ADDRESSES, span)
+
+
+def readdress_each(database: Database, rows: Iterable[Row]) -> None:
+    """Let the answers to waiting messages go elsewhere, each (address, session, id)."""
+    database.run_each(READDRESS, rows)
 
 
 def amend(database: Database, session: str, message_id: str, text: str) -> bool | None:

@@ -10,7 +10,7 @@ A row of a session is queued while an earlier one is not closed, so what is due 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from shared.errors import StaleClaim
 from shared.messages import PARTS, Reply, ReplyState, ReplyStatus, Shares
@@ -129,6 +129,15 @@ AND NOT EXISTS
 READDRESS = """
 UPDATE outbox INDEXED BY outbox_unsent SET address = ?
 WHERE session_key = ? AND closed_at IS NULL AND (seq, part) >= (?, ?)
+"""
+# List where the replies of a range of sessions go that are still to be sent.
+ADDRESSES = """
+SELECT address, session_key, seq, part FROM outbox
+WHERE closed_at IS NULL AND session_key >= ? AND session_key <= ?
+"""
+# Give one row a new address.
+READDRESS_ROW = """
+UPDATE outbox SET address = ? WHERE session_key = ? AND seq = ? AND part = ? AND closed_at IS NULL
 """
 # Read the way of a message's replies.
 TRACE = """
@@ -256,6 +265,16 @@ def readdress(database: Database, reply: Reply, address: bytes) -> None:
     """Give a row and all that are behind it a new address. Raises StaleClaim."""
     seq = _fence(database, reply)
     database.run(READDRESS, (address, reply.session, seq, reply.part))
+
+
+def addresses(database: Database, span: tuple[str, str]) -> list[Row]:
+    """Return (address, session, seq, part) of the replies of a range of sessions that are still to be sent."""
+    return database.all(ADDRESSES, span)
+
+
+def readdress_each(database: Database, rows: Iterable[Row]) -> None:
+    """Give rows other addresses, each (address, session, seq, part)."""
+    database.run_each(READDRESS_ROW, rows)
 
 
 def trace(database: Database, session: str, seq: int) -> tuple[ReplyTrace, ...]:
