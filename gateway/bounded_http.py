@@ -55,7 +55,7 @@ class HeaderTooLarge(Exception):
     """Raised inside the parser, which it stops."""
 
 
-class Room(msgspec.Struct, frozen=True):
+class ConnectionLimits(msgspec.Struct, frozen=True):
     """How many connections are taken."""
 
     #: open at once
@@ -64,7 +64,7 @@ class Room(msgspec.Struct, frozen=True):
     backlog: int
 
 
-def room_for_connections(workers: int, platforms: int, descriptors: int | None = None) -> Room:
+def connection_limits(workers: int, platforms: int, descriptors: int | None = None) -> ConnectionLimits:
     """Return how many connections leave enough descriptors to workers, database and platforms.
 
     ``descriptors`` is how many this process may have, by default what ``ulimit -n`` says.
@@ -74,7 +74,7 @@ def room_for_connections(workers: int, platforms: int, descriptors: int | None =
     kept = KEPT_DESCRIPTORS + WORKER_DESCRIPTORS * workers + PLATFORM_DESCRIPTORS * platforms
     left = max(2 * LEAST_CONNECTIONS, descriptors - kept)
     backlog = min(MOST_BACKLOG, left // 2)
-    return Room(min(MOST_CONNECTIONS, left - backlog), backlog)
+    return ConnectionLimits(min(MOST_CONNECTIONS, left - backlog), backlog)
 
 
 class Connections:

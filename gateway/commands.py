@@ -80,7 +80,7 @@ class Question(msgspec.Struct, frozen=True):
     answer: Callable[[Asker, Words], Awaitable[str]]
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Inquiry(msgspec.Struct, frozen=True):
     """A question that somebody asked, with the words that followed it."""
 
     question: Question
@@ -117,20 +117,20 @@ class Commands:
             "/undo": "take back your last message, my answer and its change of the todo list",
         }
 
-    def find(self, text: str) -> Asked | Command | None:
+    def find(self, text: str) -> Inquiry | Command | None:
         """Return the command that a text is: a question, or an order for the store; None if it is none."""
         words = text.split() if len(text) <= MOST_CHARACTERS else []
         name = words[0].lower() if words else ""
         if name in ORDERS and len(words) == 1:
             return ORDERS[name]
         question = self._questions.get(name)
-        return Asked(question, words[1:]) if question and len(words) - 1 <= question.most_words else None
+        return Inquiry(question, words[1:]) if question and len(words) - 1 <= question.most_words else None
 
-    async def tell(self, asker: Asker, asked: Asked) -> str:
+    async def tell(self, asker: Asker, asked: Inquiry) -> str:
         """Return the answer to a question. Raises StoreUnavailable."""
         return await asked.question.answer(asker, asked.words)
 
-    async def answer(self, platform: Adapter, inbound: Inbound, asked: Asked) -> None:
+    async def answer(self, platform: Adapter, inbound: Inbound, asked: Inquiry) -> None:
         """Put the answer to a question on its way, once. Raises StoreUnavailable."""
         text = await self.tell(Asker(inbound.session, inbound.user), asked)
         await self._announcements.announce(platform, inbound, text, inbound.dedupe, platform.capabilities.dedupe_ttl_s)

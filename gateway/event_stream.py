@@ -26,7 +26,7 @@ HANDED_AT_ONCE = 16
 READERS_LIMIT = 1000
 
 
-class Reader:
+class PageReader:
     """One page's chunks of the stream, bounded; ``session`` is the one whose text it reads, empty for none."""
 
     def __init__(self, session: str) -> None:
@@ -79,10 +79,10 @@ class EventStream:
     """Owns the readers; must be told on the loop."""
 
     def __init__(self) -> None:
-        self._readers: set[Reader] = set()
+        self._readers: set[PageReader] = set()
         self._pending: list[bytes] = []
         self._flushing: asyncio.TimerHandle | None = None
-        self._handing: deque[tuple[bytes, list[Reader]]] = deque()  #: chunks, and who has not got them yet
+        self._handing: deque[tuple[bytes, list[PageReader]]] = deque()  #: chunks, and who has not got them yet
         self.closed = False  #: whether readers are turned away because the gateway stops
 
     @property
@@ -96,9 +96,9 @@ class EventStream:
         return bool(self._readers)
 
     @contextmanager
-    def subscribe(self, session: str = "") -> Iterator[Reader]:
+    def subscribe(self, session: str = "") -> Iterator[PageReader]:
         """Let somebody read for as long as the block lasts."""
-        reader = Reader(session)
+        reader = PageReader(session)
         if self.closed:
             reader.end()
         self._readers.add(reader)

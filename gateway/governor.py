@@ -1,4 +1,4 @@
-"""The budget of requests that a platform allows each chat and the whole app, shared by everything that sends there.
+"""The rates at which a platform takes requests, by chat and by app, shared by everything that sends there.
 
 A final answer books its place: the first moment at which every rate allows it. Life signs and edits are courtesies:
 they go now or not at all, and only where they leave room for a final answer. What a platform's own answer asks for (a
@@ -24,7 +24,7 @@ MOST_REMEMBERED = 10_000
 BOOKING_KEPT_S = 600.0
 
 
-class Window:
+class RateWindow:
     """The requests that count against one rate: those of its last span, and those that are booked."""
 
     def __init__(self, rate: Rate) -> None:
@@ -74,11 +74,11 @@ class Window:
         return None
 
 
-class Budget:
+class RateLimits:
     """What one chat, or one app, may send."""
 
     def __init__(self, rates: Iterable[Rate]) -> None:
-        self.windows = [Window(rate) for rate in rates]
+        self.windows = [RateWindow(rate) for rate in rates]
         self.held_until = 0.0
 
     def first_free(self, at: float) -> float:
@@ -94,12 +94,12 @@ class Budget:
 
 
 class Governor:
-    """Owns the budgets of all platforms; ``clock`` tells seconds that only grow."""
+    """Owns the limits of all platforms; ``clock`` tells seconds that only grow."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._apps: dict[str, Budget] = {}
-        self._chats: dict[tuple[str, str], Budget] = {}
+        self._apps: dict[str, RateLimits] = {}
+        self._chats: dict[tuple[str, str], RateLimits] = {}
         self._booked: dict[str, float] = {}
 
     def book(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, key: str) -> float:
@@ -108,16 +108,16 @@ class Governor:
         Whoever waited that long asks again under the same key, and sends once the answer is 0.
         """
         now = self._clock()
-        budgets = self._budgets(app, app_rates, chat)
+        all_limits = self._limits_of(app, app_rates, chat)
         if (booked := self._booked.pop(key, None)) is not None:
-            if booked <= now and all(budget.held_until <= now for budget in budgets):
+            if booked <= now and all(limits.held_until <= now for limits in all_limits):
                 return 0.0
-            for window in (window for budget in budgets for window in budget.windows):
+            for window in (window for limits in all_limits for window in limits.windows):
                 window.drop(booked)
         at = now
-        while (later := max(budget.first_free(at) for budget in budgets)) > at:
+        while (later := max(limits.first_free(at) for limits in all_limits)) > at:
             at = later
-        for window in (window for budget in budgets for window in budget.windows):
+        for window in (window for limits in all_limits for window in limits.windows):
             window.forget(now)
             window.add(at)
         if at > now:
@@ -127,16 +127,16 @@ class Governor:
 
     def count(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> None:
         """Count a request that goes now, whatever the rates allow: it ends what an earlier one began."""
-        for budget in self._budgets(app, app_rates, chat):
-            for window in budget.windows:
+        for limits in self._limits_of(app, app_rates, chat):
+            for window in limits.windows:
                 window.add(self._clock())
 
     def allow_courtesy(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> bool:
         """Tell whether a life sign or an edit may be sent now, and count it if so."""
         now = self._clock()
-        budgets = self._budgets(app, app_rates, chat)
-        windows = [window for budget in budgets for window in budget.windows]
-        if any(budget.held_until > now for budget in budgets) or not all(w.leaves_room(now) for w in windows):
+        all_limits = self._limits_of(app, app_rates, chat)
+        windows = [window for limits in all_limits for window in limits.windows]
+        if any(limits.held_until > now for limits in all_limits) or not all(w.leaves_room(now) for w in windows):
             return False
         for window in windows:
             window.add(now)
@@ -145,33 +145,33 @@ class Governor:
 
     def hold(self, app: str, chat: Chat | None, for_s: float) -> None:
         """Send nothing to a chat for some seconds, or nothing of the app where it is None: the platform asked."""
-        budget = self._app(app, ()) if chat is None else self._chat(app, chat)
-        budget.held_until = max(budget.held_until, self._clock() + for_s)
+        limits = self._app(app, ()) if chat is None else self._chat(app, chat)
+        limits.held_until = max(limits.held_until, self._clock() + for_s)
 
     def held_s(self, app: str) -> float:
         """Return the seconds for which nothing of an app may be sent at all."""
-        budget = self._apps.get(app)
-        return max(0.0, budget.held_until - self._clock()) if budget else 0.0
+        limits = self._apps.get(app)
+        return max(0.0, limits.held_until - self._clock()) if limits else 0.0
 
-    def _budgets(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> tuple[Budget, Budget]:
+    def _limits_of(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> tuple[RateLimits, RateLimits]:
         return self._app(app, app_rates), self._chat(app, chat)
 
-    def _app(self, app: str, rates: tuple[Rate, ...]) -> Budget:
+    def _app(self, app: str, rates: tuple[Rate, ...]) -> RateLimits:
         found = self._apps.get(app)
         if found is None:
-            found = self._apps[app] = Budget(rates)
+            found = self._apps[app] = RateLimits(rates)
         elif rates and not found.windows:
-            found.windows = [Window(rate) for rate in rates]  # a hold came first
+            found.windows = [RateWindow(rate) for rate in rates]  # a hold came first
         return found
 
-    def _chat(self, app: str, chat: Chat) -> Budget:
+    def _chat(self, app: str, chat: Chat) -> RateLimits:
         found = self._chats.get((app, chat.key))
         if found is None:
-            found = self._chats[(app, chat.key)] = Budget(chat.rates)
+            found = self._chats[(app, chat.key)] = RateLimits(chat.rates)
         return found
 
     def _forget_what_is_over(self, now: float) -> None:
         if len(self._chats) > MOST_REMEMBERED:
-            self._chats = {key: budget for key, budget in self._chats.items() if not budget.is_over(now)}
+            self._chats = {key: limits for key, limits in self._chats.items() if not limits.is_over(now)}
         if len(self._booked) > MOST_REMEMBERED:
             self._booked = {key: at for key, at in self._booked.items() if at > now - BOOKING_KEPT_S}

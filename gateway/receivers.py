@@ -31,7 +31,7 @@ FULL_PAUSE_S, SILENT_PAUSE_S = 0.5, 5.0
 MOST_REMEMBERED = 1_000
 
 
-class Host(msgspec.Struct):
+class Receiver(msgspec.Struct):
     """What is known of one receiving host; times are the clock's seconds."""
 
     open: int = 0  #: exchanges that are under way
@@ -56,7 +56,7 @@ class Exchange(msgspec.Struct, frozen=True):
     """One exchange under way."""
 
     platform: str
-    host: str
+    receiver: str
     began_at: float
 
 
@@ -65,7 +65,7 @@ class Receivers:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._hosts: dict[str, Host] = {}
+        self._receivers: dict[str, Receiver] = {}
         self._hosts_of: dict[str, set[str]] = {}
         self._open: Counter[str] = Counter()
 
@@ -75,7 +75,7 @@ class Receivers:
         hosts = self._hosts_of.get(platform, set())
         if len(hosts) == 1:  # as most platforms have: then nothing is leased in vain
             (name,) = hosts
-            room = min(room, self._hosts[name].room(self._clock()))
+            room = min(room, self._receivers[name].room(self._clock()))
         elif not hosts:
             room = min(room, UNPROVEN_SHARE)
         return max(0, room)
@@ -86,13 +86,13 @@ class Receivers:
 
     def next_probe_s(self) -> float | None:
         """Return the seconds until a silent host is to be tried again, None where none is or one is being tried."""
-        waits = [host.probe_at for host in self._hosts.values() if host.silent and not host.open]
+        waits = [receiver.probe_at for receiver in self._receivers.values() if receiver.silent and not receiver.open]
         return max(0.0, min(waits) - self._clock()) if waits else None
 
     def join(self, platform: str, url: str) -> Exchange:
         """Count an exchange that begins now, whatever room there is."""
         name = host_of(url)
-        self._hosts.setdefault(name, Host()).open += 1
+        self._receivers.setdefault(name, Receiver()).open += 1
         self._hosts_of.setdefault(platform, set()).add(name)
         self._open[platform] += 1
         return Exchange(platform, name, self._clock())
@@ -101,31 +101,33 @@ class Receivers:
         """Count an exchange that begins now; where its host has no room, return the seconds to ask again after."""
         name = host_of(url)
         self._forget_some()
-        host = self._hosts.get(name, Host())
-        if host.room(self._clock()) <= 0:
-            return max(SILENT_PAUSE_S, host.probe_at - self._clock()) if host.silent else FULL_PAUSE_S
+        receiver = self._receivers.get(name, Receiver())
+        if receiver.room(self._clock()) <= 0:
+            return max(SILENT_PAUSE_S, receiver.probe_at - self._clock()) if receiver.silent else FULL_PAUSE_S
         return self.join(platform, url)
 
     def end(self, exchange: Exchange, *, answered: bool | None) -> None:
         """Count the end of an exchange; ``answered`` is None where we broke it off ourselves."""
-        host = self._hosts[exchange.host]
-        host.open -= 1
+        receiver = self._receivers[exchange.receiver]
+        receiver.open -= 1
         self._open[exchange.platform] -= 1
         now = self._clock()
         if answered is None:
             return
         if answered:
-            host.answered_at, host.failures = now, 0
-        elif max(host.answered_at, host.silent_at) <= exchange.began_at:
-            host.failures += 1
-            host.silent_at = now
-            host.probe_at = now + backoff_s(host.failures, FIRST_PROBE_S, LONGEST_PROBE_S)
+            receiver.answered_at, receiver.failures = now, 0
+        elif max(receiver.answered_at, receiver.silent_at) <= exchange.began_at:
+            receiver.failures += 1
+            receiver.silent_at = now
+            receiver.probe_at = now + backoff_s(receiver.failures, FIRST_PROBE_S, LONGEST_PROBE_S)
 
     def _forget_some(self) -> None:
-        if len(self._hosts) <= MOST_REMEMBERED:
+        if len(self._receivers) <= MOST_REMEMBERED:
             return
-        self._hosts = {name: host for name, host in self._hosts.items() if host.open or host.silent}
-        self._hosts_of = {platform: names & self._hosts.keys() for platform, names in self._hosts_of.items()}
+        self._receivers = {
+            name: receiver for name, receiver in self._receivers.items() if receiver.open or receiver.silent
+        }
+        self._hosts_of = {platform: names & self._receivers.keys() for platform, names in self._hosts_of.items()}
 
 
 def host_of(url: str) -> str:

@@ -179,7 +179,7 @@ class ReplySender:
         request = await self._calls.authorized(platform, platform.call(reply, self._clock(), plain=plain))
         if request is None:
             return TryLater(f"{platform.name} issued no access token")
-        budget = (platform.name, platform.capabilities.app_rates, chat)
+        rates = (platform.name, platform.capabilities.app_rates, chat)
         begin = self._receivers.begin if first else self._receivers.join
         exchange = begin(platform.name, request.url)
         if isinstance(exchange, float):
@@ -187,8 +187,8 @@ class ReplySender:
         answered = None
         try:
             if not first:
-                self._governor.count(*budget)
-            elif wait_s := self._governor.book(*budget, reply.idempotency_key):
+                self._governor.count(*rates)
+            elif wait_s := self._governor.book(*rates, reply.idempotency_key):
                 return NotNow(wait_s)
             answer = await self._client.send(request)
             answered = has_answered(answer)

@@ -24,7 +24,7 @@ import uvicorn
 import uvloop
 
 from gateway.app import Gateway
-from gateway.bounded_http import BoundedProtocol, Connections, room_for_connections
+from gateway.bounded_http import BoundedProtocol, Connections, connection_limits
 from gateway.start_report import tell_start
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
@@ -121,7 +121,7 @@ async def run(
     """Open, serve and close one gateway."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # what it tells at INFO, events tell better
     gateway = compose(settings)
-    room = room_for_connections(settings.workers + settings.spares, len(gateway.platforms))
+    room = connection_limits(settings.workers + settings.spares, len(gateway.platforms))
     server = Server(uvicorn_config(gateway, Connections(room.connections, gateway.events)), gateway, log)
     loop = asyncio.get_running_loop()
     for number in SIGNALS:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.event_stream import EventStream, Reader, encoded
+from gateway.event_stream import EventStream, PageReader, encoded
 from gateway.life_signs import LifeSigns
 from shared.events import Event, Events, Field
 from shared.messages import AwaitsApproval, Dead, Ended, Outcome
@@ -24,22 +24,22 @@ from shared.messages import AwaitsApproval, Dead, Ended, Outcome
 SHOWN_EVENTS = {Event.STRANGER: "pairing", Event.MESSAGE_ACCEPTED: "accepted"}
 
 
-class Started(msgspec.Struct, frozen=True):
+class TurnStarted(msgspec.Struct, frozen=True):
     """The message's turn begins, or its text begins again: its worker was lost, or the model's answer broke off."""
 
 
-class Text(msgspec.Struct, frozen=True):
+class TextAdded(msgspec.Struct, frozen=True):
     """Text of one step, as the model streams it."""
 
     step: int
     text: str
 
 
-class Stopped(msgspec.Struct, frozen=True):
+class GatewayStopping(msgspec.Struct, frozen=True):
     """The gateway stops before the message is answered; the message stays accepted."""
 
 
-Happening = Started | Text | Ended | Dead | Stopped
+Happening = TurnStarted | TextAdded | Ended | Dead | GatewayStopping
 
 
 class Follower:
@@ -47,7 +47,7 @@ class Follower:
 
     def __init__(self) -> None:
         self.outcome: Ended | Dead | None = None  #: how the message was answered or given up
-        self._happenings: deque[Started | Ended | Dead | Stopped | tuple[int, list[str]]] = deque()
+        self._happenings: deque[TurnStarted | Ended | Dead | GatewayStopping | tuple[int, list[str]]] = deque()
         self._arrived = asyncio.Event()
 
     @property
@@ -68,9 +68,9 @@ class Follower:
         """Take that the text of a step is void: what of it was not read yet never is."""
         while self._happenings and isinstance(last := self._happenings[-1], tuple) and last[0] == step:
             self._happenings.pop()
-        self.put(Started())
+        self.put(TurnStarted())
 
-    def put(self, happening: Started | Ended | Dead | Stopped) -> None:
+    def put(self, happening: TurnStarted | Ended | Dead | GatewayStopping) -> None:
         """Take a happening other than a delta."""
         if isinstance(happening, Ended | Dead):
             self.outcome = happening
@@ -87,7 +87,7 @@ class Follower:
         first = self._happenings.popleft()
         if not self._happenings:
             self._arrived.clear()
-        return Text(first[0], "".join(first[1])) if isinstance(first, tuple) else first
+        return TextAdded(first[0], "".join(first[1])) if isinstance(first, tuple) else first
 
 
 class RunningText(msgspec.Struct):
@@ -150,7 +150,7 @@ class TurnBroadcast:
         self.stream.tell(name, **fields)
 
     @contextmanager
-    def watch(self, session: str) -> Iterator[Reader]:
+    def watch(self, session: str) -> Iterator[PageReader]:
         """Let a page read for as long as the block lasts; of ``session`` it reads the text of the running turn too."""
         with self.stream.subscribe(session) as reader:
             if running := self._running.get(session):
@@ -168,7 +168,7 @@ class TurnBroadcast:
     def turn_started(self, message_id: str, session: str, worker: str) -> None:
         """Take the start of a turn."""
         for follower in self._followers.get(message_id, ()):
-            follower.put(Started())
+            follower.put(TurnStarted())
         self._running[session] = RunningText(message_id, 0, [])
         if self._life_signs:
             self._life_signs.turn_started(message_id, session)
@@ -259,4 +259,4 @@ class TurnBroadcast:
         self.close_pages()
         for followers in self._followers.values():
             for follower in followers:
-                follower.put(Stopped())
+                follower.put(GatewayStopping())

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from gateway.turn_broadcast import TurnBroadcast
 from shared.errors import NotFound, StoreError
-from shared.messages import Answered, Ended, MessageState, TurnStatus
+from shared.messages import Ended, MessageState, RepeatedRequest, TurnStatus
 from shared.signals import Signal, SignalKind
 from shared.store.port import Store
 
@@ -91,7 +91,7 @@ class TurnsElsewhere:
             except NotFound:
                 if message_id not in self._kept:
                     return  # it is not accepted yet
-                answered = Answered(MessageState.WITHDRAWN)
+                answered = RepeatedRequest(MessageState.WITHDRAWN)
             self._kept.add(message_id)
             if answered.outcome is not None:
                 self._broadcast.outcome_found(message_id, answered.outcome)

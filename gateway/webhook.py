@@ -22,7 +22,7 @@ from gateway.access import Access, Admission
 from gateway.amendments import Amendments
 from gateway.bounded_http import WHOLE_BODY
 from gateway.chat_moves import ChatMoves
-from gateway.commands import Asked, Commands
+from gateway.commands import Commands, Inquiry
 from gateway.intake import Intake
 from gateway.platform_calls import PlatformCalls
 from gateway.platforms.port import MOST_TEXT, Adapter, File, Inbound, Kind, Parsed, WebhookRequest, WebhookResponse
@@ -191,7 +191,7 @@ class Webhooks:
         if admission is not Admission.ALLOWED:
             return self._turn_away(platform, inbound, admission)
         command = self._commands.find(inbound.text)
-        if isinstance(command, Asked):
+        if isinstance(command, Inquiry):
             await self._commands.answer(platform, inbound, command)
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
             return ""

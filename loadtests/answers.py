@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from loadtests.directives import Call, Directive, Segment, read_script
+from loadtests.directives import Directive, Segment, WantedCall, read_script
 
 PIECE_CHARACTERS = 16
 FILLER = "All work and no play makes for a long answer. "
@@ -33,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True):
     id: str
     model: str
     text: str
-    calls: tuple[Call, ...]
+    calls: tuple[WantedCall, ...]
     input_tokens: int
     cached_tokens: int = 0
 
@@ -63,7 +63,9 @@ def current_segment(asked: Asked) -> Segment:
 def compose(number: int, asked: Asked, segment: Segment, directives: tuple[Directive, ...]) -> Answer:
     """Decide the answer of one call, faults aside; ``number`` makes ids unique."""
     calls = itertools.chain.from_iterable(
-        itertools.repeat(Call(d.call.name, d.call.arguments), d.call.count) for d in directives if d.call is not None
+        itertools.repeat(WantedCall(d.call.name, d.call.arguments), d.call.count)
+        for d in directives
+        if d.call is not None
     )
     found = tuple(calls)
     cached = 0

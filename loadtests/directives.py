@@ -18,7 +18,7 @@ _OPEN = re.compile(r"\[\[(" + "|".join(sorted(DIRECTIVES, key=len, reverse=True)
 _OPTION = re.compile(r"\s(times|retry-after)=([\w.:-]+)$")
 
 
-class Call(msgspec.Struct, frozen=True):
+class WantedCall(msgspec.Struct, frozen=True):
     """A tool call the model is to ask for, ``count`` times; ``arguments`` is JSON text, well-formed or not."""
 
     name: str
@@ -32,7 +32,7 @@ class Directive(msgspec.Struct, frozen=True):
     name: str
     words: str = ""
     options: dict[str, str] = {}
-    call: Call | None = None
+    call: WantedCall | None = None
 
     @property
     def times(self) -> int | None:
@@ -93,16 +93,16 @@ def arguments_end(text: str, start: int) -> int:
         return start
 
 
-def read_call(name: str, words: str) -> Call | None:
+def read_call(name: str, words: str) -> WantedCall | None:
     """Read ``NAME [JSON]`` of a tool directive, or ``COUNT NAME [JSON]`` of a tools directive."""
     match name:
         case "tool":
             tool, _, arguments = words.partition(" ")
-            return Call(tool, arguments.strip() or "{}")
+            return WantedCall(tool, arguments.strip() or "{}")
         case "tools":
             count, _, rest = words.partition(" ")
             tool, _, arguments = rest.partition(" ")
-            return Call(tool, arguments.strip() or "{}", int(count))
+            return WantedCall(tool, arguments.strip() or "{}", int(count))
         case _:
             return None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from shared.events import Events
 from shared.messages import Outcome
 from worker.frames import History, ModelSpec, NeedHistory, RunTurn, TurnDone, WorkerConfig
-from worker.pool.processes.worker_process import FrameCame, Placed, WorkerProcess
+from worker.pool.processes.worker_process import FrameReceived, WorkerPlaced, WorkerProcess
 from worker.pool.supervisor import Supervisor
 
 REAL_ENTRY = "worker.agent.child"
@@ -73,15 +73,15 @@ class LoneWorkers:
         """Act on what the supervisor tells, for ever; it fills its slots by itself."""
         async for news in supervisor.news:
             match news:
-                case Placed(worker=worker) if worker.n is not None:
+                case WorkerPlaced(worker=worker) if worker.n is not None:
                     self.placed_at[worker.n] = time.perf_counter()
                     self.placed[worker.n] = worker
                     async with self._placing:
                         self._placing.notify_all()
-                case FrameCame(worker=worker, frame=TurnDone(turn=turn, outcome=outcome)):
+                case FrameReceived(worker=worker, frame=TurnDone(turn=turn, outcome=outcome)):
                     worker.turns_done += 1
                     self._done.pop(turn)(outcome)
-                case FrameCame(worker=worker, frame=NeedHistory(turn=turn)):
+                case FrameReceived(worker=worker, frame=NeedHistory(turn=turn)):
                     worker.send(History(turn, 0, (), None))
                 case _:
                     pass

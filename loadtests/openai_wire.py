@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from loadtests.answers import Answer, Asked, Event
-from loadtests.directives import Call
+from loadtests.directives import WantedCall
 from loadtests.wire_rules import openai_problem
 
 PATH = "/v1/chat/completions"
@@ -45,7 +45,7 @@ def text_of(content: object) -> str:
             return ""
 
 
-def call_entry(answer: Answer, index: int, call: Call) -> dict[str, Any]:
+def call_entry(answer: Answer, index: int, call: WantedCall) -> dict[str, Any]:
     return {
         "id": f"call_{answer.id}_{index}",
         "type": "function",

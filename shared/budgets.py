@@ -16,7 +16,7 @@ import msgspec
 
 from shared.errors import SettingsError
 from shared.prices import FREE, Price
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 from shared.usage import NANOS, Usage
 
 HOUR_S = 3600
@@ -35,7 +35,7 @@ class Scope(enum.StrEnum):
     HOUR = "hour"  #: everybody's together
 
 
-class Window(enum.StrEnum):
+class BudgetWindow(enum.StrEnum):
     """For how long; hours and days are those of the clock, in UTC."""
 
     HOUR = "hour"
@@ -45,7 +45,7 @@ class Window(enum.StrEnum):
     @property
     def length_s(self) -> int:
         """How long it is; the total ends by no clock, which 0 stands for."""
-        return {Window.HOUR: HOUR_S, Window.DAY: 24 * HOUR_S, Window.TOTAL: 0}[self]
+        return {BudgetWindow.HOUR: HOUR_S, BudgetWindow.DAY: 24 * HOUR_S, BudgetWindow.TOTAL: 0}[self]
 
     def began(self, now: float) -> int:
         """Return when the one that is now began, in unix seconds."""
@@ -85,7 +85,7 @@ class Budget(msgspec.Struct, frozen=True):
     scope: Scope
     limit: int
     money: bool
-    window: Window
+    window: BudgetWindow
 
     def left(self, spent: Spend) -> int:
         """Return what is left of it, below 0 where it was overrun."""
@@ -207,12 +207,12 @@ class Budgets(msgspec.Struct, frozen=True):
         return Allowance(granted, refusal, self.dearest)
 
 
-def read_budgets(reader: Reader, models: Sequence[tuple[str, Price | None]]) -> Budgets:
+def read_budgets(reader: SettingsReader, models: Sequence[tuple[str, Price | None]]) -> Budgets:
     """Read the budgets; ``models`` are those of the chain with their prices. Raises SettingsError."""
     read = [
-        _read_budget(reader, "GATEHOUSE_SESSION_BUDGET", Scope.SESSION, Window.TOTAL),
-        _read_budget(reader, "GATEHOUSE_USER_BUDGET", Scope.USER, Window.DAY),
-        _read_budget(reader, "GATEHOUSE_HOUR_BUDGET", Scope.HOUR, Window.HOUR),
+        _read_budget(reader, "GATEHOUSE_SESSION_BUDGET", Scope.SESSION, BudgetWindow.TOTAL),
+        _read_budget(reader, "GATEHOUSE_USER_BUDGET", Scope.USER, BudgetWindow.DAY),
+        _read_budget(reader, "GATEHOUSE_HOUR_BUDGET", Scope.HOUR, BudgetWindow.HOUR),
     ]
     budgets = tuple(budget for budget in read if budget is not None)
     money = next((budget for budget in budgets if budget.money), None)
@@ -232,15 +232,19 @@ def dearest_of(models: Sequence[tuple[str, Price | None]]) -> Price:
     return max(prices, key=lambda price: price.of(typical), default=FREE)
 
 
-def _read_budget(reader: Reader, name: str, scope: Scope, window: Window) -> Budget | None:
+def _read_budget(reader: SettingsReader, name: str, scope: Scope, window: BudgetWindow) -> Budget | None:
     text = reader.text(name, "")
     return parse_budget(name, text, scope, window) if text else None
 
 
-def parse_budget(name: str, text: str, scope: Scope, window: Window) -> Budget:
+def parse_budget(name: str, text: str, scope: Scope, window: BudgetWindow) -> Budget:
     """Read one budget, which stands for the time of its ``window`` where it names none. Raises SettingsError."""
     number, slash, per = text.partition("/")
-    windows = {Scope.SESSION: ("total", "day", "hour"), Scope.USER: ("day", "hour"), Scope.HOUR: ("hour",)}[scope]
+    windows = {
+        Scope.SESSION: ("total", "day", "hour"),
+        Scope.USER: ("day", "hour"),
+        Scope.HOUR: ("hour",),
+    }[scope]
     money = number.strip().startswith("$")
     try:
         amount = Decimal(number.strip().removeprefix("$").replace("_", ""))
@@ -253,4 +257,4 @@ def parse_budget(name: str, text: str, scope: Scope, window: Window) -> Budget:
         raise SettingsError(
             name, f"{text!r} is neither tokens such as 200000 nor money such as $5, with {per_what} behind it or not"
         )
-    return Budget(scope, limit, money, Window(per.strip()) if slash else window)
+    return Budget(scope, limit, money, BudgetWindow(per.strip()) if slash else window)

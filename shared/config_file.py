@@ -32,7 +32,7 @@ import msgspec
 
 from shared.errors import SettingsError
 from shared.profiles import ProfileSection
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 
 SETTING = "GATEHOUSE_CONFIG"
 
@@ -77,7 +77,7 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 SECTIONS: dict[str, type[msgspec.Struct]] = {"models": ModelSection, "profiles": ProfileSection}
 
 
-def read_config_file(reader: Reader) -> ConfigFile:
+def read_config_file(reader: SettingsReader) -> ConfigFile:
     """Read the file, an empty one where the setting is not set. Raises SettingsError."""
     path = reader.text(SETTING, "")
     if not path:

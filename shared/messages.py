@@ -294,7 +294,7 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
 Outcome = Ended | Parked | AwaitsApproval | Retry | Dead
 
 
-class Answered(msgspec.Struct, frozen=True):
+class RepeatedRequest(msgspec.Struct, frozen=True):
     """What became of a request of the API, for one that asks again."""
 
     #: where its message is

@@ -10,30 +10,30 @@ from shared.config_file import SETTING, ConfigFile, ModelSection, read_config_fi
 from shared.errors import SettingsError
 from shared.model_spec import OUTPUT_LIMIT, ModelSpec
 from shared.prices import FREE, Price, read_price, read_prices
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 
 PROVIDERS = ("anthropic", "openai")
 
 
-def read_models(reader: Reader) -> tuple[ModelSpec, ...]:
+def read_models(reader: SettingsReader) -> tuple[ModelSpec, ...]:
     """Read the chain. Raises SettingsError."""
     return chain_of(reader, reader.words("GATEHOUSE_MODEL") or ("offline",), read_config_file(reader))
 
 
-def chain_of(reader: Reader, words: Sequence[str], file: ConfigFile) -> tuple[ModelSpec, ...]:
+def chain_of(reader: SettingsReader, words: Sequence[str], file: ConfigFile) -> tuple[ModelSpec, ...]:
     """Return the models of these names, which are those that GATEHOUSE_MODEL takes. Raises SettingsError."""
     prices = read_prices(reader)
     return tuple(_model(reader, word, file, prices) for word in words)
 
 
-def read_context_tokens(reader: Reader, models: tuple[ModelSpec, ...]) -> int:
+def read_context_tokens(reader: SettingsReader, models: tuple[ModelSpec, ...]) -> int:
     """Read how much of a conversation is shown: what every model of the chain can take, where the file says so."""
     fits = [model.context_tokens for model in models if model.context_tokens is not None]
     default = min(fits) if len(fits) == len(models) else min([100_000, *fits])
     return min([reader.integer("GATEHOUSE_CONTEXT_TOKENS", default, 1_000, 100_000_000), *fits])
 
 
-def _model(reader: Reader, word: str, file: ConfigFile, prices: dict[str, Price]) -> ModelSpec:
+def _model(reader: SettingsReader, word: str, file: ConfigFile, prices: dict[str, Price]) -> ModelSpec:
     section = file.models.get(word)
     if word.partition(":")[0] == "offline" and section is None:
         return ModelSpec("offline", "offline", price=FREE)
@@ -76,7 +76,7 @@ def _of_section(name: str, provider: str, model: str, section: ModelSection, pri
     )
 
 
-def _with_key(reader: Reader, spec: ModelSpec) -> ModelSpec:
+def _with_key(reader: SettingsReader, spec: ModelSpec) -> ModelSpec:
     """Return the model with its key and url: its section's own, or what the provider's variables hold.
 
     A section with a url of its own gets no key but the one that it names: another server's is not for it to read.

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from shared.attachments import AttachmentLimits
 from shared.errors import SettingsError
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 
 #: a value that no log line may show
 SECRET = {"secret": True}
@@ -45,7 +45,7 @@ class PlatformSettings(msgspec.Struct, frozen=True):
 
     prefix: ClassVar[str]
 
-    def check(self, reader: Reader) -> None:
+    def check(self, reader: SettingsReader) -> None:
         """Check what no annotation can say. Raises SettingsError."""
 
     def secrets(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class StandardSettings(PlatformSettings, frozen=True):
     secret: Secret
     reply_url: Annotated[str, Meta(extra=WHOLE)]
 
-    def check(self, reader: Reader) -> None:
+    def check(self, reader: SettingsReader) -> None:
         """Check the secret's form. Raises SettingsError."""
         reader.base64_after("STANDARD_WEBHOOK_SECRET", "whsec_")
 
@@ -173,7 +173,7 @@ class GoogleChatSettings(PlatformSettings, frozen=True):
     token_url: Annotated[str, Meta(extra=WHOLE)] = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
     certificates_base: BaseUrl = "https://www.googleapis.com"
 
-    def check(self, reader: Reader) -> None:  # noqa: ARG002 - what it holds was read already
+    def check(self, reader: SettingsReader) -> None:  # noqa: ARG002 - what it holds was read already
         """Check that the service account is one. Raises SettingsError."""
         name = "GOOGLE_CHAT_SERVICE_ACCOUNT"
         try:
@@ -222,7 +222,7 @@ PLATFORM_SETTINGS: Mapping[str, type[PlatformSettings]] = MappingProxyType(
 )
 
 
-def read_webhooks(reader: Reader) -> WebhookSettings:
+def read_webhooks(reader: SettingsReader) -> WebhookSettings:
     """Return what all platforms share. Raises SettingsError."""
     return WebhookSettings(
         public_url=reader.base_url("GATEHOUSE_PUBLIC_URL", ""),
@@ -234,13 +234,13 @@ def read_webhooks(reader: Reader) -> WebhookSettings:
     )
 
 
-def read_platforms(reader: Reader) -> dict[str, PlatformSettings]:
+def read_platforms(reader: SettingsReader) -> dict[str, PlatformSettings]:
     """Return the settings of the platforms that are on, by name. Raises SettingsError."""
     found = {name: read_platform(reader, kind) for name, kind in PLATFORM_SETTINGS.items()}
     return {name: settings for name, settings in found.items() if settings}
 
 
-def read_platform(reader: Reader, kind: type[PlatformSettings]) -> PlatformSettings | None:
+def read_platform(reader: SettingsReader, kind: type[PlatformSettings]) -> PlatformSettings | None:
     """Return one platform's settings, None where it is off. Raises SettingsError."""
     fields = msgspec.structs.fields(kind)
     on = reader.all_or_none(required_variables(kind))
@@ -262,7 +262,7 @@ def required_variables(kind: type[PlatformSettings]) -> list[str]:
     return [variable(kind, field) for field in msgspec.structs.fields(kind) if field.required]
 
 
-def read_field(reader: Reader, name: str, field: msgspec.structs.FieldInfo) -> str:
+def read_field(reader: SettingsReader, name: str, field: msgspec.structs.FieldInfo) -> str:
     """Read one value as its annotation says. Raises SettingsError."""
     default = "" if field.required else str(field.default)
     meta = _meta(field)

@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 import msgspec
 
 from shared.errors import SettingsError
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 from shared.usage import NANOS, Usage
 
 #: prices are per so many tokens, as every provider lists them
@@ -38,7 +38,7 @@ class Price(msgspec.Struct, frozen=True):
 FREE = Price()
 
 
-def read_prices(reader: Reader) -> dict[str, Price]:
+def read_prices(reader: SettingsReader) -> dict[str, Price]:
     """Read the price list, by ``provider:model``. Raises SettingsError."""
     prices = {}
     for word in reader.words("GATEHOUSE_PRICES"):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from shared.budgets import Budget, Budgets, Scope, Window, dearest_of, parse_budget
+from shared.budgets import Budget, Budgets, BudgetWindow, Scope, dearest_of, parse_budget
 from shared.config_file import SETTING, read_config_file
 from shared.errors import SettingsError
 from shared.model_settings import chain_of
 from shared.model_spec import ModelSpec
 from shared.profiles import AgentProfile, Profile, Profiles, ProfileSection, ToolChoice
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 
 
-def read_profiles(reader: Reader, default: AgentProfile, budgets: Budgets, platforms: Collection[str]) -> Profiles:
+def read_profiles(
+    reader: SettingsReader, default: AgentProfile, budgets: Budgets, platforms: Collection[str]
+) -> Profiles:
     """Read the profiles; ``default`` and ``budgets`` are what holds where none fits. Raises SettingsError."""
     file = read_config_file(reader)
     found = []
@@ -46,8 +48,8 @@ def read_profiles(reader: Reader, default: AgentProfile, budgets: Budgets, platf
 def _budgets(name: str, section: ProfileSection, models: tuple[ModelSpec, ...], others: Budgets) -> Budgets:
     """Return the budgets of a profile: its own, and of the others those whose scope it says nothing of."""
     told = (
-        ("session_budget", section.session_budget, Scope.SESSION, Window.TOTAL),
-        ("user_budget", section.user_budget, Scope.USER, Window.DAY),
+        ("session_budget", section.session_budget, Scope.SESSION, BudgetWindow.TOTAL),
+        ("user_budget", section.user_budget, Scope.USER, BudgetWindow.DAY),
     )
     own: list[Budget] = [
         parse_budget(f"{SETTING}: profiles.{name}.{key}", text, scope, window)

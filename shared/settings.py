@@ -22,7 +22,7 @@ from shared.model_spec import ModelSpec
 from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, WebhookSettings, read_platforms, read_webhooks
 from shared.profile_settings import read_profiles
 from shared.profiles import AgentProfile, ProfileBudgets, ProfileBusyRules, Profiles
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 from shared.upkeep import NAMES as UPKEEP_NAMES
 from shared.upkeep import Upkeep, read_upkeep
 from shared.when_busy import BusyRules, WhenBusy
@@ -155,7 +155,7 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
 
     Settings of the gateway are not looked at. Raises SettingsError.
     """
-    reader = Reader(read_env_file(env_file) | dict(os.environ) | dict(given))
+    reader = SettingsReader(read_env_file(env_file) | dict(os.environ) | dict(given))
     models = read_models(reader)
     return AgentSettings(
         models=models,
@@ -248,11 +248,11 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
     )
 
 
-def read_system_prompt(reader: Reader) -> str:
+def read_system_prompt(reader: SettingsReader) -> str:
     return reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
 
 
-def read_budgets_by_profile(reader: Reader, models: tuple[ModelSpec, ...]) -> ProfileBudgets:
+def read_budgets_by_profile(reader: SettingsReader, models: tuple[ModelSpec, ...]) -> ProfileBudgets:
     """Read the budgets of everybody, and the profiles with theirs."""
     budgets = read_budgets(reader, [(model.name, model.price) for model in models])
     agent = AgentProfile("", models, read_system_prompt(reader), read_context_tokens(reader, models))
@@ -260,16 +260,16 @@ def read_budgets_by_profile(reader: Reader, models: tuple[ModelSpec, ...]) -> Pr
     return ProfileBudgets(budgets.budgets, budgets.dearest, profiles)
 
 
-def reader_of_known_names(values: Mapping[str, str]) -> Reader:
+def reader_of_known_names(values: Mapping[str, str]) -> SettingsReader:
     """Refuse a GATEHOUSE_ name that does not exist, with the nearest one that does."""
     for name in sorted(values):
         if name.startswith("GATEHOUSE_") and name not in KNOWN_NAMES:
             near = difflib.get_close_matches(name, sorted(KNOWN_NAMES), n=1)
             raise SettingsError(name, "there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
-    return Reader(values)
+    return SettingsReader(values)
 
 
-def read_session_from(reader: Reader) -> str:
+def read_session_from(reader: SettingsReader) -> str:
     source = reader.text("GATEHOUSE_SESSION_FROM", "")
     where, _, key = source.partition(":")
     if source and not (source == "user" or (where == "metadata" and key)):
@@ -277,7 +277,7 @@ def read_session_from(reader: Reader) -> str:
     return source
 
 
-def read_cors_origins(reader: Reader) -> tuple[str, ...]:
+def read_cors_origins(reader: SettingsReader) -> tuple[str, ...]:
     origins = reader.words("GATEHOUSE_CORS_ORIGINS")
     for origin in origins:
         if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@*]+", origin):
@@ -287,7 +287,7 @@ def read_cors_origins(reader: Reader) -> tuple[str, ...]:
     return origins
 
 
-def read_api_keys(reader: Reader) -> tuple[str, ...]:
+def read_api_keys(reader: SettingsReader) -> tuple[str, ...]:
     """Read plain keys and ``name:role:sha256:HEX`` entries; they are kept as they are written."""
     words = reader.words("GATEHOUSE_API_KEYS")
     names = set()
@@ -301,7 +301,7 @@ def read_api_keys(reader: Reader) -> tuple[str, ...]:
     return words
 
 
-def read_host(reader: Reader) -> str:
+def read_host(reader: SettingsReader) -> str:
     host = reader.text("GATEHOUSE_HOST", "127.0.0.1")
     if host not in LOOPBACK_HOSTS and not read_api_keys(reader):
         raise SettingsError(
@@ -310,13 +310,13 @@ def read_host(reader: Reader) -> str:
     return host
 
 
-def read_unused_model_keys(reader: Reader) -> tuple[str, ...]:
+def read_unused_model_keys(reader: SettingsReader) -> tuple[str, ...]:
     """Return the keys that are set while GATEHOUSE_MODEL is not."""
     keys = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
     return () if reader.text("GATEHOUSE_MODEL", "") else tuple(key for key in keys if reader.text(key, ""))
 
 
-def read_when_busy(reader: Reader, profiles: Profiles) -> BusyRules:
+def read_when_busy(reader: SettingsReader, profiles: Profiles) -> BusyRules:
     """Read ``mode, platform=mode, session key=mode``: a word alone is everybody's, the others narrow it."""
     name = "GATEHOUSE_WHEN_BUSY"
     modes: dict[str, WhenBusy] = {}
@@ -333,7 +333,7 @@ def read_when_busy(reader: Reader, profiles: Profiles) -> BusyRules:
     return ProfileBusyRules(modes.pop("", WhenBusy.ENQUEUE), modes, profiles)
 
 
-def read_database_url(reader: Reader) -> str:
+def read_database_url(reader: SettingsReader) -> str:
     url = reader.text("DATABASE_URL", "")
     if url and not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         scheme = url.partition(":")[0]
@@ -344,7 +344,7 @@ def read_database_url(reader: Reader) -> str:
     return url
 
 
-def read_allow(reader: Reader) -> tuple[str, ...]:
+def read_allow(reader: SettingsReader) -> tuple[str, ...]:
     entries = reader.words("GATEHOUSE_ALLOW")
     for entry in entries:
         platform = entry.partition(":")[0]

@@ -25,7 +25,7 @@ EDITOR_VARIABLE = re.compile(r"\$\{(?:input|command|config):[^}]*\}")
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
-class Reader:
+class SettingsReader:
     """Typed access to named text values; an empty value counts as unset."""
 
     def __init__(self, values: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import msgspec
 
 from shared.errors import SettingsError
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -26,7 +26,7 @@ class TracingSettings(msgspec.Struct, frozen=True):
     service_name: str
 
 
-def read_tracing(reader: Reader) -> TracingSettings | None:
+def read_tracing(reader: SettingsReader) -> TracingSettings | None:
     """Read the settings, None where no endpoint is set. Raises SettingsError."""
     base, url = reader.base_url(ENDPOINT, ""), reader.url(TRACES_ENDPOINT, "")
     if not base and not url:

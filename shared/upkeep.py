@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import SettingsError
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 from shared.tracing_settings import TracingSettings, read_tracing
 
 DAY_S = 86_400.0
@@ -36,7 +36,7 @@ class Upkeep(msgspec.Struct, frozen=True):
         return [value for _, value in self.tracing.headers] if self.tracing else []
 
 
-def read_upkeep(reader: Reader) -> Upkeep:
+def read_upkeep(reader: SettingsReader) -> Upkeep:
     """Read the settings. Raises SettingsError."""
     return Upkeep(
         backup_dir=_read_backup_dir(reader),
@@ -48,7 +48,7 @@ def read_upkeep(reader: Reader) -> Upkeep:
     )
 
 
-def _read_backup_dir(reader: Reader) -> Path | None:
+def _read_backup_dir(reader: SettingsReader) -> Path | None:
     name = "GATEHOUSE_BACKUP_DIR"
     text = reader.text(name, "")
     if not text:
@@ -61,6 +61,6 @@ def _read_backup_dir(reader: Reader) -> Path | None:
     return directory
 
 
-def _read_days(reader: Reader, name: str) -> float | None:
+def _read_days(reader: SettingsReader, name: str) -> float | None:
     """Return a number of days in seconds, None where nothing is set."""
     return reader.integer(name, 0, 1, 100_000) * DAY_S if reader.text(name, "") else None

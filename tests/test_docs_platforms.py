@@ -14,7 +14,7 @@ from gateway.platforms.port import ApiResponse, Sent, WebhookRequest
 from shared.errors import SignatureRejected
 from shared.messages import Reply, ReplyStatus
 from shared.platform_settings import PLATFORM_SETTINGS, read_platform, required_variables
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "platforms.md").read_text("utf-8")
@@ -26,7 +26,7 @@ def test_the_example_is_an_adapter() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(compile(example, "docs/platforms.md", "exec", dont_inherit=True), names)
     settings = read_platform(
-        Reader({"PARROT_TOKEN": "secret", "PARROT_API_BASE": "http://127.0.0.1:9/"}), names["ParrotSettings"]
+        SettingsReader({"PARROT_TOKEN": "secret", "PARROT_API_BASE": "http://127.0.0.1:9/"}), names["ParrotSettings"]
     )
     parrot = names["Parrot"](settings)
     req = WebhookRequest("POST", {"x-parrot": "secret"}, b'{"id":"1","room":"r","user":"ana","text":"hi"}', 0.0)

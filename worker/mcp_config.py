@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import SettingsError
-from worker.mcp_server import McpServer, Scope
+from worker.mcp_server import McpServer, RunScope
 
 SETTING = "GATEHOUSE_MCP_CONFIG"
 #: what every provider takes in a tool's name; the server's tools need room behind it
@@ -94,7 +94,7 @@ class _Entry(msgspec.Struct, frozen=True):
     tools: _ToolLists | tuple[str, ...] = ()
     include_tools: tuple[str, ...] = msgspec.field(default=(), name="includeTools")
     exclude_tools: tuple[str, ...] = msgspec.field(default=(), name="excludeTools")
-    scope: Scope = Scope.WORKER
+    scope: RunScope = RunScope.WORKER
     idle_s: float = 600.0
     approve: tuple[str, ...] = ()
     approve_within_s: float = 3600.0

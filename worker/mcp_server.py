@@ -18,7 +18,7 @@ _SECRET_OPTION = re.compile(
 _TOKEN = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_.~+=-]{20,}")
 
 
-class Scope(enum.StrEnum):
+class RunScope(enum.StrEnum):
     """Who shares one run of a server."""
 
     WORKER = "worker"  #: all sessions of a worker
@@ -45,7 +45,7 @@ class McpServer(msgspec.Struct, frozen=True):
     #: the longest one call may take, in seconds
     timeout_s: float = 300.0
     #: who shares one run of it
-    scope: Scope = Scope.WORKER
+    scope: RunScope = RunScope.WORKER
     #: seconds without a call after which a session's own run is ended
     idle_s: float = 600.0
     #: the tools that are offered, by their names at the server; empty for all

@@ -12,7 +12,7 @@ import msgspec
 from gateway.cli.command import Command, CommandFailed, Invocation
 from shared.errors import SettingsError, StoreUnusable
 from shared.settings import read_database_url
-from shared.settings_reader import Reader
+from shared.settings_reader import SettingsReader
 from shared.store import open_store, sqlite_path, transfer
 from shared.store.port import Store
 
@@ -20,7 +20,7 @@ from shared.store.port import Store
 NO_LIMIT = 2**31
 
 
-class Moved(msgspec.Struct, frozen=True):
+class MoveReport(msgspec.Struct, frozen=True):
     """What was moved."""
 
     rows: dict[str, int]
@@ -41,14 +41,14 @@ async def run_migrate(invocation: Invocation) -> int:
         total = sum((await transfer.count(source)).values())
         report = await one_pass(invocation, "copy", total, source, target)
         if in_use:
-            show(invocation, Moved(report.rows, report.checksum, whole=False), "so far, while the gateway runs on")
+            show(invocation, MoveReport(report.rows, report.checksum, whole=False), "so far, while the gateway runs on")
             invocation.terminal.note("stop the gateway and call this again: it copies what has changed, and verifies")
             return 0
         proof = await one_pass(invocation, "verify", total, source, target)
         if proof.replaced:
             raise CommandFailed("the databases differ after the copy: something else writes to one of them")
         await transfer.finish(source, target, name)
-    show(invocation, Moved(proof.rows, proof.checksum, whole=True), "moved and verified")
+    show(invocation, MoveReport(proof.rows, proof.checksum, whole=True), "moved and verified")
     invocation.terminal.note(f"start the gateway with DATABASE_URL={given.target}")
     return 0
 
@@ -61,7 +61,7 @@ async def one_pass(
         return await transfer.copy(source, target, bar.update)
 
 
-def show(invocation: Invocation, moved: Moved, how: str) -> None:
+def show(invocation: Invocation, moved: MoveReport, how: str) -> None:
     """Print what was moved."""
     counts = ", ".join(f"{count} {table}" for table, count in moved.rows.items() if count)
     invocation.terminal.show(moved, [f"{how}: {counts or 'nothing'}; checksum {moved.checksum[:16]}"])
@@ -70,7 +70,7 @@ def show(invocation: Invocation, moved: Moved, how: str) -> None:
 def checked_url(option: str, url: str) -> str:
     """Return a url that names a database. Raises CommandFailed."""
     try:
-        return read_database_url(Reader({"DATABASE_URL": url}))
+        return read_database_url(SettingsReader({"DATABASE_URL": url}))
     except SettingsError as error:
         raise CommandFailed(str(error).replace("DATABASE_URL", option)) from None
 

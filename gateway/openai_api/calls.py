@@ -17,7 +17,7 @@ import msgspec
 from cachetools import TTLCache
 from starlette.requests import Request
 
-from gateway.commands import Asked, Asker, Commands
+from gateway.commands import Asker, Commands, Inquiry
 from gateway.intake import Intake
 from gateway.keys import Caller
 from gateway.openai_api.headers import asks_again, digest, fingerprint, idempotency_key, when_busy_wanted
@@ -29,10 +29,10 @@ from shared.command import Command
 from shared.errors import NotFound
 from shared.ids import new_message_id
 from shared.messages import (
-    Answered,
     Arrival,
     Ended,
     MessageState,
+    RepeatedRequest,
     TurnStatus,
     Usage,
     is_stateless,
@@ -135,7 +135,7 @@ class Calls:
             session = session_key("api", caller.account, name)
         else:
             session = keyed_session(key) if key else stateless_key(message_id)
-        if isinstance(command, Asked):
+        if isinstance(command, Inquiry):
             return await self._tell(chat, session, command, caller)
         kept = not is_stateless(session)
         if asks_again(request) and (found := await self._find(session, known_by, chat, named=kept)):
@@ -181,7 +181,7 @@ class Calls:
         if shared.readers == 0:
             shared.timer = asyncio.get_running_loop().call_later(GRACE_S, self._give_up, call.shared)
 
-    async def _tell(self, chat: ChatRequest, session: str, asked: Asked, caller: Caller) -> Call:
+    async def _tell(self, chat: ChatRequest, session: str, asked: Inquiry, caller: Caller) -> Call:
         """Answer a question that is a chat command."""
         follower = Follower()
         follower.put(Ended(TurnStatus.REPLIED, await self._commands.tell(Asker(session, caller.name), asked), ()))
@@ -225,7 +225,7 @@ class Calls:
         try:
             answered = await self._store.inbox.answer(message_id)
         except NotFound:
-            answered = Answered(MessageState.WITHDRAWN)
+            answered = RepeatedRequest(MessageState.WITHDRAWN)
         except BaseException:
             self._broadcast.unfollow(message_id, follower)
             raise

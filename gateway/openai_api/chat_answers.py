@@ -11,7 +11,7 @@ from starlette.responses import Response
 from gateway.openai_api.calls import NO_RETRY, Call
 from gateway.openai_api.streamed_text import StreamedText
 from gateway.responses import error_body, json_response
-from gateway.turn_broadcast import Started, Stopped, Text
+from gateway.turn_broadcast import GatewayStopping, TextAdded, TurnStarted
 from shared.call_options import ClientCall
 from shared.messages import Dead, DeadKind, Ended, TurnStatus, Usage
 
@@ -21,11 +21,11 @@ WITHHELD = ("Withheld:", "ModelRejected:")
 TOO_LONG = "ContextTooLong:"
 
 
-async def end_of(call: Call) -> Ended | Dead | Stopped:
+async def end_of(call: Call) -> Ended | Dead | GatewayStopping:
     """Wait for the end of a call."""
     while True:
         match await call.follower.next(KEEP_ALIVE_S):
-            case Ended() | Dead() | Stopped() as end:
+            case Ended() | Dead() | GatewayStopping() as end:
                 return end
 
 
@@ -41,10 +41,10 @@ async def whole(call: Call) -> Response:
             return failed_response(call, failed)
 
 
-def failed_response(call: Call, failed: Ended | Dead | Stopped) -> Response:
+def failed_response(call: Call, failed: Ended | Dead | GatewayStopping) -> Response:
     """Return the answer to a call that came to nothing; a client that repeats a 5xx by itself begins a new turn."""
     status, error = failure(call, failed)
-    retry = {"x-should-retry": "true", "Retry-After": "2"} if isinstance(failed, Stopped) else NO_RETRY
+    retry = {"x-should-retry": "true", "Retry-After": "2"} if isinstance(failed, GatewayStopping) else NO_RETRY
     return json_response(error, status, call.headers | retry)
 
 
@@ -56,9 +56,9 @@ async def stream(call: Call) -> AsyncGenerator[bytes]:
         match await call.follower.next(KEEP_ALIVE_S):
             case None:
                 yield b": keep-alive\n\n"
-            case Started():
+            case TurnStarted():
                 shown.begin_again()
-            case Text(step, text) if not call.again:  # who asks again has not read the beginning
+            case TextAdded(step, text) if not call.again:  # who asks again has not read the beginning
                 if new := shown.add(step, text):
                     yield chunk(call, {"content": new})
             case Ended() as ended if is_answer(ended):
@@ -67,7 +67,7 @@ async def stream(call: Call) -> AsyncGenerator[bytes]:
                 for last in closing_chunks(call, ended):
                     yield last
                 return
-            case Ended() | Dead() | Stopped() as failed:
+            case Ended() | Dead() | GatewayStopping() as failed:
                 yield event(failure(call, failed)[1])
                 return
 
@@ -117,7 +117,7 @@ def call_entry(call: ClientCall, index: int | None = None) -> dict[str, Any]:
     }
 
 
-def failure(call: Call, failed: Ended | Dead | Stopped) -> tuple[int, dict[str, Any]]:
+def failure(call: Call, failed: Ended | Dead | GatewayStopping) -> tuple[int, dict[str, Any]]:
     """Return the HTTP status and the body of a call that got no answer."""
     match failed:
         case Ended(status=TurnStatus.TIMED_OUT):
@@ -132,7 +132,7 @@ def failure(call: Call, failed: Ended | Dead | Stopped) -> tuple[int, dict[str, 
             return 503, error_body(503, failed.text or "no model answered", kind="no_model", code="no_model")
         case Dead():
             return 502, error_body(502, failed.text or "the turn failed", kind="turn_failed", code="dead_letter")
-        case Stopped():
+        case GatewayStopping():
             kept = "" if call.stateless else f"; message {call.id} is kept and will be answered in its session"
             return 503, error_body(503, f"the gateway is stopping{kept}", code="stopping")
 

@@ -11,7 +11,7 @@ from gateway.openai_api.calls import Call
 from gateway.openai_api.chat_answers import KEEP_ALIVE_S, failure, finish_reason, is_answer, is_withheld
 from gateway.openai_api.responses_body import ResponsesBody
 from gateway.openai_api.streamed_text import StreamedText
-from gateway.turn_broadcast import Started, Stopped, Text
+from gateway.turn_broadcast import GatewayStopping, TextAdded, TurnStarted
 from shared.call_options import ClientCall
 from shared.messages import Dead, Ended, Usage
 
@@ -62,7 +62,7 @@ def ended_response(call: Call, body: ResponsesBody, ended: Ended, text: str | No
     return response_of(call, body, "incomplete", output, usage=usage_entry(ended.usage), incomplete_details=details)
 
 
-def failed_response(call: Call, body: ResponsesBody, failed: Ended | Dead | Stopped) -> dict[str, Any]:
+def failed_response(call: Call, body: ResponsesBody, failed: Ended | Dead | GatewayStopping) -> dict[str, Any]:
     """Return the response of a streamed call that came to nothing."""
     error = failure(call, failed)[1]["error"]
     code = "rate_limit_exceeded" if error["code"] == "over_budget" else "server_error"
@@ -81,9 +81,9 @@ async def stream(call: Call, body: ResponsesBody) -> AsyncGenerator[bytes]:
         match await call.follower.next(KEEP_ALIVE_S):
             case None:
                 yield b": keep-alive\n\n"
-            case Started():
+            case TurnStarted():
                 shown.begin_again()
-            case Text(step, piece) if not call.again:  # who asks again has not read the beginning
+            case TextAdded(step, piece) if not call.again:  # who asks again has not read the beginning
                 new = shown.add(step, piece)
             case Ended() as ended if is_answer(ended):
                 rest = shown.rest(ended.text)
@@ -92,7 +92,7 @@ async def stream(call: Call, body: ResponsesBody) -> AsyncGenerator[bytes]:
                 for event in closing_events(numbered, call, body, ended, text + rest):
                     yield event
                 return
-            case Ended() | Dead() | Stopped() as failed:
+            case Ended() | Dead() | GatewayStopping() as failed:
                 yield numbered("response.failed", response=failed_response(call, body, failed))
                 return
         if new:

@@ -26,7 +26,7 @@ from worker.agent.models.anthropic import AnthropicAnswer, AnthropicModel
 from worker.agent.models.failures import Endpoint
 from worker.agent.models.openai import OpenAIAnswer, OpenAIModel
 from worker.agent.models.port import ModelRequest
-from worker.agent.models.server import Server
+from worker.agent.models.server import ModelServer
 from worker.agent.models.transport import Transport
 from worker.frames import ModelSpec
 from worker.tools.spec import ToolSpec
@@ -67,7 +67,7 @@ def request_of(words: str, history: int) -> ModelRequest:
 
 def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[str, Call]:
     """Return the ways to make one call of an OpenAI-compatible server."""
-    model = OpenAIModel(ModelSpec("openai", "m", "k", url), None, say_nothing, Server(url))
+    model = OpenAIModel(ModelSpec("openai", "m", "k", url), None, say_nothing, ModelServer(url))
     fields = msgspec.json.decode(model.body(request))
 
     def with_sdk(client: openai.AsyncOpenAI) -> Call:
@@ -78,7 +78,7 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
         return call
 
     def raw(client: openai.AsyncOpenAI) -> Call:
-        line = Transport(lambda _: client, openai, "/chat/completions", Endpoint("openai", "m"), Server(url))
+        line = Transport(lambda _: client, openai, "/chat/completions", Endpoint("openai", "m"), ModelServer(url))
 
         async def call() -> str:
             answer = OpenAIAnswer(line.where, None)
@@ -95,7 +95,7 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
 
 def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[str, Call]:
     """Return the ways to make one call of the Messages API."""
-    model = AnthropicModel(ModelSpec("anthropic", "m", "k", url), None, say_nothing, Server(url))
+    model = AnthropicModel(ModelSpec("anthropic", "m", "k", url), None, say_nothing, ModelServer(url))
     fields = msgspec.json.decode(model.body(request))
 
     def with_sdk(client: anthropic.AsyncAnthropic) -> Call:
@@ -106,7 +106,7 @@ def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict
         return call
 
     def raw(client: anthropic.AsyncAnthropic) -> Call:
-        line = Transport(lambda _: client, anthropic, "/v1/messages", Endpoint("anthropic", "m"), Server(url))
+        line = Transport(lambda _: client, anthropic, "/v1/messages", Endpoint("anthropic", "m"), ModelServer(url))
 
         async def call() -> str:
             answer = AnthropicAnswer(line.where, None)

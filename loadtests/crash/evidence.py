@@ -8,7 +8,7 @@ from loadtests.crash.notes import Note
 from loadtests.crash.plan import Round
 
 
-class Call(msgspec.Struct, frozen=True):
+class CallId(msgspec.Struct, frozen=True):
     id: str
 
 
@@ -17,7 +17,7 @@ class TranscriptMessage(msgspec.Struct, frozen=True):
 
     role: str
     content: str | None = None
-    tool_calls: tuple[Call, ...] = ()
+    tool_calls: tuple[CallId, ...] = ()
     tool_call_id: str = ""
 
 

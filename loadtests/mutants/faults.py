@@ -338,8 +338,8 @@ SHUT = (
     Fault(
         "one sender may fill the inbox",
         "shared/store/sql/inbox.py",
-        "        self._room = Room(limit, max(1, int(limit * share)))\n",
-        "        self._room = Room(limit, limit)\n",
+        "        self._room = InboxLimits(limit, max(1, int(limit * share)))\n",
+        "        self._room = InboxLimits(limit, limit)\n",
         (f"{STORE}/test_conformance_inbox.py",),
     ),
     Fault(

@@ -28,7 +28,7 @@ from gateway.bounded_http import (
     MOST_JOINED_BYTES,
     BoundedProtocol,
     Connections,
-    room_for_connections,
+    connection_limits,
 )
 from loadtests.gateway_process import GatewayProcess
 from shared.events import Events
@@ -154,7 +154,7 @@ def test_silent_connections_leave_descriptors_to_everything_else(tmp_path: Path)
 
 @pytest.mark.parametrize("descriptors", [256, 1024, 65_536, 1_048_576])
 def test_connections_never_take_what_others_need(descriptors: int) -> None:
-    room = room_for_connections(workers=4, platforms=3, descriptors=descriptors)
+    room = connection_limits(workers=4, platforms=3, descriptors=descriptors)
     assert room.connections >= LEAST_CONNECTIONS
     assert room.backlog >= LEAST_CONNECTIONS
     if descriptors >= 1024:

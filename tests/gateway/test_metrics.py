@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.event_metrics import EventMetrics
 from gateway.metrics import Meter, PoolCollector, exposition
 from gateway.state_metrics import StateCollector
-from shared.budgets import Account, Budget, Scope, Spend, Window
+from shared.budgets import Account, Budget, BudgetWindow, Scope, Spend
 from shared.events import Event, Events
 from shared.messages import Dead, Ended, Outcome, Parked, Retry, TurnStatus
 from shared.settings import parse_settings
@@ -61,8 +61,8 @@ def test_budgets_show_their_limits_and_how_they_stand() -> None:
     assert "gatehouse_budget_limit{" not in exposition(meter.registry).decode()
     held = Spend(8000, 2 * 10**9)
     collector.accounts = [
-        Account(Budget(Scope.USER, 5 * 10**9, True, Window.DAY), held, (("slack:ann", Spend(900, 10**9)),)),
-        Account(Budget(Scope.HOUR, 1000, False, Window.HOUR), held, ()),
+        Account(Budget(Scope.USER, 5 * 10**9, True, BudgetWindow.DAY), held, (("slack:ann", Spend(900, 10**9)),)),
+        Account(Budget(Scope.HOUR, 1000, False, BudgetWindow.HOUR), held, ()),
     ]
     text = exposition(meter.registry).decode()
     for line in (

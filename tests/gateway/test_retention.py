@@ -16,19 +16,19 @@ from shared.session_files import session_log_path
 from shared.session_segments import checksum_file, packed_segment, segments_dir
 from shared.settings import parse_settings
 from shared.upkeep import DAY_S, Upkeep
-from tests.shared.store.bench import Bench, sqlite
+from tests.shared.store.scratch import Scratch, sqlite
 
 
 async def test_sessions_out_of_use_go_with_their_logs_and_nothing_else_does(tmp_path: Path) -> None:
-    bench = Bench(sqlite, tmp_path)
-    store = await bench.open()
+    scratch = Scratch(sqlite, tmp_path)
+    store = await scratch.open()
     for session in ("a:b:old", "a:b:new"):
-        await bench.answer("hi", session, messages=(b'{"role": "user", "content": "x"}',) * 2500)
+        await scratch.answer("hi", session, messages=(b'{"role": "user", "content": "x"}',) * 2500)
         session_log_path(tmp_path, session).write_bytes(b"{}\n")
-    await bench.die("poison", "a:b:dead")
-    await bench.accept("a:b:waiting")
-    bench.clock.now += 10 * DAY_S
-    await bench.accept("a:b:new")
+    await scratch.die("poison", "a:b:dead")
+    await scratch.accept("a:b:waiting")
+    scratch.clock.now += 10 * DAY_S
+    await scratch.accept("a:b:new")
     removed: list[str] = []
     events = Events()
     for due in (await store.outbox.due("host", 100, 60)).replies:
@@ -42,7 +42,7 @@ async def test_sessions_out_of_use_go_with_their_logs_and_nothing_else_does(tmp_
     assert events.counts[Event.OLD_REMOVED] == 1
     await retention.remove_all()
     assert events.counts[Event.OLD_REMOVED] == 1
-    await bench.close()
+    await scratch.close()
 
 
 def names(directory: Path, pattern: str = "*") -> list[str]:
@@ -50,8 +50,8 @@ def names(directory: Path, pattern: str = "*") -> list[str]:
 
 
 async def test_old_logs_go_and_those_that_are_written_stay(tmp_path: Path) -> None:
-    bench = Bench(sqlite, tmp_path / "store")
-    store = await bench.open()
+    scratch = Scratch(sqlite, tmp_path / "store")
+    store = await scratch.open()
     old, new = session_log_path(tmp_path, "a:b:old"), session_log_path(tmp_path, "a:b:new")
     for path in (old, new):
         segments_dir(path).mkdir()
@@ -62,12 +62,12 @@ async def test_old_logs_go_and_those_that_are_written_stay(tmp_path: Path) -> No
     retention = Retention(store, tmp_path, Upkeep(keep_logs_s=4 * DAY_S), Events().emit, lambda _: None)
     await retention.remove_all()
     assert names(tmp_path) == ["a:b:new.jsonl", "store"]
-    await bench.close()
+    await scratch.close()
 
 
 async def test_copies_are_made_when_due_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(sqlite, tmp_path)
-    await bench.open()
+    scratch = Scratch(sqlite, tmp_path)
+    await scratch.open()
     directory = tmp_path / "copies"
     directory.mkdir()
     (directory / "precious.db").write_text("not ours")
@@ -90,7 +90,7 @@ async def test_copies_are_made_when_due_and_the_oldest_go(tmp_path: Path, monkey
     assert await lost.make_if_due(directory) is None
     assert events.counts[Event.BACKUP_FAILED] == 1
     assert len(copies(directory)) == 2
-    await bench.close()
+    await scratch.close()
 
 
 def test_the_settings_are_read_and_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from gateway.event_stream import READER_LIMIT_BYTES
-from gateway.turn_broadcast import Started, Stopped, Text, TurnBroadcast
+from gateway.turn_broadcast import GatewayStopping, TextAdded, TurnBroadcast, TurnStarted
 from shared.events import Event, Events
 from shared.messages import Dead, Ended, Outcome, Parked, Retry, TurnStatus
 
@@ -53,7 +53,7 @@ async def test_a_follower_sees_its_own_message_alone() -> None:
     live.turn_started("m1", "s1", "0")
     live.delta("m1", "s1", 1, "mine")
     live.settled("m1", "s1", REPLIED)
-    assert [await follower.next(1) for _ in range(3)] == [Started(), Text(1, "mine"), REPLIED]
+    assert [await follower.next(1) for _ in range(3)] == [TurnStarted(), TextAdded(1, "mine"), REPLIED]
 
 
 async def test_deltas_that_wait_are_joined_within_a_step() -> None:
@@ -62,7 +62,7 @@ async def test_deltas_that_wait_are_joined_within_a_step() -> None:
     for text in ("a", "b"):
         live.delta("m1", "s1", 1, text)
     live.delta("m1", "s1", 2, "c")
-    assert [await follower.next(1), await follower.next(1)] == [Text(1, "ab"), Text(2, "c")]
+    assert [await follower.next(1), await follower.next(1)] == [TextAdded(1, "ab"), TextAdded(2, "c")]
 
 
 async def test_nothing_within_the_time_is_none() -> None:
@@ -159,6 +159,6 @@ async def test_closing_ends_pages_after_what_waits_and_stops_followers() -> None
         live.close()
         assert events_of(await waiting) == [("turn", {"session": "s1"})]
         assert await page.next() is None
-    assert await follower.next(1) == Stopped()
+    assert await follower.next(1) == GatewayStopping()
     with live.stream.subscribe() as late:
         assert await late.next() is None

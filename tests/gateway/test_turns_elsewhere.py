@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.turn_broadcast import Started, Text, TurnBroadcast
+from gateway.turn_broadcast import TextAdded, TurnBroadcast, TurnStarted
 from gateway.turns_elsewhere import TurnsElsewhere
 from shared.events import Events
 from shared.signals import Signal, SignalKind
@@ -31,12 +31,12 @@ async def test_text_behind_a_gap_is_left_to_the_end_until_its_step_begins_again(
         return found
 
     started = Signal(SignalKind.STARTED, SESSION, MESSAGE)
-    assert await shown(started, text(1, 0, "one "), text(1, 4, "two ")) == [Started(), Text(1, "one two ")]
+    assert await shown(started, text(1, 0, "one "), text(1, 4, "two ")) == [TurnStarted(), TextAdded(1, "one two ")]
     assert await shown(text(1, 12, "four"), text(1, 16, " five")) == []  # "three" was lost
-    assert await shown(text(2, 0, "next")) == [Text(2, "next")]
-    assert await shown(text(2, 9, "lost"), Signal(SignalKind.STARTED, SESSION, MESSAGE, 2)) == [Started()]
-    assert await shown(text(2, 0, "again")) == [Text(2, "again")]
-    assert await shown(started, text(1, 4, "late")) == [Started()]
+    assert await shown(text(2, 0, "next")) == [TextAdded(2, "next")]
+    assert await shown(text(2, 9, "lost"), Signal(SignalKind.STARTED, SESSION, MESSAGE, 2)) == [TurnStarted()]
+    assert await shown(text(2, 0, "again")) == [TextAdded(2, "again")]
+    assert await shown(started, text(1, 4, "late")) == [TurnStarted()]
     assert not elsewhere.reply_due.is_set()
     await shown(Signal(SignalKind.ENDED, SESSION, MESSAGE, text="replied"))
     assert elsewhere.reply_due.is_set()

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from loadtests.crash.audit import Findings, audit
-from loadtests.crash.evidence import Call, Evidence, Heard, TranscriptMessage
+from loadtests.crash.evidence import CallId, Evidence, Heard, TranscriptMessage
 from loadtests.crash.fault import Fault, FaultKind, Party
 from loadtests.crash.notes import Note
 from loadtests.crash.plan import Boundary, Kill, Round, Saying, Side, ToolCall, Victim
@@ -26,7 +26,7 @@ def history_of(saying: Saying) -> list[TranscriptMessage]:
     call = saying.calls[0].label
     return [
         TranscriptMessage("user", f"{saying.name} [[say it]]"),
-        TranscriptMessage("assistant", None, (Call(call),)),
+        TranscriptMessage("assistant", None, (CallId(call),)),
         TranscriptMessage("tool", f"noted {call}", (), call),
         TranscriptMessage("assistant", saying.answer),
     ]

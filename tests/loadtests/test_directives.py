@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.directives import Call, read_script
+from loadtests.directives import WantedCall, read_script
 
 
 def test_a_message_without_directives_is_one_step_of_plain_text() -> None:
@@ -16,18 +16,18 @@ def test_a_message_without_directives_is_one_step_of_plain_text() -> None:
 
 def test_brackets_in_a_tool_calls_arguments_do_not_close_it() -> None:
     (segment,) = read_script('go [[tool roll {"sides": [[6]]}]] now')
-    assert [d.call for d in segment.directives] == [Call("roll", '{"sides": [[6]]}')]
+    assert [d.call for d in segment.directives] == [WantedCall("roll", '{"sides": [[6]]}')]
     assert segment.text == "go now"
 
 
 def test_broken_arguments_are_kept_as_they_are_written() -> None:
     (segment,) = read_script('[[tool roll {"sides": ]]')
-    assert segment.directives[0].call == Call("roll", '{"sides":')
+    assert segment.directives[0].call == WantedCall("roll", '{"sides":')
 
 
 def test_a_tool_call_without_arguments_has_an_empty_object() -> None:
     (segment,) = read_script("[[tools 3 roll]]")
-    assert segment.directives[0].call == Call("roll", "{}", 3)
+    assert segment.directives[0].call == WantedCall("roll", "{}", 3)
 
 
 def test_options_stand_at_the_end_of_a_directive() -> None:

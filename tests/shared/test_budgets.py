@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.budgets import BOUNDLESS, Allowance, Budget, Budgets, Refusal, Scope, Spend, Window
+from shared.budgets import BOUNDLESS, Allowance, Budget, Budgets, BudgetWindow, Refusal, Scope, Spend
 from shared.errors import SettingsError
 from shared.settings import parse_settings
 
@@ -26,13 +26,13 @@ def test_without_a_setting_there_is_no_budget() -> None:
 def test_budgets_are_in_tokens_or_money_for_their_window() -> None:
     found = budgets_of(SESSION_BUDGET="200000", USER_BUDGET="$2.50", HOUR_BUDGET="1_000_000")
     assert found.budgets == (
-        Budget(Scope.SESSION, 200_000, False, Window.TOTAL),
-        Budget(Scope.USER, 2_500_000_000, True, Window.DAY),
-        Budget(Scope.HOUR, 1_000_000, False, Window.HOUR),
+        Budget(Scope.SESSION, 200_000, False, BudgetWindow.TOTAL),
+        Budget(Scope.USER, 2_500_000_000, True, BudgetWindow.DAY),
+        Budget(Scope.HOUR, 1_000_000, False, BudgetWindow.HOUR),
     )
     assert budgets_of(SESSION_BUDGET="$1/day", USER_BUDGET="5000/hour").budgets == (
-        Budget(Scope.SESSION, 10**9, True, Window.DAY),
-        Budget(Scope.USER, 5000, False, Window.HOUR),
+        Budget(Scope.SESSION, 10**9, True, BudgetWindow.DAY),
+        Budget(Scope.USER, 5000, False, BudgetWindow.HOUR),
     )
 
 
@@ -79,12 +79,15 @@ def test_model_names_may_hold_colons_and_slashes() -> None:
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
-        (Budget(Scope.SESSION, 200_000, False, Window.TOTAL), "budget of 200,000 tokens. Send /new"),
+        (Budget(Scope.SESSION, 200_000, False, BudgetWindow.TOTAL), "budget of 200,000 tokens. Send /new"),
         (
-            Budget(Scope.USER, 5 * 10**9, True, Window.DAY),
+            Budget(Scope.USER, 5 * 10**9, True, BudgetWindow.DAY),
             "budget of $5.00 for this day. Please come back at 00:00 UTC",
         ),
-        (Budget(Scope.HOUR, 1000, False, Window.HOUR), "for this hour. Please come back at 23:00 UTC, in 47 min"),
+        (
+            Budget(Scope.HOUR, 1000, False, BudgetWindow.HOUR),
+            "for this hour. Please come back at 23:00 UTC, in 47 min",
+        ),
     ],
 )
 def test_the_sender_is_told_which_budget_and_when_it_is_free_again(budget: Budget, said: str) -> None:
@@ -93,7 +96,7 @@ def test_the_sender_is_told_which_budget_and_when_it_is_free_again(budget: Budge
     assert f"GATEHOUSE_{budget.scope.value.upper()}_BUDGET" in refusal.error
 
 
-TOKENS = Budgets((Budget(Scope.USER, 1000, False, Window.DAY),))
+TOKENS = Budgets((Budget(Scope.USER, 1000, False, BudgetWindow.DAY),))
 
 
 @pytest.mark.parametrize(

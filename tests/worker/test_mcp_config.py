@@ -12,7 +12,7 @@ from shared.errors import SettingsError
 from shared.settings import parse_settings
 from worker.frames import McpServer
 from worker.mcp_config import read_mcp_servers
-from worker.mcp_server import Scope
+from worker.mcp_server import RunScope
 
 
 def read(path: Path, servers: dict[str, Any], **environment: str) -> tuple[McpServer, ...]:
@@ -100,7 +100,7 @@ def test_variables_are_filled_in_so_that_the_file_needs_no_secret(tmp_path: Path
             McpServer("a", "x", include=("r",), exclude=("w",)),
         ),
         ({"command": "x", "tools": ["*"], "disabledTools": ["w"]}, McpServer("a", "x", exclude=("w",))),
-        ({"command": "x", "scope": "session", "idle_s": 5}, McpServer("a", "x", scope=Scope.SESSION, idle_s=5.0)),
+        ({"command": "x", "scope": "session", "idle_s": 5}, McpServer("a", "x", scope=RunScope.SESSION, idle_s=5.0)),
         (
             {"command": "x", "approve": ["w"], "approve_within_s": 9},
             McpServer("a", "x", approve=("w",), approve_within_s=9.0),

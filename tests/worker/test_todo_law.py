@@ -25,7 +25,7 @@ from shared.errors import ModelUnavailable
 from shared.events import Events
 from shared.messages import Arrival, Conversation, Dead, Ended, Outcome, Retry
 from shared.store import Store, open_store
-from tests.shared.store.bench import rewrite
+from tests.shared.store.scratch import rewrite
 from tests.worker.agent.scripted import says
 from tests.worker.agent.test_todo import CALLS, model_call
 from tests.worker.pool.test_pool import RecordingObserver
@@ -33,7 +33,7 @@ from worker.agent.context import transcript
 from worker.agent.context.prompts import INSTRUCTION
 from worker.agent.equipment import Equipment
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
-from worker.agent.pool_link import PoolLink
+from worker.agent.pool_channel import PoolChannel
 from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.todo import SCAN_LIMIT
@@ -44,7 +44,7 @@ from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.store_health import StoreHealth
 from worker.pool.turns.active_turn import ActiveTurn
 from worker.pool.turns.history_loader import HistoryLoader
-from worker.pool.turns.settler import Settled
+from worker.pool.turns.settler import ClaimSettled
 from worker.pool.turns.turns import Turns
 from worker.session_log.ring import HEADER_BYTES, LogRing
 from worker.tools.spec import ToolCall
@@ -240,7 +240,7 @@ class Host:
                 self.turns.said(turn, frame)
 
         worker = cast("WorkerProcess", Parent(lambda history: running.take_history(history)))  # noqa: PLW0108 - made later
-        link = PoolLink(cast("Channel[ToWorker, ToPool]", Wire(hear)))
+        link = PoolChannel(cast("Channel[ToWorker, ToPool]", Wire(hear)))
         running = TurnRunner(turn.begin(worker, 60.0), self._equipment(), link)
         tasks += [asyncio.ensure_future(running.run()), asyncio.ensure_future(killed.wait())]
         await asyncio.wait(tasks[-2:], return_when=asyncio.FIRST_COMPLETED)
@@ -262,7 +262,7 @@ class Host:
     async def _settle(self) -> None:
         await self.turns.flush()
         for news in self.turns.news.left():
-            assert isinstance(news, Settled), news
+            assert isinstance(news, ClaimSettled), news
             self.turns.settled(news)
 
     async def crash(self) -> None:

@@ -29,7 +29,7 @@ from worker import os_processes
 from worker.agent.attachments import AttachmentCache
 from worker.agent.equipment import Agent, Equipment
 from worker.agent.models import build_chains
-from worker.agent.pool_link import PoolLink, PoolLogHandler
+from worker.agent.pool_channel import PoolChannel, PoolLogHandler
 from worker.agent.session_cache import SessionCache
 from worker.agent.session_log import SessionLog
 from worker.agent.turn_attribution import TurnAttribution
@@ -90,15 +90,15 @@ class Child:
         self._equipment: Equipment | None = None
         self._draining = False
         self._early: list[ToWorker] | None = []
-        self._link: PoolLink
+        self._pool: PoolChannel
         self._mcp: McpServers
 
     async def serve(self, sock: socket.socket) -> None:
         """Open the channel; from here on frames and timers act."""
         self._attribution.install(self._loop)
         channel: Channel[ToWorker, ToPool] = await open_channel(sock, ToWorker, self._on_frame, self._on_closed)
-        self._link = PoolLink(channel)
-        logging.getLogger().addHandler(PoolLogHandler(self._link))
+        self._pool = PoolChannel(channel)
+        logging.getLogger().addHandler(PoolLogHandler(self._pool))
         self._beat()
         early, self._early = self._early or [], None
         for frame in early:
@@ -139,18 +139,18 @@ class Child:
                 self._forget(frame.session)
 
     def _configure(self, config: WorkerConfig) -> None:
-        self._link.hide(config.secrets())
+        self._pool.hide(config.secrets())
         try:
-            self._equipment = equip(config, self._page, self._link)
+            self._equipment = equip(config, self._page, self._pool)
         except Exception as error:  # noqa: BLE001 - the boundary: the host is told why this worker cannot start
             problem = str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
-            self._link.emit(Event.WORKER_FAILED_TO_START, error=problem)
+            self._pool.emit(Event.WORKER_FAILED_TO_START, error=problem)
             self._keep(self._loop.create_task(self._leave(status=1)))
             return
         self._equipment.log.start()
-        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._link.emit)
+        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._pool.emit)
         self._report()
-        self._link.send(Ready(os.getpid(), warmed() is not None, self._equipment.toolbox.names))
+        self._pool.send(Ready(os.getpid(), warmed() is not None, self._equipment.toolbox.names))
 
     def _serve(self) -> None:
         """Start the MCP servers: a spare has none, or each would run once more for nobody."""
@@ -159,9 +159,9 @@ class Child:
 
     def _start_turn(self, frame: RunTurn) -> None:
         if self._equipment is None or self._draining:
-            self._link.send(TurnDone(frame.turn, Parked()))
+            self._pool.send(TurnDone(frame.turn, Parked()))
             return
-        turn = self._turns[frame.turn] = TurnRunner(frame, self._equipment, self._link)
+        turn = self._turns[frame.turn] = TurnRunner(frame, self._equipment, self._pool)
         task = self._attribution.start(frame.turn, self._run(turn), self._loop)
         self._keep(task)
         task.add_done_callback(lambda _: self._turn_done(frame.turn))
@@ -200,11 +200,11 @@ class Child:
             # the one use of the default executor: joining the log's thread must not stop the beat
             await asyncio.to_thread(self._equipment.log.close, DRAIN_WRITE_S)
             self._report()
-        self._link.send(Drained())
+        self._pool.send(Drained())
         await self._leave(status=0)
 
     async def _leave(self, status: int) -> NoReturn:
-        await self._link.sent(DRAIN_WRITE_S)
+        await self._pool.sent(DRAIN_WRITE_S)
         end_process(status)
 
     def _on_closed(self, _reason: Exception | None) -> None:
@@ -225,7 +225,7 @@ class Child:
             return
         cache, log = equipment.cache, equipment.log
         cache.expire()
-        self._link.send(
+        self._pool.send(
             Report(
                 cache.hits,
                 cache.misses,
@@ -245,14 +245,14 @@ class Child:
         task.add_done_callback(self._tasks.discard)
 
 
-def equip(config: WorkerConfig, page: SharedPage, link: PoolLink) -> Equipment:
+def equip(config: WorkerConfig, page: SharedPage, pool: PoolChannel) -> Equipment:
     """Make what the turns use. Raises SettingsError for tools that cannot be loaded."""
     ring, hidden = LogRing(page.ring_memory), Redaction(config.secrets())
-    log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, link.emit, redaction=hidden)
+    log = SessionLog(Path(config.log_dir), ring, config.log_flush_interval_s, pool.emit, redaction=hidden)
     cache = SessionCache(config.todo_cache_size, config.todo_cache_ttl_s)
-    toolbox = Toolbox(config.tool_modules, link.emit, fetch_allow=config.fetch_allow, threads=config.tool_threads)
+    toolbox = Toolbox(config.tool_modules, pool.emit, fetch_allow=config.fetch_allow, threads=config.tool_threads)
     warm = warmed()
-    models = build_chains(config, link.emit, warm.TLS_CONTEXT if warm else None)
+    models = build_chains(config, pool.emit, warm.TLS_CONTEXT if warm else None)
     agents = {
         profile.name: Agent(
             models[profile.name], toolbox.only(profile.tools), profile.system_prompt, profile.context_tokens

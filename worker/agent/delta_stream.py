@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from worker.agent.pool_link import PoolLink
+from worker.agent.pool_channel import PoolChannel
 from worker.frames import Delta
 
 #: seconds between two Delta frames of one turn at the least
@@ -14,9 +14,9 @@ DELTA_INTERVAL_S = 0.02
 class DeltaStream:
     """Sends one turn's text as Delta frames; without readers (``is_read``) it sends none."""
 
-    def __init__(self, turn: int, link: PoolLink, *, is_read: bool) -> None:
+    def __init__(self, turn: int, pool: PoolChannel, *, is_read: bool) -> None:
         self._turn = turn
-        self._link = link
+        self._pool = pool
         self._is_read = is_read
         self._loop = asyncio.get_running_loop()
         self._unsent: list[str] = []
@@ -45,12 +45,12 @@ class DeltaStream:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._unsent or (self._link.full and last):
+        if not self._unsent or (self._pool.full and last):
             return
-        if self._link.full:
+        if self._pool.full:
             self._timer = self._loop.call_later(DELTA_INTERVAL_S, self.flush)
             return
-        self._link.send(Delta(self._turn, self._step, "".join(self._unsent), self._restarts))
+        self._pool.send(Delta(self._turn, self._step, "".join(self._unsent), self._restarts))
         self._unsent.clear()
         self._restarts = False
         self._sent_at = self._loop.time()

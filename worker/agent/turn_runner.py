@@ -31,7 +31,7 @@ from worker.agent.context import transcript
 from worker.agent.delta_stream import DeltaStream
 from worker.agent.equipment import Equipment
 from worker.agent.failure_replies import how_it_ended
-from worker.agent.pool_link import PoolLink
+from worker.agent.pool_channel import PoolChannel
 from worker.agent.progress import Progress
 from worker.agent.session_cache import CachedSession
 from worker.agent.todo import TodoStore
@@ -77,11 +77,11 @@ class _Known(msgspec.Struct, frozen=True):
 class TurnRunner(Progress):
     """Runs one RunTurn frame to its TurnDone frame, on the child's loop."""
 
-    def __init__(self, frame: RunTurn, equipment: Equipment, link: PoolLink) -> None:
+    def __init__(self, frame: RunTurn, equipment: Equipment, pool: PoolChannel) -> None:
         self._frame = frame
         self._equipment = equipment
         self._agent = equipment.agent(frame.profile)
-        self._link = link
+        self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._ends_at = self._loop.time() + frame.deadline_s
         self._history: asyncio.Future[History] = self._loop.create_future()
@@ -98,9 +98,9 @@ class TurnRunner(Progress):
         self._said: ToolSaid | None = None
         self._said_timer: asyncio.TimerHandle | None = None
         self._said_sent_at = 0.0
-        self._wait = TurnWait(frame.turn, link)
+        self._wait = TurnWait(frame.turn, pool)
         self._log = TurnLog(frame, equipment.log, is_kept=not self._keeps_nothing)
-        self._deltas = DeltaStream(frame.turn, link, is_read=frame.stream)
+        self._deltas = DeltaStream(frame.turn, pool, is_read=frame.stream)
 
     async def run(self) -> None:
         """Run the turn and send how it ended; never raises."""
@@ -190,7 +190,7 @@ class TurnRunner(Progress):
         if isinstance(outcome, Ended) and self._turn.unanswered:
             # nothing of it joins the history: it is answered as if it came anew, once an operator has it tried again
             attempts = self._frame.attempt + 1
-            error, usage = self._link.clean(outcome.error), outcome.usage
+            error, usage = self._pool.clean(outcome.error), outcome.usage
             return Dead(attempts, error, outcome.text, usage=usage, kind=DeadKind.MODEL)
         if isinstance(outcome, Ended) and not self._keeps_nothing:
             window = self._turn.window
@@ -213,7 +213,7 @@ class TurnRunner(Progress):
         Raises TurnInterrupted and TimeoutError.
         """
         if not self._history.cancelled():
-            self._link.send(NeedHistory(self._frame.turn))
+            self._pool.send(NeedHistory(self._frame.turn))
         try:
             async with asyncio.timeout_at(self._ends_at):
                 history = await self._history
@@ -259,7 +259,7 @@ class TurnRunner(Progress):
 
     def model_away(self, model: str, problem: str) -> None:
         """Send that no model can answer now."""
-        self._link.send(ModelAway(self._frame.turn, model, self._link.clean(problem)))
+        self._pool.send(ModelAway(self._frame.turn, model, self._pool.clean(problem)))
 
     @contextlib.contextmanager
     def waiting(self, waits_for: str) -> Iterator[None]:
@@ -272,7 +272,7 @@ class TurnRunner(Progress):
     async def more(self, used: Spend, wanted: Spend) -> Allowance:
         """Ask the host to hold more of the budgets."""
         self._allowance = self._loop.create_future()
-        self._link.send(NeedAllowance(self._frame.turn, used, wanted))
+        self._pool.send(NeedAllowance(self._frame.turn, used, wanted))
         return await self._allowance
 
     async def images(self, messages: Sequence[bytes]) -> dict[str, bytes]:
@@ -286,13 +286,13 @@ class TurnRunner(Progress):
             return held
         if digest not in self._awaited:  # what the host does not have either is asked for once
             self._awaited[digest] = self._loop.create_future()
-            self._link.send(NeedAttachment(self._frame.turn, digest))
+            self._pool.send(NeedAttachment(self._frame.turn, digest))
         return await asyncio.shield(self._awaited[digest])
 
     def keep_image(self, image: Attachment, data: bytes) -> None:
         """Send an image of a tool's result, for later turns."""
         self._equipment.attachments.put(self._frame.session, image.digest, data)
-        self._link.send(KeepAttachment(self._frame.turn, image.digest, data))
+        self._pool.send(KeepAttachment(self._frame.turn, image.digest, data))
 
     def step_opened(self, opening: StepOpening) -> None:
         """Send what the model asked for: a later attempt makes these calls, and does not ask again."""
@@ -306,7 +306,7 @@ class TurnRunner(Progress):
         if once:
             await self._until_kept(call.id)
         else:
-            await self._link.left()
+            await self._pool.left()
 
     async def _until_kept(self, call_id: str) -> None:
         self._unkept[call_id] = self._loop.create_future()
@@ -317,15 +317,15 @@ class TurnRunner(Progress):
 
     def tool_said(self, call: ToolCall, text: str) -> None:
         """Send how far a tool is, of what it tells in quick succession the last."""
-        self._said = ToolSaid(self._frame.turn, call.name, self._link.clean(text)[:SAID_LIMIT_CHARS])
+        self._said = ToolSaid(self._frame.turn, call.name, self._pool.clean(text)[:SAID_LIMIT_CHARS])
         if self._said_timer is None:
             due = max(self._loop.time(), self._said_sent_at + SAID_INTERVAL_S)
             self._said_timer = self._loop.call_at(due, self._send_said)
 
     def _send_said(self) -> None:
         self._said_timer = None
-        if self._said is not None and not self._link.full:
-            self._link.send(self._said)
+        if self._said is not None and not self._pool.full:
+            self._pool.send(self._said)
         self._said, self._said_sent_at = None, self._loop.time()
 
     def end_call(self, call: ToolCall, result: CallResult) -> None:  # noqa: ARG002 (Progress's)
@@ -343,18 +343,18 @@ class TurnRunner(Progress):
         """Send the summary, so that nobody has to make it again, and log it."""
         self._send(Compacted(self._frame.turn, summary))
         names = {"session": self._frame.session, "message": self._frame.message_id}
-        self._link.emit(Event.CONTEXT_COMPACTED, **names, covers=summary.covers, characters=len(summary.text))
+        self._pool.emit(Event.CONTEXT_COMPACTED, **names, covers=summary.covers, characters=len(summary.text))
         self._log.compacted(summary)
 
     def compaction_failed(self, problem: str) -> None:
         """Say that the older part of the conversation is left out, and why."""
         names = {"session": self._frame.session, "message": self._frame.message_id}
-        self._link.emit(Event.CONTEXT_CUT, **names, problem=problem)
+        self._pool.emit(Event.CONTEXT_CUT, **names, problem=problem)
 
     def _send(self, frame: Compacted | StepOpened | ToolStarted | ToolEnded | StepDone) -> None:
         """Send a frame of the step; one that is too large ends the turn."""
         try:
-            self._link.send(frame)
+            self._pool.send(frame)
         except FrameTooLarge as error:
             self._too_large = error
             raise
@@ -364,18 +364,18 @@ class TurnRunner(Progress):
         match outcome:
             case Ended():
                 self._log.messages(outcome.messages)
-                self._log.ended(outcome, self._link.clean(outcome.error), self._turn.usage if self._turn else None)
+                self._log.ended(outcome, self._pool.clean(outcome.error), self._turn.usage if self._turn else None)
             case _:
                 self._equipment.cache.forget(self._frame.session)
 
     def _send_done(self, outcome: Outcome) -> None:
         if isinstance(outcome, Ended):
-            outcome = msgspec.structs.replace(outcome, error=self._link.clean(outcome.error))
+            outcome = msgspec.structs.replace(outcome, error=self._pool.clean(outcome.error))
         try:
-            self._link.send(TurnDone(self._frame.turn, outcome))
+            self._pool.send(TurnDone(self._frame.turn, outcome))
         except FrameTooLarge as error:
             self._equipment.cache.forget(self._frame.session)
-            self._link.send(TurnDone(self._frame.turn, self._failed(error)))
+            self._pool.send(TurnDone(self._frame.turn, self._failed(error)))
 
     def _failed(self, error: BaseException) -> Ended:
         """Return a failed end that says only what the sender asked and was told."""
@@ -384,7 +384,7 @@ class TurnRunner(Progress):
         if isinstance(error, FrameTooLarge):
             status, text = TurnStatus.FAILED, TOO_LARGE
         asked = () if self._steps_sent else opening_of(self._frame.texts, self._frame.options)
-        return Ended(status, text, (*asked, transcript.assistant(text)), error=self._link.clean(seen))
+        return Ended(status, text, (*asked, transcript.assistant(text)), error=self._pool.clean(seen))
 
 
 def _todo_of(history: History) -> TodoStore:

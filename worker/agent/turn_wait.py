@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from worker.agent.pool_link import PoolLink
+from worker.agent.pool_channel import PoolChannel
 from worker.frames import TurnGoesOn, TurnWaits
 
 #: a wait is told to the pool when it has lasted so long, in seconds: shorter ones keep nobody from a place
@@ -16,9 +16,9 @@ WAIT_TOLD_S = 0.005
 class TurnWait:
     """Tells the pool that a turn waits, and that it goes on; calls that wait side by side are one wait."""
 
-    def __init__(self, turn: int, link: PoolLink) -> None:
+    def __init__(self, turn: int, pool: PoolChannel) -> None:
         self._turn = turn
-        self._link = link
+        self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._waits: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -40,7 +40,7 @@ class TurnWait:
     def _tell(self) -> None:
         self._timer = None
         self._is_told = True
-        self._link.send(TurnWaits(self._turn, self._waits[0]))
+        self._pool.send(TurnWaits(self._turn, self._waits[0]))
 
     def _go_on(self) -> None:
         if self._timer is not None:
@@ -48,4 +48,4 @@ class TurnWait:
             self._timer = None
         if self._is_told:
             self._is_told = False
-            self._link.send(TurnGoesOn(self._turn))
+            self._pool.send(TurnGoesOn(self._turn))

@@ -29,7 +29,14 @@ from worker.pool.host_lease import BEAT_EVERY_S, Fence, HostLease, HostRow, Host
 from worker.pool.log_audit import LogAudit
 from worker.pool.loops import Loops
 from worker.pool.processes.death import Cause, Death
-from worker.pool.processes.worker_process import BecameWritable, Ended, FrameCame, Placed, WorkerNews, WorkerProcess
+from worker.pool.processes.worker_process import (
+    ChannelWritable,
+    FrameReceived,
+    WorkerEnded,
+    WorkerNews,
+    WorkerPlaced,
+    WorkerProcess,
+)
 from worker.pool.quarantine import Quarantine
 from worker.pool.rolling_restart import RollingRestart
 from worker.pool.snapshot import PoolSnapshot, take_snapshot
@@ -37,12 +44,12 @@ from worker.pool.store_health import StoreHealth
 from worker.pool.supervisor import Supervisor
 from worker.pool.turn_scheduler import TurnScheduler
 from worker.pool.turns.active_turn import TurnRow
-from worker.pool.turns.attachment_loader import AttachmentLoader, PlatformFiles
+from worker.pool.turns.attachment_loader import AttachmentLoader, FileSource
 from worker.pool.turns.claimer import POLL_S, Claimer
 from worker.pool.turns.gateway_relay import GatewayRelay
 from worker.pool.turns.history_loader import HistoryLoader
 from worker.pool.turns.observer import SignalReceiver, TurnObserver
-from worker.pool.turns.settler import IntentKept, Settled, SettlerNews, Stale, Unwritable
+from worker.pool.turns.settler import ClaimSettled, ClaimStale, ClaimUnwritable, CommittedIntent, SettlerNews
 from worker.pool.turns.turns import Turns
 from worker.pool.worker_config import worker_config
 
@@ -73,7 +80,7 @@ class Pool:
         *,
         gateway: bool = True,
         receiver: SignalReceiver | None = None,
-        files: PlatformFiles | None = None,
+        files: FileSource | None = None,
     ) -> None:
         config = worker_config(settings)
         self._workers = settings.workers
@@ -329,7 +336,7 @@ class Pool:
             return
         look = await self._claimer.look(self._renewed, self._dispatcher.room, self._quarantine.room)
         self._health.worked()
-        self._act_on_all(Stale(ref) for ref in look.lost)
+        self._act_on_all(ClaimStale(ref) for ref in look.lost)
         self._act_on_all(look.claims)
         if look.wait_s:
             await self._claimer.until_woken(look.wait_s)
@@ -341,7 +348,7 @@ class Pool:
 
     async def _renew(self) -> None:
         await asyncio.sleep(POLL_S)
-        self._act_on_all(Stale(ref) for ref in await self._claimer.renew_if_due(self._renewed))
+        self._act_on_all(ClaimStale(ref) for ref in await self._claimer.renew_if_due(self._renewed))
 
     async def _look_for_hangs(self) -> None:
         await asyncio.sleep(LOOK_S)
@@ -374,7 +381,7 @@ class Pool:
             match news:
                 case Claim():
                     self._scheduler.begin_failed(news, error)
-                case FrameCame(worker=worker, frame=frame) if isinstance(frame, OfTurn):
+                case FrameReceived(worker=worker, frame=frame) if isinstance(frame, OfTurn):
                     self._scheduler.frame_failed(worker, frame, error)
 
     def _act_on(self, news: News) -> None:
@@ -382,30 +389,30 @@ class Pool:
             case Claim():
                 self._relay.claimed(news)
                 self._scheduler.begin(news)
-            case FrameCame(worker=worker, frame=frame):
+            case FrameReceived(worker=worker, frame=frame):
                 self._frame_came(worker, frame)
-            case Placed(worker=worker):
+            case WorkerPlaced(worker=worker):
                 self._ready.set()
                 self._scheduler.serve(worker)
                 self._claimer.wake()
-            case BecameWritable(worker=worker):
+            case ChannelWritable(worker=worker):
                 self._scheduler.resume(worker)
                 self._claimer.wake()
-            case Ended(worker=worker, death=death):
+            case WorkerEnded(worker=worker, death=death):
                 self._log_audit.suspect(self._scheduler.worker_ended(worker, death))
             case Hung(worker=worker, death=death):
                 self._hung(worker, death)
             case Worn(worker=worker, reason=reason):
                 self._replace(worker, reason)
-            case Settled():
+            case ClaimSettled():
                 self._settled(news)
-            case IntentKept(ref=ref, call_id=call_id):
+            case CommittedIntent(ref=ref, call_id=call_id):
                 self._scheduler.intent_kept(ref, call_id)
-            case Stale(ref=ref):
+            case ClaimStale(ref=ref):
                 if turn := self._turns.stale(ref):
                     self._scheduler.lose(turn)
                 self._claimer.wake()
-            case Unwritable(error=error):
+            case ClaimUnwritable(error=error):
                 if turn := self._turns.unwritable(news):
                     self._scheduler.fail(turn, error)
 
@@ -418,7 +425,7 @@ class Pool:
         elif isinstance(frame, LogEvent):
             self._emit(worker, frame.event, frame.fields)
 
-    def _settled(self, settled: Settled) -> None:
+    def _settled(self, settled: ClaimSettled) -> None:
         self._turns.settled(settled)
         if isinstance(settled.outcome, Retry) and settled.outcome.suspect:
             self._claimer.expect_suspect()

@@ -23,7 +23,7 @@ from worker.pool.feed import Feed
 from worker.pool.processes.death import Death
 from worker.pool.processes.fork_servers import ForkServers
 from worker.pool.processes.spares import Spares
-from worker.pool.processes.worker_process import Ended, Placed, WorkerNews, WorkerProcess, WorkerState
+from worker.pool.processes.worker_process import WorkerEnded, WorkerNews, WorkerPlaced, WorkerProcess, WorkerState
 from worker.session_log.ring import LogRing, salvage
 from worker.shared_page import SharedPage
 
@@ -197,7 +197,7 @@ class Supervisor:
         worker.state = WorkerState.READY
         self.slots[n] = worker
         worker.send(Serve())
-        self.news.put(Placed(worker))
+        self.news.put(WorkerPlaced(worker))
 
     async def _start_one(self) -> None:
         try:
@@ -216,7 +216,7 @@ class Supervisor:
         if not worker.expected and worker.ready is not None:
             self._count_loss(worker, death)
         if worker.n is not None:
-            self.news.put(Ended(worker, death))
+            self.news.put(WorkerEnded(worker, death))
             if self.holds_slot(worker):
                 self.slots[worker.n] = None
         self._spares.forget(worker)

@@ -52,7 +52,7 @@ class HalfDone(Exception):
     """Raised when a job failed after it had written something; its cause is the job's own error."""
 
 
-class Mark(NamedTuple):
+class CommitMark(NamedTuple):
     """What a transaction leaves behind, so that it can be found: the name of a lane's row, and a number in it."""
 
     name: str
@@ -71,7 +71,9 @@ class CommitUnknown(Exception):
 class Batch:
     """One transaction; ``run`` returns the answers, and raises what it has to be rolled back for."""
 
-    def __init__(self, shared: Shared, connection: Connection, jobs: list[Job], mark: Mark, *, read_only: bool) -> None:
+    def __init__(
+        self, shared: Shared, connection: Connection, jobs: list[Job], mark: CommitMark, *, read_only: bool
+    ) -> None:
         self._mark = mark
         self._read_only = read_only
         self._shared = shared

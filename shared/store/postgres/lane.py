@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shared.errors import StoreUnavailable
-from shared.store.postgres.batch import Batch, CommitUnknown, HalfDone, Job, JobAnswer, Mark
+from shared.store.postgres.batch import Batch, CommitMark, CommitUnknown, HalfDone, Job, JobAnswer
 from shared.store.postgres.connection import Connection, ConnectionLost, DatabaseError
 from shared.store.postgres.database import Shared
 
@@ -121,7 +121,7 @@ class Lane:
         broken: Exception
         for _ in range(TRIES):
             self._batches += 1
-            mark = Mark(self._mark, b"%d" % self._batches)
+            mark = CommitMark(self._mark, b"%d" % self._batches)
             try:
                 batch = Batch(self._shared, self._connected(), jobs, mark, read_only=self._read_only)
             except ConnectionLost as error:
@@ -174,7 +174,7 @@ class Lane:
         except (DatabaseError, ConnectionLost):
             self._drop()
 
-    def _was_committed(self, transaction_id: str, mark: Mark) -> bool:
+    def _was_committed(self, transaction_id: str, mark: CommitMark) -> bool:
         """Tell what became of a transaction, as soon as the server knows; not committed if it cannot be asked."""
         until = time.monotonic() + FATE_S
         while time.monotonic() < until:

@@ -9,7 +9,7 @@ import msgspec
 from shared.command import CommandKind
 from shared.errors import InboxFull, SenderShareFull
 from shared.ids import made_at_s
-from shared.messages import Answered, Arrival, MessageState, Receipt, Reply
+from shared.messages import Arrival, MessageState, Receipt, RepeatedRequest, Reply
 from shared.store.engine import Database, Engine
 from shared.store.sql import dead_letters
 from shared.store.sql.arrivals import receive
@@ -26,7 +26,7 @@ EXPIRE_LIMIT = 500
 CLOSED = (MessageState.DONE, MessageState.REJECTED, MessageState.WITHDRAWN)
 
 
-class Room(NamedTuple):
+class InboxLimits(NamedTuple):
     """How many messages may wait."""
 
     #: of all senders
@@ -43,7 +43,7 @@ class Inbox:
 
     def __init__(self, engine: Engine, limit: int, share: float) -> None:
         self._run = engine.run
-        self._room = Room(limit, max(1, int(limit * share)))
+        self._room = InboxLimits(limit, max(1, int(limit * share)))
 
     async def accept(self, arrival: Arrival) -> Receipt:
         """Write one arrival unless any of its dedupe keys is known; many calls share one commit.
@@ -102,7 +102,7 @@ class Inbox:
         """Return the id of a session's last request that has this fingerprint, empty if there is none since then."""
         return await self._run(session, inbox.repeated, session, fingerprint, since)
 
-    async def answer(self, message_id: str) -> Answered:
+    async def answer(self, message_id: str) -> RepeatedRequest:
         """Return what became of a request of the API. Raises NotFound."""
         return await self._run("", inbox.answer, message_id)
 
@@ -164,7 +164,7 @@ def storable(arrival: Arrival) -> Arrival:
     return msgspec.structs.replace(arrival, text=text, user=user)
 
 
-def _accept(database: Database, arrival: Arrival, room: Room) -> Receipt:
+def _accept(database: Database, arrival: Arrival, room: InboxLimits) -> Receipt:
     if known := dedupe.find(database, arrival.session, arrival.dedupe):
         return Receipt(known, duplicate=True)
     ahead = database.waiting
@@ -183,7 +183,7 @@ def _accept(database: Database, arrival: Arrival, room: Room) -> Receipt:
     return receive(database, arrival, arrived, ahead)
 
 
-def _no_room(database: Database, arrival: Arrival, waiting: int, room: Room) -> InboxFull | None:
+def _no_room(database: Database, arrival: Arrival, waiting: int, room: InboxLimits) -> InboxFull | None:
     """Return why a message cannot be taken now, None if it can."""
     if waiting >= room.limit:
         # a stop waits for nothing, and is needed most where much does: the first one for each turn

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from shared.store import Store
-from tests.shared.store.bench import ENGINES, Bench
+from tests.shared.store.scratch import ENGINES, Scratch
 
 
 @pytest.fixture(params=ENGINES)
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+async def scratch(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scratch]:
     """An open, empty database of each engine."""
-    bench = Bench(ENGINES[request.param], tmp_path)
-    await bench.open()
-    yield bench
-    await bench.close()
+    scratch = Scratch(ENGINES[request.param], tmp_path)
+    await scratch.open()
+    yield scratch
+    await scratch.close()
 
 
 @pytest.fixture
-def store(bench: Bench) -> Store:
-    """The store of the bench, for tests that do not reopen it."""
-    return bench.store
+def store(scratch: Scratch) -> Store:
+    """The store of the scratch database, for tests that do not reopen it."""
+    return scratch.store

@@ -18,7 +18,7 @@ from shared.command import CommandKind
 from shared.errors import StaleClaim
 from shared.messages import Claim, CommandAnswer, Conversation, Dead, MessageState, Outcome, Parked, Retry, TurnStatus
 from shared.when_busy import WhenBusy
-from tests.shared.store.bench import ENGINES, Bench, ended, run_machine
+from tests.shared.store.scratch import ENGINES, Scratch, ended, run_machine
 
 T = TypeVar("T")
 
@@ -40,8 +40,8 @@ class BusyMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.directory = Path(tempfile.mkdtemp())
-        self.bench = Bench(ENGINES[self.engine], self.directory)
-        self.run(self.bench.open())
+        self.scratch = Scratch(ENGINES[self.engine], self.directory)
+        self.run(self.scratch.open())
         self.left: list[str] = []  # accepted and not ended, in order
         self.replies: dict[str, int] = {}  # how many each ended one is to get
         self.claim: Claim | None = None
@@ -53,15 +53,15 @@ class BusyMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever happened, all that waits is claimed and answered in the end, once."""
         for number in range(3 * len(self.left) + 6):
-            self.bench.clock.now += 70
+            self.scratch.clock.now += 70
             self.take_claim(suspects=bool(number % 2))
             self.settle(TurnStatus.REPLIED, 9)
         assert self.left == []
-        sent = Counter(reply.message_id for reply in self.run(self.bench.send_all()))
+        sent = Counter(reply.message_id for reply in self.run(self.scratch.send_all()))
         assert sent == Counter({message: count for message, count in self.replies.items() if count})
         for message in self.replies:
-            assert self.run(self.bench.store.inbox.trace(message)).state is not MessageState.WAITING
-        self.run(self.bench.close())
+            assert self.run(self.scratch.store.inbox.trace(message)).state is not MessageState.WAITING
+        self.run(self.scratch.close())
         self.runner.close()
         shutil.rmtree(self.directory)
 
@@ -74,13 +74,13 @@ class BusyMachine(RuleBasedStateMachine):
             self.end(one.message_id)
 
     def conversation(self) -> Conversation:
-        return self.run(self.bench.store.sessions.conversation(SESSION))
+        return self.run(self.scratch.store.sessions.conversation(SESSION))
 
     @rule(mode=st.sampled_from(WhenBusy), quiet_s=st.sampled_from((0.0, 5.0)), user=st.sampled_from(("ann", "bob")))
     def accept(self, mode: WhenBusy, quiet_s: float, user: str) -> None:
-        arrival = self.bench.arrival(SESSION, when_busy=mode, busy_text="busy", quiet_s=quiet_s, user=user)
+        arrival = self.scratch.arrival(SESSION, when_busy=mode, busy_text="busy", quiet_s=quiet_s, user=user)
         rested = not self.left
-        receipt = self.run(self.bench.store.inbox.accept(arrival))
+        receipt = self.run(self.scratch.store.inbox.accept(arrival))
         self.left.append(arrival.id)
         if receipt.state is MessageState.REJECTED:
             assert mode is WhenBusy.REJECT
@@ -91,7 +91,7 @@ class BusyMachine(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(CommandKind))
     def order(self, kind: CommandKind) -> None:
         before = self.conversation()
-        receipt = self.run(self.bench.order(kind, SESSION))
+        receipt = self.run(self.scratch.order(kind, SESSION))
         self.left.append(receipt.message_id)
         self.end_all(receipt.withdrawn)
         if receipt.state is MessageState.DONE:
@@ -102,7 +102,7 @@ class BusyMachine(RuleBasedStateMachine):
 
     @rule(suspects=st.booleans())
     def take_claim(self, suspects: bool) -> None:
-        for claim in self.run(self.bench.store.claims.claim("h1", 10, 30, suspects=suspects)).claims:
+        for claim in self.run(self.scratch.store.claims.claim("h1", 10, 30, suspects=suspects)).claims:
             self.claim, self.in_turn = claim, [message.id for message in claim.messages]
             assert self.in_turn == self.left[: len(self.in_turn)]
 
@@ -111,7 +111,7 @@ class BusyMachine(RuleBasedStateMachine):
         if self.claim is None:
             return
         try:
-            self.in_turn += [one.id for one in self.run(self.bench.store.claims.join(self.claim.ref))]
+            self.in_turn += [one.id for one in self.run(self.scratch.store.claims.join(self.claim.ref))]
         except StaleClaim:
             self.claim = None
         else:
@@ -138,7 +138,7 @@ class BusyMachine(RuleBasedStateMachine):
         if claim is None:
             return
         try:
-            told = self.run(self.bench.store.claims.settle(claim.ref, outcome))
+            told = self.run(self.scratch.store.claims.settle(claim.ref, outcome))
         except StaleClaim:
             return
         if not isinstance(outcome, Parked | Retry):
@@ -149,16 +149,16 @@ class BusyMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((1, 6, 31)))
     def pass_time(self, seconds: float) -> None:
-        self.bench.clock.now += seconds
+        self.scratch.clock.now += seconds
 
     @rule()
     def reopen(self) -> None:
-        self.run(self.bench.open())
-        self.run(self.bench.adopt("h2"))
+        self.run(self.scratch.open())
+        self.run(self.scratch.adopt("h2"))
 
     @invariant()
     def what_has_not_ended_waits(self) -> None:
-        assert self.run(self.bench.store.inbox.waiting()) == len(self.left)
+        assert self.run(self.scratch.store.inbox.waiting()) == len(self.left)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

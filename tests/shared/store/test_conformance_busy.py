@@ -9,19 +9,19 @@ from shared.journal import StepOpening
 from shared.messages import Claim, Dead, MessageState, Parked, ReplyStatus, Retry, Step, TurnStatus
 from shared.store import Store
 from shared.when_busy import WhenBusy
-from tests.shared.store.bench import Bench, ended
+from tests.shared.store.scratch import Scratch, ended
 
 SESSION = "a:b:c"
 QUIET_S = 2.0
 
 
-async def say(bench: Bench, text: str, mode: WhenBusy = WhenBusy.ENQUEUE, user: str = "ann") -> str:
-    arrival = bench.arrival(text=text, when_busy=mode, busy_text="busy", user=user)
-    return (await bench.store.inbox.accept(arrival)).message_id
+async def say(scratch: Scratch, text: str, mode: WhenBusy = WhenBusy.ENQUEUE, user: str = "ann") -> str:
+    arrival = scratch.arrival(text=text, when_busy=mode, busy_text="busy", user=user)
+    return (await scratch.store.inbox.accept(arrival)).message_id
 
 
-async def fragment(bench: Bench, text: str, user: str = "ann") -> str:
-    return (await bench.store.inbox.accept(bench.arrival(text=text, quiet_s=QUIET_S, user=user))).message_id
+async def fragment(scratch: Scratch, text: str, user: str = "ann") -> str:
+    return (await scratch.store.inbox.accept(scratch.arrival(text=text, quiet_s=QUIET_S, user=user))).message_id
 
 
 def texts(claim: Claim) -> list[str]:
@@ -29,76 +29,80 @@ def texts(claim: Claim) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", WhenBusy)
-async def test_a_session_that_rests_takes_a_message_whatever_its_mode(bench: Bench, mode: WhenBusy) -> None:
+async def test_a_session_that_rests_takes_a_message_whatever_its_mode(scratch: Scratch, mode: WhenBusy) -> None:
     for text in ("one", "two"):
-        receipt = await bench.store.inbox.accept(bench.arrival(text=text, when_busy=mode, busy_text="busy"))
+        receipt = await scratch.store.inbox.accept(scratch.arrival(text=text, when_busy=mode, busy_text="busy"))
         assert (receipt.state, receipt.stops, receipt.joins) == (MessageState.WAITING, "", False)
-        claim = await bench.claim_one()
+        claim = await scratch.claim_one()
         assert texts(claim) == [text]
-        await bench.store.claims.settle(claim.ref, ended(text))
+        await scratch.store.claims.settle(claim.ref, ended(text))
 
 
 class TestReject:
-    async def test_a_rejected_message_is_told_so_and_can_be_seen(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
-        receipt = await store.inbox.accept(bench.arrival(when_busy=WhenBusy.REJECT, busy_text="busy", dedupe="k"))
+    async def test_a_rejected_message_is_told_so_and_can_be_seen(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
+        receipt = await store.inbox.accept(scratch.arrival(when_busy=WhenBusy.REJECT, busy_text="busy", dedupe="k"))
         assert (receipt.state, receipt.answer) == (MessageState.REJECTED, "busy")
         trace = await store.inbox.trace(receipt.message_id)
         assert (trace.state, trace.error, trace.running) == (MessageState.REJECTED, "its session was busy", False)
         assert trace.settled_at is not None
         assert await store.inbox.waiting() == 1
-        (reply,) = await bench.send_all()
+        (reply,) = await scratch.send_all()
         assert (reply.text, reply.status, reply.message_id) == ("busy", ReplyStatus.FAILED, receipt.message_id)
-        again = await store.inbox.accept(bench.arrival(when_busy=WhenBusy.REJECT, busy_text="busy", dedupe="k"))
+        again = await store.inbox.accept(scratch.arrival(when_busy=WhenBusy.REJECT, busy_text="busy", dedupe="k"))
         assert (again.duplicate, again.message_id) == (True, receipt.message_id)
         await store.claims.settle(claim.ref, ended("one"))
         assert (await store.claims.claim("host", 10, 30)).claims == ()
 
-    async def test_old_rejections_go(self, bench: Bench, store: Store) -> None:
-        await bench.accept_and_claim()
-        await say(bench, "two", WhenBusy.REJECT)
-        await bench.send_all()
-        bench.clock.now += 8 * 86_400
+    async def test_old_rejections_go(self, scratch: Scratch, store: Store) -> None:
+        await scratch.accept_and_claim()
+        await say(scratch, "two", WhenBusy.REJECT)
+        await scratch.send_all()
+        scratch.clock.now += 8 * 86_400
         assert await store.inbox.expire(7 * 86_400) >= 1
 
 
 class TestInterrupt:
-    async def test_the_running_turn_is_stopped_and_its_sender_told_why(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
-        receipt = await store.inbox.accept(bench.arrival(text="two", when_busy=WhenBusy.INTERRUPT, busy_text="busy"))
+    async def test_the_running_turn_is_stopped_and_its_sender_told_why(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
+        receipt = await store.inbox.accept(scratch.arrival(text="two", when_busy=WhenBusy.INTERRUPT, busy_text="busy"))
         assert (receipt.stops, receipt.state) == (claim.messages[0].id, MessageState.WAITING)
         await store.claims.settle(claim.ref, ended("cut", status=TurnStatus.INTERRUPTED))
-        assert [reply.text for reply in await bench.send_all()] == ["busy"]
-        assert texts(await bench.claim_one()) == ["two"]
+        assert [reply.text for reply in await scratch.send_all()] == ["busy"]
+        assert texts(await scratch.claim_one()) == ["two"]
 
-    async def test_what_has_not_begun_is_not_stopped_but_shares_the_turn(self, bench: Bench, store: Store) -> None:
-        await say(bench, "one")
-        receipt = await store.inbox.accept(bench.arrival(text="two", when_busy=WhenBusy.INTERRUPT, busy_text="busy"))
+    async def test_what_has_not_begun_is_not_stopped_but_shares_the_turn(self, scratch: Scratch, store: Store) -> None:
+        await say(scratch, "one")
+        receipt = await store.inbox.accept(scratch.arrival(text="two", when_busy=WhenBusy.INTERRUPT, busy_text="busy"))
         assert receipt.stops == ""
-        claim = await bench.claim_one()
+        claim = await scratch.claim_one()
         assert (texts(claim), claim.messages[0].stop) == (["one", "two"], "")
 
-    async def test_what_runs_is_stopped_whatever_waits_behind_it(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
-        await say(bench, "two")
-        receipt = await store.inbox.accept(bench.arrival(text="three", when_busy=WhenBusy.INTERRUPT, busy_text="busy"))
+    async def test_what_runs_is_stopped_whatever_waits_behind_it(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
+        await say(scratch, "two")
+        receipt = await store.inbox.accept(
+            scratch.arrival(text="three", when_busy=WhenBusy.INTERRUPT, busy_text="busy")
+        )
         assert receipt.stops == claim.messages[0].id
         await store.claims.settle(claim.ref, ended("cut", status=TurnStatus.INTERRUPTED))
-        assert texts(await bench.claim_one()) == ["two", "three"]
+        assert texts(await scratch.claim_one()) == ["two", "three"]
 
-    async def test_several_that_interrupt_one_turn_have_the_next_one_together(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
+    async def test_several_that_interrupt_one_turn_have_the_next_one_together(
+        self, scratch: Scratch, store: Store
+    ) -> None:
+        claim = await scratch.accept_and_claim()
         for text in ("two", "three", "four"):
-            await say(bench, text, WhenBusy.INTERRUPT)
+            await say(scratch, text, WhenBusy.INTERRUPT)
         assert await store.claims.join(claim.ref) == ()
         await store.claims.settle(claim.ref, ended("cut", status=TurnStatus.INTERRUPTED))
-        assert texts(await bench.claim_one()) == ["two", "three", "four"]
+        assert texts(await scratch.claim_one()) == ["two", "three", "four"]
 
 
 class TestSteer:
-    async def test_words_join_the_running_turn_and_are_settled_with_it(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
-        receipt = await store.inbox.accept(bench.arrival(text="two", when_busy=WhenBusy.STEER))
+    async def test_words_join_the_running_turn_and_are_settled_with_it(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
+        receipt = await store.inbox.accept(scratch.arrival(text="two", when_busy=WhenBusy.STEER))
         assert receipt.joins
         (joined,) = await store.claims.join(claim.ref)
         assert (joined.id, joined.text) == (receipt.message_id, "two")
@@ -110,19 +114,19 @@ class TestSteer:
         trace = await store.inbox.trace(joined.id)
         assert (trace.state, trace.worker, trace.joined) == (MessageState.DONE, "0:7", claim.messages[0].id)
         assert await store.inbox.waiting() == 0
-        assert [reply.text for reply in await bench.send_all()] == ["both"]
+        assert [reply.text for reply in await scratch.send_all()] == ["both"]
         assert (await store.claims.claim("host", 10, 30)).claims == ()
 
     @pytest.mark.parametrize("joins", [True, False], ids=["joined", "on its way"])
     async def test_words_that_came_too_late_have_a_turn_of_their_own(
-        self, bench: Bench, store: Store, joins: bool
+        self, scratch: Scratch, store: Store, joins: bool
     ) -> None:
-        claim = await bench.accept_and_claim()
-        late = await say(bench, "two", WhenBusy.STEER)
+        claim = await scratch.accept_and_claim()
+        late = await say(scratch, "two", WhenBusy.STEER)
         if joins:
             await store.claims.join(claim.ref)
         await store.claims.settle(claim.ref, ended("one"))
-        own = await bench.claim_one()
+        own = await scratch.claim_one()
         assert [message.id for message in own.messages] == [late]
         assert (await store.inbox.trace(late)).joined == ""
         with pytest.raises(StaleClaim):
@@ -130,21 +134,21 @@ class TestSteer:
 
     @pytest.mark.parametrize("outcome", [Parked(), Retry(0, 1, suspect=False, error="died"), None])
     async def test_a_later_attempt_carries_what_joined_and_where(
-        self, bench: Bench, store: Store, outcome: Parked | Retry | None
+        self, scratch: Scratch, store: Store, outcome: Parked | Retry | None
     ) -> None:
-        claim = await bench.accept_and_claim()
-        first = await say(bench, "two", WhenBusy.STEER)
+        claim = await scratch.accept_and_claim()
+        first = await say(scratch, "two", WhenBusy.STEER)
         await store.claims.join(claim.ref)
         await store.claims.checkpoint(claim.ref, [Step(1, (b"{}",)), Step(2, (b"{}",), joined=(first,))])
-        second = await say(bench, "three", WhenBusy.STEER)
+        second = await say(scratch, "three", WhenBusy.STEER)
         await store.claims.join(claim.ref)
         await store.claims.journal(claim.ref, [StepOpening(3, (b"{}",), joined=(second,))])
-        third = await say(bench, "four", WhenBusy.STEER)
+        third = await say(scratch, "four", WhenBusy.STEER)
         if outcome is not None:
             await store.claims.settle(claim.ref, outcome)
         else:
-            bench.clock.now += 31
-        again = await bench.claim_one()
+            scratch.clock.now += 31
+        again = await scratch.claim_one()
         assert texts(again) == ["hello", "two", "three", "four"]
         assert [step.joined for step in again.steps] == [(), (first,)]
         assert again.open_step is not None
@@ -152,77 +156,79 @@ class TestSteer:
         await store.claims.settle(again.ref, ended("all", joined=(first, second, third)))
         assert await store.inbox.waiting() == 0
 
-    async def test_what_joined_a_dead_letter_has_a_turn_of_its_own(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
-        joined = await say(bench, "two", WhenBusy.STEER)
+    async def test_what_joined_a_dead_letter_has_a_turn_of_its_own(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
+        joined = await say(scratch, "two", WhenBusy.STEER)
         await store.claims.join(claim.ref)
         await store.claims.settle(claim.ref, Dead(3, "died", "sorry"))
-        own = await bench.claim_one()
+        own = await scratch.claim_one()
         assert [message.id for message in own.messages] == [joined]
 
-    async def test_words_join_however_many_have_joined_before(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
-        said = [await say(bench, str(number), WhenBusy.STEER) for number in range(150)]
+    async def test_words_join_however_many_have_joined_before(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
+        said = [await say(scratch, str(number), WhenBusy.STEER) for number in range(150)]
         joined: list[str] = []
         while some := await store.claims.join(claim.ref):
             joined += [message.id for message in some]
         assert joined == said
         await store.claims.settle(claim.ref, Parked())
-        assert [message.id for message in (await bench.claim_one()).messages[1:]] == said
+        assert [message.id for message in (await scratch.claim_one()).messages[1:]] == said
 
-    async def test_words_do_not_overtake_what_waits(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
-        await say(bench, "two")
-        await say(bench, "three", WhenBusy.STEER)
+    async def test_words_do_not_overtake_what_waits(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
+        await say(scratch, "two")
+        await say(scratch, "three", WhenBusy.STEER)
         assert await store.claims.join(claim.ref) == ()
         await store.claims.settle(claim.ref, ended("one"))
-        assert texts(await bench.claim_one()) == ["two", "three"]
+        assert texts(await scratch.claim_one()) == ["two", "three"]
 
 
 class TestGather:
-    async def test_fragments_of_one_thought_make_one_turn_once_it_is_quiet(self, bench: Bench, store: Store) -> None:
+    async def test_fragments_of_one_thought_make_one_turn_once_it_is_quiet(
+        self, scratch: Scratch, store: Store
+    ) -> None:
         ids = []
         for text in ("buy", "milk", "and bread"):
-            ids.append(await fragment(bench, text))
+            ids.append(await fragment(scratch, text))
             assert (await store.claims.claim("host", 10, 30)).claims == ()
-            assert await bench.next_ready_in_s() == pytest.approx(QUIET_S)
-            bench.clock.now += QUIET_S - 0.1
-        bench.clock.now += 0.2
-        claim = await bench.claim_one()
+            assert await scratch.next_ready_in_s() == pytest.approx(QUIET_S)
+            scratch.clock.now += QUIET_S - 0.1
+        scratch.clock.now += 0.2
+        claim = await scratch.claim_one()
         assert texts(claim) == ["buy", "milk", "and bread"]
-        assert await fragment(bench, "oh") not in ids
+        assert await fragment(scratch, "oh") not in ids
         assert await store.claims.join(claim.ref) == ()
         await store.claims.settle(claim.ref, ended("ok", joined=tuple(ids[1:])))
         assert (await store.inbox.trace(ids[2])).state is MessageState.DONE
 
-    async def test_what_comes_after_the_quiet_or_from_another_is_no_fragment(self, bench: Bench) -> None:
-        await fragment(bench, "one")
-        await fragment(bench, "two", user="bob")
-        bench.clock.now += QUIET_S + 0.1
-        await fragment(bench, "three", user="bob")
-        assert texts(await bench.claim_one()) == ["one"]
+    async def test_what_comes_after_the_quiet_or_from_another_is_no_fragment(self, scratch: Scratch) -> None:
+        await fragment(scratch, "one")
+        await fragment(scratch, "two", user="bob")
+        scratch.clock.now += QUIET_S + 0.1
+        await fragment(scratch, "three", user="bob")
+        assert texts(await scratch.claim_one()) == ["one"]
 
     async def test_fragments_that_come_while_a_turn_runs_make_one_turn_after_it(
-        self, bench: Bench, store: Store
+        self, scratch: Scratch, store: Store
     ) -> None:
-        claim = await bench.accept_and_claim()
+        claim = await scratch.accept_and_claim()
         for text in ("buy", "milk"):
-            await fragment(bench, text)
+            await fragment(scratch, text)
         await store.claims.settle(claim.ref, ended("one"))
         assert (await store.claims.claim("host", 10, 30)).claims == ()
-        bench.clock.now += QUIET_S + 0.1
-        assert texts(await bench.claim_one()) == ["buy", "milk"]
+        scratch.clock.now += QUIET_S + 0.1
+        assert texts(await scratch.claim_one()) == ["buy", "milk"]
 
-    async def test_who_never_pauses_is_answered_all_the_same(self, bench: Bench) -> None:
+    async def test_who_never_pauses_is_answered_all_the_same(self, scratch: Scratch) -> None:
         for number in range(12):
-            await fragment(bench, str(number))
-            bench.clock.now += QUIET_S - 0.1
-        assert len(texts(await bench.claim_one())) > 8
+            await fragment(scratch, str(number))
+            scratch.clock.now += QUIET_S - 0.1
+        assert len(texts(await scratch.claim_one())) > 8
 
-    async def test_it_goes_on_after_a_restart(self, bench: Bench) -> None:
-        await fragment(bench, "one")
-        await bench.open()
-        assert (await bench.store.claims.claim("host", 10, 30)).claims == ()
-        await fragment(bench, "two")
-        bench.clock.now += QUIET_S + 0.1
-        assert texts(await bench.claim_one()) == ["one", "two"]
+    async def test_it_goes_on_after_a_restart(self, scratch: Scratch) -> None:
+        await fragment(scratch, "one")
+        await scratch.open()
+        assert (await scratch.store.claims.claim("host", 10, 30)).claims == ()
+        await fragment(scratch, "two")
+        scratch.clock.now += QUIET_S + 0.1
+        assert texts(await scratch.claim_one()) == ["one", "two"]

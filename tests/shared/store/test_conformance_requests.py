@@ -6,9 +6,9 @@ import pytest
 
 from shared.call_options import AnswerFormat, CallOptions, ClientCall, ClientTool
 from shared.errors import NotFound
-from shared.messages import Answered, Dead, Ended, MessageState, TurnStatus, Usage
+from shared.messages import Dead, Ended, MessageState, RepeatedRequest, TurnStatus, Usage
 from shared.store import Store
-from tests.shared.store.bench import Bench
+from tests.shared.store.scratch import Scratch
 
 SESSION = "a:b:c"
 OPTIONS = CallOptions(
@@ -26,28 +26,28 @@ HANDED = Ended(
 )  # fmt: skip
 
 
-async def test_a_claim_carries_what_its_client_asks_for(bench: Bench, store: Store) -> None:
-    await store.inbox.accept(bench.arrival(options=OPTIONS))
-    assert (await bench.claim_one()).messages[0].options == OPTIONS
+async def test_a_claim_carries_what_its_client_asks_for(scratch: Scratch, store: Store) -> None:
+    await store.inbox.accept(scratch.arrival(options=OPTIONS))
+    assert (await scratch.claim_one()).messages[0].options == OPTIONS
 
 
-async def test_a_request_that_comes_again_is_told_by_its_fingerprint(bench: Bench, store: Store) -> None:
-    first = bench.arrival(options=OPTIONS)
+async def test_a_request_that_comes_again_is_told_by_its_fingerprint(scratch: Scratch, store: Store) -> None:
+    first = scratch.arrival(options=OPTIONS)
     await store.inbox.accept(first)
-    await store.inbox.accept(bench.arrival("a:b:other", options=OPTIONS))
-    await bench.accept()
-    now = bench.clock.now
+    await store.inbox.accept(scratch.arrival("a:b:other", options=OPTIONS))
+    await scratch.accept()
+    now = scratch.clock.now
     assert await store.inbox.repeated(SESSION, "f1", now) == first.id
     assert await store.inbox.repeated(SESSION, "f1", now + 1) == ""
     assert await store.inbox.repeated(SESSION, "f2", now) == ""
 
 
 @pytest.mark.parametrize("outcome", [HANDED, Dead(3, "died", "sorry", "stacks")], ids=["ended", "dead"])
-async def test_what_a_request_was_answered_is_kept(bench: Bench, store: Store, outcome: Ended | Dead) -> None:
-    await store.inbox.accept(bench.arrival(options=OPTIONS))
-    claim = await bench.claim_one()
+async def test_what_a_request_was_answered_is_kept(scratch: Scratch, store: Store, outcome: Ended | Dead) -> None:
+    await store.inbox.accept(scratch.arrival(options=OPTIONS))
+    claim = await scratch.claim_one()
     message = claim.messages[0].id
-    assert await store.inbox.answer(message) == Answered(MessageState.WAITING)
+    assert await store.inbox.answer(message) == RepeatedRequest(MessageState.WAITING)
     await store.claims.settle(claim.ref, outcome)
     kept = await store.inbox.answer(message)
     assert kept.outcome is not None
@@ -57,8 +57,8 @@ async def test_what_a_request_was_answered_is_kept(bench: Bench, store: Store, o
         assert kept.outcome.usage == outcome.usage
 
 
-async def test_nothing_is_kept_for_a_message_that_nobody_asks_for_again(bench: Bench, store: Store) -> None:
-    message = await bench.answer("hello")
-    assert await store.inbox.answer(message) == Answered(MessageState.DONE)
+async def test_nothing_is_kept_for_a_message_that_nobody_asks_for_again(scratch: Scratch, store: Store) -> None:
+    message = await scratch.answer("hello")
+    assert await store.inbox.answer(message) == RepeatedRequest(MessageState.DONE)
     with pytest.raises(NotFound):
         await store.inbox.answer("msg_none")

@@ -12,45 +12,45 @@ from shared.errors import NotFound, StaleClaim, StoreUnavailable
 from shared.messages import Conversation, Dead, stateless_key
 from shared.store import Store
 from shared.traces import Backlog, SessionQuery
-from tests.shared.store.bench import Bench, ended
+from tests.shared.store.scratch import Scratch, ended
 
 SESSION = "a:b:c"
 
 
 class TestSessions:
-    async def test_sessions_are_listed_latest_first(self, bench: Bench, store: Store) -> None:
+    async def test_sessions_are_listed_latest_first(self, scratch: Scratch, store: Store) -> None:
         for number in range(3):
-            bench.clock.now += 1
-            await bench.accept(f"a:b:{number}")
-        await bench.accept("a:b:1")
+            scratch.clock.now += 1
+            await scratch.accept(f"a:b:{number}")
+        await scratch.accept("a:b:1")
         listed = await store.sessions.latest()
         assert [(row.key, row.waiting) for row in listed] == [("a:b:2", 1), ("a:b:1", 2), ("a:b:0", 1)]
         assert len(await store.sessions.latest(limit=2)) == 2
 
-    async def test_a_chat_that_moves_keeps_its_sessions(self, bench: Bench, store: Store) -> None:
+    async def test_a_chat_that_moves_keeps_its_sessions(self, scratch: Scratch, store: Store) -> None:
         """With the threads in it; what waits goes to its new place, and a second move leads to the same sessions."""
-        await store.inbox.accept(bench.arrival("a:b:old", reply=b"old"))
-        await store.claims.settle((await bench.claim_one()).ref, ended("one"))
-        await store.inbox.accept(bench.arrival("a:b:old:thread", reply=b"old"))
-        await store.inbox.accept(bench.arrival("a:b:older", reply=b"other"))
-        await store.inbox.accept(bench.arrival("a:b:new", dedupe="early"))
+        await store.inbox.accept(scratch.arrival("a:b:old", reply=b"old"))
+        await store.claims.settle((await scratch.claim_one()).ref, ended("one"))
+        await store.inbox.accept(scratch.arrival("a:b:old:thread", reply=b"old"))
+        await store.inbox.accept(scratch.arrival("a:b:older", reply=b"other"))
+        await store.inbox.accept(scratch.arrival("a:b:new", dedupe="early"))
         await store.sessions.move("a:b:old", "a:b:new", lambda address: address + b" moved")
         await store.sessions.move("a:b:new", "a:b:newer", lambda address: address + b" again")
         await store.sessions.move("a:b:old", "a:b:new", lambda _: b"too late")
         keys = ["a:b:newer", "a:b:new:thread", "a:b:old", "a:b:older", "a:c:new"]
         found = [await store.sessions.resolve(key) for key in keys]
         assert found == ["a:b:old", "a:b:old:thread", "a:b:old", "a:b:older", "a:c:new"]
-        assert (await store.inbox.accept(bench.arrival("a:b:old", dedupe="early"))).duplicate
+        assert (await store.inbox.accept(scratch.arrival("a:b:old", dedupe="early"))).duplicate
         addresses = [reply.address for reply in (await store.outbox.due("host", 10, 30)).replies]
         claims = (await store.claims.claim("host", 10, 30)).claims
         addresses += [await store.inbox.address(row.ref.session, row.messages[0].id) for row in claims]
         assert sorted(addresses)[-4:] == [b"old moved again", b"old moved again", b"other", b'{"to": "ann"}']
 
-    async def test_pages_of_a_search_hold_every_session_that_fits_once(self, bench: Bench, store: Store) -> None:
+    async def test_pages_of_a_search_hold_every_session_that_fits_once(self, scratch: Scratch, store: Store) -> None:
         for number in range(7):
-            bench.clock.now += number % 2  # some have the same time
-            await bench.accept(f"{'ab'[number % 2]}:bot:Room{number}")
-        await bench.accept(stateless_key("msg_1"))
+            scratch.clock.now += number % 2  # some have the same time
+            await scratch.accept(f"{'ab'[number % 2]}:bot:Room{number}")
+        await scratch.accept(stateless_key("msg_1"))
         found: list[str] = []
         query = SessionQuery(words="bot:ROOM", platform="a", limit=3)
         while True:
@@ -63,12 +63,12 @@ class TestSessions:
         assert len((await store.sessions.page(SessionQuery())).sessions) == 7
 
     async def test_the_images_of_a_message_come_with_its_claim_and_go_with_its_session(
-        self, bench: Bench, store: Store
+        self, scratch: Scratch, store: Store
     ) -> None:
         image = attach("cat.png", "image/png", b"the bytes")
-        arrival = bench.arrival(SESSION, attachments=(image,), attachment_data={image.digest: b"the bytes"})
+        arrival = scratch.arrival(SESSION, attachments=(image,), attachment_data={image.digest: b"the bytes"})
         await store.inbox.accept(arrival)
-        claim = await bench.claim_one()
+        claim = await scratch.claim_one()
         assert claim.messages[0].attachments == (image,)
         assert await store.sessions.attachment(SESSION, image.digest) == b"the bytes"
         await store.sessions.keep_attachments(SESSION, {"other": b"of a tool", image.digest: b"the bytes"})
@@ -79,40 +79,40 @@ class TestSessions:
         with pytest.raises(NotFound):
             await store.sessions.attachment(SESSION, image.digest)
 
-    async def test_sessions_are_found_by_what_they_do(self, bench: Bench, store: Store) -> None:
-        await bench.accept("a:b:runs")
-        await bench.claim_one()
-        await bench.accept("a:b:waits")
+    async def test_sessions_are_found_by_what_they_do(self, scratch: Scratch, store: Store) -> None:
+        await scratch.accept("a:b:runs")
+        await scratch.claim_one()
+        await scratch.accept("a:b:waits")
         for state, key in (("running", "a:b:runs"), ("waiting", "a:b:waits")):
             page = await store.sessions.page(SessionQuery(state=state))
             assert [row.key for row in page.sessions] == [key]
 
-    async def test_the_backlog_counts_what_is_not_done(self, bench: Bench, store: Store) -> None:
+    async def test_the_backlog_counts_what_is_not_done(self, scratch: Scratch, store: Store) -> None:
         assert await store.inbox.backlog() == Backlog(0, 0.0, 0, 0, dead_by_kind={"message": 0, "model": 0, "reply": 0})
-        await bench.accept("a:b:answered")
-        claim = await bench.claim_one()
-        bench.clock.now += 7
-        await bench.accept("a:b:waits")
-        bench.clock.now += 3
+        await scratch.accept("a:b:answered")
+        claim = await scratch.claim_one()
+        scratch.clock.now += 7
+        await scratch.accept("a:b:waits")
+        scratch.clock.now += 3
         backlog = await store.inbox.backlog()
         assert (backlog.waiting, backlog.undelivered, round(backlog.oldest_s)) == (2, 0, 3)
         await store.claims.settle(claim.ref, ended("hello"))
-        given_up = await bench.claim_one()
+        given_up = await scratch.claim_one()
         await store.claims.settle(given_up.ref, Dead(3, "died", "sorry"))
         assert await store.inbox.backlog() == Backlog(0, 0.0, 2, 1, dead_by_kind={"message": 1, "model": 0, "reply": 0})
 
-    async def test_what_is_not_answered_is_told_in_its_order(self, bench: Bench, store: Store) -> None:
-        await bench.accept("a:b:c", text="first")
-        claim = await bench.claim_one()
-        await bench.accept("a:b:c", text="second")
+    async def test_what_is_not_answered_is_told_in_its_order(self, scratch: Scratch, store: Store) -> None:
+        await scratch.accept("a:b:c", text="first")
+        claim = await scratch.claim_one()
+        await scratch.accept("a:b:c", text="second")
         waiting = await store.inbox.unanswered("a:b:c")
         assert [(one.text, one.claimed_at is None) for one in waiting] == [("first", False), ("second", True)]
         await store.claims.settle(claim.ref, ended("hello"))
         assert [one.text for one in await store.inbox.unanswered("a:b:c")] == ["second"]
 
-    async def test_a_summary_tells_what_runs(self, bench: Bench, store: Store) -> None:
-        await bench.accept()
-        claim = await bench.claim_one()
+    async def test_a_summary_tells_what_runs(self, scratch: Scratch, store: Store) -> None:
+        await scratch.accept()
+        claim = await scratch.claim_one()
         running = await store.sessions.summary(SESSION)
         assert (running.platform, running.version, running.running, running.waiting) == ("a", 0, True, 1)
         await store.claims.settle(claim.ref, ended("hello"))
@@ -124,15 +124,15 @@ class TestSessions:
         with pytest.raises(NotFound):
             await store.sessions.summary("a:b:none")
 
-    async def test_a_conversation_can_be_read_from_its_end(self, bench: Bench, store: Store) -> None:
-        await store.inbox.accept(bench.arrival(history=tuple(b"%d" % n for n in range(10))))
+    async def test_a_conversation_can_be_read_from_its_end(self, scratch: Scratch, store: Store) -> None:
+        await store.inbox.accept(scratch.arrival(history=tuple(b"%d" % n for n in range(10))))
         assert (await store.sessions.conversation(SESSION, last=3)).messages == (b"7", b"8", b"9")
         assert (await store.sessions.conversation(SESSION, last=0)).messages == ()
         assert len((await store.sessions.conversation(SESSION)).messages) == 10
 
-    async def test_a_deleted_session_is_gone_with_all_it_had(self, bench: Bench, store: Store) -> None:
-        message = await bench.answer("hello", messages=(b"1",), todo=b"[1]")
-        await bench.accept()
+    async def test_a_deleted_session_is_gone_with_all_it_had(self, scratch: Scratch, store: Store) -> None:
+        message = await scratch.answer("hello", messages=(b"1",), todo=b"[1]")
+        await scratch.accept()
         await store.sessions.delete(SESSION)
         assert await store.sessions.conversation(SESSION) == Conversation(0, (), None)
         assert await store.inbox.waiting() == 0
@@ -142,21 +142,21 @@ class TestSessions:
         with pytest.raises(NotFound):
             await store.sessions.delete(SESSION)
 
-    async def test_a_redelivery_to_a_deleted_session_starts_no_turn(self, bench: Bench, store: Store) -> None:
-        await store.inbox.accept(bench.arrival(dedupe="event-1"))
+    async def test_a_redelivery_to_a_deleted_session_starts_no_turn(self, scratch: Scratch, store: Store) -> None:
+        await store.inbox.accept(scratch.arrival(dedupe="event-1"))
         await store.sessions.delete(SESSION)
-        assert (await store.inbox.accept(bench.arrival(dedupe="event-1"))).duplicate
+        assert (await store.inbox.accept(scratch.arrival(dedupe="event-1"))).duplicate
 
     async def test_a_turn_of_a_deleted_session_is_stale_even_when_it_exists_again(
-        self, bench: Bench, store: Store
+        self, scratch: Scratch, store: Store
     ) -> None:
-        await bench.accept()
-        old = await bench.claim_one()
+        await scratch.accept()
+        old = await scratch.claim_one()
         await store.sessions.delete(SESSION)
         with pytest.raises(StaleClaim):
             await store.claims.settle(old.ref, ended("too late"))
-        await bench.accept()
-        new = await bench.claim_one()
+        await scratch.accept()
+        new = await scratch.claim_one()
         assert new.ref.epoch != old.ref.epoch
         with pytest.raises(StaleClaim):
             await store.claims.settle(old.ref, ended("too late"))
@@ -194,26 +194,26 @@ class TestLife:
             await store.inbox.waiting()
         await store.close()
 
-    async def test_closing_commits_what_is_queued(self, bench: Bench, store: Store) -> None:
-        accepts = [asyncio.ensure_future(store.inbox.accept(bench.arrival(f"a:b:{n}"))) for n in range(500)]
+    async def test_closing_commits_what_is_queued(self, scratch: Scratch, store: Store) -> None:
+        accepts = [asyncio.ensure_future(store.inbox.accept(scratch.arrival(f"a:b:{n}"))) for n in range(500)]
         await asyncio.sleep(0)
         await store.close()
         assert len(await asyncio.gather(*accepts)) == 500
-        store = await bench.open()
+        store = await scratch.open()
         assert await store.inbox.waiting() == 500
 
-    async def test_a_caller_that_gives_up_harms_nobody(self, bench: Bench, store: Store) -> None:
-        gone = asyncio.ensure_future(store.inbox.accept(bench.arrival("a:b:1")))
+    async def test_a_caller_that_gives_up_harms_nobody(self, scratch: Scratch, store: Store) -> None:
+        gone = asyncio.ensure_future(store.inbox.accept(scratch.arrival("a:b:1")))
         await asyncio.sleep(0)
         gone.cancel()
-        await bench.accept("a:b:2")
+        await scratch.accept("a:b:2")
         assert await store.inbox.waiting() == 2
 
-    async def test_all_of_it_survives_a_restart(self, bench: Bench, store: Store) -> None:
-        await bench.answer("hello", messages=(b"1",), todo=b"[1]")
-        await store.claims.settle((await bench.accept_and_claim("a:b:d")).ref, Dead(3, "died", "sorry"))
+    async def test_all_of_it_survives_a_restart(self, scratch: Scratch, store: Store) -> None:
+        await scratch.answer("hello", messages=(b"1",), todo=b"[1]")
+        await store.claims.settle((await scratch.accept_and_claim("a:b:d")).ref, Dead(3, "died", "sorry"))
         before = [await store.sessions.latest(), await store.inbox.dead(), await store.sessions.conversation(SESSION)]
-        store = await bench.open()
+        store = await scratch.open()
         after = [await store.sessions.latest(), await store.inbox.dead(), await store.sessions.conversation(SESSION)]
         assert after == before
-        assert sorted(reply.text for reply in await bench.send_all()) == ["hello", "sorry"]
+        assert sorted(reply.text for reply in await scratch.send_all()) == ["hello", "sorry"]

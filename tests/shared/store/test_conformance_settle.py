@@ -9,7 +9,7 @@ import pytest
 from shared.errors import StaleClaim
 from shared.messages import Conversation, Dead, Outcome, Parked, ReplyStatus, Retry, Step, TurnStatus, Usage
 from shared.store import Store
-from tests.shared.store.bench import Bench, ended
+from tests.shared.store.scratch import Scratch, ended
 
 SESSION = "a:b:c"
 STEP_1 = Step(1, (b'{"role":"user"}', b'{"role":"assistant"}'), b"[1]", Usage(1, 2, 3, 4, 5))
@@ -17,32 +17,34 @@ STEP_2 = Step(2, (b'{"role":"tool"}',))
 
 
 class TestCheckpoints:
-    async def test_a_later_attempt_gets_the_finished_steps(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
+    async def test_a_later_attempt_gets_the_finished_steps(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
         await store.claims.checkpoint(claim.ref, [STEP_1])
         await store.claims.checkpoint(claim.ref, [STEP_2])
         await store.claims.settle(claim.ref, Parked())
-        assert (await bench.claim_one()).steps == (STEP_1, STEP_2)
+        assert (await scratch.claim_one()).steps == (STEP_1, STEP_2)
 
-    async def test_a_step_that_is_kept_twice_counts_once(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
+    async def test_a_step_that_is_kept_twice_counts_once(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
         await store.claims.checkpoint(claim.ref, [STEP_1, STEP_2])
         await store.claims.checkpoint(claim.ref, [STEP_2])
-        bench.clock.now += 31
-        assert (await bench.claim_one()).steps == (STEP_1, STEP_2)
+        scratch.clock.now += 31
+        assert (await scratch.claim_one()).steps == (STEP_1, STEP_2)
 
     @pytest.mark.parametrize("outcome", [ended("hello"), Dead(3, "died", "sorry")], ids=["ended", "dead"])
-    async def test_the_next_message_starts_without_steps(self, bench: Bench, store: Store, outcome: Outcome) -> None:
-        claim = await bench.accept_and_claim()
-        await bench.accept()
+    async def test_the_next_message_starts_without_steps(
+        self, scratch: Scratch, store: Store, outcome: Outcome
+    ) -> None:
+        claim = await scratch.accept_and_claim()
+        await scratch.accept()
         await store.claims.checkpoint(claim.ref, [STEP_1])
         await store.claims.settle(claim.ref, outcome)
-        assert (await bench.claim_one()).steps == ()
+        assert (await scratch.claim_one()).steps == ()
 
 
 class TestSettle:
-    async def test_an_ended_turn_writes_everything_at_once(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
+    async def test_an_ended_turn_writes_everything_at_once(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
         await store.claims.settle(claim.ref, ended("hello", messages=(b"1", b"2"), todo=b"[1]"))
         assert await store.sessions.conversation(SESSION) == Conversation(claim.ref.epoch, (b"1", b"2"), b"[1]")
         assert await store.inbox.waiting() == 0
@@ -50,22 +52,22 @@ class TestSettle:
         assert (reply.text, reply.message_id, reply.part) == ("hello", claim.messages[0].id, 0)
         assert (reply.platform, reply.address, reply.rendered) == ("a", b'{"to": "ann"}', False)
 
-    async def test_a_later_turn_adds_to_the_history_and_keeps_the_todo(self, bench: Bench, store: Store) -> None:
-        await bench.answer("one", messages=(b"1", b"2"), todo=b"[1]")
-        claim = await bench.accept_and_claim()
+    async def test_a_later_turn_adds_to_the_history_and_keeps_the_todo(self, scratch: Scratch, store: Store) -> None:
+        await scratch.answer("one", messages=(b"1", b"2"), todo=b"[1]")
+        claim = await scratch.accept_and_claim()
         assert claim.version == (await store.sessions.conversation(SESSION)).version
         await store.claims.settle(claim.ref, ended("two", messages=(b"3",)))
         assert await store.sessions.conversation(SESSION) == Conversation(claim.ref.epoch, (b"1", b"2", b"3"), b"[1]")
 
-    async def test_a_turn_that_changed_nothing_leaves_the_version(self, bench: Bench, store: Store) -> None:
-        await bench.answer("one", messages=(b"1",))
+    async def test_a_turn_that_changed_nothing_leaves_the_version(self, scratch: Scratch, store: Store) -> None:
+        await scratch.answer("one", messages=(b"1",))
         before = (await store.sessions.summary(SESSION)).version
-        await bench.answer("two", messages=())
-        await bench.die("three")
+        await scratch.answer("two", messages=())
+        await scratch.die("three")
         assert (await store.sessions.summary(SESSION)).version == before
 
-    async def test_a_turn_without_a_text_sends_nothing(self, bench: Bench, store: Store) -> None:
-        await bench.answer("", messages=(b"1",))
+    async def test_a_turn_without_a_text_sends_nothing(self, scratch: Scratch, store: Store) -> None:
+        await scratch.answer("", messages=(b"1",))
         assert await store.inbox.waiting() == 0
         assert (await store.outbox.due("host", 10, 30)).replies == ()
 
@@ -79,38 +81,38 @@ class TestSettle:
         ],
     )
     async def test_a_reply_says_whether_it_failed(
-        self, bench: Bench, store: Store, status: TurnStatus, shown: ReplyStatus
+        self, scratch: Scratch, store: Store, status: TurnStatus, shown: ReplyStatus
     ) -> None:
-        await store.claims.settle((await bench.accept_and_claim()).ref, ended("hello", status=status))
-        assert [reply.status for reply in await bench.send_all()] == [shown]
+        await store.claims.settle((await scratch.accept_and_claim()).ref, ended("hello", status=status))
+        assert [reply.status for reply in await scratch.send_all()] == [shown]
 
-    async def test_a_parked_turn_runs_on_at_once_and_first(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim("a:b:parked")
-        await bench.accept("a:b:later")
+    async def test_a_parked_turn_runs_on_at_once_and_first(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim("a:b:parked")
+        await scratch.accept("a:b:later")
         await store.claims.settle(claim.ref, Parked())
         again, _ = (await store.claims.claim("other", 10, 30)).claims
         assert again.messages == claim.messages
 
-    async def test_a_parked_suspect_is_still_one(self, bench: Bench, store: Store) -> None:
-        await store.claims.settle((await bench.accept_and_claim()).ref, Retry(0, 1, suspect=True, error="died"))
-        await store.claims.settle((await bench.claim_one(suspects=True)).ref, Parked())
-        assert (await bench.claim_one(suspects=True)).messages[0].suspect
+    async def test_a_parked_suspect_is_still_one(self, scratch: Scratch, store: Store) -> None:
+        await store.claims.settle((await scratch.accept_and_claim()).ref, Retry(0, 1, suspect=True, error="died"))
+        await store.claims.settle((await scratch.claim_one(suspects=True)).ref, Parked())
+        assert (await scratch.claim_one(suspects=True)).messages[0].suspect
 
-    async def test_a_retry_waits_and_remembers(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
+    async def test_a_retry_waits_and_remembers(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
         await store.claims.settle(claim.ref, Retry(5, 2, suspect=True, error="worker died"))
         assert (await store.claims.claim("host", 10, 30, suspects=True)).claims == ()
-        bench.clock.now += 6
-        message = (await bench.claim_one(suspects=True)).messages[0]
+        scratch.clock.now += 6
+        message = (await scratch.claim_one(suspects=True)).messages[0]
         assert (message.id, message.attempts, message.suspect) == (claim.messages[0].id, 2, True)
         trace = await store.inbox.trace(message.id)
         assert (trace.attempts, trace.suspect, trace.error) == (2, True, "worker died")
 
-    async def test_a_dead_message_lets_the_next_one_run(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
-        second = await bench.accept()
+    async def test_a_dead_message_lets_the_next_one_run(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
+        second = await scratch.accept()
         await store.claims.settle(claim.ref, Dead(3, "died", ""))
-        assert (await bench.claim_one()).messages[0].id == second
+        assert (await scratch.claim_one()).messages[0].id == second
         assert (await store.outbox.due("host", 10, 30)).replies == ()
 
 
@@ -123,10 +125,10 @@ class TestFence:
     )
 
     @pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda outcome: type(outcome).__name__)
-    async def test_a_stale_owner_writes_nothing(self, bench: Bench, store: Store, outcome: Outcome) -> None:
-        stale = await bench.accept_and_claim()
-        bench.clock.now += 31
-        owner = await bench.claim_one("other")
+    async def test_a_stale_owner_writes_nothing(self, scratch: Scratch, store: Store, outcome: Outcome) -> None:
+        stale = await scratch.accept_and_claim()
+        scratch.clock.now += 31
+        owner = await scratch.claim_one("other")
         with pytest.raises(StaleClaim) as refusal:
             await store.claims.settle(stale.ref, outcome)
         assert (refusal.value.session, refusal.value.epoch) == (SESSION, stale.ref.epoch)
@@ -134,20 +136,20 @@ class TestFence:
             await store.claims.checkpoint(stale.ref, [STEP_1])
         await store.claims.settle(owner.ref, ended("in time", messages=(b"1",)))
         assert await store.sessions.conversation(SESSION) == Conversation(owner.ref.epoch, (b"1",), None)
-        assert [reply.text for reply in await bench.send_all()] == ["in time"]
+        assert [reply.text for reply in await scratch.send_all()] == ["in time"]
 
     @pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda outcome: type(outcome).__name__)
-    async def test_a_claim_is_settled_once(self, bench: Bench, store: Store, outcome: Outcome) -> None:
-        claim = await bench.accept_and_claim()
+    async def test_a_claim_is_settled_once(self, scratch: Scratch, store: Store, outcome: Outcome) -> None:
+        claim = await scratch.accept_and_claim()
         await store.claims.settle(claim.ref, outcome)
         for late in self.OUTCOMES:
             with pytest.raises(StaleClaim):
                 await store.claims.settle(claim.ref, late)
 
-    async def test_a_stale_settle_takes_nobody_of_its_batch_with_it(self, bench: Bench, store: Store) -> None:
-        stale = await bench.accept_and_claim()
-        await bench.adopt("nobody")
-        writes = [store.inbox.accept(bench.arrival(f"a:b:{n}")) for n in range(10)]
+    async def test_a_stale_settle_takes_nobody_of_its_batch_with_it(self, scratch: Scratch, store: Store) -> None:
+        stale = await scratch.accept_and_claim()
+        await scratch.adopt("nobody")
+        writes = [store.inbox.accept(scratch.arrival(f"a:b:{n}")) for n in range(10)]
         results = await asyncio.gather(
             *writes[:5], store.claims.settle(stale.ref, ended("late")), *writes[5:], return_exceptions=True
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shared.budgets import Budget, Budgets, Scope, Spend, Window
+from shared.budgets import Budget, Budgets, BudgetWindow, Scope, Spend
 from shared.command import CommandKind
 from shared.errors import StaleClaim
 from shared.journal import StepOpening
@@ -13,17 +13,17 @@ from shared.messages import Claim, Dead, Outcome, Parked, Retry, Step, TurnStatu
 from shared.prices import Price
 from shared.store import Store
 from shared.usage import NOTHING, Usage
-from tests.shared.store.bench import Bench, ended
+from tests.shared.store.scratch import Scratch, ended
 
 SESSION = "a:b:c"
 MESSAGES = (b'{"role":"user"}',)
 RAN_500 = Usage(1, 0, 400, 100, models={"openai:m": Usage(1, 0, 400, 100)})
-USER_1000 = Budgets((Budget(Scope.USER, 1000, False, Window.DAY),))
-HOUR_1000 = Budgets((Budget(Scope.HOUR, 1000, False, Window.HOUR),))
-SESSION_1000 = Budgets((Budget(Scope.SESSION, 1000, False, Window.TOTAL),))
+USER_1000 = Budgets((Budget(Scope.USER, 1000, False, BudgetWindow.DAY),))
+HOUR_1000 = Budgets((Budget(Scope.HOUR, 1000, False, BudgetWindow.HOUR),))
+SESSION_1000 = Budgets((Budget(Scope.SESSION, 1000, False, BudgetWindow.TOTAL),))
 #: a hold of the first step's 8000 tokens costs 8 dollars
 DEAREST = Price(10**12, 10**12)
-MONEY = Budgets((Budget(Scope.USER, 10 * 10**9, True, Window.DAY),), DEAREST)
+MONEY = Budgets((Budget(Scope.USER, 10 * 10**9, True, BudgetWindow.DAY),), DEAREST)
 
 
 async def claims_of(store: Store, budgets: Budgets, host: str = "host", *, suspects: bool = False) -> list[Claim]:
@@ -41,68 +41,70 @@ def may_use(claim: Claim) -> int:
     return claim.allowance.spend.tokens
 
 
-async def use(bench: Bench, budgets: Budgets, session: str = SESSION, usage: Usage = RAN_500) -> Claim:
+async def use(scratch: Scratch, budgets: Budgets, session: str = SESSION, usage: Usage = RAN_500) -> Claim:
     """Run a turn that uses so much."""
-    await bench.accept(session)
-    claim = await claim_one(bench.store, budgets)
-    await bench.store.claims.settle(claim.ref, ended("hello", usage=usage))
+    await scratch.accept(session)
+    claim = await claim_one(scratch.store, budgets)
+    await scratch.store.claims.settle(claim.ref, ended("hello", usage=usage))
     return claim
 
 
 class TestUsage:
-    async def test_a_session_adds_up_what_its_turns_used(self, bench: Bench, store: Store) -> None:
+    async def test_a_session_adds_up_what_its_turns_used(self, scratch: Scratch, store: Store) -> None:
         assert await store.spending.usage(SESSION) == NOTHING
         for _ in range(2):
-            await use(bench, Budgets())
-        await store.claims.settle((await bench.accept_and_claim()).ref, Dead(3, "died", "sorry", usage=RAN_500))
+            await use(scratch, Budgets())
+        await store.claims.settle((await scratch.accept_and_claim()).ref, Dead(3, "died", "sorry", usage=RAN_500))
         assert await store.spending.usage(SESSION) == RAN_500 + RAN_500 + RAN_500
 
-    async def test_a_dead_letter_tells_what_it_used(self, bench: Bench, store: Store) -> None:
-        claim = await bench.accept_and_claim()
+    async def test_a_dead_letter_tells_what_it_used(self, scratch: Scratch, store: Store) -> None:
+        claim = await scratch.accept_and_claim()
         await store.claims.settle(claim.ref, Dead(3, "died", "sorry", usage=RAN_500))
         assert (await store.inbox.trace(claim.messages[0].id)).usage == RAN_500
 
-    async def test_a_deleted_session_leaves_nothing_but_what_its_user_spent(self, bench: Bench, store: Store) -> None:
-        await use(bench, USER_1000)
-        await bench.accept()
+    async def test_a_deleted_session_leaves_nothing_but_what_its_user_spent(
+        self, scratch: Scratch, store: Store
+    ) -> None:
+        await use(scratch, USER_1000)
+        await scratch.accept()
         claim = await claim_one(store, USER_1000)
         await store.claims.checkpoint(claim.ref, [Step(1, MESSAGES, usage=RAN_500)])
         await store.sessions.delete(SESSION)
         assert await store.spending.usage(SESSION) == NOTHING
-        await bench.accept("a:b:other")
+        await scratch.accept("a:b:other")
         assert may_use(await claim_one(store, USER_1000)) == 0
 
-    async def test_old_hours_are_forgotten_and_a_sessions_life_is_not(self, bench: Bench, store: Store) -> None:
-        await use(bench, HOUR_1000)
-        bench.clock.now += 3 * 86_400
+    async def test_old_hours_are_forgotten_and_a_sessions_life_is_not(self, scratch: Scratch, store: Store) -> None:
+        await use(scratch, HOUR_1000)
+        scratch.clock.now += 3 * 86_400
         assert await store.spending.expire(7 * 86_400) == 0
-        bench.clock.now += 5 * 86_400
+        scratch.clock.now += 5 * 86_400
         assert await store.spending.expire(7 * 86_400) > 0
         assert await store.spending.usage(SESSION) == RAN_500
 
 
 class TestHolds:
-    async def test_without_budgets_nothing_is_held(self, bench: Bench, store: Store) -> None:
-        assert (await bench.accept_and_claim()).allowance is None
-        await bench.accept("a:b:other")
+    async def test_without_budgets_nothing_is_held(self, scratch: Scratch, store: Store) -> None:
+        assert (await scratch.accept_and_claim()).allowance is None
+        await scratch.accept("a:b:other")
         assert (await claim_one(store, Budgets())).allowance is None
 
     @pytest.mark.parametrize("budgets", [USER_1000, HOUR_1000], ids=["user", "hour"])
     async def test_turns_side_by_side_never_hold_more_than_there_is(
-        self, bench: Bench, store: Store, budgets: Budgets
+        self, scratch: Scratch, store: Store, budgets: Budgets
     ) -> None:
         for number in range(50):
-            await bench.accept(f"a:b:{number}")
+            await scratch.accept(f"a:b:{number}")
         (claim,) = await claims_of(store, budgets)
         assert may_use(claim) == 1000
-        bench.clock.now += 2
+        scratch.clock.now += 2
         assert await claims_of(store, budgets, "other host") == []
         await store.claims.settle(claim.ref, ended("hello", usage=RAN_500))
-        bench.clock.now += 2
+        scratch.clock.now += 2
         (claim,) = await claims_of(store, budgets, "other host")
         assert may_use(claim) == 500
         await store.claims.settle(claim.ref, ended("hello", usage=RAN_500))
-        bench.clock.now += 2
+        scratch.clock.now += 2
         refused = await claims_of(store, budgets)
         assert [may_use(claim) for claim in refused] == [0] * 10
         assert refused[0].allowance is not None
@@ -110,25 +112,25 @@ class TestHolds:
         assert refused[0].allowance.refusal.budget == budgets.budgets[0]
 
     async def test_what_waits_for_a_hold_keeps_its_place_and_is_looked_at_again(
-        self, bench: Bench, store: Store
+        self, scratch: Scratch, store: Store
     ) -> None:
         for number in range(3):
-            await bench.accept(f"a:b:{number}")
+            await scratch.accept(f"a:b:{number}")
         first = await claim_one(store, USER_1000)
         assert await claims_of(store, USER_1000) == []
-        assert 0 < (await bench.next_ready_in_s() or 0) <= 1
+        assert 0 < (await scratch.next_ready_in_s() or 0) <= 1
         await store.claims.settle(first.ref, ended("hello"))
-        bench.clock.now += 1
+        scratch.clock.now += 1
         assert [claim.ref.session for claim in await claims_of(store, USER_1000)] == ["a:b:1"]
 
-    async def test_other_users_have_their_own(self, bench: Bench, store: Store) -> None:
-        await bench.accept("a:b:1")
-        await store.inbox.accept(msgspec.structs.replace(bench.arrival("a:b:2"), user="ben"))
+    async def test_other_users_have_their_own(self, scratch: Scratch, store: Store) -> None:
+        await scratch.accept("a:b:1")
+        await store.inbox.accept(msgspec.structs.replace(scratch.arrival("a:b:2"), user="ben"))
         assert [may_use(claim) for claim in await claims_of(store, USER_1000)] == [1000, 1000]
 
-    async def test_money_is_held_by_the_dearest_price(self, bench: Bench, store: Store) -> None:
+    async def test_money_is_held_by_the_dearest_price(self, scratch: Scratch, store: Store) -> None:
         for number in range(2):
-            await bench.accept(f"a:b:{number}")
+            await scratch.accept(f"a:b:{number}")
         first, second = await claims_of(store, MONEY)
         assert first.allowance is not None
         assert second.allowance is not None
@@ -139,8 +141,8 @@ class TestHolds:
         [Parked(), Retry(0, 1, suspect=False, error="died"), ended("hello"), Dead(3, "died", "sorry")],
         ids=lambda outcome: type(outcome).__name__,
     )
-    async def test_a_hold_ends_with_its_claim(self, bench: Bench, store: Store, outcome: Outcome) -> None:
-        await bench.accept()
+    async def test_a_hold_ends_with_its_claim(self, scratch: Scratch, store: Store, outcome: Outcome) -> None:
+        await scratch.accept()
         claim = await claim_one(store, USER_1000)
         (account,) = await store.spending.accounts(USER_1000)
         assert account.held.tokens == 1000
@@ -149,16 +151,16 @@ class TestHolds:
         assert account.held == Spend()
 
     @pytest.mark.parametrize("gone", ["its lease ends", "its host is gone", "the store is opened again"])
-    async def test_a_dead_hosts_hold_ends_with_its_claim(self, bench: Bench, store: Store, gone: str) -> None:
-        await bench.accept()
+    async def test_a_dead_hosts_hold_ends_with_its_claim(self, scratch: Scratch, store: Store, gone: str) -> None:
+        await scratch.accept()
         dead = await claim_one(store, USER_1000)
         await store.claims.checkpoint(dead.ref, [Step(1, MESSAGES, usage=RAN_500)])
         if gone == "its lease ends":
-            bench.clock.now += 31
+            scratch.clock.now += 31
         else:
             if gone == "the store is opened again":
-                store = await bench.open()
-            await bench.adopt("another")
+                store = await scratch.open()
+            await scratch.adopt("another")
         again = await claim_one(store, USER_1000)
         assert may_use(again) == 500  # what its finished step used is spent
         with pytest.raises(StaleClaim):
@@ -166,76 +168,78 @@ class TestHolds:
 
 
 class TestCharges:
-    async def test_a_turn_is_charged_once_however_often_it_is_cut_off(self, bench: Bench, store: Store) -> None:
-        await bench.accept()
+    async def test_a_turn_is_charged_once_however_often_it_is_cut_off(self, scratch: Scratch, store: Store) -> None:
+        await scratch.accept()
         claim = await claim_one(store, USER_1000)
         await store.claims.checkpoint(claim.ref, [Step(1, MESSAGES, usage=RAN_500)])
         await store.claims.settle(claim.ref, Parked())
         claim = await claim_one(store, USER_1000)
         await store.claims.journal(claim.ref, [StepOpening(2, MESSAGES, Usage(1, 0, 100))])
-        bench.clock.now += 31
+        scratch.clock.now += 31
         claim = await claim_one(store, USER_1000)
         assert may_use(claim) == 400
         whole = RAN_500 + Usage(1, 2, 100) + Usage(1, 0, 50)
         await store.claims.settle(claim.ref, ended("hello", usage=whole))
         assert await store.spending.usage(SESSION) == whole
-        await bench.accept()
+        await scratch.accept()
         assert may_use(await claim_one(store, USER_1000)) == 350
 
-    async def test_a_later_turn_of_the_session_is_charged_from_its_start(self, bench: Bench, store: Store) -> None:
-        await bench.accept()
+    async def test_a_later_turn_of_the_session_is_charged_from_its_start(self, scratch: Scratch, store: Store) -> None:
+        await scratch.accept()
         claim = await claim_one(store, USER_1000)
         await store.claims.checkpoint(claim.ref, [Step(1, MESSAGES, usage=Usage(1, 0, 200))])
         await store.claims.settle(claim.ref, Parked())
         claim = await claim_one(store, USER_1000)
         await store.claims.settle(claim.ref, ended("hello", usage=Usage(1, 0, 200)))
-        await use(bench, USER_1000, usage=Usage(1, 0, 200))
+        await use(scratch, USER_1000, usage=Usage(1, 0, 200))
         assert (await store.spending.usage(SESSION)).input_tokens == 400
 
-    async def test_a_budget_that_is_set_later_knows_what_was_spent_before(self, bench: Bench, store: Store) -> None:
-        await use(bench, Budgets())
-        await bench.accept()
+    async def test_a_budget_that_is_set_later_knows_what_was_spent_before(self, scratch: Scratch, store: Store) -> None:
+        await use(scratch, Budgets())
+        await scratch.accept()
         both = Budgets((*USER_1000.budgets, *HOUR_1000.budgets, *SESSION_1000.budgets))
         assert may_use(await claim_one(store, both)) == 500
 
-    async def test_an_hour_and_a_day_end_by_the_clock(self, bench: Bench, store: Store) -> None:
-        bench.clock.now = 1_700_000_000 // 86_400 * 86_400 + 1800
+    async def test_an_hour_and_a_day_end_by_the_clock(self, scratch: Scratch, store: Store) -> None:
+        scratch.clock.now = 1_700_000_000 // 86_400 * 86_400 + 1800
         for budgets, length_s in ((HOUR_1000, 3600), (USER_1000, 86_400)):
-            await use(bench, budgets, usage=Usage(1, 0, 2000))
-            await bench.accept()
+            await use(scratch, budgets, usage=Usage(1, 0, 2000))
+            await scratch.accept()
             refused = await claim_one(store, budgets)
             assert refused.allowance is not None
             assert refused.allowance.refusal is not None
             free_at = refused.allowance.refusal.free_at
-            assert free_at == bench.clock.now // length_s * length_s + length_s
+            assert free_at == scratch.clock.now // length_s * length_s + length_s
             await store.claims.settle(refused.ref, ended("over", status=TurnStatus.OVER_BUDGET, messages=()))
-            bench.clock.now = free_at + 1
-            await bench.accept()
+            scratch.clock.now = free_at + 1
+            await scratch.accept()
             again = await claim_one(store, budgets)
             assert may_use(again) == 1000
             await store.claims.settle(again.ref, ended("hello", usage=Usage(1, 0, 1)))
 
-    async def test_a_conversation_that_is_begun_anew_has_its_own_budget_again(self, bench: Bench, store: Store) -> None:
-        both = Budgets((*SESSION_1000.budgets, Budget(Scope.USER, 5000, False, Window.DAY)))
-        await use(bench, both, usage=Usage(1, 0, 1200))
-        await bench.accept()
+    async def test_a_conversation_that_is_begun_anew_has_its_own_budget_again(
+        self, scratch: Scratch, store: Store
+    ) -> None:
+        both = Budgets((*SESSION_1000.budgets, Budget(Scope.USER, 5000, False, BudgetWindow.DAY)))
+        await use(scratch, both, usage=Usage(1, 0, 1200))
+        await scratch.accept()
         refused = await claim_one(store, both)
         assert may_use(refused) == 0
         assert refused.allowance is not None
         assert refused.allowance.refusal is not None
         assert refused.allowance.refusal.free_at is None
         await store.claims.settle(refused.ref, ended("over", status=TurnStatus.OVER_BUDGET, messages=()))
-        assert (await bench.order(CommandKind.NEW)).answer == "done"
-        await bench.accept()
+        assert (await scratch.order(CommandKind.NEW)).answer == "done"
+        await scratch.accept()
         assert may_use(await claim_one(store, both)) == 1000
         ((_, spend),) = (await store.spending.accounts(both))[1].spenders
         assert spend.tokens == 1200
 
 
 class TestMore:
-    async def test_a_running_turn_may_hold_more_while_there_is_some(self, bench: Bench, store: Store) -> None:
-        await bench.accept()
-        wide = Budgets((Budget(Scope.USER, 20_000, False, Window.DAY),))
+    async def test_a_running_turn_may_hold_more_while_there_is_some(self, scratch: Scratch, store: Store) -> None:
+        await scratch.accept()
+        wide = Budgets((Budget(Scope.USER, 20_000, False, BudgetWindow.DAY),))
         claim = await claim_one(store, wide)
         assert may_use(claim) == 8000
         more = await store.claims.hold(claim.ref, Spend(7000), Spend(12_000), wide)
@@ -248,10 +252,10 @@ class TestMore:
         assert over.refusal is not None
         assert not over.refusal.held
 
-    async def test_a_turn_waits_for_what_others_hold(self, bench: Bench, store: Store) -> None:
+    async def test_a_turn_waits_for_what_others_hold(self, scratch: Scratch, store: Store) -> None:
         for number in range(2):
-            await bench.accept(f"a:b:{number}")
-        wide = Budgets((Budget(Scope.USER, 16_000, False, Window.DAY),))
+            await scratch.accept(f"a:b:{number}")
+        wide = Budgets((Budget(Scope.USER, 16_000, False, BudgetWindow.DAY),))
         first, second = await claims_of(store, wide)
         found = await store.claims.hold(first.ref, Spend(8000), Spend(9000), wide)
         assert not found.covers(Spend(8000))
@@ -262,9 +266,9 @@ class TestMore:
         assert found.spend.tokens == 9000
 
 
-async def test_a_budget_lists_who_spent_most_of_it(bench: Bench, store: Store) -> None:
+async def test_a_budget_lists_who_spent_most_of_it(scratch: Scratch, store: Store) -> None:
     for number in (1, 3, 2):
-        await use(bench, Budgets(), f"a:b:{number}", Usage(1, 0, number, cost_nanos=number))
+        await use(scratch, Budgets(), f"a:b:{number}", Usage(1, 0, number, cost_nanos=number))
     all_three = Budgets((*SESSION_1000.budgets, *USER_1000.budgets, *HOUR_1000.budgets))
     session, user, hour = await store.spending.accounts(all_three, limit=2)
     assert session.spenders == (("a:b:3", Spend(3, 3)), ("a:b:2", Spend(2, 2)))

@@ -20,7 +20,7 @@ from shared.messages import Arrival, Receipt
 from shared.signals import Signal, SignalKind
 from shared.store import Store, open_store
 from shared.store.engine import Database
-from shared.store.postgres.batch import Mark
+from shared.store.postgres.batch import CommitMark
 from shared.store.postgres.connection import Connection
 from shared.store.postgres.database import Shared
 from shared.store.postgres.engine import PostgresEngine
@@ -28,7 +28,7 @@ from shared.store.postgres.lane import Lane
 from shared.store.postgres.schema import translate
 from shared.store.sql.schema import MIGRATIONS
 from tests.postgres_server import PostgresServer, shared_server
-from tests.shared.store.bench import ended
+from tests.shared.store.scratch import ended
 
 BACK_WITHIN_S = 30
 
@@ -159,7 +159,7 @@ async def test_a_number_that_a_killed_server_gave_to_another_transaction_is_not_
     async with opened(url):
         pass
     lane = Lane("lane", lambda: Connection(url, prepares=True, application="test"), Shared(None))
-    mark = Mark("commit of a lane", b"7")
+    mark = CommitMark("commit of a lane", b"7")
     with psycopg.connect(url, autocommit=True) as other:
         ((number, beyond),) = other.execute(
             "SELECT pg_current_xact_id()::text, (pg_current_xact_id()::text::int8 + 1000)::text"

@@ -15,7 +15,7 @@ import pytest
 
 from shared.errors import StoreUnusable
 from shared.store.sqlite.backup import back_up, restore, verified
-from tests.shared.store.bench import Bench, sqlite
+from tests.shared.store.scratch import Scratch, sqlite
 
 REPOSITORY = Path(__file__).parent.parent.parent.parent
 
@@ -25,11 +25,11 @@ def silent(_done: int, _total: int) -> None:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(sqlite, tmp_path)
-    await bench.open()
-    yield bench
-    await bench.close()
+async def scratch(tmp_path: Path) -> AsyncIterator[Scratch]:
+    scratch = Scratch(sqlite, tmp_path)
+    await scratch.open()
+    yield scratch
+    await scratch.close()
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "data" / "gatehouse.db"
 
 
-async def accept(bench: Bench, count: int, session: str = "a:b:c", text: str = "hello") -> list[str]:
-    receipts = await asyncio.gather(*(bench.store.inbox.accept(bench.arrival(session, text)) for _ in range(count)))
+async def accept(scratch: Scratch, count: int, session: str = "a:b:c", text: str = "hello") -> list[str]:
+    receipts = await asyncio.gather(*(scratch.store.inbox.accept(scratch.arrival(session, text)) for _ in range(count)))
     return [receipt.message_id for receipt in receipts]
 
 
@@ -48,9 +48,9 @@ def message_ids(path: Path) -> set[str]:
 
 
 async def test_a_backup_is_one_moment_of_a_database_that_is_written_meanwhile(
-    bench: Bench, database: Path, tmp_path: Path
+    scratch: Scratch, database: Path, tmp_path: Path
 ) -> None:
-    before = await accept(bench, 50, text="x" * 20_000)
+    before = await accept(scratch, 50, text="x" * 20_000)
     target = tmp_path / "copy.db"
     copied = threading.Event()
     go_on = threading.Event()
@@ -63,7 +63,7 @@ async def test_a_backup_is_one_moment_of_a_database_that_is_written_meanwhile(
     copying = asyncio.create_task(asyncio.to_thread(back_up, database, target, progress))
     await asyncio.to_thread(copied.wait, 30)
     assert "copy.db" not in names(tmp_path)
-    after = await accept(bench, 50, text="x" * 20_000)
+    after = await accept(scratch, 50, text="x" * 20_000)
     go_on.set()
     report = await copying
     assert message_ids(target) == set(before)
@@ -72,7 +72,9 @@ async def test_a_backup_is_one_moment_of_a_database_that_is_written_meanwhile(
     assert names(tmp_path) == {"data", "copy.db"}
 
 
-async def test_a_backup_never_takes_the_place_of_a_file_unasked(bench: Bench, database: Path, tmp_path: Path) -> None:
+async def test_a_backup_never_takes_the_place_of_a_file_unasked(
+    scratch: Scratch, database: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "copy.db"
     write(target, b"precious")
     with pytest.raises(StoreUnusable, match="exists already"):
@@ -113,14 +115,16 @@ def progress(done, total):
 """
 
 
-async def test_a_kill_leaves_no_half_file_under_the_final_name(bench: Bench, database: Path, tmp_path: Path) -> None:
-    ids = await accept(bench, 20, text="x" * 500_000)
+async def test_a_kill_leaves_no_half_file_under_the_final_name(
+    scratch: Scratch, database: Path, tmp_path: Path
+) -> None:
+    ids = await accept(scratch, 20, text="x" * 500_000)
     target = tmp_path / "copy.db"
     run_killed("backup", database, target)
     assert "copy.db" not in names(tmp_path)
     assert back_up(database, target, silent).messages == 20
-    newer = await accept(bench, 1)
-    await bench.close()
+    newer = await accept(scratch, 1)
+    await scratch.close()
     run_killed("restore", target, database)
     assert verified(database).messages == 21
     report = restore(target, database, silent)
@@ -129,19 +133,23 @@ async def test_a_kill_leaves_no_half_file_under_the_final_name(bench: Bench, dat
     assert message_ids(Path(report.kept)) == {*ids, *newer}
 
 
-async def test_a_restore_is_refused_while_the_database_is_in_use(bench: Bench, database: Path, tmp_path: Path) -> None:
+async def test_a_restore_is_refused_while_the_database_is_in_use(
+    scratch: Scratch, database: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "copy.db"
     back_up(database, target, silent)
     with pytest.raises(StoreUnusable, match="in use by a gateway"):
         restore(target, database, silent)
-    await accept(bench, 1)
+    await accept(scratch, 1)
 
 
-async def test_a_damaged_backup_is_refused_and_the_database_stays(bench: Bench, database: Path, tmp_path: Path) -> None:
-    await accept(bench, 20, text="x" * 5000)
+async def test_a_damaged_backup_is_refused_and_the_database_stays(
+    scratch: Scratch, database: Path, tmp_path: Path
+) -> None:
+    await accept(scratch, 20, text="x" * 5000)
     target = tmp_path / "copy.db"
     back_up(database, target, silent)
-    await bench.close()
+    await scratch.close()
     whole = content(target)
     for harmed in (
         b"",
@@ -160,13 +168,13 @@ async def test_a_damaged_backup_is_refused_and_the_database_stays(bench: Bench, 
 
 
 async def test_a_damaged_database_makes_no_backup_and_is_kept_by_a_restore(
-    bench: Bench, database: Path, tmp_path: Path
+    scratch: Scratch, database: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "copy.db"
-    await accept(bench, 3)
+    await accept(scratch, 3)
     back_up(database, target, silent)
-    await accept(bench, 20, text="x" * 5000)
-    await bench.close()
+    await accept(scratch, 20, text="x" * 5000)
+    await scratch.close()
     whole = content(database)
     harmed = whole[:4096] + b"\xff" * (len(whole) - 4096)
     write(database, harmed)
@@ -176,8 +184,8 @@ async def test_a_damaged_database_makes_no_backup_and_is_kept_by_a_restore(
     report = restore(target, database, silent)
     assert report.only_in_kept is None
     assert content(Path(report.kept)) == harmed
-    await bench.open()
-    assert await bench.store.inbox.waiting() == 3
+    await scratch.open()
+    assert await scratch.store.inbox.waiting() == 3
 
 
 def test_a_backup_of_nothing_is_refused(tmp_path: Path) -> None:

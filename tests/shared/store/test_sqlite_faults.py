@@ -24,24 +24,24 @@ from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.engine import SqliteEngine
 from tests.shared.store.acceptor import Report
-from tests.shared.store.bench import Bench, ended, sqlite
+from tests.shared.store.scratch import Scratch, ended, sqlite
 
 REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def scratch(tmp_path: Path) -> AsyncIterator[Scratch]:
     """An open, empty database of the embedded engine."""
-    bench = Bench(sqlite, tmp_path)
-    await bench.open()
-    yield bench
-    await bench.close()
+    scratch = Scratch(sqlite, tmp_path)
+    await scratch.open()
+    yield scratch
+    await scratch.close()
 
 
 @pytest.fixture
-def store(bench: Bench) -> Store:
-    """The store of the bench."""
-    return bench.store
+def store(scratch: Scratch) -> Store:
+    """The store of the scratch database."""
+    return scratch.store
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def engine(store: Store) -> SqliteEngine:
 
 
 @pytest.fixture
-def database(bench: Bench, tmp_path: Path) -> Path:
-    """The path of the bench's database."""
+def database(scratch: Scratch, tmp_path: Path) -> Path:
+    """The path of the scratch database."""
     return tmp_path / "data" / "gatehouse.db"
 
 
@@ -147,10 +147,10 @@ class TestKill:
 
 
 class TestRestart:
-    async def test_a_restart_ends_the_leases_of_the_dead(self, bench: Bench) -> None:
-        await bench.answer("hello")
-        await bench.store.outbox.due("host", 1, 30)
-        store = await bench.open()
+    async def test_a_restart_ends_the_leases_of_the_dead(self, scratch: Scratch) -> None:
+        await scratch.answer("hello")
+        await scratch.store.outbox.due("host", 1, 30)
+        store = await scratch.open()
         (reply,) = (await store.outbox.due("host", 1, 30)).replies
         assert reply.attempts == 1
 
@@ -164,11 +164,11 @@ class TestFull:
         assert fault.waiting_after == 400
 
     async def test_a_full_database_fails_every_write_and_no_read(
-        self, bench: Bench, store: Store, engine: SqliteEngine
+        self, scratch: Scratch, store: Store, engine: SqliteEngine
     ) -> None:
-        first = await bench.accept()
+        first = await scratch.accept()
         await engine.writer.run(limit_pages, 0)
-        arrivals = [bench.arrival(f"a:b:{n}", text="x" * 5000) for n in range(50)]
+        arrivals = [scratch.arrival(f"a:b:{n}", text="x" * 5000) for n in range(50)]
         results = await asyncio.gather(*(store.inbox.accept(a) for a in arrivals), return_exceptions=True)
         assert any(isinstance(result, StoreUnavailable) for result in results)
         assert all(isinstance(result, StoreUnavailable | Receipt) for result in results)
@@ -180,8 +180,10 @@ class TestFull:
             await store.inbox.accept(arrival)
         assert await store.inbox.waiting() == 51
 
-    async def test_a_full_database_fails_a_settle_whole(self, bench: Bench, store: Store, engine: SqliteEngine) -> None:
-        claim = await bench.accept_and_claim()
+    async def test_a_full_database_fails_a_settle_whole(
+        self, scratch: Scratch, store: Store, engine: SqliteEngine
+    ) -> None:
+        claim = await scratch.accept_and_claim()
         await engine.writer.run(limit_pages, 0)
         big = ended("hello", messages=(b"x" * 100_000,) * 10)
         with pytest.raises(StoreUnavailable):
@@ -213,37 +215,37 @@ class TestCorrupt:
         with pytest.raises(StoreUnusable, match=f"{tmp_path}/gatehouse.db cannot be used as a database"):
             await open_store("", tmp_path, inbox_limit=10).open()
 
-    async def test_a_damaged_file_is_unusable_and_kept(self, bench: Bench, database: Path) -> None:
-        await bench.accept()
-        await bench.close()
+    async def test_a_damaged_file_is_unusable_and_kept(self, scratch: Scratch, database: Path) -> None:
+        await scratch.accept()
+        await scratch.close()
         with damaged(database, 100, 4000) as bytes_before:
             with pytest.raises(StoreUnusable, match="cannot be used as a database"):
-                await bench.open()
+                await scratch.open()
             assert content(database) == bytes_before
-        store = await bench.open()
+        store = await scratch.open()
         assert await store.inbox.waiting() == 1
 
     async def test_damage_that_an_opening_does_not_meet_is_found_by_verifying(
-        self, bench: Bench, database: Path
+        self, scratch: Scratch, database: Path
     ) -> None:
-        await bench.answer("hello", messages=(b"x" * 500,) * 100)
-        await bench.store.verify()
-        await bench.close()
+        await scratch.answer("hello", messages=(b"x" * 500,) * 100)
+        await scratch.store.verify()
+        await scratch.close()
         with damaged(database, (root_page(database, "history") - 1) * 4096, 4096):
-            store = await bench.open()
+            store = await scratch.open()
             with pytest.raises(StoreUnusable, match=f"{database} is damaged"):
                 await store.verify()
-            await bench.close()
+            await scratch.close()
 
-    async def test_a_damaged_page_ends_all_acceptance_once_it_is_found(self, bench: Bench, database: Path) -> None:
-        await bench.answer("hello", messages=(b"x" * 500,) * 100)
-        await bench.close()
+    async def test_a_damaged_page_ends_all_acceptance_once_it_is_found(self, scratch: Scratch, database: Path) -> None:
+        await scratch.answer("hello", messages=(b"x" * 500,) * 100)
+        await scratch.close()
         with damaged(database, (root_page(database, "history") - 1) * 4096, 4096):
-            store = await bench.open()
-            await bench.accept("a:b:before")
+            store = await scratch.open()
+            await scratch.accept("a:b:before")
             with pytest.raises(StoreDamaged):
                 await store.sessions.conversation("a:b:c")
-            results = await asyncio.gather(*(bench.accept(f"a:b:{n}") for n in range(9)), return_exceptions=True)
+            results = await asyncio.gather(*(scratch.accept(f"a:b:{n}") for n in range(9)), return_exceptions=True)
         assert all(isinstance(result, StoreDamaged) for result in results)
 
     async def test_a_newer_schema_is_unusable(self, tmp_path: Path) -> None:
@@ -265,15 +267,15 @@ class TestCorrupt:
 
 class TestLocked:
     async def test_a_lock_of_another_tool_is_waited_for_and_then_said(
-        self, bench: Bench, store: Store, database: Path
+        self, scratch: Scratch, store: Store, database: Path
     ) -> None:
         tool = apsw.Connection(str(database))
         tool.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="locked"):
-            await bench.accept()
+            await scratch.accept()
         assert time.monotonic() - started < 5
         tool.execute("ROLLBACK")
         tool.close()
-        await bench.accept()
+        await scratch.accept()
         assert await store.inbox.waiting() == 1

@@ -14,7 +14,7 @@ from shared.journal import CallIntent, StepOpening
 from shared.messages import Conversation, Parked, Step
 from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.schema import ROWID_TABLES
-from tests.shared.store.bench import Bench, sqlite
+from tests.shared.store.scratch import Scratch, sqlite
 
 STEP = Step(1, (b'{"role":"user"}',), b"[1]")
 #: the schema that has another name for the column ``user``
@@ -52,19 +52,19 @@ def write_database(database: Path, version: int) -> None:
 async def test_an_older_database_is_migrated_with_its_data(tmp_path: Path, version: int) -> None:
     database = tmp_path / "data" / "gatehouse.db"
     write_database(database, version)
-    bench = Bench(sqlite, tmp_path)
-    store = await bench.open()
+    scratch = Scratch(sqlite, tmp_path)
+    store = await scratch.open()
     try:
         assert await store.sessions.conversation("a:b:c") == Conversation(7, (b"{}",), b"[]")
         assert await store.inbox.waiting() == 1
-        claim = await bench.claim_one()
+        claim = await scratch.claim_one()
         assert (claim.ref.epoch, claim.version, claim.messages[0].text) == (9, 7, "go on")
         assert (claim.steps, claim.open_step) == ((STEP,), None)
         await store.claims.journal(claim.ref, [StepOpening(2, (b"{}",)), CallIntent(2, "call_1", "note", "key")])
         await store.claims.settle(claim.ref, Parked())
-        assert (await bench.claim_one()).open_step is not None
+        assert (await scratch.claim_one()).open_step is not None
     finally:
-        await bench.close()
+        await scratch.close()
     with connection(database) as db:
         assert db.pragma("user_version") == len(MIGRATIONS)
         kinds = db.execute("SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'")
@@ -77,13 +77,13 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Pa
     write_database(database, 1)
     with connection(database) as db:
         db.execute("CREATE TABLE tool_calls (in_the_way TEXT)")
-    bench = Bench(sqlite, tmp_path)
+    scratch = Scratch(sqlite, tmp_path)
     with pytest.raises(Exception, match="tool_calls"):
-        await bench.open()
+        await scratch.open()
     with connection(database) as db:
         assert db.pragma("user_version") == 2
         assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'open_steps'").fetchone() == (0,)
         db.execute("DROP TABLE tool_calls")
-    store = await bench.open()
+    store = await scratch.open()
     assert await store.inbox.waiting() == 1
-    await bench.close()
+    await scratch.close()

@@ -14,7 +14,7 @@ from shared.errors import StoreUnusable
 from shared.messages import Ended, TurnStatus
 from shared.store.sqlite.salvage import salvage
 from shared.store.sqlite.salvage.report import SalvageReport
-from tests.shared.store.bench import Bench, sqlite
+from tests.shared.store.scratch import Scratch, sqlite
 
 PAGE = 4096
 SESSIONS = 40
@@ -26,16 +26,16 @@ def silent(_done: int, _total: int) -> None:
 
 async def fill(directory: Path) -> None:
     """Write a database with answered, waiting and dead messages, small and large."""
-    bench = Bench(sqlite, directory)
-    await bench.open()
+    scratch = Scratch(sqlite, directory)
+    await scratch.open()
     for number in range(SESSIONS):
         session = f"a:b:{number:03}"
         message = b'{"role": "user", "content": "' + b"x" * (number * 300) + b'"}'
-        await bench.answer(f"answer {number} " + "y" * number * 50, session, messages=(message, message), todo=b"[]")
-    await bench.die("poison", "a:b:dead")
+        await scratch.answer(f"answer {number} " + "y" * number * 50, session, messages=(message, message), todo=b"[]")
+    await scratch.die("poison", "a:b:dead")
     for number in range(0, SESSIONS, 2):
-        await asyncio.gather(*(bench.accept(f"a:b:{number:03}", "w" * 700) for _ in range(3)))
-    await bench.close()
+        await asyncio.gather(*(scratch.accept(f"a:b:{number:03}", "w" * 700) for _ in range(3)))
+    await scratch.close()
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def put_in_place(path: Path, directory: Path) -> None:
 async def served(path: Path, directory: Path) -> list[str]:
     """Put a database in place and serve it to its end; return the ids of the messages that were claimed."""
     put_in_place(path, directory / "data")
-    bench = Bench(sqlite, directory)
-    store = await bench.open()
+    scratch = Scratch(sqlite, directory)
+    store = await scratch.open()
     claimed = []
     while claims := (await store.claims.claim("host", 100, 30)).claims:
         for claim in claims:
@@ -101,9 +101,9 @@ async def served(path: Path, directory: Path) -> list[str]:
             await store.claims.settle(claim.ref, ended())
     assert await store.inbox.waiting() == 0
     await store.verify()
-    await store.inbox.accept(bench.arrival("a:b:new", id="msg_fresh", dedupe="fresh"))
-    assert (await bench.claim_one()).messages[0].id == "msg_fresh"
-    await bench.close()
+    await store.inbox.accept(scratch.arrival("a:b:new", id="msg_fresh", dedupe="fresh"))
+    assert (await scratch.claim_one()).messages[0].id == "msg_fresh"
+    await scratch.close()
     return claimed
 
 

@@ -20,7 +20,7 @@ from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.engine import SqliteEngine
 from shared.store.sqlite.schema import migrate
-from tests.shared.store.bench import Bench, ended, sqlite
+from tests.shared.store.scratch import Scratch, ended, sqlite
 
 #: statements that walk a whole table or index, and may: at the start, because they list or count what is not done, or
 #: because the table has a row for each running turn alone
@@ -88,19 +88,19 @@ def test_every_statement_says_what_it_is_for() -> None:
 
 
 async def test_callers_at_once_share_commits(tmp_path: Path) -> None:
-    bench = Bench(sqlite, tmp_path)
-    store = await bench.open()
+    scratch = Scratch(sqlite, tmp_path)
+    store = await scratch.open()
     assert isinstance(store.engine, SqliteEngine)
     commits = itertools.count()
     await store.engine.writer.run(lambda database: database.db.set_commit_hook(lambda: next(commits) < 0))
-    await asyncio.gather(*(bench.accept(f"a:b:{number}") for number in range(400)))
-    await bench.close()
+    await asyncio.gather(*(scratch.accept(f"a:b:{number}") for number in range(400)))
+    await scratch.close()
     assert 0 < next(commits) < 40
 
 
 async def test_the_loop_goes_on_while_the_store_is_busy(tmp_path: Path) -> None:
-    bench = Bench(sqlite, tmp_path)
-    store = await bench.open()
+    scratch = Scratch(sqlite, tmp_path)
+    store = await scratch.open()
     assert isinstance(store.engine, SqliteEngine)
     threads = []
 
@@ -113,20 +113,20 @@ async def test_the_loop_goes_on_while_the_store_is_busy(tmp_path: Path) -> None:
     while not busy.done():
         await asyncio.sleep(0.001)
         turns += 1
-    await bench.close()
+    await scratch.close()
     assert turns > 50
     assert threads != [threading.current_thread()]
 
 
 async def test_the_log_is_copied_back_into_the_database(tmp_path: Path) -> None:
-    bench = Bench(sqlite, tmp_path)
-    store = await bench.open()
+    scratch = Scratch(sqlite, tmp_path)
+    store = await scratch.open()
     for _ in range(40):
-        claim = await bench.accept_and_claim()
+        claim = await scratch.accept_and_claim()
         await store.claims.settle(claim.ref, ended("", messages=(b"x" * 1_000_000,)))
     await store.check()
     log_size = (tmp_path / "data" / "gatehouse.db-wal").stat().st_size
-    await bench.close()
+    await scratch.close()
     assert log_size < 36_000_000
 
 
@@ -151,11 +151,11 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_files_are_private(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     directory.mkdir(mode=0o755)
-    bench = Bench(sqlite, tmp_path)
-    await bench.open()
-    await bench.accept()
+    scratch = Scratch(sqlite, tmp_path)
+    await scratch.open()
+    await scratch.accept()
     found = modes(directory)
-    await bench.close()
+    await scratch.close()
     assert mode(directory) == 0o700
     assert found == dict.fromkeys(("gatehouse.db", "gatehouse.db-wal", "gatehouse.db-shm", "gatehouse.db.lock"), 0o600)
 

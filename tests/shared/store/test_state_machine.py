@@ -14,19 +14,19 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from shared.budgets import Budget, Budgets, Scope, Window
+from shared.budgets import Budget, Budgets, BudgetWindow, Scope
 from shared.errors import InboxFull, StaleClaim
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, Dead, Ended, JournaledCall, OpenStep, Outcome, Parked, Retry, Step, TurnStatus
 from shared.usage import NOTHING, Usage
-from tests.shared.store.bench import ENGINES, Bench, ended, run_machine
+from tests.shared.store.scratch import ENGINES, Scratch, ended, run_machine
 
 T = TypeVar("T")
 
 LIMIT = 8
 SESSIONS = ("a:b:1", "a:b:2", "a:b:3")
 CALLS = ("call_1", "call_2")
-BUDGETS = Budgets((Budget(Scope.USER, 60, False, Window.DAY), Budget(Scope.HOUR, 90, False, Window.HOUR)))
+BUDGETS = Budgets((Budget(Scope.USER, 60, False, BudgetWindow.DAY), Budget(Scope.HOUR, 90, False, BudgetWindow.HOUR)))
 STEP_USAGE, LAST_USAGE = Usage(1, 1, 5, 1), Usage(1, 0, 7, 2)
 KEYS = ("k1", "k2", "k3", "k4", "k5", "k6")
 OUTCOMES: tuple[Outcome, ...] = (
@@ -48,8 +48,8 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.directory = Path(tempfile.mkdtemp())
-        self.bench = Bench(ENGINES[self.engine], self.directory)
-        self.run(self.bench.open(LIMIT))
+        self.scratch = Scratch(ENGINES[self.engine], self.directory)
+        self.run(self.scratch.open(LIMIT))
         self.queues: dict[str, list[str]] = {session: [] for session in SESSIONS}
         self.keys: dict[tuple[str, str], str] = {}
         self.outdated: set[tuple[str, str]] = set()
@@ -74,17 +74,17 @@ class StoreMachine(RuleBasedStateMachine):
         assert not any(self.queues.values())
         self.send()
         assert not any(self.answers.values())
-        self.run(self.bench.close())
+        self.run(self.scratch.close())
         self.runner.close()
         shutil.rmtree(self.directory)
 
     @rule(session=st.sampled_from(SESSIONS), key=st.sampled_from(KEYS))
     def accept(self, session: str, key: str) -> None:
-        arrival = self.bench.arrival(session, dedupe=key)
+        arrival = self.scratch.arrival(session, dedupe=key)
         known = self.keys.get((session, key))
         waiting = sum(map(len, self.queues.values()))
         try:
-            receipt = self.run(self.bench.store.inbox.accept(arrival))
+            receipt = self.run(self.scratch.store.inbox.accept(arrival))
         except InboxFull:
             assert known is None or (session, key) in self.outdated
             assert waiting == LIMIT
@@ -101,7 +101,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(host=st.sampled_from(("h1", "h2")), limit=st.integers(1, 3), suspects=st.booleans(), bounded=st.booleans())
     def claim(self, host: str, limit: int, suspects: bool, bounded: bool = False) -> None:
         budgets = BUDGETS if bounded else None
-        look = self.bench.store.claims.claim(host, limit, 30, suspects=suspects, budgets=budgets)
+        look = self.scratch.store.claims.claim(host, limit, 30, suspects=suspects, budgets=budgets)
         for claim in self.run(look).claims:
             session, (message,) = claim.ref.session, claim.messages
             assert message.id == self.queues[session][0]
@@ -125,7 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
         if isinstance(outcome, Dead):
             outcome = msgspec.structs.replace(outcome, usage=whole)
         try:
-            self.run(self.bench.store.claims.settle(claim.ref, outcome))
+            self.run(self.scratch.store.claims.settle(claim.ref, outcome))
         except StaleClaim:
             assert not owner
             return
@@ -139,7 +139,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.answers[session].append(outcome.text)
             self._forget_turn(session)
             self.used[session] += outcome.usage
-            assert self.run(self.bench.store.spending.usage(session)) == self.used[session]
+            assert self.run(self.scratch.store.spending.usage(session)) == self.used[session]
         if isinstance(outcome, Ended):
             self.history[session] += outcome.messages
 
@@ -166,7 +166,7 @@ class StoreMachine(RuleBasedStateMachine):
         def opening(claim: Claim) -> StepOpening:
             return StepOpening(len(self.steps[claim.ref.session]) + 1, (claim.messages[0].id.encode(),))
 
-        journal = self.bench.store.claims.journal
+        journal = self.scratch.store.claims.journal
         if session := self._as_owner(number, lambda claim: journal(claim.ref, [opening(claim)])):
             opened = opening(self.owners[session])
             self.open_steps[session] = OpenStep(opened.step, opened.messages)
@@ -174,7 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 99), call_id=st.sampled_from(CALLS), step=st.integers(1, 2))
     def begin_call(self, number: int, call_id: str, step: int) -> None:
         intent = CallIntent(step, call_id, "note", f"key.{step}.{call_id}")
-        session = self._as_owner(number, lambda claim: self.bench.store.claims.journal(claim.ref, [intent]))
+        session = self._as_owner(number, lambda claim: self.scratch.store.claims.journal(claim.ref, [intent]))
         opened = self.open_steps.get(session or "")
         if opened and opened.number == step and call_id not in {call.call_id for call in opened.calls}:
             begun = JournaledCall(call_id, "note", intent.key)
@@ -184,7 +184,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 99), call_id=st.sampled_from(CALLS), step=st.integers(1, 2))
     def end_call(self, number: int, call_id: str, step: int) -> None:
         result = CallResult(step, call_id, call_id.encode(), b"[]")
-        session = self._as_owner(number, lambda claim: self.bench.store.claims.journal(claim.ref, [result]))
+        session = self._as_owner(number, lambda claim: self.scratch.store.claims.journal(claim.ref, [result]))
         opened = self.open_steps.get(session or "")
         if opened and opened.number == step:
             calls = tuple(
@@ -198,52 +198,52 @@ class StoreMachine(RuleBasedStateMachine):
         def step(claim: Claim) -> Step:
             return Step(len(self.steps[claim.ref.session]) + 1, (b"{}",), usage=STEP_USAGE)
 
-        checkpoint = self.bench.store.claims.checkpoint
+        checkpoint = self.scratch.store.claims.checkpoint
         if session := self._as_owner(number, lambda claim: checkpoint(claim.ref, [step(claim)])):
             self.steps[session] += (step(self.owners[session]),)
             self.open_steps.pop(session, None)
 
     @rule(seconds=st.sampled_from((1, 11, 31)))
     def pass_time(self, seconds: float) -> None:
-        self.bench.clock.now += seconds
+        self.scratch.clock.now += seconds
 
     @rule(seconds=st.sampled_from((4_000, 86_400, 10_000_000)))
     def set_clock_ahead(self, seconds: float) -> None:
         """Jump over leases and delays; dedupe keys may have come to their end too, unless the clock was set back."""
-        self.bench.clock.now += seconds
+        self.scratch.clock.now += seconds
         self.outdated |= self.keys.keys()
 
     @rule(host=st.sampled_from(("h1", "h2")))
     def lose_hosts(self, host: str) -> None:
-        lost = self.run(self.bench.adopt(host))
+        lost = self.run(self.scratch.adopt(host))
         assert lost <= len(self.owners)
         self._forget_lost_owners()
 
     @rule(seconds=st.sampled_from((1, 40, 86_400, 10_000_000)))
     def set_clock_back(self, seconds: float) -> None:
-        self.bench.clock.now -= seconds
+        self.scratch.clock.now -= seconds
 
     @rule(host=st.sampled_from(("h1", "h2")))
     def renew(self, host: str) -> None:
         refs = [claim.ref for claim in self.claims]
-        lost = self.run(self.bench.store.claims.renew(host, refs, 30))
+        lost = self.run(self.scratch.store.claims.renew(host, refs, 30))
         held = [ref for ref in refs if ref not in lost]
         assert all(self.owners[ref.session].ref == ref for ref in held)
 
     @rule()
     def reopen(self) -> None:
-        self.run(self.bench.open(LIMIT))
+        self.run(self.scratch.open(LIMIT))
 
     @rule()
     def send(self) -> None:
-        for reply in self.run(self.bench.send_all()):
+        for reply in self.run(self.scratch.send_all()):
             assert reply.text == self.answers[reply.session].pop(0)
 
     @rule(session=st.sampled_from(SESSIONS))
     def delete(self, session: str) -> None:
         if not (self.queues[session] or self.history[session]):
             return
-        self.run(self.bench.store.sessions.delete(session))
+        self.run(self.scratch.store.sessions.delete(session))
         self.queues[session], self.history[session], self.answers[session] = [], [], []
         self.owners.pop(session, None)
         self._forget_turn(session)
@@ -252,19 +252,19 @@ class StoreMachine(RuleBasedStateMachine):
     def _forget_lost_owners(self) -> None:
         """An owner whose lease ended is none any more once the session was given to nobody."""
         for session in list(self.owners):
-            if not self.run(self.bench.store.sessions.summary(session)).running:
+            if not self.run(self.scratch.store.sessions.summary(session)).running:
                 del self.owners[session]
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        assert self.run(self.bench.store.inbox.waiting()) == sum(map(len, self.queues.values()))
+        assert self.run(self.scratch.store.inbox.waiting()) == sum(map(len, self.queues.values()))
         for session, messages in self.history.items():
-            assert list(self.run(self.bench.store.sessions.conversation(session)).messages) == messages
+            assert list(self.run(self.scratch.store.sessions.conversation(session)).messages) == messages
         self._forget_lost_owners()
 
     @invariant()
     def no_more_is_held_than_there_is(self) -> None:
-        for account in self.run(self.bench.store.spending.accounts(BUDGETS)):
+        for account in self.run(self.scratch.store.spending.accounts(BUDGETS)):
             assert account.held.tokens <= (account.budget.limit if self.owners else 0)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.main import main
-from shared.budgets import Budget, Budgets, Scope, Window
+from shared.budgets import Budget, Budgets, BudgetWindow, Scope
 from shared.command import CommandKind
 from shared.errors import StoreUnusable
 from shared.journal import CallIntent, StepOpening
@@ -17,27 +17,27 @@ from shared.messages import Parked, Step, Summary
 from shared.store import Store, open_store, transfer
 from shared.usage import Usage
 from tests.postgres_server import shared_server
-from tests.shared.store.bench import Bench, ended, sqlite
+from tests.shared.store.scratch import Scratch, ended, sqlite
 
-BUDGETS = Budgets((Budget(Scope.USER, 10**6, False, Window.DAY),))
+BUDGETS = Budgets((Budget(Scope.USER, 10**6, False, BudgetWindow.DAY),))
 USED = Usage(1, 0, 500, 100)
 
 
-async def fill(bench: Bench) -> None:
+async def fill(scratch: Scratch) -> None:
     """Leave something in every table that a turn touches, in more rows than one chunk has."""
-    store = bench.store
+    store = scratch.store
     for number in range(3):
-        message = await bench.accept(f"a:b:{number}", f"nul \0 and {number}")
-        claim = await bench.claim_one()
+        message = await scratch.accept(f"a:b:{number}", f"nul \0 and {number}")
+        claim = await scratch.claim_one()
         long = tuple(b"%d" % n for n in range(250))
         await store.claims.settle(claim.ref, ended("one", messages=long, todo=b"[1]", usage=USED))
         assert message
-    await bench.die("poison", "a:b:dead")
-    await bench.accept("a:b:0")
+    await scratch.die("poison", "a:b:dead")
+    await scratch.accept("a:b:0")
     (claim,) = (await store.claims.claim("host", 1, 30, budgets=BUDGETS)).claims
     await store.claims.checkpoint(claim.ref, [Step(1, (b"3",), usage=USED)], Summary(1, "one thing was said"))
     await store.claims.journal(claim.ref, [StepOpening(2, (b"4",)), CallIntent(2, "call_1", "note", "key")])
-    await bench.order(CommandKind.NEW, "a:b:0")
+    await scratch.order(CommandKind.NEW, "a:b:0")
     await store.claims.settle(claim.ref, Parked())
     await store.sessions.pair("a:stranger", "123456")
 
@@ -49,11 +49,11 @@ def run(source: str, target: str) -> int:
 
 async def made(tmp_path: Path) -> str:
     """Make a database with something in it, and return its url."""
-    bench = Bench(sqlite, tmp_path)
-    bench.clock.now = time.time()
-    await bench.open()
-    await fill(bench)
-    await bench.close()
+    scratch = Scratch(sqlite, tmp_path)
+    scratch.clock.now = time.time()
+    await scratch.open()
+    await fill(scratch)
+    await scratch.close()
     return f"sqlite:///{tmp_path}/data/gatehouse.db"
 
 
@@ -72,9 +72,9 @@ async def test_all_moves_to_a_server_and_back(tmp_path: Path, capsys: pytest.Cap
 
 async def test_the_moved_one_goes_on_where_the_old_one_was(tmp_path: Path) -> None:
     await made(tmp_path)
-    bench = Bench(sqlite, tmp_path)
-    bench.clock.now = time.time()
-    old = await bench.open()
+    scratch = Scratch(sqlite, tmp_path)
+    scratch.clock.now = time.time()
+    old = await scratch.open()
     target = shared_server().url()
     moved = opened(target)
     await moved.open()
@@ -82,7 +82,7 @@ async def test_the_moved_one_goes_on_where_the_old_one_was(tmp_path: Path) -> No
     first = await transfer.copy(old, moved, lambda _: None)
     again = await transfer.copy(old, moved, lambda _: None)
     assert (first.replaced > 0, again.replaced, again.checksum) == (True, 0, first.checksum)
-    await bench.store.inbox.accept(bench.arrival("a:b:late", id="msg_late", dedupe="late"))
+    await scratch.store.inbox.accept(scratch.arrival("a:b:late", id="msg_late", dedupe="late"))
     assert (await transfer.copy(old, moved, lambda _: None)).replaced < first.replaced
     await transfer.finish(old, moved, "old")
     last = await old.engine.run("", lambda database: database.last_epoch())
@@ -93,7 +93,7 @@ async def test_the_moved_one_goes_on_where_the_old_one_was(tmp_path: Path) -> No
     assert await reopened.inbox.waiting() == await old.inbox.waiting()
     assert (await reopened.claims.claim("host", 10, 30)).claims[0].steps
     await reopened.close()
-    await bench.close()
+    await scratch.close()
 
 
 async def test_a_database_that_holds_something_of_its_own_is_not_taken(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_a_database_that_holds_something_of_its_own_is_not_taken(tmp_path:
     with pytest.raises(StoreUnusable, match="copy of one that is not whole"):
         await transfer.begin(moved, "two")
     await moved.close()
-    other = Bench(sqlite, tmp_path / "other")
+    other = Scratch(sqlite, tmp_path / "other")
     store = await other.open()
     await other.accept()
     with pytest.raises(StoreUnusable, match="sessions of its own"):
@@ -114,15 +114,15 @@ async def test_a_database_that_holds_something_of_its_own_is_not_taken(tmp_path:
 
 async def test_what_a_gateway_still_writes_is_copied_so_far(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = await made(tmp_path)
-    bench = Bench(sqlite, tmp_path)
-    await bench.open()
+    scratch = Scratch(sqlite, tmp_path)
+    await scratch.open()
     target = shared_server().url()
     assert await asyncio.to_thread(run, source, target) == 0
     said = capsys.readouterr()
     assert "so far, while the gateway runs on" in said.out
     assert "stop the gateway" in said.err
-    await bench.store.inbox.accept(bench.arrival("a:b:late", id="msg_late", dedupe="late"))
-    await bench.close()
+    await scratch.store.inbox.accept(scratch.arrival("a:b:late", id="msg_late", dedupe="late"))
+    await scratch.close()
     assert await asyncio.to_thread(run, source, target) == 0
     assert "moved and verified" in capsys.readouterr().out
 

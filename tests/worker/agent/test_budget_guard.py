@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from shared.budgets import BOUNDLESS, Allowance, Budget, Refusal, Scope, Spend, Window
+from shared.budgets import BOUNDLESS, Allowance, Budget, BudgetWindow, Refusal, Scope, Spend
 from shared.messages import Ended, TurnStatus
 from shared.prices import Price
 from shared.usage import Usage
@@ -19,7 +19,7 @@ from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
 from worker.tools.toolbox import Toolbox
 
-REFUSAL = Refusal(Budget(Scope.USER, 5000, False, Window.DAY), 1.0)
+REFUSAL = Refusal(Budget(Scope.USER, 5000, False, BudgetWindow.DAY), 1.0)
 TODO = ("todo", "{}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.provider import RunningProvider, running_provider
-from shared.budgets import Budget, Budgets, Scope, Spend, Window
+from shared.budgets import Budget, Budgets, BudgetWindow, Scope, Spend
 from shared.events import Events
 from shared.settings import parse_settings
 from shared.store import open_store
@@ -17,7 +17,7 @@ from tests.worker.pool.conditions import until
 from tests.worker.pool.test_pool import RecordingObserver, RunningPool
 from worker.pool import Pool
 
-USER = Budgets((Budget(Scope.USER, 20_000, False, Window.DAY),))
+USER = Budgets((Budget(Scope.USER, 20_000, False, BudgetWindow.DAY),))
 
 
 @pytest.fixture(scope="module")

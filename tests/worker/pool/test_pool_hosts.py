@@ -17,7 +17,7 @@ from shared.events import Event, Events
 from shared.messages import ClaimBatch, MessageState
 from shared.settings import parse_settings
 from shared.store import Store
-from tests.shared.store.bench import postgres
+from tests.shared.store.scratch import postgres
 from tests.worker.pool.conditions import until
 from tests.worker.pool.test_pool import RecordingObserver, RunningPool
 from worker.pool import Pool

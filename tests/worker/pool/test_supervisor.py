@@ -20,8 +20,7 @@ from tests.worker.pool.children import ENTRY
 from tests.worker.pool.conditions import lives, until
 from worker.frames import Drained, RunTurn, StepDone, ToPool, TurnDone, WorkerConfig
 from worker.pool.processes.death import Cause, Death
-from worker.pool.processes.worker_process import Ended as WorkerEnded
-from worker.pool.processes.worker_process import FrameCame, Placed, WorkerProcess, WorkerState
+from worker.pool.processes.worker_process import FrameReceived, WorkerEnded, WorkerPlaced, WorkerProcess, WorkerState
 from worker.pool.supervisor import Supervisor
 
 
@@ -41,9 +40,9 @@ class Recorder:
     async def record(self, supervisor: Supervisor) -> None:
         async for news in supervisor.news:
             match news:
-                case Placed(worker=worker):
+                case WorkerPlaced(worker=worker):
                     self.placed.append(worker)
-                case FrameCame(frame=frame):
+                case FrameReceived(frame=frame):
                     self.frames.append(frame)
                 case WorkerEnded(worker=worker, death=death):
                     self.deaths.append((worker, death))

@@ -11,7 +11,7 @@ from shared.events import Emit
 from worker.agent.models.chain import Chain, Link
 from worker.agent.models.images import ImageLink
 from worker.agent.models.port import Model
-from worker.agent.models.server import Server
+from worker.agent.models.server import ModelServer
 from worker.agent.models.timed import TimedModel
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def open_link(
     What its server is heard to say is shared with the other workers in ``folder``.
     """
     emit = emit or _emit_nothing
-    server = Server(f"{spec.provider} {spec.base_url}", folder, spec.parallel)
+    server = ModelServer(f"{spec.provider} {spec.base_url}", folder, spec.parallel)
     match spec.provider:
         case "anthropic":
             from worker.agent.models.anthropic import AnthropicModel

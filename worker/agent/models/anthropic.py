@@ -29,7 +29,7 @@ from worker.agent.models.http_model import HttpModel, Prepared, http_client_opti
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of
 from worker.agent.models.provider_state import ProviderState, encode_state, merge
 from worker.agent.models.request_shape import CACHE_MARKS, STATE
-from worker.agent.models.server import Server
+from worker.agent.models.server import ModelServer
 from worker.agent.models.sse import ErrorEvent
 from worker.agent.models.tool_calls import PartialCall, arguments_text
 from worker.agent.models.transport import Transport
@@ -259,7 +259,7 @@ _THINKING = ("thinking", "redacted_thinking")
 class AnthropicModel(HttpModel):
     """One model of the Messages API, its prompt cache used for the tools, the system prompt and the transcript."""
 
-    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, emit: Emit, server: Server) -> None:
+    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, emit: Emit, server: ModelServer) -> None:
         super().__init__(spec, emit, server)
         self._converter = BlockConverter(self.name)
 

@@ -16,7 +16,7 @@ from shared.usage import Usage
 from worker.agent.models.failures import Endpoint, RequestRefused
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
 from worker.agent.models.request_shape import RequestShape, room_left
-from worker.agent.models.server import Server
+from worker.agent.models.server import ModelServer
 from worker.agent.models.transport import HttpResponse, Transport
 from worker.frames import ModelSpec
 
@@ -61,7 +61,7 @@ class HttpAnswer(HttpResponse, Protocol):
 class HttpModel(ABC):
     """One model of a provider; ``emit`` is told once what its server sends or takes in its own way."""
 
-    def __init__(self, spec: ModelSpec, emit: Emit, server: Server) -> None:
+    def __init__(self, spec: ModelSpec, emit: Emit, server: ModelServer) -> None:
         self.where = Endpoint(spec.provider, spec.model, spec.api_key, spec.section, spec.key_variable)
         self.name = self.where.name
         self.price: Price | None = spec.price

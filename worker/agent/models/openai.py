@@ -35,7 +35,7 @@ from worker.agent.models.provider_state import (
     opaque_of_message,
 )
 from worker.agent.models.request_shape import STATE, SYSTEM_ROLE
-from worker.agent.models.server import Server
+from worker.agent.models.server import ModelServer
 from worker.agent.models.sse import ErrorEvent
 from worker.agent.models.tool_calls import StreamedCalls, arguments_text
 from worker.agent.models.transport import Transport
@@ -246,7 +246,7 @@ def _texts(content: Any) -> Iterator[str]:
 class OpenAIModel(HttpModel):
     """One model of an OpenAI-compatible server."""
 
-    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, emit: Emit, server: Server) -> None:
+    def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, emit: Emit, server: ModelServer) -> None:
         super().__init__(spec, emit, server)
         self._is_openai = not spec.base_url or "api.openai.com" in spec.base_url
         # OpenAI's reasoning models refuse max_tokens; most compatible servers know nothing else.

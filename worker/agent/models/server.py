@@ -22,7 +22,7 @@ LOOK_AGAIN_S = 0.02
 _TIME = struct.Struct("d")
 
 
-class Server:
+class ModelServer:
     """The server at one url; without a ``folder`` nothing is shared with other processes.
 
     ``parallel`` calls may be made at once, None where nothing bounds them.

@@ -26,7 +26,7 @@ from worker.agent.models.failures import (
     from_status,
     tell,
 )
-from worker.agent.models.server import Server
+from worker.agent.models.server import ModelServer
 from worker.agent.models.sse import EventDecoder
 
 CONNECT_TIMEOUT_S = 10.0
@@ -71,7 +71,7 @@ class Transport:
     """
 
     def __init__(
-        self, make_client: Callable[[httpx2.Limits], Any], sdk: Any, path: str, where: Endpoint, server: Server
+        self, make_client: Callable[[httpx2.Limits], Any], sdk: Any, path: str, where: Endpoint, server: ModelServer
     ) -> None:
         self._make_client = make_client
         self._client = make_client(httpx2.Limits(max_connections=1000, keepalive_expiry=15.0))
@@ -158,7 +158,7 @@ class _Exchange:
     as other calls of that server get bytes.
     """
 
-    def __init__(self, transport: Transport, answer: HttpResponse, stall_s: float, server: Server) -> None:
+    def __init__(self, transport: Transport, answer: HttpResponse, stall_s: float, server: ModelServer) -> None:
         self._transport = transport
         self._where = transport.where
         self._answer = answer

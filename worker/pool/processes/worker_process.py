@@ -198,7 +198,7 @@ class WorkerProcess:
 
     def _became_writable(self) -> None:
         self._writable.set()
-        self._feed.put(BecameWritable(self))
+        self._feed.put(ChannelWritable(self))
 
     async def _dump(self) -> str:
         """Ask for every thread's stack and wait, briefly, until it is written whole."""
@@ -222,7 +222,7 @@ class WorkerProcess:
                 self.report = frame
             case Drained():
                 self.drained_mono = time.monotonic()
-        self._feed.put(FrameCame(self, frame))
+        self._feed.put(FrameReceived(self, frame))
 
     def _channel_closed(self, reason: Exception | None) -> None:
         self._last_frame_read.set()
@@ -257,14 +257,14 @@ class WorkerProcess:
         self._writable.set()
 
 
-class Placed(msgspec.Struct, frozen=True):
+class WorkerPlaced(msgspec.Struct, frozen=True):
     """A ready worker took the slot ``worker.n``."""
 
     #: it is usable, unless it has ended since
     worker: WorkerProcess
 
 
-class FrameCame(msgspec.Struct, frozen=True):
+class FrameReceived(msgspec.Struct, frozen=True):
     """A worker sent a frame."""
 
     #: who sent it
@@ -273,14 +273,14 @@ class FrameCame(msgspec.Struct, frozen=True):
     frame: ToPool
 
 
-class BecameWritable(msgspec.Struct, frozen=True):
+class ChannelWritable(msgspec.Struct, frozen=True):
     """The channel of a worker is not full any more."""
 
     #: who can be sent large frames again
     worker: WorkerProcess
 
 
-class Ended(msgspec.Struct, frozen=True):
+class WorkerEnded(msgspec.Struct, frozen=True):
     """The process of a worker that held a slot is gone; its last frame was told before."""
 
     #: which
@@ -289,4 +289,4 @@ class Ended(msgspec.Struct, frozen=True):
     death: Death
 
 
-WorkerNews = Placed | FrameCame | BecameWritable | Ended
+WorkerNews = WorkerPlaced | FrameReceived | ChannelWritable | WorkerEnded

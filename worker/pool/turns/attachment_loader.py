@@ -17,7 +17,7 @@ from worker.pool.store_health import StoreHealth
 from worker.pool.turns.active_turn import ActiveTurn
 
 
-class PlatformFiles(Protocol):
+class FileSource(Protocol):
     """Where files are fetched that a message came with; the gateway's."""
 
     async def fetch(self, platform: str, file: Attachment) -> Upload:
@@ -30,9 +30,7 @@ class AttachmentLoader:
     ``files`` is None on a host that has no platforms.
     """
 
-    def __init__(
-        self, store: Store, health: StoreHealth, files: PlatformFiles | None, limits: AttachmentLimits
-    ) -> None:
+    def __init__(self, store: Store, health: StoreHealth, files: FileSource | None, limits: AttachmentLimits) -> None:
         self._store = store
         self._health = health
         self._files = files

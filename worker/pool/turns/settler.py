@@ -23,7 +23,7 @@ TRIES = 3
 AGAIN_S = 0.2
 
 
-class Settled(msgspec.Struct, frozen=True):
+class ClaimSettled(msgspec.Struct, frozen=True):
     """A claim has ended this way; it is committed."""
 
     #: which
@@ -34,14 +34,14 @@ class Settled(msgspec.Struct, frozen=True):
     told: tuple[CommandAnswer, ...] = ()
 
 
-class Stale(msgspec.Struct, frozen=True):
+class ClaimStale(msgspec.Struct, frozen=True):
     """A claim is somebody else's by now: nothing of it is written any more."""
 
     #: which
     ref: ClaimRef
 
 
-class IntentKept(msgspec.Struct, frozen=True):
+class CommittedIntent(msgspec.Struct, frozen=True):
     """The intent of a tool call is committed whose call waits for that."""
 
     #: the claim
@@ -50,7 +50,7 @@ class IntentKept(msgspec.Struct, frozen=True):
     call_id: str
 
 
-class Unwritable(msgspec.Struct, frozen=True):
+class ClaimUnwritable(msgspec.Struct, frozen=True):
     """The store raised what it is not meant to, again and again; what was due of the claim is dropped."""
 
     #: the claim
@@ -61,7 +61,7 @@ class Unwritable(msgspec.Struct, frozen=True):
     error: Exception
 
 
-SettlerNews = Settled | Stale | IntentKept | Unwritable
+SettlerNews = ClaimSettled | ClaimStale | CommittedIntent | ClaimUnwritable
 
 
 @dataclass(slots=True, eq=False)
@@ -150,12 +150,12 @@ class Settler:
                 await asyncio.sleep(self._health.pause_s)
                 continue
             except StaleClaim:
-                self._drop(ref, Stale(ref))
+                self._drop(ref, ClaimStale(ref))
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, one claim pays for it and no other
                 faults += 1
                 if faults == TRIES:
-                    self._drop(ref, Unwritable(ref, due.outcome, error))
+                    self._drop(ref, ClaimUnwritable(ref, due.outcome, error))
                     return
                 await asyncio.sleep(AGAIN_S)
                 continue
@@ -170,7 +170,7 @@ class Settler:
         del self._due[ref]
         self.news.put(news)
 
-    async def _write(self, ref: ClaimRef, due: Due) -> Settled | None:
+    async def _write(self, ref: ClaimRef, due: Due) -> ClaimSettled | None:
         """Write one thing of what is due; return the end of the claim once that is written."""
         if (due.steps or due.summary) and not due.is_over:
             steps, summary = tuple(due.steps), due.summary
@@ -182,7 +182,7 @@ class Settler:
             await self._write_journal(ref, due.journal)
             return None
         if (outcome := due.outcome) is not None:
-            return Settled(ref, outcome, await self._store.claims.settle(ref, outcome))
+            return ClaimSettled(ref, outcome, await self._store.claims.settle(ref, outcome))
         return None
 
     async def _write_journal(self, ref: ClaimRef, journal: list[tuple[JournalEntry, bool]]) -> None:
@@ -192,4 +192,4 @@ class Settler:
         del journal[: len(written)]
         for entry, waits in written:
             if waits and isinstance(entry, CallIntent):
-                self.news.put(IntentKept(ref, entry.call_id))
+                self.news.put(CommittedIntent(ref, entry.call_id))

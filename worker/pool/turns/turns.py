@@ -51,7 +51,7 @@ from worker.pool.store_health import StoreHealth
 from worker.pool.turns.active_turn import ActiveTurn, TurnRow
 from worker.pool.turns.crash_policy import given_up_text
 from worker.pool.turns.observer import GuardedObserver, TurnObserver
-from worker.pool.turns.settler import Settled, Settler, SettlerNews, Unwritable
+from worker.pool.turns.settler import ClaimSettled, ClaimUnwritable, Settler, SettlerNews
 
 #: how long a turn waits between two steps for what others hold of a budget, and how often it asks, in seconds
 PATIENCE_S = 30.0
@@ -265,7 +265,7 @@ class Turns:
             await asyncio.sleep(ASK_AGAIN_S)
         return None
 
-    def settled(self, settled: Settled) -> None:
+    def settled(self, settled: ClaimSettled) -> None:
         """Take an outcome that is committed, and tell of it."""
         ending = self._let_go(settled.ref)
         if ending is not None:
@@ -281,7 +281,7 @@ class Turns:
             self._events.emit(Event.CLAIM_LOST, session=ref.session, message=ending.message_id)
         return self.of_claim(ref)
 
-    def unwritable(self, news: Unwritable) -> ActiveTurn | None:
+    def unwritable(self, news: ClaimUnwritable) -> ActiveTurn | None:
         """Take that something of a claim cannot be written; return its turn if it is active, to be ended.
 
         The outcome of one that has ended is replaced by a dead letter. Where that cannot be written either, the claim

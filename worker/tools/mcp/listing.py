@@ -44,7 +44,7 @@ class Offer(msgspec.Struct, frozen=True):
     may_repeat: bool
 
 
-class Call(Protocol):
+class CallTool(Protocol):
     """Calls a tool of a server."""
 
     def __call__(self, offer: Offer, arguments: dict[str, Any], context: ToolContext) -> Coroutine[Any, Any, str]:
@@ -54,7 +54,7 @@ class Call(Protocol):
 class ServerTools:
     """The tools that one server lends to the toolbox."""
 
-    def __init__(self, server: McpServer, toolbox: Toolbox, emit: Emit, call: Call) -> None:
+    def __init__(self, server: McpServer, toolbox: Toolbox, emit: Emit, call: CallTool) -> None:
         self._server = server
         self._toolbox = toolbox
         self._emit = emit

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.events import Emit
-from worker.mcp_server import McpServer, McpStatus, Scope
+from worker.mcp_server import McpServer, McpStatus, RunScope
 from worker.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class McpServers:
         from worker.tools.mcp.shared_run import SharedRun
 
         for server in self._servers:
-            run = SessionRuns if server.scope is Scope.SESSION else SharedRun
+            run = SessionRuns if server.scope is RunScope.SESSION else SharedRun
             self._runs.append(run(server, self._toolbox, self._emit))
 
 

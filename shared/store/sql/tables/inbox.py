@@ -11,7 +11,7 @@ from shared.attachments import Attachment
 from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
-from shared.messages import Answered, Arrival, Dead, DeadKind, Ended, MessageState, Pending, Retry, TurnStatus
+from shared.messages import Arrival, Dead, DeadKind, Ended, MessageState, Pending, RepeatedRequest, Retry, TurnStatus
 from shared.store.engine import Database, Row
 from shared.traces import DeadLetter, UnansweredMessage
 from shared.usage import Usage
@@ -245,13 +245,13 @@ def repeated(database: Database, session: str, fingerprint: str, since: float) -
     return str(row[0]) if row else ""
 
 
-def answer(database: Database, message_id: str) -> Answered:
+def answer(database: Database, message_id: str) -> RepeatedRequest:
     """Return what became of a request. Raises NotFound."""
     row = database.one(ANSWER, (message_id,))
     if row is None:
         raise NotFound(f"there is no message {message_id}")
     outcome = msgspec.msgpack.decode(row[1], type=Ended | Dead) if row[1] else None
-    return Answered(MessageState(row[0]), outcome)
+    return RepeatedRequest(MessageState(row[0]), outcome)
 
 
 def sender(database: Database, session: str, seq: int) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.budgets import Allowance, Budget, Budgets, Scope, Spend, Window
+from shared.budgets import Allowance, Budget, Budgets, BudgetWindow, Scope, Spend
 from shared.store.engine import Database, Row, at_once
 from shared.store.sql.tables import checkpoints, journal
 from shared.usage import NOTHING, Usage
@@ -93,11 +93,11 @@ REMOVE_SPENDING = "DELETE FROM spending WHERE owner = ? AND scope = 'session'"
 ROLL_UP_LIMIT = 500
 #: whose spending is counted for which windows, whatever budgets there are now
 SPANS = (
-    (Scope.SESSION, Window.HOUR),
-    (Scope.SESSION, Window.DAY),
-    (Scope.USER, Window.HOUR),
-    (Scope.USER, Window.DAY),
-    (Scope.HOUR, Window.HOUR),
+    (Scope.SESSION, BudgetWindow.HOUR),
+    (Scope.SESSION, BudgetWindow.DAY),
+    (Scope.USER, BudgetWindow.HOUR),
+    (Scope.USER, BudgetWindow.DAY),
+    (Scope.HOUR, BudgetWindow.HOUR),
 )
 
 _USAGE = msgspec.json.Decoder(Usage)
@@ -155,7 +155,7 @@ def usage(database: Database, session: str) -> Usage:
 
 def most(database: Database, budget: Budget, limit: int) -> list[tuple[str, Spend]]:
     """Return who has spent most of a budget in its window that is now, by tokens."""
-    if budget.window is Window.TOTAL:
+    if budget.window is BudgetWindow.TOTAL:
         rows = database.all(MOST_IN_ALL, (limit,))
     else:
         rows = database.all(MOST, (budget.scope.value, budget.window.value, budget.window.began(database.now()), limit))
@@ -196,10 +196,14 @@ def _held_by_others(database: Database, scope: Scope, session: str, user: str) -
 
 
 def _spent(database: Database, owner: str, budget: Budget) -> Spend:
-    if budget.window is Window.TOTAL:
+    if budget.window is BudgetWindow.TOTAL:
         row = database.one(SPENT_IN_ALL, (owner,))
         return Spend(*row) if row else Spend()
-    statement = {Scope.SESSION: SPENT_BY_SESSION, Scope.USER: SPENT_BY_USER, Scope.HOUR: SPENT_BY_ALL}[budget.scope]
+    statement = {
+        Scope.SESSION: SPENT_BY_SESSION,
+        Scope.USER: SPENT_BY_USER,
+        Scope.HOUR: SPENT_BY_ALL,
+    }[budget.scope]
     window, began = budget.window, budget.window.began(database.now())
     return Spend(*database.only(statement, (owner, budget.scope.value, window.value, began, began, owner)))
 

@@ -74,7 +74,7 @@ WAITED_FOR = [
 WAIT_S = 1.0
 
 
-class Bench:
+class TurnSetup:
     """One provider's chain and the tools, and the turns run with them."""
 
     def __init__(self, chain: Chain) -> None:
@@ -94,12 +94,14 @@ class Bench:
 
 
 @pytest.fixture(params=["anthropic", "openai"])
-async def bench(request: pytest.FixtureRequest, provider: RunningProvider, tls: ssl.SSLContext) -> AsyncIterator[Bench]:
-    """Give a bench of each SDK; when its test ends no call, connection or task of it may be left."""
+async def setup(
+    request: pytest.FixtureRequest, provider: RunningProvider, tls: ssl.SSLContext
+) -> AsyncIterator[TurnSetup]:
+    """Give a chain over each SDK; when its test ends no call, connection or task of it may be left."""
     # a model of its own, so that the provider counts `times=1` for each of the two
     link = open_link(msgspec.structs.replace(spec_for(request.param, provider), model=request.param), tls)
     chain = Chain([link], lambda *_, **__: None, call_timeout_s=CALL_S, stall_timeout_s=STALL_S, policy=QUICK)
-    made = Bench(chain)
+    made = TurnSetup(chain)
     yield made
     made.toolbox.close()
     await provider.until(lambda p: p.running == 0)
@@ -121,9 +123,9 @@ def fresh_script(provider: RunningProvider) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("text", "status", "said"), FAULTS, ids=[text for text, _, _ in FAULTS])
-async def test_every_fault_ends_in_a_clear_reply(bench: Bench, text: str, status: TurnStatus, said: str) -> None:
+async def test_every_fault_ends_in_a_clear_reply(setup: TurnSetup, text: str, status: TurnStatus, said: str) -> None:
     began = time.monotonic()
-    outcome, turn = await bench.run(text)
+    outcome, turn = await setup.run(text)
     assert time.monotonic() - began < LIMIT_S
     assert outcome.status is status
     assert said in outcome.text
@@ -134,41 +136,41 @@ async def test_every_fault_ends_in_a_clear_reply(bench: Bench, text: str, status
 
 @pytest.mark.parametrize(("text", "status", "said"), WAITED_FOR, ids=[text for text, _, _ in WAITED_FOR])
 async def test_a_model_that_is_away_is_waited_for_inside_the_turns_time(
-    bench: Bench, text: str, status: TurnStatus, said: str
+    setup: TurnSetup, text: str, status: TurnStatus, said: str
 ) -> None:
-    outcome, turn = await bench.run(text, WAIT_S)
+    outcome, turn = await setup.run(text, WAIT_S)
     assert (outcome.status, outcome.text) == (status, said)
     assert turn.unanswered
-    assert bench.progress.waited_for == {bench.chain.name}
+    assert setup.progress.waited_for == {setup.chain.name}
     assert unanswered(turn.messages) == []
 
 
-async def test_a_conversation_that_is_too_long_is_shortened_and_answered(bench: Bench) -> None:
+async def test_a_conversation_that_is_too_long_is_shortened_and_answered(setup: TurnSetup) -> None:
     said = [transcript.user("tell me more " * 50), transcript.assistant("and more " * 50)]
-    outcome, turn = await bench.run("[[context times=1]] does it fit now?", history=said * 40)
+    outcome, turn = await setup.run("[[context times=1]] does it fit now?", history=said * 40)
     assert outcome.text == "echo: does it fit now?"
     assert turn.window.tokens < sum(map(estimate_tokens, said * 40))
 
 
-async def test_what_the_model_began_to_say_stays_in_the_transcript(bench: Bench) -> None:
-    outcome, turn = await bench.run("[[stall mid]] a word that is said")
+async def test_what_the_model_began_to_say_stays_in_the_transcript(setup: TurnSetup) -> None:
+    outcome, turn = await setup.run("[[stall mid]] a word that is said")
     assert outcome.status is TIMED_OUT
     assert b"echo: a word" in turn.messages[-1]
     assert failure_replies.MODEL_SILENT.encode() in turn.messages[-1]
 
 
-async def test_a_turn_that_follows_a_fault_is_answered(bench: Bench) -> None:
+async def test_a_turn_that_follows_a_fault_is_answered(setup: TurnSetup) -> None:
     for text in ("[[stall mid]] word", "[[reset]]", "[[reset mid]] word", "[[malformed]] word"):
-        await bench.run(text, WAIT_S)
-    outcome, _ = await bench.run("are you there?")
+        await setup.run(text, WAIT_S)
+    outcome, _ = await setup.run("are you there?")
     assert outcome.text == "echo: are you there?"
 
 
 @pytest.mark.parametrize("moment", ["[[sleep 30]]", "[[stall]] word", "[[stall mid]] word", "[[dribble 0.02]] word"])
 async def test_an_interrupt_ends_the_call_and_closes_its_connection(
-    bench: Bench, provider: RunningProvider, moment: str
+    setup: TurnSetup, provider: RunningProvider, moment: str
 ) -> None:
-    turn = bench.turn(moment)
+    turn = setup.turn(moment)
     running = asyncio.create_task(turn.run())
     await provider.until(lambda p: p.running == 1)
     began = time.monotonic()
@@ -181,9 +183,9 @@ async def test_an_interrupt_ends_the_call_and_closes_its_connection(
     await provider.until(lambda p: p.open_connections == 0)
 
 
-async def test_a_turns_own_limit_ends_it_and_says_so(bench: Bench) -> None:
+async def test_a_turns_own_limit_ends_it_and_says_so(setup: TurnSetup) -> None:
     request = TurnRequest("s", "msg_1", ("[[sleep 30]]",), deadline_s=0.2)
-    outcome = await Turn(request, bench.chain, bench.toolbox, TodoStore()).run()
+    outcome = await Turn(request, setup.chain, setup.toolbox, TodoStore()).run()
     assert isinstance(outcome, Ended)
     assert (outcome.status, outcome.text) == (TIMED_OUT, failure_replies.TURN_TOO_LONG)
 
@@ -217,20 +219,20 @@ async def test_an_answer_that_never_ends_leaves_the_next_model_its_turn(provider
         ("[[status 401]]", 0, 0),
     ],
 )
-async def test_what_a_failed_try_used_is_counted(bench: Bench, text: str, calls: int, estimated: int) -> None:
-    outcome, turn = await bench.run(text)
+async def test_what_a_failed_try_used_is_counted(setup: TurnSetup, text: str, calls: int, estimated: int) -> None:
+    outcome, turn = await setup.run(text)
     assert turn.usage.estimated_calls == estimated
-    share = turn.usage.models[bench.chain.name] if calls else None
+    share = turn.usage.models[setup.chain.name] if calls else None
     assert (share.model_calls if share else 0) == calls
     assert outcome.usage.input_tokens == turn.usage.input_tokens
     assert (turn.usage.input_tokens > 100) == bool(calls)
 
 
-async def test_what_an_interrupted_call_used_is_counted(bench: Bench, provider: RunningProvider) -> None:
-    turn = bench.turn("[[dribble 0.02]] a few words")
+async def test_what_an_interrupted_call_used_is_counted(setup: TurnSetup, provider: RunningProvider) -> None:
+    turn = setup.turn("[[dribble 0.02]] a few words")
     running = asyncio.create_task(turn.run())
     async with asyncio.timeout(5):
-        while not bench.progress.texts:  # noqa: ASYNC110 - the turn's own loop
+        while not setup.progress.texts:  # noqa: ASYNC110 - the turn's own loop
             await asyncio.sleep(0.005)
     turn.interrupt()
     outcome = await running

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.budgets import Allowance, Budget, Refusal, Scope, Spend, Window
+from shared.budgets import Allowance, Budget, BudgetWindow, Refusal, Scope, Spend
 from shared.messages import Claim, ClaimRef, Ended, JournaledCall, OpenStep, Pending, Step, TurnStatus
 from shared.usage import Usage
 from worker.pool.turns.active_turn import ActiveTurn
 
 ONE = Usage(model_calls=1)
-REFUSED = Allowance(Spend(), Refusal(Budget(Scope.USER, 1, False, Window.DAY), 2e9))
+REFUSED = Allowance(Spend(), Refusal(Budget(Scope.USER, 1, False, BudgetWindow.DAY), 2e9))
 
 
 def resumed() -> ActiveTurn:

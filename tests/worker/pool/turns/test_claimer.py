@@ -10,7 +10,7 @@ import pytest
 
 from shared.events import Events
 from shared.messages import Claim, ClaimRef, Ended, Retry, TurnStatus
-from tests.shared.store.bench import ENGINES, Bench
+from tests.shared.store.scratch import ENGINES, Scratch
 from tests.worker.pool.conditions import until
 from worker.pool.turns.claimer import LEASE_S, Claimer
 
@@ -18,16 +18,16 @@ from worker.pool.turns.claimer import LEASE_S, Claimer
 class ClaimLoop:
     """A claimer whose looks are taken one after the other, as the pool does, and what they bring."""
 
-    def __init__(self, bench: Bench, room: int = 5) -> None:
+    def __init__(self, scratch: Scratch, room: int = 5) -> None:
         self.claims: list[Claim] = []
         self.lost: list[ClaimRef] = []
         self.room = room
         self.events = Events()
         self.claimer = Claimer(
-            bench.store,
+            scratch.store,
             self.events,
             "host",
-            clock=bench.clock,
+            clock=scratch.clock,
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -53,23 +53,23 @@ class ClaimLoop:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    made = Bench(ENGINES["sqlite"], tmp_path)
+async def scratch(tmp_path: Path) -> AsyncIterator[Scratch]:
+    made = Scratch(ENGINES["sqlite"], tmp_path)
     await made.open()
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def loop(bench: Bench) -> AsyncIterator[ClaimLoop]:
-    made = ClaimLoop(bench)
+async def loop(scratch: Scratch) -> AsyncIterator[ClaimLoop]:
+    made = ClaimLoop(scratch)
     yield made
     await made.close()
 
 
-async def test_work_that_waits_is_claimed_and_no_more_than_there_is_room_for(bench: Bench, loop: ClaimLoop) -> None:
+async def test_work_that_waits_is_claimed_and_no_more_than_there_is_room_for(scratch: Scratch, loop: ClaimLoop) -> None:
     for n in range(8):
-        await bench.accept(f"s:{n}")
+        await scratch.accept(f"s:{n}")
     loop.start()
     await until(lambda: len(loop.claims) == 5, "the room is full")
     loop.room = 7
@@ -78,47 +78,49 @@ async def test_work_that_waits_is_claimed_and_no_more_than_there_is_room_for(ben
     assert len(set(loop.sessions())) == 7
 
 
-async def test_a_wake_brings_new_work_at_once(bench: Bench, loop: ClaimLoop) -> None:
+async def test_a_wake_brings_new_work_at_once(scratch: Scratch, loop: ClaimLoop) -> None:
     loop.start()
     await asyncio.sleep(0)
-    await bench.accept()
+    await scratch.accept()
     loop.claimer.wake()
     assert await until(lambda: loop.claims, "it is claimed") < 0.5
 
 
 async def test_leases_are_renewed_before_sessions_are_claimed_after_the_host_stood_still(
-    bench: Bench, loop: ClaimLoop
+    scratch: Scratch, loop: ClaimLoop
 ) -> None:
-    await bench.accept("s:runs")
+    await scratch.accept("s:runs")
     loop.start()
     await until(lambda: loop.claims, "it is claimed")
     for _ in range(5):
-        await bench.store.check()  # in turn with the round in which the claimer finds no more; then it sleeps
-    bench.clock.now += 2 * LEASE_S
-    await bench.accept("s:new")
+        await scratch.store.check()  # in turn with the round in which the claimer finds no more; then it sleeps
+    scratch.clock.now += 2 * LEASE_S
+    await scratch.accept("s:new")
     loop.claimer.wake()
     await until(lambda: len(loop.claims) > 1, "the new session is claimed")
     assert loop.sessions() == ["s:runs", "s:new"]
     assert loop.lost == []
 
 
-async def test_a_lease_that_went_to_another_host_is_told(bench: Bench, loop: ClaimLoop) -> None:
-    await bench.accept()
+async def test_a_lease_that_went_to_another_host_is_told(scratch: Scratch, loop: ClaimLoop) -> None:
+    await scratch.accept()
     loop.start()
     await until(lambda: loop.claims, "it is claimed")
-    bench.clock.now += 2 * LEASE_S
-    await bench.store.claims.claim("other", 1, LEASE_S)
+    scratch.clock.now += 2 * LEASE_S
+    await scratch.store.claims.claim("other", 1, LEASE_S)
     loop.claimer.wake()
     await until(lambda: loop.lost == [loop.claims[0].ref], "the loss is told")
 
 
-async def test_a_suspect_that_waits_is_found_however_often_others_wake_the_loop(bench: Bench, loop: ClaimLoop) -> None:
-    claim = await bench.accept_and_claim()
-    await bench.store.claims.settle(claim.ref, Retry(5.0, 1, True, "died"))
+async def test_a_suspect_that_waits_is_found_however_often_others_wake_the_loop(
+    scratch: Scratch, loop: ClaimLoop
+) -> None:
+    claim = await scratch.accept_and_claim()
+    await scratch.store.claims.settle(claim.ref, Retry(5.0, 1, True, "died"))
     loop.start()
     waking = asyncio.create_task(wake_for_ever(loop.claimer))
     await asyncio.sleep(0.1)
-    bench.clock.now += 6
+    scratch.clock.now += 6
     await until(lambda: loop.claims, "the suspect is claimed", 5)
     waking.cancel()
     assert loop.claims[0].messages[0].suspect
@@ -130,11 +132,11 @@ async def wake_for_ever(claimer: Claimer) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_an_answered_session_is_claimed_again_for_its_next_message(bench: Bench, loop: ClaimLoop) -> None:
-    first, second = await bench.accept("s"), await bench.accept("s")
+async def test_an_answered_session_is_claimed_again_for_its_next_message(scratch: Scratch, loop: ClaimLoop) -> None:
+    first, second = await scratch.accept("s"), await scratch.accept("s")
     loop.start()
     await until(lambda: loop.claims, "the first is claimed")
-    await bench.store.claims.settle(loop.claims[0].ref, Ended(TurnStatus.REPLIED, "ok", ()))
+    await scratch.store.claims.settle(loop.claims[0].ref, Ended(TurnStatus.REPLIED, "ok", ()))
     loop.claimer.wake()
     await until(lambda: len(loop.claims) == 2, "the second is claimed")
     assert [claim.messages[0].id for claim in loop.claims] == [first, second]

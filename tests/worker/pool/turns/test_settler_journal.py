@@ -14,11 +14,11 @@ from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, Parked, Step, Summary
 from shared.store import Store
 from shared.store.sqlite.engine import SqliteEngine
-from tests.shared.store.bench import Bench, ended, sqlite
 from tests.shared.store.faulty_disk import faulty_disk
+from tests.shared.store.scratch import Scratch, ended, sqlite
 from tests.worker.waiting import until
 from worker.pool.store_health import StoreHealth
-from worker.pool.turns.settler import IntentKept, Settled, Settler, SettlerNews, Stale
+from worker.pool.turns.settler import ClaimSettled, ClaimStale, CommittedIntent, Settler, SettlerNews
 
 OPENING = StepOpening(1, (b"{}",))
 INTENT = CallIntent(1, "c1", "note", "key")
@@ -28,11 +28,11 @@ RESULT = CallResult(1, "c1", b"result")
 class Writing:
     """A settler over a real store, with one claim to write for."""
 
-    def __init__(self, bench: Bench, claim: Claim) -> None:
-        self.bench = bench
+    def __init__(self, scratch: Scratch, claim: Claim) -> None:
+        self.scratch = scratch
         self.ref = claim.ref
         self.events = Events()
-        self.settler = Settler(bench.store, StoreHealth(self.events))
+        self.settler = Settler(scratch.store, StoreHealth(self.events))
         self._told: list[SettlerNews] = []
 
     def journal(self, *entries: StepOpening | CallIntent | CallResult) -> None:
@@ -46,26 +46,26 @@ class Writing:
 
     @property
     def kept(self) -> list[str]:
-        return [news.call_id for news in self.told if isinstance(news, IntentKept)]
+        return [news.call_id for news in self.told if isinstance(news, CommittedIntent)]
 
     @property
     def ends(self) -> list[SettlerNews]:
-        return [news for news in self.told if not isinstance(news, IntentKept)]
+        return [news for news in self.told if not isinstance(news, CommittedIntent)]
 
     async def claim_again(self) -> Claim:
         self.settler.settle(self.ref, Parked())
         await self.settler.flush()
-        return await self.bench.claim_one()
+        return await self.scratch.claim_one()
 
 
 @pytest.fixture
 async def writing(tmp_path: Path) -> AsyncIterator[Writing]:
-    bench = Bench(sqlite, tmp_path)
-    await bench.open()
-    made = Writing(bench, await bench.accept_and_claim())
+    scratch = Scratch(sqlite, tmp_path)
+    await scratch.open()
+    made = Writing(scratch, await scratch.accept_and_claim())
     yield made
     await made.settler.close()
-    await bench.close()
+    await scratch.close()
 
 
 async def test_the_journal_is_written_in_order_and_before_the_outcome(writing: Writing) -> None:
@@ -74,7 +74,7 @@ async def test_the_journal_is_written_in_order_and_before_the_outcome(writing: W
     claim = await writing.claim_again()
     assert claim.open_step is not None
     assert claim.open_step.results == (b"result",)
-    assert writing.ends == [Settled(writing.ref, Parked())]
+    assert writing.ends == [ClaimSettled(writing.ref, Parked())]
 
 
 async def test_who_waits_is_told_only_after_the_commit(writing: Writing) -> None:
@@ -82,8 +82,8 @@ async def test_who_waits_is_told_only_after_the_commit(writing: Writing) -> None
     assert writing.kept == []
     await writing.settler.flush()
     assert writing.kept == ["c1"]
-    writing.bench.clock.now += 31
-    claim = await writing.bench.claim_one()
+    writing.scratch.clock.now += 31
+    claim = await writing.scratch.claim_one()
     assert claim.open_step is not None
     assert [call.key for call in claim.open_step.calls] == ["key"]
 
@@ -110,7 +110,7 @@ async def test_a_step_that_ends_while_its_journal_is_written_leaves_the_next_one
 
 
 async def test_a_finished_step_is_committed_before_the_journal_of_the_next(writing: Writing) -> None:
-    engine = writing.bench.store.engine
+    engine = writing.scratch.store.engine
     assert isinstance(engine, SqliteEngine)
     commits = itertools.count()
     # the first commit is made and no other: what is there then is what a crash would leave
@@ -120,8 +120,8 @@ async def test_a_finished_step_is_committed_before_the_journal_of_the_next(writi
     await until(lambda: writing.events.counts[Event.STORE_UNAVAILABLE] > 0)
     await engine.writer.run(lambda database: database.db.set_commit_hook(None))
     await writing.settler.close()
-    writing.bench.clock.now += 31
-    claim = await writing.bench.claim_one("other")
+    writing.scratch.clock.now += 31
+    claim = await writing.scratch.claim_one("other")
     assert [step.number for step in claim.steps] == [1]
 
 
@@ -130,23 +130,23 @@ async def test_an_end_makes_the_journal_superfluous(writing: Writing) -> None:
     writing.settler.settle(writing.ref, ended("hello"))
     await writing.settler.flush()
     assert writing.kept == []
-    assert (await writing.bench.accept_and_claim()).open_step is None
+    assert (await writing.scratch.accept_and_claim()).open_step is None
 
 
 async def test_nobody_is_told_of_a_stale_intent(writing: Writing) -> None:
-    writing.bench.clock.now += 31
-    await writing.bench.claim_one("other")
+    writing.scratch.clock.now += 31
+    await writing.scratch.claim_one("other")
     writing.journal(OPENING, INTENT)
     await writing.settler.flush()
     assert writing.kept == []
-    assert writing.ends == [Stale(writing.ref)]
+    assert writing.ends == [ClaimStale(writing.ref)]
 
 
 async def test_a_full_disk_holds_the_intent_back_until_it_is_kept(tmp_path: Path) -> None:
     with faulty_disk() as disk:
-        bench = Bench(sqlite, tmp_path)
-        await bench.open()
-        writing = Writing(bench, await bench.accept_and_claim())
+        scratch = Scratch(sqlite, tmp_path)
+        await scratch.open()
+        writing = Writing(scratch, await scratch.accept_and_claim())
         disk.on_sync = apsw.FullError("the disk is full")
         writing.journal(OPENING, INTENT)
         await until(lambda: writing.events.counts[Event.STORE_UNAVAILABLE] == 1)
@@ -154,10 +154,10 @@ async def test_a_full_disk_holds_the_intent_back_until_it_is_kept(tmp_path: Path
         disk.mend()
         await writing.settler.flush()
         assert writing.kept == ["c1"]
-        store: Store = bench.store
+        store: Store = scratch.store
         await store.claims.settle(writing.ref, Parked())
-        assert (await bench.claim_one()).open_step is not None
-        await bench.close()
+        assert (await scratch.claim_one()).open_step is not None
+        await scratch.close()
 
 
 async def test_a_summary_is_written_with_the_steps_it_was_made_after(writing: Writing) -> None:
@@ -167,20 +167,20 @@ async def test_a_summary_is_written_with_the_steps_it_was_made_after(writing: Wr
         writing.settler.summarize(writing.ref, summary)
     claim = await writing.claim_again()
     assert claim.steps == steps
-    found = await writing.bench.store.sessions.context(writing.ref.session, 10, 1000)
+    found = await writing.scratch.store.sessions.context(writing.ref.session, 10, 1000)
     assert found.summary == Summary(2, "second")
 
 
 async def test_a_full_disk_keeps_a_summary_waiting(tmp_path: Path) -> None:
     with faulty_disk() as disk:
-        bench = Bench(sqlite, tmp_path)
-        await bench.open()
-        writing = Writing(bench, await bench.accept_and_claim())
+        scratch = Scratch(sqlite, tmp_path)
+        await scratch.open()
+        writing = Writing(scratch, await scratch.accept_and_claim())
         disk.on_sync = apsw.FullError("the disk is full")
         writing.settler.summarize(writing.ref, Summary(1, "so far"))
         await until(lambda: writing.events.counts[Event.STORE_UNAVAILABLE] == 1)
         disk.mend()
         await writing.settler.flush()
-        found = await bench.store.sessions.context(writing.ref.session, 10, 1000)
+        found = await scratch.store.sessions.context(writing.ref.session, 10, 1000)
         assert found.summary == Summary(1, "so far")
-        await bench.close()
+        await scratch.close()

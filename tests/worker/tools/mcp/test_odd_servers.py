@@ -23,7 +23,7 @@ from tests.worker.tools.mcp.serving import (
     worker,
 )
 from tests.worker.waiting import until
-from worker.mcp_server import McpServer, Scope
+from worker.mcp_server import McpServer, RunScope
 from worker.tools.mcp import session_runs
 from worker.tools.mcp.listing import shown_names
 
@@ -119,7 +119,7 @@ async def test_a_session_that_the_server_forgot_is_opened_anew_within_the_call(t
 
 async def test_a_session_has_its_own_run_of_a_server_until_it_is_idle_or_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_runs, "LOOK_EVERY_S", 0.05)
-    async with nothing_left(), worker(odd("t", scope=Scope.SESSION, idle_s=1.5)) as running:
+    async with nothing_left(), worker(odd("t", scope=RunScope.SESSION, idle_s=1.5)) as running:
         ana = (await running.call("t__remember", '{"word": "ana"}', session="a:b:ana")).split()
         bob = (await running.call("t__remember", session="a:b:bob")).split()
         assert (ana[1:], bob[1:]) == (["ana"], [])
@@ -136,7 +136,7 @@ async def test_no_more_sessions_than_allowed_have_a_run_and_the_idlest_gives_way
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session_runs, "RUNS_LIMIT", 2)
-    async with nothing_left(), worker(odd("t", scope=Scope.SESSION)) as running:
+    async with nothing_left(), worker(odd("t", scope=RunScope.SESSION)) as running:
         first = (await running.call("t__remember", session="s1")).split()[0]
         await running.call("t__remember", session="s2")
         await running.call("t__remember", session="s3")

@@ -1,4 +1,4 @@
-"""A worker's link: frames to the pool, from any thread, and its log lines among them; the model keys never leave."""
+"""The channel to the pool as a worker uses it: frames and events, from any thread, without the secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.frames import LogEvent, ToPool, ToWorker
 TEXT_LIMIT_CHARS = 8000
 
 
-class PoolLink:
+class PoolChannel:
     """Sends frames on the loop's own channel; made on the loop."""
 
     def __init__(self, channel: Channel[ToWorker, ToPool]) -> None:
@@ -73,10 +73,10 @@ class PoolLink:
 class PoolLogHandler(logging.Handler):
     """Takes warnings of libraries and of users' tools to the host's log."""
 
-    def __init__(self, link: PoolLink) -> None:
+    def __init__(self, pool: PoolChannel) -> None:
         super().__init__(logging.WARNING)
-        self._link = link
+        self._pool = pool
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say the record as an event."""
-        self._link.emit(Event.WORKER_SAID, logger=record.name, level=record.levelname.lower(), text=self.format(record))
+        self._pool.emit(Event.WORKER_SAID, logger=record.name, level=record.levelname.lower(), text=self.format(record))

@@ -99,7 +99,7 @@ class Clock:
         return self.now
 
 
-class Bench:
+class Scratch:
     """One database of one engine, opened and reopened, with what tests write again and again."""
 
     def __init__(self, engine: Engine, directory: Path) -> None:
