@@ -75,9 +75,10 @@ class HostLease:
         """Every host that lived at the last beat, this one too; none on a database of one host."""
         return tuple(host_row(one) for one in self._hosts)
 
-    async def beat(self, snapshot: bytes = b"") -> HostNews:
+    async def beat(self, view: HostView | None = None) -> HostNews:
         """Renew the lease, or join; return what this host has to know. Raises StoreUnavailable."""
         sent_mono = time.monotonic()
+        snapshot = msgspec.json.encode(view) if view else b""
         beat = Beat(self._host, self._gateway, self._workers, snapshot=snapshot)
         news = await self._store.hosts.beat(beat, LEASE_S)
         self._renewed_mono, self._hosts = sent_mono, news.hosts

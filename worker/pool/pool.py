@@ -1,6 +1,6 @@
 """The pool: composes the parent wing, and acts on what its parts tell, one piece of news after the other.
 
-claimer ── Claim ──> turn ── dispatcher ──> slot ── supervisor ──> worker ── TurnDone ──> settler ── Settled
+claimer ── Claim ──> turn ── dispatcher ──> slot ── supervisor ──> worker ── TurnDone ──> settler ── ClaimSettled
                        └──────────── hang detector: Hung, Worn ── crash policy ────────────────┘
 """
 
@@ -11,8 +11,6 @@ import contextlib
 import math
 from collections.abc import Iterable
 from typing import Any
-
-import msgspec
 
 from shared.errors import NotFound, StoreUnavailable
 from shared.events import Event, Events, Field
@@ -264,8 +262,7 @@ class Pool:
 
     async def _beat(self) -> None:
         await asyncio.sleep(BEAT_EVERY_S)
-        view = HostView(*self._scheduler.counts)
-        news = await self._lease.beat(msgspec.json.encode(view))
+        news = await self._lease.beat(HostView(*self._scheduler.counts))
         for stop in news.stops:
             self._scheduler.stop(stop.session, stop.message_id)
         for session in news.steers:
@@ -336,8 +333,7 @@ class Pool:
             return
         look = await self._claimer.look(self._renewed, self._dispatcher.room, self._quarantine.room)
         self._health.worked()
-        self._act_on_all(ClaimStale(ref) for ref in look.lost)
-        self._act_on_all(look.claims)
+        self._act_on_all([*map(ClaimStale, look.lost), *look.claims])
         if look.wait_s:
             await self._claimer.until_woken(look.wait_s)
 
