@@ -37,7 +37,7 @@ class Admission(enum.StrEnum):
 
     ALLOWED = "allowed"
     REFUSED = "refused"  #: not listed in GATEHOUSE_ALLOW
-    STRANGER = "stranger"  #: has a pairing code that nobody has approved yet
+    STRANGER = "stranger"  #: was not let in by a pairing
 
 
 class Access:
@@ -50,17 +50,14 @@ class Access:
         self._listed = frozenset(settings.allow)
 
     async def admit(self, platform: Adapter, inbound: Inbound) -> Admission:
-        """Tell whether a sender may talk; a stranger is sent the pairing code. Raises StoreUnavailable."""
+        """Tell whether a sender may talk. Raises StoreUnavailable."""
         sender = f"{platform.name}:{inbound.user}"
         if self._listed:
             named = {"*", f"{platform.name}:*", sender} & self._listed
             return Admission.ALLOWED if named else Admission.REFUSED
         if not (platform.capabilities.open_to_strangers or inbound.outsider):
             return Admission.ALLOWED
-        if await self._pairings.approved(sender):
-            return Admission.ALLOWED
-        await self._pairings.announce_code(platform, sender, inbound)
-        return Admission.STRANGER
+        return Admission.ALLOWED if await self._pairings.approved(sender) else Admission.STRANGER
 
     def authorize(self, request: Request, needed: Role | None = Role.ADMIN) -> Caller:
         """Return who makes this request. Raises Refused: 401 without a key, 403 for one whose role does not do."""

@@ -35,6 +35,7 @@ from gateway.event_metrics import EventMetrics
 from gateway.governor import Governor
 from gateway.hang_history import HangHistory
 from gateway.health import Health
+from gateway.inbound_events import InboundEvents
 from gateway.intake import Intake
 from gateway.life_signs import LifeSigns
 from gateway.load_history import LoadHistory
@@ -247,18 +248,19 @@ class Gateway:
         return [*probes, *page_routes(), *login.routes(), *(self._guard(route) for route in guarded)]
 
     def _webhooks(self) -> Webhooks:
-        return Webhooks(
-            self.platforms,
+        inbound_events = InboundEvents(
             self.intake,
             self.access,
+            self.pairings,
             self.events,
             self.commands,
+            self.announcements,
             QueueNotice(self.announcements, slots(self.settings), self.pool),
+            self.settings.webhooks,
             self.settings.gather_s,
-            self.settings.webhooks.public_url,
-            self.delivery.platform_calls,
-            self.settings.webhooks.attachments,
         )
+        public_url, calls = self.settings.webhooks.public_url, self.delivery.platform_calls
+        return Webhooks(self.platforms, inbound_events, self.events, calls, public_url)
 
     def _health(self) -> Health:
         pool_metrics = PoolCollector(self.events, self.pool.snapshot)

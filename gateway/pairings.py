@@ -12,10 +12,9 @@ import msgspec
 from cachetools import TTLCache
 
 from gateway.announcements import Announcements
+from gateway.arrival import arrival_of
 from gateway.intake import Intake
-from gateway.platforms.port import Adapter, Inbound, Kind
-from shared.ids import new_message_id
-from shared.messages import Arrival
+from gateway.platforms.port import Adapter, Inbound
 from shared.platform_settings import WebhookSettings
 from shared.store.port import Store
 
@@ -55,7 +54,7 @@ class Pairings:
         self._platforms = platforms
         self._announcements = announcements
         self._intake = intake
-        self._code_ttl_s = settings.pairing_ttl_s
+        self._settings = settings
         self._known: TTLCache[str, bool] = TTLCache(MOST_KNOWN, KNOWN_S)
 
     async def approved(self, sender: str) -> bool:
@@ -64,15 +63,22 @@ class Pairings:
             self._known[sender] = True
         return sender in self._known
 
-    async def announce_code(self, platform: Adapter, sender: str, inbound: Inbound) -> None:
-        """Send a stranger the code, and keep the message. Raises StoreUnavailable."""
+    async def announce_code(self, platform: Adapter, inbound: Inbound) -> str:
+        """Send a stranger the code, where it is not the answer to the event itself, and keep the message.
+
+        Return what the stranger is told. Raises StoreUnavailable.
+        """
+        sender = f"{platform.name}:{inbound.user}"
         held = msgspec.json.encode(Held(platform.name, inbound))
-        code = await self._store.sessions.pair(sender, new_code(), self._code_ttl_s, held)
+        code = await self._store.sessions.pair(sender, new_code(), self._settings.pairing_ttl_s, held)
         text = (
             "Hello! I do not know you yet. Please give this pairing code to the person who runs me; "
             f"once it is approved, we can talk: {code}"
         )
-        await self._announcements.announce(platform, inbound, text, (f"pairing:{sender}:{code}",), ANNOUNCED_AGAIN_S)
+        if platform.declined(text) is None:
+            keys = (f"pairing:{sender}:{code}",)
+            await self._announcements.announce(platform, inbound, text, keys, ANNOUNCED_AGAIN_S)
+        return text
 
     async def approve(self, code: str) -> str:
         """Let the sender of a code in, say so, and take the message that waited. Raises NotFound."""
@@ -86,20 +92,8 @@ class Pairings:
 
     async def _welcome(self, platform: Adapter, inbound: Inbound, code: str) -> None:
         await self._announcements.announce(platform, inbound, WELCOME, (f"paired:{code}",), ANNOUNCED_AGAIN_S)
-        if inbound.kind is not Kind.MESSAGE or inbound.text.startswith("/"):
-            return
-        arrival = Arrival(
-            id=new_message_id(),
-            session=inbound.session,
-            platform=platform.name,
-            user=inbound.user,
-            text=inbound.prompt,
-            reply=inbound.reply,
-            dedupe=inbound.dedupe,
-            dedupe_ttl_s=platform.capabilities.dedupe_ttl_s,
-            at=self._intake.clock(),
-        )
-        await self._intake.accept(arrival)
+        if not inbound.text.startswith("/"):  # a chat command was of that moment
+            await self._intake.accept(arrival_of(platform, inbound, self._intake.clock(), self._settings.attachments))
 
     async def revoke(self, sender: str) -> None:
         """Let a sender in no longer. Raises NotFound."""

@@ -24,9 +24,19 @@ SECRET = {"secret": True}
 BASE = {"url": "base"}
 WHOLE = {"url": "whole"}
 
+SPANS_S = MappingProxyType({"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0})
+
 Secret = Annotated[str, Meta(extra=SECRET)]
 BaseUrl = Annotated[str, Meta(extra=BASE)]
 Number = Annotated[str, Meta(pattern=r"[0-9]{1,30}", description="is not a number, as the platform gives it")]
+
+
+class SenderRate(msgspec.Struct, frozen=True):
+    """So many messages in so many seconds; ``span`` is what people call that time."""
+
+    count: int
+    per_s: float
+    span: str
 
 
 class WebhookSettings(msgspec.Struct, frozen=True):
@@ -38,6 +48,10 @@ class WebhookSettings(msgspec.Struct, frozen=True):
     pairing_ttl_s: float
     #: how much of the files that people send is taken
     attachments: AttachmentLimits = AttachmentLimits()
+    #: the platforms where the agent answers all that is said in a thread it is in; ``*`` is each
+    answer_threads: tuple[str, ...] = ()
+    #: how many messages a sender may send, None for any number
+    user_rate: SenderRate | None = None
 
 
 class PlatformSettings(msgspec.Struct, frozen=True):
@@ -231,7 +245,27 @@ def read_webhooks(reader: SettingsReader) -> WebhookSettings:
             file_bytes=reader.integer("GATEHOUSE_ATTACHMENT_SIZE", 5, 1, 20) * 1024 * 1024,
             files=reader.integer("GATEHOUSE_ATTACHMENTS", 10, 0, 50),
         ),
+        answer_threads=read_answer_threads(reader),
+        user_rate=read_user_rate(reader),
     )
+
+
+def read_answer_threads(reader: SettingsReader) -> tuple[str, ...]:
+    """Return the platforms of GATEHOUSE_ANSWER_THREADS. Raises SettingsError."""
+    name = "GATEHOUSE_ANSWER_THREADS"
+    for word in (words := reader.words(name)):
+        if word not in {"*", *PLATFORM_SETTINGS}:
+            raise SettingsError(name, f"there is no platform {word!r}; there are *, {', '.join(PLATFORM_SETTINGS)}")
+    return words
+
+
+def read_user_rate(reader: SettingsReader) -> SenderRate | None:
+    """Return GATEHOUSE_USER_RATE, such as ``20/minute``. Raises SettingsError."""
+    text = reader.text("GATEHOUSE_USER_RATE", "")
+    found = re.fullmatch(r"([1-9][0-9]{0,8})/(second|minute|hour|day)", text, re.ASCII)
+    if text and not found:
+        raise SettingsError("GATEHOUSE_USER_RATE", f"{text!r} is not of the form 20/minute; also second, hour and day")
+    return SenderRate(int(found[1]), SPANS_S[found[2]], f"a {found[2]}") if found else None
 
 
 def read_platforms(reader: SettingsReader) -> dict[str, PlatformSettings]:

@@ -54,6 +54,7 @@ THINKING = WebhookResponse(body=b'{"type":5}')
 DEAD_TOKEN = frozenset({10015, 10062, 50027})
 FILE_HOSTS = ("https://cdn.discordapp.com/", "https://media.discordapp.net/")
 AGENT = {"user-agent": "DiscordBot (https://github.com/gatehouse, 1)"}
+EPHEMERAL = 64
 QUIET = {"allowed_mentions": {"parse": list[str]()}}
 
 
@@ -141,6 +142,11 @@ class Discord(Adapter, frozen=True):
             ),
         )
         return Parsed(THINKING, (inbound,))
+
+    def declined(self, text: str) -> WebhookResponse:
+        """Answer at once, for the person alone: "thinking…" would stand for a quarter of an hour."""
+        data = {"content": text, "flags": EPHEMERAL, **QUIET}
+        return WebhookResponse(body=msgspec.json.encode({"type": 4, "data": data}))
 
     def chunks(self, markdown: str) -> list[str]:
         """Cut an answer into Discord's Markdown."""

@@ -343,6 +343,10 @@ class Adapter(msgspec.Struct, frozen=True):
         """Return the address of an answer whose beginning is shown as this message: ``call`` writes over it."""
         return address
 
+    def declined(self, text: str) -> WebhookResponse | None:  # noqa: ARG002
+        """Build the answer to an event of which nothing comes, where people see one awaited; None where they do not."""
+        return None
+
     def moved(self, address: bytes, place: bytes) -> bytes:  # noqa: ARG002
         """Return where a reply to an address of a chat goes since the chat is at another place."""
         return place

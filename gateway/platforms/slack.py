@@ -213,6 +213,7 @@ class Slack(Adapter, frozen=True):
             direct=place.startswith("D"),
             mentioned=True,
             reply=msgspec.json.encode(Address(place, thread_ts, self._own(pressed.response_url))),
+            outsider=pressed.is_of_outsider,
         )
         return Parsed(empty, (inbound,))
 

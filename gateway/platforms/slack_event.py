@@ -129,6 +129,19 @@ class Id(msgspec.Struct, frozen=True):
     id: str = ""
 
 
+class Presser(msgspec.Struct, frozen=True):
+    """Who pressed a button, and the workspace that they belong to."""
+
+    id: str = ""
+    team_id: str = ""
+
+
+class Enterprise(msgspec.Struct, frozen=True):
+    """The organization that workspaces belong to."""
+
+    id: str = ""
+
+
 class Container(msgspec.Struct, frozen=True):
     """The message that a button is in."""
 
@@ -161,12 +174,19 @@ class Interaction(msgspec.Struct, frozen=True):
 
     type: str = ""
     team: Id | None = None
-    user: Id = Id()
+    user: Presser = Presser()
+    enterprise: Enterprise | None = None
     channel: Id | None = None
     container: Container = Container()
     trigger_id: str = ""
     actions: tuple[Action, ...] = ()
     response_url: str = ""
+
+    @property
+    def is_of_outsider(self) -> bool:
+        """Whether the person belongs to another organization; workspaces of one enterprise are one."""
+        home = self.user.team_id
+        return bool(home and self.team and home != self.team.id and self.enterprise is None)
 
 
 class SpokenEvent(msgspec.Struct, frozen=True):

@@ -330,7 +330,7 @@ SHUT = (
     ),
     Fault(
         "strangers are let in",
-        "gateway/webhook.py",
+        "gateway/inbound_events.py",
         "        if admission is not Admission.ALLOWED:\n",
         "        if admission is Admission.REFUSED:\n",
         ("tests/gateway/test_webhook.py", "tests/gateway/test_access.py"),

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from gateway.access import Access
 from gateway.announcements import Announcements
 from gateway.commands import Commands
+from gateway.inbound_events import InboundEvents
 from gateway.intake import Intake
 from gateway.pairings import Pairings
 from gateway.platform_calls import PlatformCalls
@@ -176,17 +177,18 @@ async def running_edge(
         platforms, calls = {**enabled_platforms(settings), **(more_platforms or {})}, PlatformCalls()
         intake = Intake(store, turn_control, TurnBroadcast(events), events, settings.when_busy, pool, delivery)
         pairings = Pairings(store, platforms, announcements, intake, settings.webhooks)
-        webhooks = Webhooks(
-            platforms,
+        inbound_events = InboundEvents(
             intake,
             Access(settings, pairings),
+            pairings,
             events,
             Commands(store, turn_control, announcements),
+            announcements,
             QueueNotice(announcements, slots, pool),
+            settings.webhooks,
             settings.gather_s,
-            settings.webhooks.public_url,
-            calls,
         )
+        webhooks = Webhooks(platforms, inbound_events, events, calls, settings.webhooks.public_url)
         handlers = exception_handlers(events)
         app = WebhookEntry(Starlette(routes=webhooks.routes(), exception_handlers=handlers), webhooks, handlers)
         async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:

@@ -26,8 +26,12 @@ def said_by(user: str, session: str = "telegram:1:2") -> Inbound:
 
 def access_to(settings: Settings, store: Store | None) -> Access:
     """Return an access; to check keys it needs no store, and to admit somebody no intake."""
+    return Access(settings, pairings_of(settings, store))
+
+
+def pairings_of(settings: Settings, store: Store | None) -> Pairings:
     announcements = Announcements(store, Woken())  # type: ignore[arg-type]
-    return Access(settings, Pairings(store, {}, announcements, None, settings.webhooks))  # type: ignore[arg-type]
+    return Pairings(store, {}, announcements, None, settings.webhooks)  # type: ignore[arg-type]
 
 
 async def admitted(store: Store, allow: str, platform: str, user: str) -> Admission:
@@ -59,10 +63,12 @@ async def test_a_stranger_is_sent_one_code_and_may_talk_once_it_is_approved(tmp_
     settings = edge_settings()
     telegram = enabled_platforms(settings)["telegram"]
     async with open_test_store(tmp_path) as store:
-        access = access_to(settings, store)
+        access, pairings = access_to(settings, store), pairings_of(settings, store)
         for _ in range(3):
             assert await access.admit(telegram, said_by("5")) is Admission.STRANGER
+            await pairings.announce_code(telegram, said_by("5"))
         assert await access.admit(telegram, said_by("6", "telegram:1:6")) is Admission.STRANGER
+        await pairings.announce_code(telegram, said_by("6", "telegram:1:6"))
         replies = (await store.outbox.due("test", 10, 60.0)).replies
         codes = dict(await store.sessions.strangers())
         assert set(codes) == {"telegram:5", "telegram:6"}

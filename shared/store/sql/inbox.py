@@ -67,6 +67,10 @@ class Inbox:
         """Return every stage of one message. Raises NotFound."""
         return await self._run("", _trace, message_id)
 
+    async def known(self, session: str, dedupe: tuple[str, ...]) -> str:
+        """Return the id of the message that any of these dedupe keys belongs to, empty where none does."""
+        return await self._run(session, _known, session, dedupe)
+
     async def amend(self, session: str, key: str, text: str) -> bool | None:
         """Change what the message with this dedupe key says.
 
@@ -252,6 +256,10 @@ def _expire_closed(
         inbox.remove(database, mark.session, mark.seq)
         outbox.remove(database, mark.session, mark.seq)
     return len(old), marks[-1] if len(marks) == EXPIRE_LIMIT else None
+
+
+def _known(database: Database, session: str, keys: tuple[str, ...]) -> str:
+    return dedupe.find(database, session, keys) or ""
 
 
 def _amend(database: Database, session: str, key: str, text: str) -> bool | None:

@@ -305,3 +305,41 @@ def test_answers_mean_what_slack_means_by_them(
     """HTTP 200 says nothing, ``ok`` does."""
     outcome = ADAPTER.result(REPLY, ApiResponse(status, {"retry-after": "3"}, json.dumps(body).encode()))
     assert outcome == result if not isinstance(result, type) else isinstance(outcome, result)
+
+
+@pytest.mark.parametrize(
+    ("event", "envelope", "outsider"),
+    [
+        ({}, {}, False),
+        ({"team": "T9"}, {}, True),
+        ({"team": "T0001", "user_team": "T9"}, {"is_ext_shared_channel": True}, True),
+        ({"team": "T9"}, {"team_id": "T9"}, True),
+        ({"team": "T2"}, {"authorizations": [{"enterprise_id": "E1", "team_id": "T0001"}]}, False),
+        (
+            {"team": "T2"},
+            {"authorizations": [{"enterprise_id": "E1", "team_id": "T0001"}], "is_ext_shared_channel": True},
+            True,
+        ),
+    ],
+)
+def test_members_and_guests_of_a_shared_channel_are_told_apart(
+    event: dict[str, Any], envelope: dict[str, Any], outsider: bool
+) -> None:
+    """By the workspace that they belong to; those of one enterprise are one."""
+    mention = {"type": "app_mention", "user": "U2", "text": "<@U0BOT> hi", "ts": "1.5", "channel": "C3", **event}
+    home = {"authorizations": [{"team_id": "T0001", "user_id": "U0BOT"}], **envelope}
+    assert only(parse(mention, **home)).outsider is outsider
+
+
+@pytest.mark.parametrize(
+    ("user", "enterprise", "outsider"),
+    [("T1", None, False), ("T9", None, True), ("T9", {"id": "E1"}, False), ("", None, False)],
+)
+def test_a_guest_who_presses_a_button_is_a_guest(user: str, enterprise: object, outsider: bool) -> None:
+    pressed = {
+        "type": "block_actions", "team": {"id": "T1"}, "user": {"id": "U2", "team_id": user}, "enterprise": enterprise,
+        "channel": {"id": "C1"}, "container": {"message_ts": "1.5"}, "trigger_id": "7.7",
+        "actions": [{"action_id": "a", "value": "yes"}],
+    }  # fmt: skip
+    body = urlencode({"payload": json.dumps(pressed)}).encode()
+    assert only(ADAPTER.parse(request_of(body, FORM))).outsider is outsider
