@@ -205,7 +205,8 @@ def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:
         | ({"longest_waiting": row.longest_waiting} if row.longest_waiting else {})  # it takes nothing new for that
         for row in snapshot.workers
     ]
-    return {"workers": rows, "spares": snapshot.spares, "restarts": snapshot.restarts}
+    shared = {"mcp": snapshot.mcp} if snapshot.mcp else {}
+    return {"workers": rows, "spares": snapshot.spares, "restarts": snapshot.restarts} | shared
 
 
 def host_table(hosts: tuple[HostRow, ...]) -> dict[str, object]:

@@ -181,11 +181,15 @@ def worker_families(snapshot: PoolSnapshot) -> Iterator[Metric]:
             family.add_metric([str(row.n)], read(row))
         yield family
     servers = GaugeMetricFamily(
-        "gatehouse_mcp_server_up", "Whether an MCP server of a worker is connected", labels=["worker", "server"]
+        "gatehouse_mcp_server_up",
+        "Whether an MCP server is connected; the worker is host where all share it",
+        labels=["worker", "server"],
     )
     for row in rows:
         for status in row.mcp:
             servers.add_metric([str(row.n), status.server], status.up)
+    for status in snapshot.mcp:
+        servers.add_metric(["host", status.server], status.up)
     yield servers
 
 

@@ -175,6 +175,7 @@ class WorkerTable(msgspec.Struct, frozen=True):
     workers: list[dict[str, Any]]
     spares: int
     restarts: int
+    mcp: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET  #: servers that all workers share
     hosts: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
 

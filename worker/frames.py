@@ -5,6 +5,8 @@ The pool speaks ToWorker, a worker speaks ToPool. Transcript messages stay opaqu
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from shared.approvals import Approval
@@ -189,6 +191,78 @@ class Forget(msgspec.Struct, frozen=True, tag=True):
 
     #: key of the session
     session: str
+
+
+class HostTool(msgspec.Struct, frozen=True):
+    """One tool of an MCP server that all workers of a machine share."""
+
+    #: what a model calls it
+    name: str
+    #: what a model reads of it
+    description: str
+    #: JSON schema of its arguments
+    parameters: dict[str, Any]
+    #: whether a call that may have happened may be made again
+    retry_safe: bool
+    #: whether the sender has to allow each call
+    approve: bool
+
+
+class HostTools(msgspec.Struct, frozen=True, tag=True):
+    """From the process of the shared servers to the pool, and from there to each worker: what one of them offers."""
+
+    #: name of the server
+    server: str
+    #: all it offers now
+    tools: tuple[HostTool, ...]
+
+
+class HostCallSaid(msgspec.Struct, frozen=True, tag=True):
+    """The way of HostTools: how far a call of a shared server is."""
+
+    #: number of the call
+    number: int
+    #: what it told last
+    text: str
+
+
+class HostCallEnded(msgspec.Struct, frozen=True, tag=True):
+    """The way of HostTools: a call of a shared server gave its result."""
+
+    #: number of the call
+    number: int
+    #: the result as a model reads it
+    text: str
+    #: whether it is an error
+    failed: bool = False
+    #: the images that are shown with it
+    images: tuple[bytes, ...] = ()
+
+
+class HostCall(msgspec.Struct, frozen=True, tag=True):
+    """From a worker to the pool, and from there to the process of the shared servers: call a tool of one."""
+
+    #: of the one who sends it
+    number: int
+    #: name of the server
+    server: str
+    #: what a model calls the tool
+    tool: str
+    #: its arguments as the model wrote them
+    arguments: str
+    #: key of the session that calls
+    session: str
+    #: the message that its turn answers
+    message_id: str
+    #: the model's id of the call
+    call_id: str
+
+
+class HostCallDropped(msgspec.Struct, frozen=True, tag=True):
+    """The way of HostCall: nobody waits for this call any more."""
+
+    #: number of the call
+    number: int
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -395,6 +469,11 @@ ToWorker = (
     | Interrupt
     | Drain
     | Forget
+    | HostTools
+    | HostCall
+    | HostCallDropped
+    | HostCallSaid
+    | HostCallEnded
 )
 #: what a worker tells of one turn
 OfTurn = (
@@ -414,4 +493,8 @@ OfTurn = (
     | TurnGoesOn
     | TurnDone
 )
-ToPool = Ready | OfTurn | Report | LogEvent | Drained
+#: what a worker asks of the servers that the whole machine shares
+ToHostServers = HostCall | HostCallDropped
+#: what those say
+OfHostServers = HostTools | HostCallSaid | HostCallEnded
+ToPool = Ready | OfTurn | Report | LogEvent | Drained | ToHostServers | OfHostServers

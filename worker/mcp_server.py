@@ -23,6 +23,7 @@ class RunScope(enum.StrEnum):
 
     WORKER = "worker"  #: all sessions of a worker
     SESSION = "session"  #: nobody: each session has its own
+    HOST = "host"  #: all sessions of all workers of a machine
 
 
 class McpServer(msgspec.Struct, frozen=True):
@@ -82,6 +83,16 @@ class McpStatus(msgspec.Struct, frozen=True):
     tools: int
     #: why it is not connected, empty where it is or was not tried yet
     problem: str = ""
+
+
+def not_running(server: str) -> str:
+    """Return what a model reads of a call of a server that is down."""
+    return f"the MCP server {server} is not running; it is started again in the background"
+
+
+def lost(server: str) -> str:
+    """Return what a model reads of a call during which its server was lost."""
+    return f"the MCP server {server} was lost during the call; it may or may not have happened"
 
 
 def _secrets_of(args: Sequence[str]) -> Iterator[str]:

@@ -37,7 +37,8 @@ export class Workers {
     const restarts = `${table.restarts} restart${table.restarts === 1 ? "" : "s"}`;
     $("workers-note").textContent = `${table.spares} warm spare${table.spares === 1 ? "" : "s"}, ${restarts}`;
     reconcile($("workers"), table.workers, (worker) => worker.host ? `${worker.host} ${worker.n}` : worker.n, (worker) => this.row(worker));
-    this.showServers(table.workers.flatMap((worker) => (worker.mcp ?? []).map((server) => ({ ...server, worker: worker.n }))));
+    const own = table.workers.flatMap((worker) => (worker.mcp ?? []).map((server) => ({ ...server, of: `worker ${worker.n}` })));
+    this.showServers([...(table.mcp ?? []).map((server) => ({ ...server, of: "all workers" })), ...own]);
   }
 
   row(worker) {
@@ -61,10 +62,10 @@ export class Workers {
 
   showServers(servers) {
     $("mcp-card").hidden = servers.length === 0;
-    reconcile($("mcp"), servers, (server) => `${server.server} ${server.worker}`, (server) => {
+    reconcile($("mcp"), servers, (server) => `${server.server} ${server.of}`, (server) => {
       const row = element("li");
       row.append(element("b", server.up ? "good" : "bad", server.server));
-      row.append(element("span", "muted", [`worker ${server.worker}`, server.up ? "up" : "down", `${server.tools} tools`, server.problem].filter(Boolean).join(", ")));
+      row.append(element("span", "muted", [server.of, server.up ? "up" : "down", `${server.tools} tools`, server.problem].filter(Boolean).join(", ")));
       return row;
     });
   }

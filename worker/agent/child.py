@@ -43,6 +43,9 @@ from worker.frames import (
     Drained,
     Forget,
     History,
+    HostCallEnded,
+    HostCallSaid,
+    HostTools,
     IntentCommitted,
     Interrupt,
     Ready,
@@ -137,6 +140,9 @@ class Child:
                 self._drain()
             case Forget():
                 self._forget(frame.session)
+            case HostTools() | HostCallSaid() | HostCallEnded():
+                if self._equipment is not None:
+                    self._mcp.take(frame)
 
     def _configure(self, config: WorkerConfig) -> None:
         self._pool.hide(config.secrets())
@@ -148,7 +154,7 @@ class Child:
             self._keep(self._loop.create_task(self._leave(status=1)))
             return
         self._equipment.log.start()
-        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._pool.emit)
+        self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._pool.emit, self._pool.send)
         self._report()
         self._pool.send(Ready(os.getpid(), warmed() is not None, self._equipment.toolbox.names))
 

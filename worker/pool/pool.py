@@ -13,17 +13,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from shared.errors import NotFound, StoreUnavailable
-from shared.events import Event, Events, Field
+from shared.events import Event, Events
 from shared.messages import Claim, ClaimRef, Parked, Retry
 from shared.settings import Settings
 from shared.signals import Signal, SignalKind
 from shared.store.port import Store
-from worker.frames import Forget, LogEvent, OfTurn, ToPool, TurnWaits
+from worker.frames import Forget, LogEvent, OfTurn, ToHostServers, ToPool, TurnWaits
 from worker.pool.dispatcher import Dispatcher
 from worker.pool.faults import tell_fault
 from worker.pool.feed import Feed
 from worker.pool.hang_detector import LOOK_S, Finding, HangDetector, Hung, Limits, Worn
 from worker.pool.host_lease import BEAT_EVERY_S, Fence, HostLease, HostRow, HostView
+from worker.pool.host_servers import HostServers
 from worker.pool.log_audit import LogAudit
 from worker.pool.loops import Loops
 from worker.pool.processes.death import Cause, Death
@@ -91,6 +92,7 @@ class Pool:
         # to stay with a worker is of use as long as it can hold the conversation
         self._dispatcher = Dispatcher(sticky_limit=max(1, settings.workers) * settings.todo_cache_size)
         self._supervisor = Supervisor(settings.workers, settings.spares, config, events)
+        self._host_servers = HostServers(config, Limits.of(settings), events, self._supervisor)
         self._log_audit = LogAudit(store, events, config)
         self._quarantine = Quarantine(self._supervisor, first=settings.workers)
         self._rolling_restart = RollingRestart(self._supervisor, events)
@@ -123,6 +125,7 @@ class Pool:
         if self._workers == 0:
             return
         self._supervisor.start()
+        self._host_servers.start(self._loops)
         self._loops.spawn("acting on workers", self._act_always(self._supervisor.news))
         self._loops.spawn("acting on outcomes", self._act_always(self._turns.news))
         self._claiming = self._loops.always("claiming", self._claim, until=self._draining)
@@ -170,6 +173,7 @@ class Pool:
         """End every worker and write what can be written; turns that still ran resume in a later process."""
         await self._stop_claiming()
         await self._loops.close()
+        await self._host_servers.close()
         await self._supervisor.close()
         self._act_on_all(self._supervisor.news.left())
         for turn in self._turns:
@@ -222,15 +226,11 @@ class Pool:
 
     async def kill_worker(self, n: int) -> bool:
         """SIGKILL the worker in a slot, as a fault would; False if there is none."""
-        worker = next((worker for worker in self._supervisor.workers if worker.n == n), None)
-        if worker is not None:
-            worker.kill_now()
-        return worker is not None
+        return self._supervisor.kill_slot(n)
 
     def turn_rows(self, limit: int) -> list[TurnRow]:
         """Return up to ``limit`` turns as they look from outside, those that have run longest first."""
-        rows = sorted((turn.row() for turn in self._turns), key=lambda row: row.started_at or math.inf)
-        return rows[:limit]
+        return sorted((turn.row() for turn in self._turns), key=lambda row: row.started_at or math.inf)[:limit]
 
     def running_turn(self, session: str) -> TurnRow | None:
         """Return the session's running turn."""
@@ -246,7 +246,7 @@ class Pool:
 
     def snapshot(self) -> PoolSnapshot:
         """Return how the pool looks now."""
-        return take_snapshot(self._supervisor, self._dispatcher, self._turns)
+        return take_snapshot(self._supervisor, self._dispatcher, self._turns, self._host_servers.status)
 
     async def join_hosts(self) -> None:
         """Begin to live among other hosts, where there may be any: before anything is accepted, or at the start."""
@@ -389,12 +389,14 @@ class Pool:
                 self._frame_came(worker, frame)
             case WorkerPlaced(worker=worker):
                 self._ready.set()
+                self._host_servers.serve(worker)
                 self._scheduler.serve(worker)
                 self._claimer.wake()
             case ChannelWritable(worker=worker):
                 self._scheduler.resume(worker)
                 self._claimer.wake()
             case WorkerEnded(worker=worker, death=death):
+                self._host_servers.worker_ended(worker)
                 self._log_audit.suspect(self._scheduler.worker_ended(worker, death))
             case Hung(worker=worker, death=death):
                 self._hung(worker, death)
@@ -418,8 +420,10 @@ class Pool:
             self._scheduler.frame_came(worker, frame)
             if isinstance(frame, TurnWaits) and was_full and self._dispatcher.room > 0:
                 self._claimer.wake()
+        elif isinstance(frame, ToHostServers):
+            self._host_servers.frame_came(worker, frame)
         elif isinstance(frame, LogEvent):
-            self._emit(worker, frame.event, frame.fields)
+            worker.tell(self._events, frame)
 
     def _settled(self, settled: ClaimSettled) -> None:
         self._turns.settled(settled)
@@ -428,10 +432,9 @@ class Pool:
         self._claimer.wake()
 
     def _hung(self, worker: WorkerProcess, death: Death) -> None:
-        self._events.emit(Event.WORKER_HUNG, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error)
         # what came now would share the blame for a death it has no part in
         self._scheduler.pause(worker)
-        self._loops.spawn("ending a hung worker", self._supervisor.end(worker, death, dump=True))
+        self._loops.spawn("ending a hung worker", self._supervisor.end_hung(worker, death))
 
     def _replace(self, worker: WorkerProcess, reason: str) -> None:
         """Replace a worker behind a spare; until one is ready it goes on."""
@@ -439,10 +442,6 @@ class Pool:
             self._scheduler.stop_serving(worker)
             self._events.emit(Event.WORKER_RECYCLED, n=worker.n, pid=worker.pid, reason=reason)
         self._supervisor.replace(worker)
-
-    def _emit(self, worker: WorkerProcess, name: str, fields: dict[str, Field]) -> None:
-        event = Event(name) if name in set(Event) else Event.WORKER_SAID
-        self._events.emit(event, **{"n": worker.n, "pid": worker.pid} | fields)
 
     async def _stop_claiming(self) -> None:
         """Take no more claims; one that the store is giving now still comes to its turn."""

@@ -68,10 +68,14 @@ class PoolSnapshot(msgspec.Struct, frozen=True):
     running: int = 0
     #: turns that were claimed and wait for a slot
     waiting: int = 0
+    #: how the MCP servers are that all workers share, in the order of the configuration
+    mcp: tuple[McpStatus, ...] = ()
 
 
-def take_snapshot(supervisor: Supervisor, dispatcher: Dispatcher, turns: Turns) -> PoolSnapshot:
-    """Return every slot with its worker, and the workers that drain."""
+def take_snapshot(
+    supervisor: Supervisor, dispatcher: Dispatcher, turns: Turns, mcp: tuple[McpStatus, ...] = ()
+) -> PoolSnapshot:
+    """Return every slot with its worker, the workers that drain, and the servers that they share."""
     running: dict[WorkerProcess, list[ActiveTurn]] = {}
     for turn in turns:
         if turn.worker is not None:
@@ -89,7 +93,7 @@ def take_snapshot(supervisor: Supervisor, dispatcher: Dispatcher, turns: Turns) 
         for n in sorted({*holders, *supervisor.slots})
     ]
     count = sum(len(those) for those in running.values())
-    return PoolSnapshot(tuple(rows), len(supervisor.spares), supervisor.restarts, count, len(turns) - count)
+    return PoolSnapshot(tuple(rows), len(supervisor.spares), supervisor.restarts, count, len(turns) - count, mcp)
 
 
 def worker_row(

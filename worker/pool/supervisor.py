@@ -46,7 +46,8 @@ class Supervisor:
     """Owns every worker process of one pool.
 
     ``slots`` maps the number of each slot to the worker that holds it, None while there is none; ``entry`` is the
-    dotted name of the module a child runs; ``restarts`` counts workers that ended without being asked to.
+    dotted name of the module a child runs; ``beside`` owns the other processes that come from the same fork server;
+    ``restarts`` counts workers that ended without being asked to.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Supervisor:
         events: Events,
         *,
         entry: str = "worker.agent.child",
+        beside: Supervisor | None = None,
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.slots: dict[int, WorkerProcess | None] = dict.fromkeys(range(slots))
@@ -71,8 +73,8 @@ class Supervisor:
         self._lives: set[asyncio.Task[None]] = set()
         self._closing = False
         self._at_exit: util.Finalize | None = None
-        self._fork_servers = ForkServers(forkserver._forkserver)
-        self._spares = Spares(config, events, entry, self.news, start_timeout_s)
+        self._fork_servers: ForkServers = beside._fork_servers if beside else ForkServers(forkserver._forkserver)
+        self._spares = Spares(config, events, entry, self.news, self._fork_servers.between_starts, start_timeout_s)
 
     @property
     def spares(self) -> list[WorkerProcess]:
@@ -128,8 +130,8 @@ class Supervisor:
 
     async def renew(self) -> list[WorkerProcess]:
         """Start every later worker from the code that lies on disk now; return those that hold a slot meanwhile."""
-        async with self._spares.between_starts:
-            self._fork_servers.retire({*self.workers, *self._spares.workers})
+        async with self._fork_servers.between_starts:
+            self._fork_servers.retire()
             for spare in self._spares.give_up():
                 self._leaving.add(spare)
                 spare.dismiss()
@@ -144,6 +146,18 @@ class Supervisor:
         if worker.death is not None and worker.death.stacks:
             self._events.emit(Event.WORKER_STACKS, n=worker.n, pid=worker.pid, stacks=worker.death.stacks)
         self._events.emit(Event.WORKER_KILLED, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error)
+
+    async def end_hung(self, worker: WorkerProcess, death: Death) -> None:
+        """Say that a worker hangs, and kill it with its stacks dumped."""
+        self._events.emit(Event.WORKER_HUNG, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error)
+        await self.end(worker, death, dump=True)
+
+    def kill_slot(self, n: int) -> bool:
+        """SIGKILL the worker in a slot without a word; False if there is none."""
+        worker = next((worker for worker in self.workers if worker.n == n), None)
+        if worker is not None:
+            worker.kill_now()
+        return worker is not None
 
     def stop_filling(self) -> None:
         """Start and place nothing any more; spares and what is starting end at once."""
@@ -202,6 +216,7 @@ class Supervisor:
     async def _start_one(self) -> None:
         try:
             worker = await self._spares.spawn()
+            self._fork_servers.join(worker)
             life = asyncio.get_running_loop().create_task(self._attend(worker))
             self._lives.add(life)
             life.add_done_callback(self._lives.discard)
@@ -261,7 +276,7 @@ class Supervisor:
 
     async def _end_orphans(self, server_pid: int) -> None:
         """End what a worker left to its fork server: programs in sessions of their own that its tools had started."""
-        async with self._spares.between_starts:  # what is forked now is a worker too, and not known yet
+        async with self._fork_servers.between_starts:  # what is forked now is a worker too, and not known yet
             known = {process.pid for process in multiprocess.active_children()}  # another pool's among them
             for pid in os_processes.children(server_pid):
                 if pid not in known and os_processes.alive(pid):

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,17 +35,26 @@ class Retired:
 
 
 class ForkServers:
-    """Owns the fork servers that were replaced; ``current`` is the process library's own, which starts on demand."""
+    """Owns the fork servers that were replaced; ``current`` is the process library's own, which starts on demand.
+
+    Who starts or ends something that may be forked at the same moment holds ``between_starts``.
+    """
 
     def __init__(self, current: ForkServer) -> None:
         self._current = current
+        self._workers: set[WorkerProcess] = set()
         self._retired: list[Retired] = []
+        self.between_starts = asyncio.Lock()
 
-    def retire(self, workers: Iterable[WorkerProcess]) -> None:
-        """Make the next start launch a new fork server; ``workers`` are all that came from the one that runs.
+    def join(self, worker: WorkerProcess) -> None:
+        """Note a worker that came from the current one."""
+        self._workers.add(worker)
 
-        No start may be under way. The library's own way to stop a fork server waits for its end, and so for the last
-        of these workers.
+    def retire(self) -> None:
+        """Make the next start launch a new fork server.
+
+        No start may be under way (``between_starts`` is held). The library's own way to stop a fork server waits for
+        its end, and so for the last of its workers.
         """
         server = self._current
         with server._lock:
@@ -54,10 +62,12 @@ class ForkServers:
             server._forkserver_address = None
             server._forkserver_alive_fd = server._forkserver_pid = None
         if lifeline is not None and pid is not None:
-            self._retired.append(Retired(lifeline, pid, set(workers)))
+            self._retired.append(Retired(lifeline, pid, self._workers))
+            self._workers = set()
 
     async def leave(self, worker: WorkerProcess) -> None:
         """Note that a worker is gone; a replaced fork server that has none left ends."""
+        self._workers.discard(worker)
         for server in list(self._retired):
             server.workers.discard(worker)
             if not server.workers:

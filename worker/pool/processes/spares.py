@@ -26,11 +26,17 @@ class Spares:
     """Starts workers, one a call, and keeps those that are ready.
 
     ``entry`` is the dotted name of the module a child runs; what workers do goes into the ``feed``;
-    ``start_timeout_s`` bounds one start.
+    ``start_timeout_s`` bounds one start, which holds ``between_starts``.
     """
 
     def __init__(
-        self, config: WorkerConfig, events: Events, entry: str, feed: Feed[WorkerNews], start_timeout_s: float
+        self,
+        config: WorkerConfig,
+        events: Events,
+        entry: str,
+        feed: Feed[WorkerNews],
+        between_starts: asyncio.Lock,
+        start_timeout_s: float,
     ) -> None:
         self._config = config
         self._events = events
@@ -39,7 +45,7 @@ class Spares:
         self._start_timeout_s = start_timeout_s
         self._ready: list[WorkerProcess] = []
         self._starting: set[WorkerProcess] = set()
-        self.between_starts = asyncio.Lock()
+        self._between_starts = between_starts
         self._failures = 0
         self._preload_missed = False
         self._closing = asyncio.Event()
@@ -70,7 +76,7 @@ class Spares:
             delay_s = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), LONGEST_BACKOFF_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), delay_s)
-        async with self.between_starts:
+        async with self._between_starts:
             if self._closing.is_set():
                 raise WorkerFailedToStart("the pool is closing")
             spawned = await asyncio.to_thread(spawn, self._entry, preload_of(self._config))

@@ -12,9 +12,10 @@ import time
 import msgspec
 
 from shared.errors import ChannelClosed, ChannelError
+from shared.events import Event, Events
 from worker import os_processes
 from worker.channel import Channel, open_channel
-from worker.frames import Drained, Ready, Report, ToPool, ToWorker
+from worker.frames import Drained, LogEvent, Ready, Report, ToPool, ToWorker
 from worker.pool.feed import Feed
 from worker.pool.processes.death import Cause, Death
 from worker.pool.processes.process_watch import ProcessWatch
@@ -181,6 +182,11 @@ class WorkerProcess:
             culprit = self.page.running() if self._silent_s > HELD_UP_S else 0
             return Death(Cause.KILLED, culprit, self.exit_text)
         return Death(Cause.DIED, self.page.running(), self.exit_text)
+
+    def tell(self, events: Events, said: LogEvent) -> None:
+        """Say in the log of the host what the worker said; an event that is not known is ``worker_said``."""
+        event = Event(said.event) if said.event in set(Event) else Event.WORKER_SAID
+        events.emit(event, **{"n": self.n, "pid": self.pid} | said.fields)
 
     def release(self) -> None:
         """Give back what the parent holds of an ended process."""

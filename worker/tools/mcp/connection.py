@@ -21,7 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from shared.errors import ToolError
 from shared.events import Emit, Event
-from worker.mcp_server import McpServer, McpStatus
+from worker.mcp_server import McpServer, McpStatus, lost, not_running
 from worker.tools.context import ToolContext
 from worker.tools.mcp.listing import Offer, ServerTools
 from worker.tools.mcp.program import Program
@@ -170,9 +170,7 @@ class McpConnection:
             if error.code != types.CONNECTION_CLOSED:
                 raise ToolError(str(error)) from None
             self._look.set()
-            raise ToolError(
-                f"the MCP server {self._server.name} was lost during the call; it may or may not have happened"
-            ) from None
+            raise ToolError(lost(self._server.name)) from None
 
     def _end_session(self, client: Client) -> None:
         """Have the server connected anew; what comes meanwhile waits for that."""
@@ -186,7 +184,7 @@ class McpConnection:
             async with asyncio.timeout(CALL_WAIT_S):
                 await self._connected.wait()
         if self._client is None:
-            raise ToolError(f"the MCP server {self._server.name} is not running; it is started again in the background")
+            raise ToolError(not_running(self._server.name))
         return self._client
 
     async def _serve(self, program: Program | None) -> None:
@@ -237,7 +235,7 @@ class McpConnection:
                 raise TimeoutError(f"no answer for {silent_s:.0f} s") from None
 
     async def _list(self, client: Client) -> int:
-        """Bring the toolbox up to date, and return how many tools there are."""
+        """Bring the shelf up to date, and return how many tools there are."""
         found: list[types.Tool] = []
         nameless: dict[str, str] = {}
         cursor: str | None = None

@@ -19,7 +19,6 @@ from worker.tools.declaration import Tool, ToolOptions
 from worker.tools.mcp.wire import OURS
 from worker.tools.portable_schema import PortableSchema, portable_schema
 from worker.tools.spec import ToolSpec
-from worker.tools.toolbox import Toolbox
 
 #: characters of a tool's name that every provider takes
 NAME_LIMIT_CHARS = 64
@@ -51,22 +50,29 @@ class CallTool(Protocol):
         """Return the result as a model reads it. Raises ToolError."""
 
 
-class ServerTools:
-    """The tools that one server lends to the toolbox."""
+class Shelf(Protocol):
+    """Takes the tools that servers lend, as a toolbox does."""
 
-    def __init__(self, server: McpServer, toolbox: Toolbox, emit: Emit, call: CallTool) -> None:
+    def lend(self, owner: str, tools: Iterable[Tool]) -> list[str]:
+        """Show the tools of an owner in the place of those before; return the names that are taken."""
+
+
+class ServerTools:
+    """The tools that one server lends to a toolbox, the shelf."""
+
+    def __init__(self, server: McpServer, shelf: Shelf, emit: Emit, call: CallTool) -> None:
         self._server = server
-        self._toolbox = toolbox
+        self._shelf = shelf
         self._emit = emit
         self._call = call
         self._left_out: Mapping[str, str] = {}
-        toolbox.lend(server.name, ())  # the order of the file is the order of the tools
+        shelf.lend(server.name, ())  # the order of the file is the order of the tools
 
     def show(self, tools: Iterable[types.Tool], nameless: Mapping[str, str]) -> int:
-        """Bring the toolbox up to date, say once which tools are left out, and return how many there are."""
+        """Bring the shelf up to date, emit once which tools are left out, and return how many there are."""
         offers, left_out = offered(self._server, tools)
         left_out = {**nameless, **left_out}
-        taken = self._toolbox.lend(self._server.name, [self._tool(offer) for offer in offers[:TOOL_LIMIT]])
+        taken = self._shelf.lend(self._server.name, [self._tool(offer) for offer in offers[:TOOL_LIMIT]])
         left_out |= dict.fromkeys(taken, "another tool has its name")
         if len(offers) > TOOL_LIMIT:
             left_out[f"{len(offers) - TOOL_LIMIT} more"] = f"a server may have {TOOL_LIMIT}"

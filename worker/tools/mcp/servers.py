@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.events import Emit
+from worker.frames import OfHostServers
 from worker.mcp_server import McpServer, McpStatus, RunScope
-from worker.tools.toolbox import Toolbox
+from worker.tools.mcp.host_servers import HostServers, SendToHostServers
 
 if TYPE_CHECKING:
+    from worker.tools.mcp.listing import Shelf
     from worker.tools.mcp.session_runs import SessionRuns
     from worker.tools.mcp.shared_run import SharedRun
 
@@ -27,19 +29,29 @@ MODULES = ("worker.tools.mcp.shared_run", "worker.tools.mcp.session_runs", "json
 
 
 class McpServers:
-    """Keeps every configured server connected, and its tools in the toolbox; used on one loop, outside of any turn."""
+    """Keeps every configured server connected, and its tools on a shelf, the toolbox; used on one loop.
 
-    def __init__(self, servers: Sequence[McpServer], toolbox: Toolbox, emit: Emit) -> None:
-        self._servers = servers
-        self._toolbox = toolbox
+    ``send`` leads to the servers that all workers of the machine share; without it those are this process's own.
+    """
+
+    def __init__(
+        self, servers: Sequence[McpServer], shelf: Shelf, emit: Emit, send: SendToHostServers | None = None
+    ) -> None:
+        for server in servers:
+            shelf.lend(server.name, ())  # the order of the file is the order of the tools
+        self._all = servers
+        self._servers = [server for server in servers if send is None or server.scope is not RunScope.HOST]
+        self._shelf = shelf
         self._emit = emit
+        shared = [server for server in servers if server not in self._servers]
+        self._host = HostServers(shared, shelf, emit, send) if send is not None and shared else None
         self._runs: list[SharedRun | SessionRuns] = []
         self._connecting: asyncio.Task[None] | None = None
         self._patient_until = 0.0
 
     @property
     def status(self) -> tuple[McpStatus, ...]:
-        """How each server is, in the order of the configuration."""
+        """How each server of this process is, in the order of the configuration."""
         if not self._runs:
             return tuple(McpStatus(server.name, up=False, tools=0) for server in self._servers)
         return tuple(run.status for run in self._runs)
@@ -49,23 +61,29 @@ class McpServers:
 
         Not longer than ``within_s`` seconds after the beginning; never raises.
         """
-        if not self._servers:
+        if not self._all:
             return
         loop = asyncio.get_running_loop()
         if self._connecting is None:
             self._patient_until = loop.time() + within_s
-            for server in self._servers:
-                self._toolbox.lend(server.name, ())  # the order of the file is the order of the tools
             self._connecting = asyncio.create_task(self._connect(), name="mcp")
         if loop.time() < self._patient_until and not self._all_tried:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._patient_until):
                     await asyncio.shield(self._connecting)
                     await asyncio.gather(*(run.tried.wait() for run in self._runs))
+                    if self._host is not None:
+                        await self._host.tried()
+
+    def take(self, frame: OfHostServers) -> None:
+        """Take what the servers say that all workers of the machine share."""
+        if self._host is not None:
+            self._host.take(frame)
 
     @property
     def _all_tried(self) -> bool:
-        return len(self._runs) == len(self._servers) and all(run.tried.is_set() for run in self._runs)
+        tried = len(self._runs) == len(self._servers) and all(run.tried.is_set() for run in self._runs)
+        return tried and (self._host is None or self._host.all_tried)
 
     def forget(self, session: str) -> None:
         """End what runs for a session alone: it is gone."""
@@ -87,6 +105,8 @@ class McpServers:
             await asyncio.wait(tasks, timeout=within_s)
 
     async def _connect(self) -> None:
+        if not self._servers:
+            return
         for module in MODULES:
             await load(module)
         from worker.tools.mcp.session_runs import SessionRuns
@@ -94,7 +114,7 @@ class McpServers:
 
         for server in self._servers:
             run = SessionRuns if server.scope is RunScope.SESSION else SharedRun
-            self._runs.append(run(server, self._toolbox, self._emit))
+            self._runs.append(run(server, self._shelf, self._emit))
 
 
 async def load(module: str) -> None:

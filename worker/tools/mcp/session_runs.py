@@ -13,8 +13,7 @@ from shared.events import Emit
 from worker.mcp_server import McpServer, McpStatus
 from worker.tools.context import ToolContext
 from worker.tools.mcp.connection import McpConnection
-from worker.tools.mcp.listing import Offer, ServerTools
-from worker.tools.toolbox import Toolbox
+from worker.tools.mcp.listing import Offer, ServerTools, Shelf
 
 #: sessions of one worker that have a run of one server at the same time
 RUNS_LIMIT = 32
@@ -36,11 +35,11 @@ class _Run:
 class SessionRuns:
     """Keeps a connection for each session that uses the server, at most RUNS_LIMIT of them."""
 
-    def __init__(self, server: McpServer, toolbox: Toolbox, emit: Emit) -> None:
+    def __init__(self, server: McpServer, shelf: Shelf, emit: Emit) -> None:
         self._server = server
         self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._tools = ServerTools(server, toolbox, emit, self._call)
+        self._tools = ServerTools(server, shelf, emit, self._call)
         self._runs: dict[str, _Run] = {}
         self._ending: set[asyncio.Task[None]] = set()
         first = _Run(server, self._tools, emit)

@@ -9,15 +9,14 @@ from shared.events import Emit
 from worker.mcp_server import McpServer, McpStatus
 from worker.tools.context import ToolContext
 from worker.tools.mcp.connection import McpConnection
-from worker.tools.mcp.listing import Offer, ServerTools
-from worker.tools.toolbox import Toolbox
+from worker.tools.mcp.listing import Offer, ServerTools, Shelf
 
 
 class SharedRun:
     """Keeps one connection for the worker's life."""
 
-    def __init__(self, server: McpServer, toolbox: Toolbox, emit: Emit) -> None:
-        self._connection = McpConnection(server, ServerTools(server, toolbox, emit, self._call), emit)
+    def __init__(self, server: McpServer, shelf: Shelf, emit: Emit) -> None:
+        self._connection = McpConnection(server, ServerTools(server, shelf, emit, self._call), emit)
         self.tried = self._connection.tried
         self.tasks = [asyncio.create_task(self._connection.run(), name=f"mcp {server.name}")]
 
