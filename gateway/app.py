@@ -1,6 +1,7 @@
 """The composition root: builds every part of the gateway, relates them, and starts and stops them in order.
 
-Start: store, delivery, pool (in the background: the first workers take seconds, webhooks are accepted meanwhile).
+Start: store (in the background where an old schema is brought forward: ``opening`` answers meanwhile), delivery, pool
+(in the background: the first workers take seconds, webhooks are accepted meanwhile).
 Stop: readiness off, pages off, turns parked or ended, waiting calls answered, listener closed, replies sent, workers
 gone, store closed. The order matters: whatever still settles needs the store, whatever settled wants its reply sent.
 """
@@ -45,6 +46,7 @@ from gateway.openai_api.api import OpenAIApi
 from gateway.openai_api.calls import Calls
 from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.openapi import openapi_route
+from gateway.opening import Opening, WhileOpening
 from gateway.pairings import Pairings
 from gateway.platform_files import PlatformFiles
 from gateway.platforms import enabled_platforms
@@ -89,6 +91,7 @@ class Gateway:
         self.host = host_id()
         self.store = store or store_of(settings)
         self.events = Events()
+        self.opening = Opening(self.events.emit)
         self.meter = Meter()
         self.platforms = enabled_platforms(settings)
         self.broadcast = TurnBroadcast(self.events)
@@ -152,7 +155,7 @@ class Gateway:
 
     async def open(self) -> None:
         """Open the store and take over what an earlier process of this database left. Raises StoreUnusable."""
-        await self.store.open()
+        await self.store.open(self.opening.tell)
         try:
             make_secret(self.settings.data_dir)
             if adopted := await self.store.claims.adopt(self.host):
@@ -162,6 +165,7 @@ class Gateway:
         except BaseException:
             await self.store.close()
             raise
+        self.opening.finish()
 
     async def start(self) -> None:
         """Start every part; return once messages are accepted and run. Raises what keeps a part from starting."""
@@ -225,7 +229,8 @@ class Gateway:
         """Make the app: ``api`` has the routes, ``app`` is what the server calls."""
         handlers, webhooks = exception_handlers(self.events), self._webhooks()
         self.api = Starlette(routes=[*webhooks.routes(), *self._routes()], exception_handlers=handlers)
-        self.app = WebhookEntry(ApiFrame(self.api, self.settings.cors_origins), webhooks, handlers)
+        entry = WebhookEntry(ApiFrame(self.api, self.settings.cors_origins), webhooks, handlers)
+        self.app = WhileOpening(entry, self.opening)
 
     def _routes(self) -> list[BaseRoute]:
         health, budgets = self._health(), self.settings.budgets

@@ -25,6 +25,7 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.bounded_http import BoundedProtocol, Connections, connection_limits
+from gateway.opening import Opening
 from gateway.start_report import tell_start
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
@@ -72,9 +73,9 @@ class Server(uvicorn.Server):
         hard_end.start()
         self._gateway.refuse_work()
 
-    def start_gateway(self) -> None:
+    def start_gateway(self, opening: asyncio.Task[None]) -> None:
         """Start the parts in the background: the first workers take seconds, webhooks are accepted meanwhile."""
-        self._starting = asyncio.create_task(self._start(), name="start of the parts")
+        self._starting = asyncio.create_task(self._start(opening), name="start of the parts")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
@@ -88,13 +89,18 @@ class Server(uvicorn.Server):
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
-        await self._gateway.drain(self._hasten)
+        if self._gateway.opening.done:
+            await self._gateway.drain(self._hasten)
         await super().shutdown(sockets)
-        await self._gateway.close(self._hasten)
+        if self._gateway.opening.done:
+            await self._gateway.close(self._hasten)
+        else:
+            await self._gateway.store.close()
         self._gateway.events.emit(Event.STOPPED)
 
-    async def _start(self) -> None:
+    async def _start(self, opening: asyncio.Task[None]) -> None:
         try:
+            await opening
             await self._gateway.start()
         except Exception as error:  # noqa: BLE001 - a part that cannot run ends the process with one line that says it
             self.broken = error
@@ -127,24 +133,43 @@ async def run(
     for number in SIGNALS:
         loop.add_signal_handler(number, server.on_signal)
     loop.add_signal_handler(signal.SIGHUP, gateway.pool.renew)
-    try:
-        await gateway.open()
-    except (StoreUnusable, StoreUnavailable) as error:
-        setting = "DATABASE_URL" if settings.database_url else "GATEHOUSE_DATA_DIR"
-        raise CannotStart(f"the message store cannot be opened: {error} ({setting} says where it lies)") from None
+    opening = asyncio.create_task(open_gateway(gateway), name="open the store")
+    await open_or_takes_time(opening, gateway.opening)
     try:
         listen(listener, room.backlog)
     except CannotStart:
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
         await gateway.store.close()
         raise
-    server.start_gateway()
+    server.start_gateway(opening)
     spare_collections()
     await server.serve([listener])
     for number in SIGNALS:  # everything is done; one more signal must not spoil the exit status
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
+    if isinstance(server.broken, CannotStart):
+        raise server.broken
     if server.broken is not None:
         raise CannotStart(f"the workers cannot be started: {server.broken}")
+
+
+async def open_gateway(gateway: Gateway) -> None:
+    """Open one. Raises CannotStart."""
+    try:
+        await gateway.open()
+    except (StoreUnusable, StoreUnavailable) as error:
+        setting = "DATABASE_URL" if gateway.settings.database_url else "GATEHOUSE_DATA_DIR"
+        raise CannotStart(f"the message store cannot be opened: {error} ({setting} says where it lies)") from None
+
+
+async def open_or_takes_time(opening: asyncio.Task[None], progress: Opening) -> None:
+    """Wait until it is open, or it turns out that a migration comes first. Raises CannotStart."""
+    slow = asyncio.create_task(progress.takes_time.wait())
+    await asyncio.wait((opening, slow), return_when=asyncio.FIRST_COMPLETED)
+    slow.cancel()
+    if opening.done():
+        opening.result()
 
 
 def spare_collections() -> None:

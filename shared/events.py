@@ -98,6 +98,8 @@ class Event(enum.StrEnum):
     DELIVERY_FAILED = "delivery_failed"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_RECOVERED = "store_recovered"
+    MIGRATING = "migrating"
+    MIGRATED = "migrated"
     BACKUP_MADE = "backup_made"
     BACKUP_FAILED = "backup_failed"
     OLD_REMOVED = "old_removed"

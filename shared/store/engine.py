@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+import msgspec
+
 from shared.signals import Signals
 
 P = ParamSpec("P")
@@ -28,6 +30,24 @@ MAX_DELAY_S = 86_400.0
 PROBE_BYTES = 32_768
 #: a limit on rows that is none
 ALL_ROWS = (1 << 62) - 1
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a database has come on its way to today's schema."""
+
+    #: what is being brought forward
+    what: str
+    #: how much of it is done, and of how much in all
+    done: int
+    total: int
+
+
+#: who hears how far it has come
+Tell = Callable[[Progress], None]
+
+
+def tell_nobody(_: Progress) -> None:
+    """Do nothing."""
 
 
 class Database(Protocol):
@@ -110,8 +130,11 @@ class Engine(Protocol):
     def signals(self) -> Signals:
         """How this host and others tell each other something at once."""
 
-    async def open(self) -> None:
-        """Open and migrate forward. Raises StoreUnusable."""
+    async def open(self, tell: Tell = tell_nobody) -> None:
+        """Open and migrate forward; ``tell`` is called on the loop, and not before there is something to migrate.
+
+        Raises StoreUnusable, also where ``close`` comes before the end.
+        """
 
     async def close(self) -> None:
         """Commit what is queued and close; later calls raise StoreUnavailable."""

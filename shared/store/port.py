@@ -10,7 +10,7 @@ clock. What an engine has to do is in ``shared/store/engine.py``.
 
 from __future__ import annotations
 
-from shared.store.engine import Engine
+from shared.store.engine import Engine, Tell, tell_nobody
 from shared.store.sql.audit import AuditTrail
 from shared.store.sql.claims import Claims
 from shared.store.sql.hosts import Hosts
@@ -40,9 +40,9 @@ class Store:
         self.hosts = Hosts(engine)
         self.signals = engine.signals
 
-    async def open(self) -> None:
-        """Open and migrate forward. Raises StoreUnusable."""
-        await self.engine.open()
+    async def open(self, tell: Tell = tell_nobody) -> None:
+        """Open and migrate forward, which may take minutes: ``tell`` hears of it, on the loop. Raises StoreUnusable."""
+        await self.engine.open(tell)
 
     async def close(self) -> None:
         """Commit what is queued and close; later calls raise StoreUnavailable."""

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import psycopg
 
 from shared.errors import StoreUnavailable, StoreUnusable
-from shared.store.engine import PROBE_BYTES, Database
+from shared.store.engine import PROBE_BYTES, Database, Progress, Tell, tell_nobody
 from shared.store.postgres.batch import Job
 from shared.store.postgres.connection import Connection, ConnectionLost
 from shared.store.postgres.database import COUNT_WAITING, Shared
@@ -81,9 +81,14 @@ class PostgresEngine:
         statements, round_trips = map(sum, zip(*(lane.traffic for lane in self._lanes), strict=True))
         return statements, round_trips, sum(lane.transactions for lane in self._lanes)
 
-    async def open(self) -> None:
+    async def open(self, tell: Tell = tell_nobody) -> None:
         """Connect and migrate forward. Raises StoreUnusable."""
-        connections = await asyncio.to_thread(self._open)
+        loop = asyncio.get_running_loop()
+
+        def tell_loop(progress: Progress) -> None:
+            loop.call_soon_threadsafe(tell, progress)
+
+        connections = await asyncio.to_thread(self._open, tell_loop)
         for lane, connection in zip(self._lanes, connections, strict=True):
             lane.start(connection)
         self._opened = True
@@ -120,11 +125,11 @@ class PostgresEngine:
     async def scrub(self) -> None:
         """Do nothing: the server's vacuum frees what was deleted, and overwrites it in time."""
 
-    def _open(self) -> list[Connection]:
+    def _open(self, tell: Tell) -> list[Connection]:
         """Migrate, and connect every lane. Raises StoreUnusable."""
         try:
             with psycopg.connect(self._conninfo, connect_timeout=5, autocommit=True, prepare_threshold=None) as opened:
-                migrate(opened, self._server(), read_only=self._read_only)
+                migrate(opened, self._server(), tell, read_only=self._read_only)
                 if not self._read_only:
                     opened.execute(REMOVE_MARKS, (f"{MARKS}%",))
                 ((waiting,),) = opened.execute(COUNT_WAITING).fetchall()

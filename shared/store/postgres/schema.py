@@ -1,4 +1,4 @@
-"""How a server gets the schema of ``shared/store/sql/schema.py``: translated, in one transaction."""
+"""How a server gets the schema of ``shared/store/sql/schema.py``: translated, one transaction a version."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import psycopg
 
 from shared.errors import StoreUnusable
+from shared.store.engine import Progress, Tell
 from shared.store.sql.schema import MIGRATIONS
 
 # What no statement of the shared ones can say: the counter of epochs, and the trigger in the server's own language.
@@ -42,27 +43,36 @@ def translate(script: str) -> str:
     return re.sub(r"\bTEXT NOT NULL", 'TEXT COLLATE "C" NOT NULL', text)
 
 
-def migrate(connection: psycopg.Connection[tuple[object, ...]], server: str, *, read_only: bool = False) -> None:
-    """Bring the database to the newest schema. Raises StoreUnusable for one that is newer or another program's.
+def migrate(
+    connection: psycopg.Connection[tuple[object, ...]], server: str, tell: Tell, *, read_only: bool = False
+) -> None:
+    """Bring the database to the newest schema, one transaction a version; a kill loses the one it falls into.
 
-    With ``read_only`` it changes nothing, and raises for an older schema too.
+    Hosts that start together take turns. Raises StoreUnusable for a schema that is newer or another program's; with
+    ``read_only`` it changes nothing, and raises for an older schema too.
     """
     if read_only:
         _check(connection, server)
         return
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
-        found = _found(connection, server)
-        if found == len(MIGRATIONS):
-            return
-        for script in MIGRATIONS[found:]:
-            connection.execute(translate(script).encode())
-        if not found:
-            connection.execute(OWN.encode())
-            for table, percent in FILL_PERCENT.items():
-                connection.execute(f"ALTER TABLE {table} SET (fillfactor = {percent}, {VACUUM})".encode())
-        connection.execute("DELETE FROM schema_version")
-        connection.execute("INSERT INTO schema_version (version) VALUES (%s)", (len(MIGRATIONS),))
+    found = 0
+    while found < len(MIGRATIONS):
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            found = _found(connection, server)
+            if found == len(MIGRATIONS):
+                return
+            if found:
+                tell(Progress(f"schema {found + 1}", found, len(MIGRATIONS)))
+            scripts = MIGRATIONS[found : found + 1] if found else MIGRATIONS
+            for script in scripts:
+                connection.execute(translate(script).encode())
+            if not found:
+                connection.execute(OWN.encode())
+                for table, percent in FILL_PERCENT.items():
+                    connection.execute(f"ALTER TABLE {table} SET (fillfactor = {percent}, {VACUUM})".encode())
+            found += len(scripts)
+            connection.execute("DELETE FROM schema_version")
+            connection.execute("INSERT INTO schema_version (version) VALUES (%s)", (found,))
 
 
 def _check(connection: psycopg.Connection[tuple[object, ...]], server: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import os
 import stat
@@ -13,7 +15,7 @@ import apsw
 
 from shared.errors import StoreUnavailable, StoreUnusable
 from shared.signals import LocalSignals
-from shared.store.engine import PROBE_BYTES, Database
+from shared.store.engine import PROBE_BYTES, Database, Progress, Tell, tell_nobody
 from shared.store.sql.tables import outbox
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.reading import connect_to_read
@@ -56,14 +58,23 @@ class SqliteEngine:
         self._private_dir = private_dir
         self._clock = clock
         self._lock = -1
+        self._tell: Tell = tell_nobody
+        #: the connection while it is being opened
+        self._opening: apsw.Connection | None = None
+        self._closing = False
         self.writer = Writer(self._open_database)
 
-    async def open(self) -> None:
+    async def open(self, tell: Tell = tell_nobody) -> None:
         """Open and migrate forward. Raises StoreUnusable."""
+        loop = asyncio.get_running_loop()
+        self._tell, self._closing = lambda progress: self._tell_on(loop, tell, progress), False
         await self.writer.start()
 
     async def close(self) -> None:
         """Commit what is queued and close; later calls raise StoreUnavailable."""
+        self._closing = True
+        if opening := self._opening:
+            opening.interrupt()
         await self.signals.close()
         await self.writer.close()
         self._unlock()
@@ -120,14 +131,24 @@ class SqliteEngine:
             db.pragma("temp_store", "memory")
             db.pragma("secure_delete", True)
             db.pragma("journal_size_limit", WAL_SIZE_BYTES)
-            migrate(db, self._path)
+            self._opening = db
+            migrate(db, self._path, self._tell)
             database = SqliteDatabase(db, self._clock)
             # The lock says that no other process lives, so nobody is sending any more.
             outbox.end_leases(database)
         except BaseException:
+            self._opening = None
             db.close()
             raise
+        self._opening = None
         return database
+
+    def _tell_on(self, loop: asyncio.AbstractEventLoop, tell: Tell, progress: Progress) -> None:
+        """Tell of a migration on the loop. Raises StoreUnusable where nobody waits for its end any more."""
+        if self._closing:
+            raise StoreUnusable(f"{self._path} was closed on its way to this release's schema; the next start goes on")
+        with contextlib.suppress(RuntimeError):  # a loop that is closed
+            loop.call_soon_threadsafe(tell, progress)
 
     def _unlock(self) -> None:
         if self._lock >= 0:

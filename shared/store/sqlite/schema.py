@@ -9,23 +9,24 @@ from typing import NamedTuple
 import apsw
 
 from shared.errors import StoreUnusable
+from shared.store.engine import Progress, Tell, tell_nobody
 from shared.store.sql.schema import MIGRATIONS
-
-#: what ends the script of a table that is kept in its key's own order
-WITHOUT_ROWID = ", WITHOUT ROWID"
-#: tables of bodies that may be large: in a table without row numbers a seek reads every body on its way in whole
-ROWID_TABLES = ("inbox", "history", "todos", "checkpoints", "outbox", "open_steps", "tool_calls", "summaries")
+from shared.store.sqlite.table_move import move_table, unmoved
 
 
-def migrate(db: apsw.Connection, path: Path) -> None:
-    """Bring the database to the newest schema, one transaction a version. Raises StoreUnusable."""
+def migrate(db: apsw.Connection, path: Path, tell: Tell = tell_nobody) -> None:
+    """Bring the database to the newest schema: one transaction a version, and many for the rows of large tables.
+
+    A kill loses the transaction it falls into; the next call goes on behind the others. ``tell`` hears how far it is,
+    and nothing of a new file. Raises StoreUnusable.
+    """
     found = known_schema(db, path)
+    heard = tell if found else tell_nobody
     for version in range(found + 1, len(MIGRATIONS) + 1):
+        heard(Progress(f"schema {version}", version - 1, len(MIGRATIONS)))
         db.execute(f"BEGIN IMMEDIATE; {MIGRATIONS[version - 1]}; PRAGMA user_version = {version}; COMMIT")
-    db.pragma("legacy_alter_table", True)
-    for table in ROWID_TABLES:
-        _give_rowid(db, table)
-    db.pragma("legacy_alter_table", False)
+    for table in unmoved(db):
+        move_table(db, table, heard)
 
 
 def known_schema(db: apsw.Connection, path: Path) -> int:
@@ -47,25 +48,8 @@ def check_schema(db: apsw.Connection, path: Path) -> None:
         raise StoreUnusable(
             f"{path} has schema {found}, and this release reads {len(MIGRATIONS)}: the next start brings it there"
         )
-
-
-def _give_rowid(db: apsw.Connection, table: str) -> None:
-    """Make a table WITHOUT ROWID an ordinary one, in one transaction; nothing to do for one that is."""
-    (created,) = _scripts(db, table, "table")
-    if not created.endswith(WITHOUT_ROWID):
-        return
-    ordinary = created.removesuffix(WITHOUT_ROWID).replace(table, f"{table}_new", 1)
-    further = "; ".join([*_scripts(db, table, "index"), *_scripts(db, table, "trigger")])
-    db.execute(
-        f"BEGIN IMMEDIATE; {ordinary}; INSERT INTO {table}_new SELECT * FROM {table}; DROP TABLE {table}; "  # noqa: S608
-        f"ALTER TABLE {table}_new RENAME TO {table}; {further}; COMMIT"
-    )
-
-
-def _scripts(db: apsw.Connection, table: str, kind: str) -> list[str]:
-    """Return what has created a table, or its indexes or triggers."""
-    statement = "SELECT sql FROM sqlite_schema WHERE tbl_name = ? AND type = ? AND sql IS NOT NULL"
-    return [str(sql) for (sql,) in db.execute(statement, (table, kind))]
+    if unmoved(db):
+        raise StoreUnusable(f"{path} is on its way to this release's schema: the next start brings it there")
 
 
 class Table(NamedTuple):

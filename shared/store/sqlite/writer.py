@@ -82,6 +82,8 @@ class Writer:
         self._open_database = open_database
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._life: _Life | None = None
+        #: done once the database is open, or cannot be
+        self._opened: asyncio.Future[None] | None = None
         self._wal_pages = 0
         self._damage = ""
         self.commits = 0
@@ -94,8 +96,9 @@ class Writer:
         thread = threading.Thread(
             target=self._main, args=(_Answers(loop), opened, ended), name="store-writer", daemon=True
         )
+        self._opened = opened
         thread.start()
-        await opened
+        await asyncio.shield(opened)
         self._life = _Life(loop, thread, ended)
 
     async def run(self, work: Callable[Concatenate[SqliteDatabase, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -114,9 +117,13 @@ class Writer:
             await self.run(_ask_for_scrub)
 
     async def close(self) -> None:
-        """Commit what is queued, close the database and end the thread."""
+        """Commit what is queued, close the database and end the thread, also where it is still being opened."""
         life, self._life = self._life, None
         if life is None:
+            if self._opened is not None and not self._opened.done():
+                self._jobs.put(None)
+                await asyncio.wait([self._opened])
+                self._opened.exception()
             return
         self._jobs.put(None)
         await life.ended

@@ -10,10 +10,14 @@ import apsw
 import msgspec
 import pytest
 
+from shared.errors import StoreUnusable
 from shared.journal import CallIntent, StepOpening
 from shared.messages import Conversation, Parked, Step
+from shared.store.engine import Progress
 from shared.store.sql.schema import MIGRATIONS
-from shared.store.sqlite.schema import ROWID_TABLES
+from shared.store.sqlite.salvage import salvage
+from shared.store.sqlite.schema import check_schema, migrate
+from shared.store.sqlite.table_move import ROWID_TABLES
 from tests.shared.store.scratch import Scratch, sqlite
 
 STEP = Step(1, (b'{"role":"user"}',), b"[1]")
@@ -87,3 +91,79 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Pa
     store = await scratch.open()
     assert await store.inbox.waiting() == 1
     await scratch.close()
+
+
+class Killed(Exception):
+    """What the test raises where a kill would fall."""
+
+
+def write_long_database(database: Path, rows: int) -> None:
+    """Write one of the first schema whose tables take many transactions to bring forward."""
+    write_database(database, 1)
+    with connection(database) as db:
+        db.execute("BEGIN")
+        for number in range(rows):
+            session = f"a:b:{number % 7}"
+            db.execute("INSERT INTO history VALUES (?, ?, ?)", (session, number + 1, b"{}"))
+            values = (session, number + 9, f"msg_long_{number}", b"{}", "done")
+            columns = "session_key, seq, id, platform, user, text, reply, at, traceparent, state"
+            db.execute(f"INSERT INTO inbox ({columns}) VALUES (?, ?, ?, 'a', 'u', 'words', ?, 1.0, '', ?)", values)
+        db.execute("COMMIT")
+
+
+def migrate_until(database: Path, step: int) -> bool:
+    """Bring a database forward and die at this step of it; tell whether it came to its end before."""
+    heard: list[Progress] = []
+
+    def die(progress: Progress) -> None:
+        heard.append(progress)
+        if len(heard) == step:
+            raise Killed
+
+    with connection(database) as db:
+        try:
+            migrate(db, database, die)
+        except Killed:
+            return False
+    return True
+
+
+def content(database: Path) -> dict[str, list[tuple[object, ...]]]:
+    with connection(database) as db:
+        found = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall()
+        return {str(name): sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for (name,) in found}
+
+
+def schema(database: Path) -> set[tuple[str, ...]]:
+    with connection(database) as db:
+        found = db.execute("SELECT type, name, replace(sql, '\"', '') FROM sqlite_schema WHERE sql IS NOT NULL")
+        return {(str(kind), str(name), str(sql)) for kind, name, sql in found.fetchall()}
+
+
+def test_a_migration_goes_on_wherever_it_was_killed_and_nobody_reads_the_half_of_it(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole" / "gatehouse.db", tmp_path / "killed" / "gatehouse.db"
+    for database in (whole, killed):
+        write_long_database(database, 700)
+    assert migrate_until(whole, 0)
+    kills = 0
+    while not migrate_until(killed, 2):  # each try comes one step further
+        kills += 1
+        with connection(killed) as db, pytest.raises(StoreUnusable, match="the next start brings it there"):
+            check_schema(db, killed)
+    assert kills > 20
+    assert (content(killed), schema(killed)) == (content(whole), schema(whole))
+
+
+def test_a_database_half_way_is_salvaged_whole(tmp_path: Path) -> None:
+    whole, half, new = (tmp_path / name / "gatehouse.db" for name in ("whole", "half", "new"))
+    for database in (whole, half):
+        write_long_database(database, 700)
+    assert migrate_until(whole, 0)
+    with connection(half) as db:
+        assert not migrate_until(half, len(MIGRATIONS) + 1)
+        assert db.execute("SELECT count(*) FROM inbox_new").get in range(1, 701)
+    new.parent.mkdir()
+    salvage(half, new, lambda _done, _total: None)
+    assert migrate_until(new, 0)
+    assert content(new)["history"] == content(whole)["history"]
+    assert len(content(new)["inbox"]) == len(content(whole)["inbox"]) == 701

@@ -22,6 +22,7 @@ from shared.store.sqlite.salvage.mending import mend
 from shared.store.sqlite.salvage.reading import Reading
 from shared.store.sqlite.salvage.report import SalvageReport
 from shared.store.sqlite.schema import migrate
+from shared.store.sqlite.table_move import finish_moves
 
 __all__ = ["salvage"]
 
@@ -91,6 +92,7 @@ def _read_into(copy: Path, part: Path, target: Path, progress: Progress, notes: 
         with contextlib.closing(apsw.Connection(str(part))) as new:
             reading = Reading(pages, new, progress, notes)
             reading.read()
+            finish_moves(new)
             mending = mend(new)
             found = str(next(iter(new.execute(INTEGRITY)))[0])
             if found != "ok":
