@@ -1,7 +1,8 @@
 """HTTP connections within bounds: how much a header may be and how long it may take, and how many there may be at once.
 
 All of it holds from connect on, before any route or check is reached. A header that is too large gets 431; whoever is
-silent, drips, or does not read is closed. Where no more connections fit, the one that has been idle longest makes room.
+silent, drips, or does not read is closed. Where no more connections fit, the one that has been idle longest makes room;
+where requests that are still coming in hold too much memory together, the one that began first does.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ LINGER_S, MOST_LINGER_BYTES = 2.0, 67_108_864
 WHOLE_BODY = "gatehouse.whole_body"
 
 MOST_CONNECTIONS, MOST_BACKLOG, LEAST_CONNECTIONS = 10_000, 2048, 32
+#: of all requests that have begun and are not whole yet, headers and bodies: it is memory that strangers fill
+MOST_UNFINISHED_BYTES = 268_435_456
 #: descriptors that are kept for the store, logs, timers and the console's files
 KEPT_DESCRIPTORS = 96
 #: descriptors that one worker needs in the gateway, its replacement's included
@@ -85,6 +88,8 @@ class Connections:
         self._events = events
         self._open: set[BoundedProtocol] = set()
         self._idle: dict[BoundedProtocol, None] = {}  #: longest idle first
+        self._unfinished: dict[BoundedProtocol, int] = {}  #: bytes of requests that are not whole, oldest first
+        self._unfinished_bytes = 0
         self._told_at = -TOLD_EVERY_S
 
     def admit(self, connection: BoundedProtocol) -> bool:
@@ -109,10 +114,25 @@ class Connections:
         if connection in self._open:
             self._idle[connection] = None
 
+    def hold(self, connection: BoundedProtocol, size: int) -> None:
+        """Count bytes of a request that is not whole yet; past what all may hold, those that began first are closed."""
+        self._unfinished[connection] = self._unfinished.get(connection, 0) + size
+        self._unfinished_bytes += size
+        while self._unfinished_bytes > MOST_UNFINISHED_BYTES:
+            longest = next(iter(self._unfinished))
+            self.tell("requests that are not whole hold too much memory")
+            self.remove(longest)
+            longest.transport.abort()
+
+    def release(self, connection: BoundedProtocol) -> None:
+        """Count a connection's request no more: it is whole."""
+        self._unfinished_bytes -= self._unfinished.pop(connection, 0)
+
     def remove(self, connection: BoundedProtocol) -> None:
         """Forget a connection that is closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
+        self.release(connection)
 
     def tell(self, reason: str) -> None:
         """Say why somebody was turned away, not for each of a flood."""
@@ -211,6 +231,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._give_s(HEADER_TIMEOUT_S)
         self._bytes += len(data)
         super().data_received(data)
+        if self._began and not self.transport.is_closing():
+            self._connections_of_server.hold(self, len(data))
         most = MOST_HEADER_BYTES + (0 if self._in_header else MOST_FRAMING * self._body_bytes)
         if self._bytes > most and not self._refused and not self.transport.is_closing():
             self._status = 431
@@ -271,6 +293,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Wait for the answer, however long it takes."""
         self._stop_timer()
+        self._connections_of_server.release(self)
         self._connections_of_server.serve(self)
         self.scope["extensions"] = {WHOLE_BODY: {}}
         self._in_header, self._began, self._bytes = True, False, 0

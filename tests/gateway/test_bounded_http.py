@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from gateway import bounded_http
 from gateway.bounded_http import (
     HEADER_TIMEOUT_S,
     LEAST_CONNECTIONS,
@@ -178,6 +179,9 @@ class Sink(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = True
+
     def is_reading(self) -> bool:
         return True
 
@@ -188,7 +192,7 @@ class Sink(asyncio.Transport):
         """Nothing is read here."""
 
 
-def connection_of(*messages: dict[str, Any]) -> tuple[BoundedProtocol, Sink]:
+def connection_of(*messages: dict[str, Any], connections: Connections | None = None) -> tuple[BoundedProtocol, Sink]:
     """Return a connection to an app that answers each request with these messages."""
 
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,7 +202,8 @@ def connection_of(*messages: dict[str, Any]) -> tuple[BoundedProtocol, Sink]:
 
     config = Config(app, log_config=None, lifespan="off", server_header=False, date_header=False)
     config.load()
-    protocol = BoundedProtocol(Connections(10, Events()), config, server_state=ServerState(), app_state={})
+    connections = connections or Connections(10, Events())
+    protocol = BoundedProtocol(connections, config, server_state=ServerState(), app_state={})
     sink = Sink()
     protocol.connection_made(sink)
     return protocol, sink
@@ -275,6 +280,26 @@ async def test_a_request_that_was_answered_is_gone_without_the_collector() -> No
         gc.enable()
         protocol.connection_lost(None)
     assert len(sink.writes) == 3
+
+
+async def test_what_never_becomes_whole_makes_room_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is, header or body: the one that began first goes, however little it has sent of late."""
+    monkeypatch.setattr(bounded_http, "MOST_UNFINISHED_BYTES", 10_000)
+    connections = Connections(10, Events())
+    oldest, second, third, last = (
+        connection_of(start(200, content_length="2"), body(b"hi"), connections=connections) for _ in range(4)
+    )
+    oldest[0].data_received(GET + b"x: " + b"y" * 4_000)
+    second[0].data_received(GET + b"Content-Length: 4000\r\n\r\n" + b"x" * 3_999)
+    second[0].data_received(b"x")  # whole: it counts no more
+    third[0].data_received(GET + b"Content-Length: 9000\r\n\r\n" + b"x" * 4_000)
+    assert [sink.is_closing() for _, sink in (oldest, second, third)] == [False, False, False]
+    last[0].data_received(GET + b"Content-Length: 4000\r\n\r\n" + b"x" * 3_999)
+    assert [sink.is_closing() for _, sink in (oldest, second, third, last)] == [True, False, False, False]
+    await asyncio.gather(*second[0].tasks)
+    assert second[1].writes
+    for protocol, _ in (oldest, second, third, last):
+        protocol.connection_lost(None)
 
 
 def test_two_requests_at_once_on_one_connection_are_answered_in_their_order(running: GatewayProcess) -> None:
