@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from gateway.keys import ANYBODY, Caller, Keys
 from gateway.pairings import Pairings
+from gateway.peer_owner import is_foreign
 from gateway.platforms.port import Adapter, Inbound
 from gateway.responses import Refused
 from shared.api_keys import Role
@@ -62,7 +63,8 @@ class Access:
     def authorize(self, request: Request, needed: Role | None = Role.ADMIN) -> Caller:
         """Return who makes this request. Raises Refused: 401 without a key, 403 for one whose role does not do."""
         if not self.keys.needed:
-            check_is_local(request, self._cors_origins)
+            if offered_secret(request) is None or self.caller(request) is None:  # a command of ours shows a ticket
+                check_is_local(request, self._cors_origins)
             return ANYBODY
         caller = self.caller(request)
         if caller is None:
@@ -123,10 +125,11 @@ def check_is_local(request: Request, cors_origins: Collection[str] = ()) -> None
     And what a web page of another origin makes a browser on this machine send, DNS rebinding included; pages of
     ``cors_origins`` may, ``*`` among them is for those who have a key.
     """
-    if came_through_proxy(request):
+    if came_through_proxy(request) or came_from_another_user(request):
         raise Refused(
             403,
-            "this request came through a proxy, so anybody may have sent it; make a key (`python -m gateway key add`)",
+            "this request came through a proxy or from another user of this machine, so anybody may have sent it; "
+            "make a key (`python -m gateway key add`)",
             code="key_needed",
         )
     host = request.headers.get("host", "")
@@ -146,10 +149,16 @@ def check_is_local(request: Request, cors_origins: Collection[str] = ()) -> None
 
 def came_through_proxy(request: Request) -> bool:
     """Tell whether a request shows signs of a proxy; nginx adds no header by default, but speaks HTTP/1.0."""
-    if request.scope.get("http_version", "1.1") == "1.0":
+    if request.scope.get("http_version", "1.1") in {"0.9", "1.0"}:
         return True
     names = request.headers.keys()
     return any(name in PROXY_HEADERS or name.startswith(PROXY_PREFIXES) for name in names)
+
+
+def came_from_another_user(request: Request) -> bool:
+    """Tell whether another user's program is at the far end, as a proxy is; False where the system does not tell."""
+    client, server = request.client, request.scope.get("server")
+    return client is not None and server is not None and is_foreign((client.host, client.port), tuple(server))
 
 
 def host_of(origin: str) -> str | None:

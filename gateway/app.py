@@ -290,6 +290,8 @@ class Gateway:
             try:
                 answer: Response = await route.endpoint(request)
                 code = answer.status_code
+                answer.headers.setdefault("Cache-Control", "no-store")  # it is for who showed the key, and no cache
+                answer.headers.setdefault("X-Content-Type-Options", "nosniff")
             except HTTPException as refused:
                 code = refused.status_code
                 raise

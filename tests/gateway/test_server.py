@@ -116,7 +116,9 @@ def test_the_api_needs_a_key_and_the_probes_do_not(accepting: GatewayProcess) ->
         assert web.post("/v1/chat/completions", content=b"{}").status_code == 401
         for path in ("/livez", "/readyz", "/", "/console.json"):
             assert web.get(path).status_code == 200, path
-        assert web.get("/v1/sessions", headers={"Authorization": "Bearer second-key"}).status_code == 200
+        answer = web.get("/v1/sessions", headers={"Authorization": "Bearer second-key"})
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_without_workers_a_call_is_told_so_and_webhooks_are_all_that_is_taken(accepting: GatewayProcess) -> None:
