@@ -18,7 +18,6 @@ from gateway.dead_letters import DeadFilter
 from gateway.login import LoginBody
 from gateway.openai_api.chat_body import ChatBody
 from gateway.openai_api.responses_body import ResponsesBody
-from gateway.responses import json_response
 from shared.api_keys import Role
 from shared.version import VERSION
 
@@ -40,7 +39,8 @@ under `/v1/` carries `x-request-id`.
 
 A call with `X-Gatehouse-Session` has its history on the server: its last user message counts, or the results of the
 client's tools. A request that is sent again with the same `Idempotency-Key`, or as the official clients do it with
-`x-stainless-retry-count`, waits for the first one's answer and gets it. A stateless call whose client leaves is ended.
+`x-stainless-retry-count`, waits for the first one's answer and gets it; another request under that key is a 422. A
+stateless call whose client leaves is ended.
 """
 
 
@@ -218,10 +218,10 @@ def schema_of(struct: type) -> dict[str, str]:
 
 def openapi_route() -> Route:
     """Return the route of the description, which holds no data of anybody's."""
-    body = document()
+    body = msgspec.json.encode(document())  # once: anybody may ask for it
 
     async def describe(_: Request) -> Response:
-        return json_response(body)
+        return Response(body, media_type="application/json")
 
     return Route("/openapi.json", describe)
 

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def decode_loose(text: bytes) -> Any:
@@ -24,6 +26,21 @@ def decode_loose(text: bytes) -> Any:
             return json.loads(text.decode("utf-8-sig", "replace"), strict=False)
         except RecursionError:
             raise ValueError("nested too deeply") from None
+
+
+def mend_json(text: bytes) -> bytes:
+    """Return a JSON text without what keeps a strict reader from it though its meaning is clear.
+
+    That is a byte order mark, and halves of characters written alone (they become U+FFFD). What is no JSON is returned
+    as it is.
+    """
+    text = text.removeprefix(_BYTE_ORDER_MARK)
+    if not _SURROGATE_ESCAPE.search(text):
+        return text
+    try:
+        return mend_surrogates(json.dumps(json.loads(text), ensure_ascii=False)).encode()
+    except (ValueError, RecursionError):
+        return text
 
 
 def mend_surrogates(text: str) -> str:

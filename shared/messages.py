@@ -301,6 +301,8 @@ class RepeatedRequest(msgspec.Struct, frozen=True):
     state: MessageState
     #: how it ended, None while it has not, or where nothing was kept
     outcome: Ended | Dead | None = None
+    #: tells its request from another one; empty where nothing does
+    fingerprint: str = ""
 
 
 #: chunks a reply has at most; a message's next reply starts at a multiple of it, so no two ever share a part

@@ -25,6 +25,7 @@ from gateway.openai_api.requests import ChatRequest
 from gateway.openai_api.stateless_sessions import StatelessSessions, keyed_session
 from gateway.responses import Refused
 from gateway.turn_broadcast import Follower, TurnBroadcast
+from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
 from shared.ids import new_message_id
@@ -51,6 +52,7 @@ GRACE_S = 10.0
 #: sessions known that calls began without a name
 MOST_SESSIONS = 10_000
 NO_RETRY = {"x-should-retry": "false"}
+KEY_REUSED = "another request was sent with this Idempotency-Key before; a new request needs a new key"
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -192,7 +194,7 @@ class Calls:
             receipt = await self._intake.accept(arrival, when_busy)
             if receipt.duplicate:
                 self._broadcast.unfollow(call.id, call.follower)
-                return await self._join(receipt.message_id, call.session, call.request, call.caller)
+                return await self._join(receipt.message_id, call.session, call.request, call.caller, arrival.options)
             if receipt.state is MessageState.REJECTED:
                 raise Refused(409, receipt.answer, code="busy", headers=call.headers | NO_RETRY)
         except BaseException:
@@ -218,8 +220,14 @@ class Calls:
         earlier = await self._store.inbox.repeated(session, known_by, time.time() - AGAIN_WITHIN_S)
         return await self._join(earlier, session, chat, "") if earlier else None
 
-    async def _join(self, message_id: str, session: str, chat: ChatRequest, caller: str) -> Call:
-        """Return a call that is answered as an earlier one is. Raises Refused where that answer is not kept."""
+    async def _join(
+        self, message_id: str, session: str, chat: ChatRequest, caller: str, options: CallOptions | None = None
+    ) -> Call:
+        """Return a call that is answered as an earlier one is.
+
+        Raises Refused where that answer is not kept, and where the earlier one asked for something else under the same
+        key, as ``options`` tell.
+        """
         follower = self._broadcast.follow(message_id)
         call = Call(message_id, session, chat, follower, int(time.time()), caller, again=True)
         try:
@@ -229,6 +237,9 @@ class Calls:
         except BaseException:
             self._broadcast.unfollow(message_id, follower)
             raise
+        if options and answered.fingerprint not in {"", options.fingerprint}:
+            self._broadcast.unfollow(message_id, follower)
+            raise Refused(422, KEY_REUSED, param="Idempotency-Key", code="idempotency_key_reused", headers=NO_RETRY)
         if answered.outcome is not None and not follower.ended:
             follower.put(answered.outcome)
         elif answered.state is not MessageState.WAITING and not follower.ended:

@@ -110,7 +110,8 @@ async def read_call(request: Request) -> bytes:
             body = await read_body(request, BODY_LIMIT_BYTES)
     except TimeoutError:
         raise Refused(408, f"the body took longer than {BODY_TIMEOUT_S:g} s", headers={"Connection": "close"}) from None
-    body = inflate(body, request.headers.get("content-encoding", ""), BODY_LIMIT_BYTES)
+    if encoding := request.headers.get("content-encoding", ""):  # little may become much: not on the loop
+        body = await asyncio.to_thread(inflate, body, encoding, BODY_LIMIT_BYTES)
     if len(body) > TEXT_LIMIT_BYTES and DATA_URL not in body:
         raise too_large(TEXT_LIMIT_BYTES)
     return body

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from typing import TypeVar
@@ -10,9 +9,9 @@ from typing import TypeVar
 import msgspec
 
 from gateway.responses import Refused
+from shared.loose_json import mend_json
 
 T = TypeVar("T")
-_LONE = re.compile(rb"\\u[dD][89a-fA-F]")
 #: zlib's window for a gzip or a zlib header, whichever there is
 _ANY_HEADER = 32 + zlib.MAX_WBITS
 
@@ -46,9 +45,12 @@ def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
 def decode(body: bytes, type: type[T]) -> T:  # noqa: A002 - the word of msgspec
     """Read a JSON object; a lone half of a surrogate pair becomes U+FFFD. Raises Refused."""
     try:
-        if _LONE.search(body):
-            body = without_lone_surrogates(body)
-        return msgspec.json.decode(body, type=type)
+        try:
+            return msgspec.json.decode(body, type=type)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return msgspec.json.decode(mend_json(body), type=type)
     except msgspec.ValidationError as error:
         raise invalid(*problem_and_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
@@ -67,9 +69,3 @@ def problem_and_param(words: str) -> tuple[str, str | None]:
     if missing := re.search(r"missing required field `(.*)`$", problem):
         return problem, f"{param}.{missing[1]}" if param else missing[1]
     return problem, param
-
-
-def without_lone_surrogates(body: bytes) -> bytes:
-    """Return JSON whose escapes are all of whole characters."""
-    text = json.dumps(json.loads(body), ensure_ascii=False)
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()

@@ -31,6 +31,8 @@ ROLES = SYSTEM | {"user", "assistant", "tool"}
 MOST_MESSAGES = 5_000
 MOST_TOOLS = 256
 MOST_STOPS = 16
+#: objects and lists in each other, of a schema
+MOST_LEVELS = 100
 #: bytes of a call's words, files aside
 TEXT_LIMIT_BYTES = 4 * 1024 * 1024
 LIMITS = AttachmentLimits()
@@ -134,15 +136,34 @@ def options_of(
     chat: ChatBody, models: tuple[str, ...], provider: str, new: tuple[bytes, ...], system: str
 ) -> CallOptions:
     """Return what the call asks for beside its words."""
-    tools = client_tools(chat.tools or [])
+    tools, form = client_tools(chat.tools or []), answer_format(chat.response_format)
+    fields = steering(chat, models, provider) | tool_choice(chat.tool_choice, tools)
+    for number, tool in enumerate(tools):
+        check_value(tool.parameters, f"tools.{number}.function.parameters")
+    check_value(form.schema if form else None, "response_format.json_schema.schema")
+    for name, value in fields.items():
+        check_value(value, name)
     return CallOptions(
         tools=() if chat.tool_choice == "none" else tools,
-        format=answer_format(chat.response_format),
+        format=form,
         max_tokens=chat.max_completion_tokens or chat.max_tokens,
-        fields=steering(chat, models, provider) | tool_choice(chat.tool_choice, tools),
+        fields=fields,
         system=system,
         opening=new,
     )
+
+
+def check_value(value: Any, param: str) -> None:
+    """Check a value of any JSON type. Raises Refused for one that not everything it passes through can take."""
+    level, levels = [value], 0
+    while level:
+        levels += 1
+        if levels > MOST_LEVELS:
+            raise invalid(f"there are more than {MOST_LEVELS} levels in each other", param)
+        if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in level):
+            raise invalid("a whole number is larger than 64 bits hold", param)
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [one for values in inner for one in values]
 
 
 def steering(chat: ChatBody, models: tuple[str, ...], provider: str) -> dict[str, Any]:

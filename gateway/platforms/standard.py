@@ -199,6 +199,8 @@ def check_name(field: str, value: str) -> None:
         raise BodyRejected(f"{field} has {len(value)} characters; {MOST_NAME} are the most")
     if CONTROL.search(value):
         raise BodyRejected(f"{field} holds control characters; use printable ones only")
+    if "\N{REPLACEMENT CHARACTER}" in value:  # two names that are not alike must not become one
+        raise BodyRejected(f"{field} holds what is no whole character; write it anew")
 
 
 def check_text(text: str) -> None:

@@ -60,6 +60,14 @@ async def test_a_hostile_body_with_a_bad_signature_is_a_401(edge: Edge, platform
         assert (await edge.post(SignedRequest(signed.path, headers, raw))).status_code == 401, name
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+async def test_half_a_character_costs_no_message(edge: Edge, mark: bytes) -> None:
+    """Programs that cut texts by units of UTF-16 send such halves; in a name they could be anybody's."""
+    answer = await edge.post(signed_raw("standard", mark + b'{"session":"s","user":"u","text":"cut \\ud83d"}'))
+    assert answer.status_code == 200
+    assert [one.text for one in await edge.store.inbox.unanswered("standard:default:s")] == ["cut \ufffd"]
+
+
 async def test_a_genuine_update_that_is_of_no_use_is_acknowledged(edge: Edge) -> None:
     """A refusal would block the chat."""
     hostile: list[Any] = [10**400, {"id": "x"}, [[]], None, "x\0", {"a": {"b": [1.5e300]}}]

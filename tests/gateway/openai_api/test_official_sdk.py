@@ -171,6 +171,19 @@ def test_requests_with_one_key_at_once_are_one_turn(gateway: GatewayProcess, pro
     assert provider.calls == before + 1
 
 
+@pytest.mark.parametrize("headers", [{}, in_session("reused")])
+def test_a_key_of_another_request_gets_neither_its_answer_nor_a_turn(
+    sdk: openai.OpenAI, provider: RunningProvider, headers: dict[str, str]
+) -> None:
+    keyed = headers | {"Idempotency-Key": f"reused {len(headers)}"}
+    sdk.chat.completions.create(model="gatehouse", messages=user("mine"), extra_headers=keyed)
+    before = provider.calls
+    with pytest.raises(openai.UnprocessableEntityError, match="another request") as refused:
+        sdk.chat.completions.create(model="gatehouse", messages=user("another"), extra_headers=keyed)
+    assert (refused.value.param, refused.value.code) == ("Idempotency-Key", "idempotency_key_reused")
+    assert provider.calls == before
+
+
 def test_two_equal_requests_are_two_turns_and_a_later_retry_gets_the_answer_that_is_there(
     gateway: GatewayProcess, provider: RunningProvider
 ) -> None:

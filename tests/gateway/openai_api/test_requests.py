@@ -29,6 +29,14 @@ def refused(data: bytes, *, in_session: bool = False) -> Refused:
     return caught.value
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """Return objects in each other."""
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {"properties": value}
+    return value
+
+
 def test_the_last_user_message_is_the_text_and_the_earlier_ones_the_history() -> None:
     messages = [
         {"role": "system", "content": "be brief"},
@@ -117,6 +125,14 @@ def test_an_unknown_model_is_a_404_that_names_those_there_are() -> None:
         ({"tools": [{"type": "custom"}]}, "tools.0.type"),
         ({"tools": [{"function": {"name": "a b"}}]}, "tools.0.function.name"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 2**64}, "max_tokens"),
+        ({"seed": -(2**64)}, "seed"),
+        ({"tools": [{"function": {"name": "a", "parameters": {"x": [1, 2**64]}}}]}, "tools.0.function.parameters"),
+        ({"tools": [{"function": {"name": "a", "parameters": nested(101)}}]}, "tools.0.function.parameters"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": nested(900)}}},
+            "response_format.json_schema.schema",
+        ),
         ({"messages": [{"role": "user", "content": "x"}] * 100_000}, "messages"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
@@ -212,7 +228,14 @@ def test_a_choice_of_no_tool_offers_none() -> None:
 
 def test_halves_of_a_character_become_whole_or_are_replaced() -> None:
     raw = b'{"model": "gatehouse", "messages": [{"role": "user", "content": "\\ud83d\\ude00 \\ud83d"}]}'
-    assert parse_chat_request(raw, MODELS, in_session=False).text == "\U0001f600 \ufffd"
+    for mark in (b"", b"\xef\xbb\xbf"):
+        assert parse_chat_request(mark + raw, MODELS, in_session=False).text == "\U0001f600 \ufffd"
+
+
+def test_a_schema_of_many_levels_is_taken() -> None:
+    tools = [{"function": {"name": "a", "parameters": nested(90)}}]
+    asked = parse_chat_request(body(tools=tools), MODELS, in_session=False)
+    assert asked.options.tools[0].parameters == nested(90)
 
 
 @settings(deadline=None)

@@ -47,7 +47,7 @@ async def test_what_a_request_was_answered_is_kept(scratch: Scratch, store: Stor
     await store.inbox.accept(scratch.arrival(options=OPTIONS))
     claim = await scratch.claim_one()
     message = claim.messages[0].id
-    assert await store.inbox.answer(message) == RepeatedRequest(MessageState.WAITING)
+    assert await store.inbox.answer(message) == RepeatedRequest(MessageState.WAITING, fingerprint="f1")
     await store.claims.settle(claim.ref, outcome)
     kept = await store.inbox.answer(message)
     assert kept.outcome is not None
