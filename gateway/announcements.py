@@ -18,8 +18,11 @@ class Announcements:
 
     async def announce(
         self, platform: Adapter, inbound: Inbound, text: str, dedupe: tuple[str, ...], dedupe_ttl_s: float
-    ) -> None:
-        """Send a text to where somebody wrote, unless any of its dedupe keys is known. Raises StoreUnavailable."""
+    ) -> bool:
+        """Send a text to where somebody wrote, unless any of its dedupe keys is known; tell whether it is sent.
+
+        Raises StoreUnavailable.
+        """
         reply = Reply(
             session=inbound.session,
             message_id=new_message_id(),
@@ -29,5 +32,6 @@ class Announcements:
             address=inbound.reply,
             status=ReplyStatus.REPLIED,
         )
-        if await self._store.inbox.announce(reply, dedupe, dedupe_ttl_s):
+        if new := await self._store.inbox.announce(reply, dedupe, dedupe_ttl_s):
             self._delivery.wake()
+        return new

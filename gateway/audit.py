@@ -22,8 +22,9 @@ from shared.traces import AuditEntry
 LIST_LIMIT, LIST_LIMIT_MOST = 200, 1000
 #: longest text of a field, characters
 MOST_TEXT = 200
-#: one address that shows wrong keys gets a row once in this time; each of them is counted
-REFUSED_AGAIN_S, MOST_REMEMBERED = 60.0, 1000
+#: an address that shows wrong keys gets a row once in this time, and all addresses, which a proxy only names, no more
+#: rows than this; each try is counted
+REFUSED_AGAIN_S, MOST_REFUSED_ROWS = 60.0, 10
 
 KEY_REFUSED = "key_refused"
 
@@ -47,7 +48,7 @@ class Audit:
     def __init__(self, store: Store, events: Events) -> None:
         self._store = store
         self._events = events
-        self._refused: TTLCache[str, bool] = TTLCache(MOST_REMEMBERED, REFUSED_AGAIN_S)
+        self._refused: TTLCache[str, bool] = TTLCache(MOST_REFUSED_ROWS + 1, REFUSED_AGAIN_S)
 
     def routes(self) -> list[Route]:
         """Return the route; whoever mounts it guards it."""
@@ -69,7 +70,8 @@ class Audit:
     async def key_refused(self, request: Request) -> None:
         """Keep that somebody showed a key that is none, or that may not do this."""
         origin = origin_of(request)
-        if origin in self._refused:
+        self._refused.expire()
+        if origin in self._refused or len(self._refused) >= MOST_REFUSED_ROWS:
             self._events.emit(Event.AUDIT, action=KEY_REFUSED, target=request.url.path[:MOST_TEXT], origin=origin)
             return
         self._refused[origin] = True

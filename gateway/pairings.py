@@ -22,13 +22,15 @@ from shared.store.port import Store
 CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 CODE_LENGTH = 8
 
-#: how often a stranger who goes on writing is told the code again
-ANNOUNCED_AGAIN_S = 3600.0
+#: how often a stranger who goes on writing is told the code again, and in how many conversations at the most meanwhile
+ANNOUNCED_AGAIN_S, MOST_TOLD = 3600.0, 3
 
 #: senders known to be approved, so that not their every message needs a look into the store; of another gateway's
 #: revocation this one knows after these seconds
 MOST_KNOWN, KNOWN_S = 10_000, 60.0
 
+#: what a stranger is told where too many wait, if it is the answer to the event itself: no message is sent for it
+CROWDED = "Hello! I do not know you yet, and too many others wait to be let in. Please write again later."
 WELCOME = "You are let in now: we can talk."
 
 
@@ -56,6 +58,7 @@ class Pairings:
         self._intake = intake
         self._settings = settings
         self._known: TTLCache[str, bool] = TTLCache(MOST_KNOWN, KNOWN_S)
+        self._told: TTLCache[str, int] = TTLCache(MOST_KNOWN, ANNOUNCED_AGAIN_S)
 
     async def approved(self, sender: str) -> bool:
         """Tell whether a sender (``platform:user``) was let in. Raises StoreUnavailable."""
@@ -71,13 +74,17 @@ class Pairings:
         sender = f"{platform.name}:{inbound.user}"
         held = msgspec.json.encode(Held(platform.name, inbound))
         code = await self._store.sessions.pair(sender, new_code(), self._settings.pairing_ttl_s, held)
+        if not code:
+            return CROWDED
         text = (
             "Hello! I do not know you yet. Please give this pairing code to the person who runs me; "
             f"once it is approved, we can talk: {code}"
         )
-        if platform.declined(text) is None:
+        told = self._told.get(sender, 0)
+        if platform.declined(text) is None and told < MOST_TOLD:
             keys = (f"pairing:{sender}:{code}",)
-            await self._announcements.announce(platform, inbound, text, keys, ANNOUNCED_AGAIN_S)
+            if await self._announcements.announce(platform, inbound, text, keys, ANNOUNCED_AGAIN_S):
+                self._told[sender] = told + 1
         return text
 
     async def approve(self, code: str) -> str:

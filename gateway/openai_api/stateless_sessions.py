@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
-from shared.errors import StoreError
+from shared.errors import NotFound, StoreError
 from shared.messages import Reply, is_stateless, stateless_key
 from shared.store.port import Store
 
@@ -18,6 +17,7 @@ KEYED = stateless_key("key_")
 #: how long the answer of such a call is kept, seconds
 KEEP_KEYED_S = 3600.0
 EXPIRE_EVERY_S = 600.0
+EXPIRED_AT_ONCE = 500
 
 
 def keyed_session(key: str) -> str:
@@ -73,16 +73,16 @@ class StatelessSessions:
             await self.remove(session)
         while True:
             with suppress(StoreError):
-                await self._expire(time.time())
+                await self._expire()
             await asyncio.sleep(EXPIRE_EVERY_S)
             if self._store.engine.shared:
                 with suppress(StoreError):
                     for session in await self.left_over():
                         await self.remove(session)
 
-    async def _expire(self, now: float) -> None:
-        """Remove those of calls with a key whose answers nobody asks for any more."""
-        for row in await self._store.sessions.latest(LEFT_OVER_LIMIT):
-            idle = not row.running and not row.waiting
-            if self.is_keyed(row.key) and idle and row.updated_at < now - KEEP_KEYED_S:
-                await self.remove(row.key)
+    async def _expire(self) -> None:
+        """Remove those of calls with a key whose answers nobody asks for any more. Raises StoreError."""
+        while keys := await self._store.sessions.unused(KEYED, KEEP_KEYED_S, EXPIRED_AT_ONCE):
+            for key in keys:
+                with suppress(NotFound):
+                    await self._store.sessions.delete(key)

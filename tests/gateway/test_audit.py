@@ -46,3 +46,8 @@ def test_acts_and_refused_keys_are_kept_told_and_counted(tmp_path: Path) -> None
         assert 'gatehouse_audit_total{action="key_refused"} 4.0' in metrics
         assert 'gatehouse_audit_total{action="session_deleted"} 1.0' in metrics
         assert "somebody-elses" not in gateway.log()
+        for number in range(15):  # a made-up address each time
+            forged = wrong | {"X-Forwarded-For": f"1.2.3.{number}"}
+            assert gateway.ask("GET", "/v1/sessions", headers=forged).status_code == 401
+        assert len([entry for entry in entries(gateway) if entry["action"] == "key_refused"]) == 10
+        assert 'gatehouse_audit_total{action="key_refused"} 19.0' in gateway.ask("GET", "/metrics").text

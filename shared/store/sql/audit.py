@@ -8,7 +8,7 @@ from shared.traces import AuditEntry
 
 
 class AuditTrail:
-    """What operators did and what was refused to strangers; the newest ten thousand entries are kept."""
+    """What operators did, the newest ten thousand acts, and what was refused to strangers, the newest thousand."""
 
     def __init__(self, engine: Engine) -> None:
         self._run = engine.run

@@ -111,6 +111,10 @@ class Sessions:
         """Return sessions of stateless calls whose accepting host has died, for longer than a pause of it may take."""
         return await self._run("", _abandoned, limit)
 
+    async def unused(self, prefix: str, keep_s: float, limit: int) -> list[str]:
+        """Return sessions whose keys begin like this and that were last used longer ago than this."""
+        return await self._run("", _unused, prefix, keep_s, limit)
+
     async def remove_out_of_use(self, keep_s: float, limit: int) -> list[str]:
         """Remove some sessions that were last used longer ago than this, oldest first; return their keys.
 
@@ -144,7 +148,8 @@ class Sessions:
     async def pair(self, sender: str, code: str, ttl_s: float = PAIRING_TTL_S, held: bytes = b"") -> str:
         """Remember a stranger with a pairing code and the message it holds up; return the code that holds.
 
-        The first one stands for ``ttl_s`` seconds.
+        The first one stands for ``ttl_s`` seconds. Of a platform only so many strangers wait at once; one more is not
+        remembered, and the code is empty.
         """
         return await self._run("", pairings.add, sender, code, ttl_s, held)
 
@@ -197,6 +202,10 @@ def _look_on(
 
 def _abandoned(database: Database, limit: int) -> list[str]:
     return sessions.abandoned(database, stateless_key(""), database.now() - PAUSE_S, limit)
+
+
+def _unused(database: Database, prefix: str, keep_s: float, limit: int) -> list[str]:
+    return sessions.unused(database, prefix, database.now() - keep_s, limit)
 
 
 def _out_of_use(database: Database, keep_s: float, limit: int) -> list[str]:

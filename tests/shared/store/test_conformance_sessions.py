@@ -11,6 +11,7 @@ from shared.attachments import attach
 from shared.errors import NotFound, StaleClaim, StoreUnavailable
 from shared.messages import Conversation, Dead, stateless_key
 from shared.store import Store
+from shared.store.sql.tables import pairings
 from shared.traces import Backlog, SessionQuery
 from tests.shared.store.scratch import Scratch, ended
 
@@ -181,6 +182,30 @@ class TestPairings:
         for code in ("AAA", "BBB", ""):
             with pytest.raises(NotFound):
                 await store.sessions.approve(code)
+
+    async def test_strangers_that_wait_are_few_and_those_whose_time_is_over_are_forgotten(
+        self, bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pairings, "MOST_WAITING", 2)
+        for sender, code in (("a:1", "A1"), ("a:2", "A2"), ("a:3", ""), ("b:1", "B1"), ("a:1", "A1")):
+            assert await store.sessions.pair(sender, f"{sender[0].upper()}{sender[2]}", 60.0) == code
+        await store.sessions.approve("A1")
+        assert await store.sessions.pair("a:3", "A3", 600.0) == "A3"
+        bench.clock.now += 61
+        assert await store.sessions.pair("a:4", "A4", 600.0) == "A4"
+        assert await store.sessions.strangers() == [("a:3", "A3"), ("a:4", "A4")]
+        assert await store.sessions.let_in() == ["a:1"]
+
+
+async def test_sessions_of_a_kind_that_rest_are_found_however_many_are_newer(bench: Bench, store: Store) -> None:
+    await store.inbox.accept(bench.arrival("api:stateless:key_1"))
+    await store.claims.settle((await bench.claim_one()).ref, ended("done"))
+    bench.clock.now += 100
+    await bench.answer("hello")
+    await store.inbox.accept(bench.arrival("api:stateless:key_2"))
+    assert await store.sessions.unused("api:stateless:key_", 50.0, 10) == ["api:stateless:key_1"]
+    bench.clock.now += 100
+    assert await store.sessions.unused("api:stateless:key_", 50.0, 10) == ["api:stateless:key_1"]
 
 
 class TestLife:

@@ -26,7 +26,8 @@ from tests.shared.store.scratch import Scratch, ended, sqlite
 #: because the table has a row for each running turn alone
 WALKS = {
     ("audit", "LATEST"),
-    ("audit", "OLDEST_KEPT"),
+    ("audit", "OLDEST_ACT"),
+    ("audit", "OLDEST_REFUSED"),
     ("hosts", "EXPIRE"),
     ("hosts", "LIVE"),
     ("inbox", "COUNT_DEAD"),
@@ -35,6 +36,7 @@ WALKS = {
     ("outbox", "LEASE"),
     ("outbox", "LEASE_OF_OTHERS"),
     ("outbox", "UNSENT"),
+    ("pairings", "COUNT"),
     ("pairings", "LET_IN"),
     ("pairings", "WAITING"),
     ("refused_replies", "COUNT"),

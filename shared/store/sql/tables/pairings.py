@@ -5,14 +5,25 @@ from __future__ import annotations
 from shared.errors import NotFound
 from shared.store.engine import Database
 
+#: strangers of one platform that wait at once: each costs a message of ours, a row, and a look of the operator
+MOST_WAITING = 100
+#: strangers whose codes have run out that are forgotten in one transaction
+FORGOTTEN_AT_ONCE = 500
+
 # Remember a stranger with a code and a first message, or give one whose code has run out a new one.
 ADD = """
 INSERT INTO pairings (sender, code, until, held) VALUES (?, ?, ?, ?)
 ON CONFLICT (sender) DO UPDATE SET code = excluded.code, until = excluded.until, held = excluded.held
-WHERE pairings.approved = 0 AND pairings.until <= ?
 """
-# Read a stranger's code.
-CODE = "SELECT code FROM pairings WHERE sender = ?"
+# Forget some strangers whose codes have run out.
+FORGET = """
+DELETE FROM pairings WHERE sender IN
+  (SELECT sender FROM pairings WHERE approved = 0 AND until <= ? ORDER BY sender LIMIT ?)
+"""
+# Count the strangers of a platform.
+COUNT = "SELECT count(*) FROM pairings WHERE approved = 0 AND sender >= ? AND sender < ?"
+# Read a stranger's code that holds.
+CODE = "SELECT code FROM pairings WHERE sender = ? AND (approved = 1 OR until > ?)"
 # Find who has a code.
 SENDERS = "SELECT sender FROM pairings WHERE code = ? AND approved = 0 AND until > ? LIMIT 2"
 # Let a stranger in.
@@ -32,10 +43,19 @@ REVOKE = "DELETE FROM pairings WHERE sender = ? AND approved = 1"
 
 
 def add(database: Database, sender: str, code: str, ttl_s: float, held: bytes) -> str:
-    """Remember a stranger with a code and a message, unless one holds already; return the code that holds."""
+    """Remember a stranger with a code and a message, unless one holds already; return the code that holds.
+
+    It is empty where too many of the platform wait already.
+    """
     now = database.now()
-    database.run(ADD, (sender, code, now + ttl_s, held, now))
-    return str(database.only(CODE, (sender,))[0])
+    database.run(FORGET, (now, FORGOTTEN_AT_ONCE))
+    if known := database.one(CODE, (sender, now)):
+        return str(known[0])
+    platform = sender.partition(":")[0]
+    if database.only(COUNT, (f"{platform}:", f"{platform};"))[0] >= MOST_WAITING:
+        return ""
+    database.run(ADD, (sender, code, now + ttl_s, held))
+    return code
 
 
 def approve(database: Database, code: str) -> str:

@@ -143,6 +143,11 @@ WHERE session_key >= ? AND session_key < ? AND NOT EXISTS
    WHERE inbox.session_key = sessions.session_key AND hosts.lease_until > ?)
 LIMIT ?
 """
+# Find sessions whose keys begin in a way, that rest since before a time.
+UNUSED = """
+SELECT session_key FROM sessions
+WHERE session_key >= ? AND session_key < ? AND state = 'idle' AND updated_at < ? LIMIT ?
+"""
 # List sessions behind one of the list, latest first.
 LIST = """
 SELECT session_key, platform, version, updated_at, state = 'claimed', state <> 'idle' FROM sessions
@@ -362,8 +367,17 @@ def latest(database: Database, limit: int) -> list[Row]:
 
 def abandoned(database: Database, prefix: str, dead_at: float, limit: int) -> list[str]:
     """Return sessions whose keys begin like this and whose accepting hosts had all died by then."""
-    after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-    return [str(row[0]) for row in database.all(ABANDONED, (prefix, after, dead_at, limit))]
+    return [str(row[0]) for row in database.all(ABANDONED, (prefix, behind_all(prefix), dead_at, limit))]
+
+
+def unused(database: Database, prefix: str, before: float, limit: int) -> list[str]:
+    """Return sessions whose keys begin like this and that rest since before a time."""
+    return [str(row[0]) for row in database.all(UNUSED, (prefix, behind_all(prefix), before, limit))]
+
+
+def behind_all(prefix: str) -> str:
+    """Return the first text behind all that begin like this."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def out_of_use(database: Database, before: float, limit: int) -> list[str]:
