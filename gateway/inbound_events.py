@@ -31,7 +31,7 @@ AMENDING = frozenset({Kind.EDIT, Kind.DELETE})
 #: why a message of somebody who may not talk was ignored, as the operator is told
 NOT_ADMITTED = {
     Admission.REFUSED: "this sender is not among those who may talk (GATEHOUSE_ALLOW)",
-    Admission.STRANGER: "this sender was given a pairing code; an operator has to approve it",
+    Admission.STRANGER: "this sender is a stranger; an operator has to approve the pairing code",
 }
 
 REFUSED_TEXT = "I may not talk to you. Whoever runs me decides who may."

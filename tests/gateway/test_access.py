@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from gateway.access import Access, Admission
 from gateway.announcements import Announcements
-from gateway.pairings import CODE_ALPHABET, Pairings, new_code
+from gateway.pairings import CODE_ALPHABET, MOST_TOLD, Pairings, new_code
 from gateway.platforms import enabled_platforms
 from gateway.platforms.port import Inbound, Kind
 from gateway.responses import Refused
@@ -79,6 +79,16 @@ async def test_a_stranger_is_sent_one_code_and_may_talk_once_it_is_approved(tmp_
         assert await store.sessions.approve(codes["telegram:5"]) == "telegram:5"
         assert await access.admit(telegram, said_by("5")) is Admission.ALLOWED
         assert await access.admit(telegram, said_by("6", "telegram:1:6")) is Admission.STRANGER
+
+
+async def test_one_stranger_makes_us_send_few_messages_in_however_many_threads(tmp_path: Path) -> None:
+    settings = edge_settings()
+    telegram = enabled_platforms(settings)["telegram"]
+    async with open_test_store(tmp_path) as store:
+        pairings = pairings_of(settings, store)
+        for thread in range(10):
+            await pairings.announce_code(telegram, said_by("5", f"telegram:1:2:{thread}"))
+        assert len((await store.outbox.due("test", 20, 60.0)).replies) == MOST_TOLD
 
 
 def test_codes_are_short_and_readable() -> None:

@@ -184,27 +184,27 @@ class TestPairings:
                 await store.sessions.approve(code)
 
     async def test_strangers_that_wait_are_few_and_those_whose_time_is_over_are_forgotten(
-        self, bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, scratch: Scratch, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(pairings, "MOST_WAITING", 2)
         for sender, code in (("a:1", "A1"), ("a:2", "A2"), ("a:3", ""), ("b:1", "B1"), ("a:1", "A1")):
             assert await store.sessions.pair(sender, f"{sender[0].upper()}{sender[2]}", 60.0) == code
         await store.sessions.approve("A1")
         assert await store.sessions.pair("a:3", "A3", 600.0) == "A3"
-        bench.clock.now += 61
+        scratch.clock.now += 61
         assert await store.sessions.pair("a:4", "A4", 600.0) == "A4"
         assert await store.sessions.strangers() == [("a:3", "A3"), ("a:4", "A4")]
         assert await store.sessions.let_in() == ["a:1"]
 
 
-async def test_sessions_of_a_kind_that_rest_are_found_however_many_are_newer(bench: Bench, store: Store) -> None:
-    await store.inbox.accept(bench.arrival("api:stateless:key_1"))
-    await store.claims.settle((await bench.claim_one()).ref, ended("done"))
-    bench.clock.now += 100
-    await bench.answer("hello")
-    await store.inbox.accept(bench.arrival("api:stateless:key_2"))
+async def test_sessions_of_a_kind_that_rest_are_found_however_many_are_newer(scratch: Scratch, store: Store) -> None:
+    await store.inbox.accept(scratch.arrival("api:stateless:key_1"))
+    await store.claims.settle((await scratch.claim_one()).ref, ended("done"))
+    scratch.clock.now += 100
+    await scratch.answer("hello")
+    await store.inbox.accept(scratch.arrival("api:stateless:key_2"))
     assert await store.sessions.unused("api:stateless:key_", 50.0, 10) == ["api:stateless:key_1"]
-    bench.clock.now += 100
+    scratch.clock.now += 100
     assert await store.sessions.unused("api:stateless:key_", 50.0, 10) == ["api:stateless:key_1"]
 
 
