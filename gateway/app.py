@@ -121,7 +121,7 @@ class Gateway:
         )
         self.pairings = Pairings(self.store, self.platforms, self.announcements, self.intake, settings.webhooks)
         self.access = Access(settings, self.pairings)
-        self.life_signs = LifeSigns(self.store, self.platforms, self.governor, self.delivery.platform_calls)
+        self.life_signs = LifeSigns(self.store, self.platforms, self.governor, self.delivery.platform_calls, self.pool)
         self.broadcast.show_on_platforms(self.life_signs)
         self.delivery.place_of = self.life_signs.place_of
         self.calls = Calls(

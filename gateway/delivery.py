@@ -31,8 +31,8 @@ from shared.store.port import Store
 #: how many are begun in one go, one of each platform at the least: the loop sees to others in between
 BEGUN_AT_ONCE, MOST_AT_ONCE = 8, 32
 
-#: covers four exchanges of 15 s: the first, and once more as plain text, without its thread, to a new address
-LEASE_S = 90.0
+#: covers seven exchanges of 15 s: the first, at three more places, as plain text, at a new address, and one to spare
+LEASE_S = 120.0
 
 #: how often replies of platforms that are not on any more are looked for
 OFF_LOOK_S = 2.0

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 
-from cachetools import TTLCache
-
+from gateway.answer_previews import LONGEST_PREVIEW_S, AnswerPreviews, Interrupts
+from gateway.courtesies import Courtesies
 from gateway.governor import Governor
 from gateway.platform_calls import PlatformCalls
-from gateway.platforms.port import Adapter, ApiRequest, ApiResponse, Sent, TryLater
+from gateway.platforms.port import Adapter
+from gateway.shown_turn import ShownTurn
 from shared.errors import StoreError
-from shared.messages import Outcome, Reply, ReplyStatus
+from shared.messages import Outcome, Reply
 from shared.store.port import Store
 
 #: a turn that ends sooner shows nothing
@@ -26,77 +26,34 @@ FIRST_S = 1.0
 #: what changes what is shown is looked at this often at the most
 LEAST_GAP_S = 0.5
 
-#: how long a final answer waits for what is on its way to show its beginning
-LONGEST_PREVIEW_S = 16.0
 LONGEST_WATCH_S = 60.0
-
-#: places of answers that may not have come into their rows any more, and how long they are remembered
-MOST_PLACES, PLACE_S = 10_000, 600.0
-
-THINKING = "thinking"
-MOST_WORDS = 80
-
-#: a shown answer grows by this much at the least, characters
-LEAST_GROWTH = 40
-
-
-class RunningTurn:
-    """One turn, as far as it is shown."""
-
-    def __init__(self, message_id: str, session: str) -> None:
-        self.message_id = message_id
-        self.session = session
-        self.activity = THINKING
-        self.step = 0
-        self.text: list[str] = []
-        self.changed = asyncio.Event()
-        self.parts = 0
-        self.shown_length = 0
-        self.streams = True
-        self.ended = False
-
-    def act(self, words: str) -> None:
-        """Take what the agent does."""
-        self.activity = words[:MOST_WORDS]
-        self.changed.set()
-
-    async def wait(self, for_s: float) -> None:
-        """Let some time pass, or less if the turn ends."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(for_s):
-                while not self.ended:
-                    self.changed.clear()
-                    await self.changed.wait()
-
-    def write(self, step: int, text: str) -> None:
-        """Take text of a step; only that of the last one is the answer."""
-        if step != self.step:
-            self.step, self.text = step, []
-        self.text.append(text)
-        self.changed.set()
 
 
 class LifeSigns:
-    """Owns a task for each running turn of a platform."""
+    """Owns a task for each running turn of a platform; ``turns`` ends one that a person stops by its shown answer."""
 
     def __init__(
-        self, store: Store, platforms: Mapping[str, Adapter], governor: Governor, calls: PlatformCalls
+        self,
+        store: Store,
+        platforms: Mapping[str, Adapter],
+        governor: Governor,
+        calls: PlatformCalls,
+        turns: Interrupts,
     ) -> None:
         self._store = store
         self._platforms = platforms
-        self._governor = governor
-        self._calls = calls
-        self._turns: dict[str, RunningTurn] = {}
+        self._courtesies = Courtesies(governor, calls)
+        self._previews = AnswerPreviews(store, self._courtesies, turns)
+        self._turns: dict[str, ShownTurn] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
-        self._places: TTLCache[str, bytes] = TTLCache(MOST_PLACES, PLACE_S)
 
     def turn_started(self, message_id: str, session: str) -> None:
         """Begin to show a turn, where its platform is one."""
         self.end(session)
         platform = self._platforms.get(session.partition(":")[0])
         if platform is not None and platform.capabilities.life_sign_every_s + platform.capabilities.stream_gap_s > 0:
-            turn = self._turns[session] = RunningTurn(message_id, session)
+            turn = self._turns[session] = ShownTurn(message_id, session)
             self._tasks[session] = asyncio.create_task(self._show(platform, turn), name=f"life signs of {session}")
 
     def tool_started(self, session: str, name: str) -> None:
@@ -139,7 +96,7 @@ class LifeSigns:
             return reply.address
         if ending := self._ending.get(reply.message_id):
             await asyncio.wait((ending,), timeout=LONGEST_PREVIEW_S)
-        return self._places.get(reply.message_id, reply.address)
+        return self._previews.place_of(reply.message_id) or reply.address
 
     def end(self, session: str) -> None:
         """End a turn; what is on its way is not broken off, for nobody would know what became of it."""
@@ -153,7 +110,7 @@ class LifeSigns:
         self._ending[turn.message_id] = task
         task.add_done_callback(lambda _: self._ending.pop(turn.message_id, None))
 
-    async def _show(self, platform: Adapter, turn: RunningTurn) -> None:
+    async def _show(self, platform: Adapter, turn: ShownTurn) -> None:
         await turn.wait(FIRST_S)
         if turn.ended:
             return
@@ -168,14 +125,14 @@ class LifeSigns:
                 signs = await self._send_sign(platform, address, words)
             address = await self._watch(platform, turn, address, words)
 
-    async def _watch(self, platform: Adapter, turn: RunningTurn, address: bytes, words: str) -> bytes:
+    async def _watch(self, platform: Adapter, turn: ShownTurn, address: bytes, words: str) -> bytes:
         """Show what is written until the next life sign is due; return the address of the answer."""
         loop = asyncio.get_running_loop()
         due_at = loop.time() + (platform.capabilities.life_sign_every_s or LONGEST_WATCH_S)
         gap_s = max(LEAST_GAP_S, platform.capabilities.stream_gap_s)
         while not turn.ended and not (platform.capabilities.life_sign_words and turn.activity != words):
             turn.changed.clear()
-            address = await self._stream(platform, turn, address)
+            address = await self._previews.show(platform, turn, address)
             try:
                 async with asyncio.timeout_at(due_at):
                     await turn.changed.wait()
@@ -189,56 +146,7 @@ class LifeSigns:
         request = platform.life_sign(address, words)
         if request is None:
             return False
-        if not self._has_room(platform, address):
+        if not self._courtesies.allowed(platform, address):
             return True
-        answer = await self._send(platform, address, request)
+        answer = await self._courtesies.send(platform, address, request)
         return answer is not None and (answer.status < 400 or answer.status == 429)
-
-    async def _stream(self, platform: Adapter, turn: RunningTurn, address: bytes) -> bytes:
-        """Show what was written so far; return the address at which the answer has its place from now on."""
-        text = "".join(turn.text)
-        if turn.ended or not turn.streams or len(text) < turn.shown_length + LEAST_GROWTH:
-            return address
-        chunk = (await asyncio.to_thread(platform.chunks, text))[0]
-        reply = Reply(
-            session=turn.session,
-            message_id=f"{turn.message_id}.{turn.parts + 1}",
-            part=0,
-            platform=platform.name,
-            text=chunk,
-            address=address,
-            status=ReplyStatus.REPLIED,
-        )
-        request = platform.preview(reply)
-        if request is None:
-            turn.streams = False
-            return address
-        if not self._has_room(platform, address):
-            turn.changed.set()  # again soon
-            return address
-        turn.shown_length, turn.parts = len(text), turn.parts + 1
-        answer = await self._send(platform, address, request)
-        result = platform.result(reply, answer) if answer else None
-        # without an answer nobody knows whether it is shown: a second one could be beside it
-        turn.streams = isinstance(result, Sent | TryLater)
-        if not isinstance(result, Sent):
-            return address
-        place = platform.placed(address, result.id)
-        if place != address:
-            self._places[turn.message_id] = place
-            with suppress(StoreError):  # only a restart would need it
-                await self._store.inbox.readdress(turn.session, turn.message_id, place)
-        return place
-
-    def _has_room(self, platform: Adapter, address: bytes) -> bool:
-        return self._governor.allow_courtesy(platform.name, platform.capabilities.app_rates, platform.chat(address))
-
-    async def _send(self, platform: Adapter, address: bytes, request: ApiRequest) -> ApiResponse | None:
-        chat = platform.chat(address)
-        answer = await self._calls.ask(platform, request)
-        if answer is not None and answer.status == 429:
-            probe = Reply("", "", 0, platform.name, "", address, ReplyStatus.REPLIED)
-            result = platform.result(probe, answer)
-            if isinstance(result, TryLater) and result.after_s:
-                self._governor.hold(platform.name, None if result.whole_app else chat, result.after_s)
-        return answer

@@ -43,6 +43,9 @@ MOST_ATTEMPTS = 5_000
 #: how long a reply of a platform that is not on any more waits for it
 OFF_RETRY_S = 300.0
 
+#: addresses that one send tries: without its stream, its shown message, its thread
+MOST_PLACES = 4
+
 LEFT_OUT = "(the rest was too long to be sent)"
 
 #: a text longer than this is cut in a thread: the loop is late by a millisecond or two for a shorter one
@@ -115,6 +118,7 @@ class ReplySender:
         except Exception as error:  # noqa: BLE001 - a text that cannot be cut is never sent
             return await self._refuse(reply, f"the reply could not be cut: {type(error).__name__}: {error}")
         tried: set[type[SendResult]] = set()
+        places = {reply.address}
         while True:
             result = await self._attempt(reply, first=not tried, plain=Reformat in tried)
             again = type(result) not in tried
@@ -128,7 +132,8 @@ class ReplySender:
                     return await self._postpone(reply, result)
                 case Reformat() if again:
                     pass
-                case WithoutThread(address) if again:
+                case WithoutThread(address) if address not in places and len(places) < MOST_PLACES:
+                    places.add(address)
                     reply = msgspec.structs.replace(reply, address=address)
                 case Moved(address, session) if again:
                     await self._store.outbox.readdress(reply, address)

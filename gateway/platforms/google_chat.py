@@ -16,10 +16,10 @@ from gateway.formatting import GOOGLE_CHAT
 from gateway.platforms.api_call import form_call, json_call, read_answer, refused, short_key
 from gateway.platforms.bearer_token import read_token
 from gateway.platforms.decode import as_command, as_key_part, as_text, decode
+from gateway.platforms.edited_message import EditingAdapter
 from gateway.platforms.google_chat_event import Event, Happening
 from gateway.platforms.port import (
     EMPTY,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
@@ -77,7 +77,7 @@ class ApiAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class GoogleChat(Adapter, frozen=True):
+class GoogleChat(EditingAdapter, frozen=True):
     """The adapter of one app."""
 
     settings: GoogleChatSettings
@@ -194,15 +194,6 @@ class GoogleChat(Adapter, frozen=True):
         }
         assertion = jwt.encode(claims, account.private_key, "RS256")
         return form_call(self.settings.token_url, {"grant_type": GRANT, "assertion": assertion})
-
-    def preview(self, reply: Reply) -> ApiRequest | None:
-        """Create the message, then edit it."""
-        return self.call(reply, 0.0)
-
-    def placed(self, address: bytes, sent_id: str) -> bytes:
-        """Remember which message is written over."""
-        place = msgspec.json.decode(address, type=Address)
-        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """An attachment is a media resource of the API."""

@@ -17,11 +17,11 @@ from gateway.chunking import cut, utf8_bytes
 from gateway.formatting import MATRIX_HTML, unmarked
 from gateway.platforms.api_call import get_call, json_call, read_answer, refused
 from gateway.platforms.decode import as_text, decode, decode_or_none
+from gateway.platforms.edited_message import EditingAdapter
 from gateway.platforms.matrix_event import Content, Event, Transaction
 from gateway.platforms.port import (
     EMPTY,
     MEBIBYTE,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
@@ -80,7 +80,7 @@ class ApiAnswer(msgspec.Struct, frozen=True):
     predecessor: Predecessor | None = None
 
 
-class Matrix(Adapter, frozen=True):
+class Matrix(EditingAdapter, frozen=True):
     """The adapter of one application service; a homeserver repeats a transaction for as long as it takes."""
 
     settings: MatrixSettings
@@ -230,15 +230,6 @@ class Matrix(Adapter, frozen=True):
         room = quote(msgspec.json.decode(address, type=Address).room, safe="")
         user = quote(self.settings.user_id, safe="")
         return self._api("PUT", f"rooms/{room}/typing/{user}", {"typing": True, "timeout": 30_000})
-
-    def preview(self, reply: Reply) -> ApiRequest | None:
-        """Send the beginning, then replace it; edits are always of the first event."""
-        return self.call(reply, 0.0)
-
-    def placed(self, address: bytes, sent_id: str) -> bytes:
-        """Remember which message is written over."""
-        place = msgspec.json.decode(address, type=Address)
-        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file is named ``mxc://server/id`` and lies at our homeserver."""

@@ -15,9 +15,9 @@ from gateway.chunking import code_points, cut
 from gateway.formatting import MARKDOWN
 from gateway.platforms.api_call import get_call, json_call, read_answer, refused
 from gateway.platforms.decode import as_command, as_key_part, as_text, read_fields
+from gateway.platforms.edited_message import EditingAdapter
 from gateway.platforms.port import (
     EMPTY,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
@@ -62,7 +62,7 @@ class Post(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-class Mattermost(Adapter, frozen=True):
+class Mattermost(EditingAdapter, frozen=True):
     """The adapter of one server; ``bot_id`` is empty until the server told it."""
 
     settings: MattermostSettings
@@ -182,15 +182,6 @@ class Mattermost(Adapter, frozen=True):
         """Show that something is typed."""
         place = msgspec.json.decode(address, type=Address)
         return self._api("users/me/typing", {"channel_id": place.channel_id, "parent_id": place.root_id})
-
-    def preview(self, reply: Reply) -> ApiRequest | None:
-        """Post the beginning, then edit it."""
-        return self.call(reply, 0.0)
-
-    def placed(self, address: bytes, sent_id: str) -> bytes:
-        """Remember which message is written over."""
-        place = msgspec.json.decode(address, type=Address)
-        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
 
     def setup(self, url: str) -> Setup:
         """Hooks and commands are made by hand; their tokens come from there."""

@@ -213,6 +213,12 @@ class Fail(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Cancelled(msgspec.Struct, frozen=True):
+    """The person stopped the answer that was shown to them."""
+
+    reason: str
+
+
 SendResult = Sent | TryLater | Reformat | WithoutThread | Moved | Gone | Fail
 
 
@@ -258,6 +264,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     stream_gap_s: float = 0.0
     #: a chat can get another id, and is told of by a Kind.MOVED
     chats_move: bool = False
+    #: what is shown of an answer may be added to, and not be changed
+    stream_only_grows: bool = False
     #: a send repeated under the same idempotency key has no second effect
     idempotent: bool = False
 
@@ -292,7 +300,7 @@ class Adapter(msgspec.Struct, frozen=True):
         raise NotImplementedError
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Say what the platform's answer to ``call`` or ``show`` means."""
+        """Say what the platform's answer to ``call`` means."""
         raise NotImplementedError
 
     def chat(self, address: bytes) -> Chat:
@@ -339,8 +347,15 @@ class Adapter(msgspec.Struct, frozen=True):
         """Build the request that shows the beginning of an answer while it is written, None where none can be shown."""
         return None
 
-    def placed(self, address: bytes, sent_id: str) -> bytes:  # noqa: ARG002
-        """Return the address of an answer whose beginning is shown as this message: ``call`` writes over it."""
+    def shown(self, reply: Reply, answer: ApiResponse) -> SendResult | Cancelled:
+        """Say what the platform's answer to ``preview`` means; WithoutThread goes on at another address."""
+        return self.result(reply, answer)
+
+    def placed(self, address: bytes, sent_id: str, shown: str = "") -> bytes:  # noqa: ARG002
+        """Return the address of an answer whose beginning is shown as this message: ``call`` writes over it.
+
+        ``sent_id`` is empty for the message that the address has already, ``shown`` where nobody knows what is there.
+        """
         return address
 
     def declined(self, text: str) -> WebhookResponse | None:  # noqa: ARG002

@@ -15,11 +15,11 @@ import msgspec
 
 from gateway.chunking import cut
 from gateway.formatting import SLACK_MARKDOWN, escape_html
-from gateway.platforms.api_call import get_call, json_call, refused
+from gateway.platforms.api_call import get_call, json_call, read_answer, refused
 from gateway.platforms.decode import as_command, as_key_part, as_text, decode, read_form
+from gateway.platforms.edited_message import EditingAdapter
 from gateway.platforms.port import (
     EMPTY,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
@@ -72,7 +72,7 @@ from shared.retry import retry_after_s
 MOST_UNITS = 11_900
 
 
-class Slack(Adapter, frozen=True):
+class Slack(EditingAdapter, frozen=True):
     """The adapter of one app; delayed events come for a day."""
 
     settings: SlackSettings
@@ -85,6 +85,7 @@ class Slack(Adapter, frozen=True):
         life_sign_words=True,
         chats_move=True,
         stream_gap_s=1.2,
+        stream_only_grows=True,
     )
 
     def verify(self, req: WebhookRequest) -> None:
@@ -153,6 +154,10 @@ class Slack(Adapter, frozen=True):
         channel = as_key_part(event.channel, "channel")
         event_id = as_key_part(envelope.event_id, "event_id")
         thread_ts = event.thread_ts if event.direct else event.thread_ts or event.ts
+        address = Address(channel, thread_ts)
+        if thread_ts:
+            team = event.user_team or event.team or account
+            address = Address(channel, thread_ts, user=event.user, team=team)
         return Inbound(
             kind=Kind.MESSAGE,
             session=session_key(self.name, account, channel, thread_ts),
@@ -161,7 +166,7 @@ class Slack(Adapter, frozen=True):
             text=text,
             direct=event.direct,
             mentioned=event.speaks_to(envelope.bot_user),
-            reply=msgspec.json.encode(Address(channel, thread_ts)),
+            reply=msgspec.json.encode(address),
             context=event.forwarded,
             files=event.attached,
             threaded=event.thread_ts is not None,
@@ -248,9 +253,11 @@ class Slack(Adapter, frozen=True):
             blocks = [] if plain else [{"type": "markdown", "text": reply.text}]
             said = {"response_type": "in_channel", "text": escape_html(reply.text), "replace_original": False}
             return json_call(address.response_url, {**said, "blocks": blocks} if blocks else said)
+        if address.stream and reply.begins:
+            return self._api("chat.stopStream", with_text(address.message, address.rest_of(reply.text)))
         if address.shown and reply.begins:
             over = {"text": escape_html(reply.text)} if plain else {"markdown_text": reply.text}
-            return self._api("chat.update", {"channel": address.channel, "ts": address.shown, **over})
+            return self._api("chat.update", {**address.message, **over})
         body: dict[str, object] = {"channel": address.channel}
         if address.thread_ts:
             body["thread_ts"] = address.thread_ts
@@ -269,9 +276,13 @@ class Slack(Adapter, frozen=True):
             return TryLater(
                 f"HTTP {answer.status} with a body that is not the Web API's", retry_after_s(answer.headers)
             )
+        said = api.error[:200] or f"HTTP {answer.status}"
+        if address.stream and reply.begins and answer.status < 429 and api.error not in PASSING:
+            if api.ok and address.rest_of(reply.text) is not None:
+                return Sent(address.shown)
+            return WithoutThread(address.without_stream, said)  # the whole text is written over what is there
         if api.ok:
             return Sent(api.ts)
-        said = api.error[:200] or f"HTTP {answer.status}"
         if answer.status == 429 or answer.status >= 500 or api.error in PASSING:
             return TryLater(said, retry_after_s(answer.headers))
         if api.error in MARKUP:
@@ -293,15 +304,35 @@ class Slack(Adapter, frozen=True):
         return self._api("assistant.threads.setStatus", status)
 
     def preview(self, reply: Reply) -> ApiRequest | None:
-        """Post the beginning, then edit it, where the app is a member."""
-        if msgspec.json.decode(reply.address, type=Address).outside:
-            return None
+        """Stream the beginning in a thread, or post and edit it; where the app is no member nothing is shown."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        if address.outside or (address.stream and not address.streamed):
+            return None  # what an earlier process has streamed nobody knows
+        if address.stream:
+            rest = address.rest_of(reply.text)  # what is there already cannot be changed but by edits, after its end
+            return self._api("chat.appendStream" if rest else "chat.stopStream", with_text(address.message, rest))
+        if address.may_stream and not address.shown:
+            recipient = {"recipient_user_id": address.user, "recipient_team_id": address.team}
+            place = {"channel": address.channel, "thread_ts": address.thread_ts}
+            return self._api("chat.startStream", {**place, **recipient, "markdown_text": reply.text})
         return self.call(reply, 0.0)
 
-    def placed(self, address: bytes, sent_id: str) -> bytes:
-        """Remember which message is written over."""
+    def shown(self, reply: Reply, answer: ApiResponse) -> SendResult:
+        """A stream that cannot begin, or has ended, gives way to edits."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        api = read_answer(answer, ApiAnswer)
+        if api is None or not (address.stream or (address.may_stream and not address.shown)):
+            return self.result(reply, answer)
+        if api.ok and (not address.stream or address.rest_of(reply.text)):
+            return Sent(api.ts)
+        return WithoutThread(address.without_stream, api.error) if answer.status < 429 else self.result(reply, answer)
+
+    def placed(self, address: bytes, sent_id: str, shown: str = "") -> bytes:
+        """Remember the message, and of a stream what is in it."""
         place = msgspec.json.decode(address, type=Address)
-        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
+        begun = place.may_stream and not place.shown and bool(sent_id)
+        place = msgspec.structs.replace(place, shown=place.shown or sent_id, stream=place.stream or begun)
+        return msgspec.json.encode(msgspec.structs.replace(place, streamed=shown if place.stream else ""))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file lies at Slack, which wants the token; nobody else is given it."""
@@ -320,6 +351,11 @@ class Slack(Adapter, frozen=True):
     def chat(self, address: bytes) -> Chat:
         """A channel takes about one message a second, whatever its threads."""
         return Chat(msgspec.json.decode(address, type=Address).channel, (Rate(1, 1.0),))
+
+
+def with_text(message: dict[str, object], text: str | None) -> dict[str, object]:
+    """Return the body of a call about a stream, with text where there is some."""
+    return {**message, "markdown_text": text} if text else message
 
 
 def sign(signing_secret: str, timestamp: str, raw: bytes) -> str:

@@ -36,8 +36,35 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     thread_ts: str | None = None
     response_url: str = ""
     outside: bool = False
+    #: whose message is answered, and their workspace: a stream is for somebody
+    user: str = ""
+    team: str = ""
     #: the message that shows the beginning of the answer
     shown: str = ""
+    #: that message is a stream, in which ``streamed`` is; empty where nobody knows what is
+    stream: bool = False
+    streamed: str = ""
+    #: no stream is to be had here, but edits
+    edits: bool = False
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether an answer may be streamed: in a thread, for somebody."""
+        return bool(self.thread_ts and self.user and self.team and not self.edits and not self.outside)
+
+    @property
+    def message(self) -> dict[str, object]:
+        """What names the message that shows the beginning."""
+        return {"channel": self.channel, "ts": self.shown}
+
+    @property
+    def without_stream(self) -> bytes:
+        """This address for edits of the message that was streamed."""
+        return msgspec.json.encode(msgspec.structs.replace(self, stream=False, streamed="", edits=True))
+
+    def rest_of(self, text: str) -> str | None:
+        """Return what of a text is not streamed yet, None where something else is there, or nobody knows."""
+        return text[len(self.streamed) :] if self.streamed and text.startswith(self.streamed) else None
 
 
 class ApiAnswer(msgspec.Struct, frozen=True):

@@ -17,11 +17,12 @@ from gateway.formatting import TEAMS_MARKDOWN
 from gateway.platforms.api_call import form_call, json_call, read_answer, refused
 from gateway.platforms.bearer_token import endorsements, read_token
 from gateway.platforms.decode import as_key_part, as_text, decode, decode_or_none
+from gateway.platforms.edited_message import EditingAdapter
 from gateway.platforms.port import (
     EMPTY,
-    Adapter,
     ApiRequest,
     ApiResponse,
+    Cancelled,
     Capabilities,
     Chat,
     File,
@@ -63,6 +64,27 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     personal: bool = False
     #: the message that shows the beginning of the answer
     shown: str = ""
+    #: what of it was streamed, and in how many pieces; empty where nobody knows
+    streamed: str = ""
+    pieces: int = 0
+    #: no stream is to be had here, but edits
+    edits: bool = False
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether the answer is streamed: only a conversation with one person has streams."""
+        return self.personal and not self.edits
+
+    @property
+    def without_stream(self) -> bytes:
+        """This address for edits of the message that was streamed."""
+        return msgspec.json.encode(msgspec.structs.replace(self, streamed="", edits=True))
+
+    def stream(self, kind: str) -> dict[str, object]:
+        """Return what makes an activity the next piece of the stream, or its ``final`` one, which has no number."""
+        known: dict[str, object] = {"type": "streaminfo", "streamType": kind}
+        known |= {"streamId": self.shown} if self.shown else {}
+        return known if kind == "final" else {**known, "streamSequence": self.pieces + 1}
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -79,7 +101,7 @@ class ApiAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class Teams(Adapter, frozen=True):
+class Teams(EditingAdapter, frozen=True):
     """The adapter of one bot."""
 
     settings: TeamsSettings
@@ -91,6 +113,7 @@ class Teams(Adapter, frozen=True):
         app_rates=(Rate(50, 1.0),),
         life_sign_every_s=3.0,
         stream_gap_s=1.5,
+        stream_only_grows=True,
     )
 
     @property
@@ -163,19 +186,24 @@ class Teams(Adapter, frozen=True):
         """Build a message, the first of an answer as one to its activity."""
         address = msgspec.json.decode(reply.address, type=Address)
         body = self._message(address, reply.text, plain=plain)
+        if address.shown and reply.begins and address.may_stream:
+            return self._activity("POST", address, "", {**body, "entities": [address.stream("final")]})
         if address.shown and reply.begins:
             return self._activity("PUT", address, f"/{quote(address.shown, safe='')}", body)
         return self._activity("POST", address, f"/{quote(address.activity, safe='')}" if reply.begins else "", body)
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
         """Read a resource's id or an error."""
-        api = read_answer(answer, ApiAnswer) or ApiAnswer()
-        if answer.status < 300:
-            return Sent(api.id)
         address = msgspec.json.decode(reply.address, type=Address)
-        if answer.status == 404 and address.shown:
+        if answer.status < 300:
+            api = read_answer(answer, ApiAnswer) or ApiAnswer()
+            return Sent(api.id or address.shown)
+        said = error_of(answer)
+        if address.shown and address.may_stream and answer.status in {400, 403, 404, 405}:
+            return WithoutThread(address.without_stream, said)
+        if answer.status in {403, 404} and address.shown:
             return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), "the message is gone")
-        return refused(answer, f"{api.error.code} {api.error.message}" if api.error else "")
+        return refused(answer, said)
 
     def chat(self, address: bytes) -> Chat:
         """1,800 operations an hour in a conversation, seven in a second."""
@@ -191,19 +219,37 @@ class Teams(Adapter, frozen=True):
         }
         return form_call(f"{self.settings.login_base}/{self.settings.tenant_id}/oauth2/v2.0/token", fields)
 
-    def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
-        """Show that something is typed."""
+    def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002 - it shows no words
+        """Show that something is typed, until a stream shows it."""
         place = msgspec.json.decode(address, type=Address)
+        if place.may_stream and place.shown:
+            return None
         return self._activity("POST", place, "", {"type": "typing", "from": {"id": place.bot}})
 
     def preview(self, reply: Reply) -> ApiRequest | None:
-        """Send the beginning, then edit it."""
-        return self.call(reply, 0.0)
+        """Stream the beginning to a person; elsewhere, or once a stream has ended, send and edit it."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        if not address.may_stream:
+            return self.call(reply, 0.0)
+        if address.shown and not (address.streamed and reply.text.startswith(address.streamed)):
+            return None  # a stream only grows, and how far an earlier process came nobody knows
+        piece = {"type": "typing", "from": {"id": address.bot}, "text": reply.text}
+        return self._activity("POST", address, "", {**piece, "entities": [address.stream("streaming")]})
 
-    def placed(self, address: bytes, sent_id: str) -> bytes:
-        """Remember which message is written over."""
+    def shown(self, reply: Reply, answer: ApiResponse) -> SendResult | Cancelled:
+        """A stream ends after two minutes, or when the person presses its button."""
+        address = msgspec.json.decode(reply.address, type=Address)
+        if not address.may_stream or answer.status not in {400, 403, 404, 405}:
+            return self.result(reply, answer)
+        said = error_of(answer)
+        return Cancelled(said) if "cancel" in said.casefold() else WithoutThread(address.without_stream, said)
+
+    def placed(self, address: bytes, sent_id: str, shown: str = "") -> bytes:
+        """Remember the message, and of a stream how many pieces it has."""
         place = msgspec.json.decode(address, type=Address)
-        return msgspec.json.encode(msgspec.structs.replace(place, shown=place.shown or sent_id))
+        streamed, pieces = (shown, place.pieces + 1) if shown and place.may_stream else ("", 0)
+        place = msgspec.structs.replace(place, shown=place.shown or sent_id, streamed=streamed, pieces=pieces)
+        return msgspec.json.encode(place)
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file of a chat has a url with a signature in it; an inline image lies at the connector."""
@@ -240,3 +286,9 @@ class Teams(Adapter, frozen=True):
         conversation = quote(address.conversation, safe="")
         url = f"{address.service_url}/v3/conversations/{conversation}/activities{path}"
         return msgspec.structs.replace(json_call(url, body, method=method), needs_token=True)
+
+
+def error_of(answer: ApiResponse) -> str:
+    """Return the connector's own words for an error."""
+    api = read_answer(answer, ApiAnswer)
+    return f"{api.error.code} {api.error.message}" if api and api.error else ""

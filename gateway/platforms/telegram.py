@@ -139,8 +139,12 @@ class Telegram(Adapter, frozen=True):
         return Parsed(WebhookResponse(body=confirmed), (here,))
 
     def _stopped(self, update_id: int, stopped: Stopped) -> Parsed:
-        chat_id = stopped.chat.id
-        return Parsed(inbound=(self._bare(update_id, chat_id, Kind.COMMAND, str(chat_id), "/stop"),))
+        chat_id, topic = stopped.chat.id, stopped.message_thread_id
+        stop = self._bare(update_id, chat_id, Kind.COMMAND, str(chat_id), "/stop")
+        if topic is not None:
+            address = msgspec.json.encode(Address(chat_id, 0, topic))
+            stop = msgspec.structs.replace(stop, session=f"{stop.session}:{topic}", reply=address)
+        return Parsed(inbound=(stop,))
 
     def _bare(self, update_id: int, chat_id: int, kind: Kind, user: str, text: str) -> Inbound:
         return Inbound(
@@ -223,7 +227,7 @@ class Telegram(Adapter, frozen=True):
         if address.chat_id < 0:
             return None
         draft = {"draft_id": 1 + int(short_key(reply.message_id.partition(".")[0], 8), 16) % 2**31}
-        markup = {"text": reply.text, "parse_mode": "HTML"}
+        markup = {"text": reply.text, "parse_mode": "HTML", "can_stop": True}
         return self._api("sendMessageDraft", msgspec.json.encode({**where(address), **draft, **markup}))
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:

@@ -206,6 +206,7 @@ class Stopped(msgspec.Struct, frozen=True):
     """The stop button of a draft."""
 
     chat: Chat
+    message_thread_id: Int64 | None = None
 
 
 class Update(msgspec.Struct, frozen=True):

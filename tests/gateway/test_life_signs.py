@@ -57,6 +57,13 @@ class ChatServer:
         return self.of(method)
 
 
+class TurnsHere:
+    """Ends no turn: none runs here."""
+
+    async def interrupt(self, session: str) -> bool:
+        return bool(session)
+
+
 class Running:
     """A running turn, and what shows it."""
 
@@ -83,7 +90,7 @@ async def running(tmp_path: Path, platform: str) -> AsyncIterator[Running]:
         secrets |= {"TELEGRAM_BOT_TOKEN": "1:t", "TELEGRAM_SECRET_TOKEN": "secret", "TELEGRAM_API_BASE": url}
         platforms, governor = enabled_platforms(parse_settings(secrets)), Governor()
         delivery = Delivery(store, platforms, Events(), "test", governor=governor)
-        signs = LifeSigns(store, platforms, governor, delivery.platform_calls)
+        signs = LifeSigns(store, platforms, governor, delivery.platform_calls, TurnsHere())
         delivery.place_of = signs.place_of
         message_id = new_message_id()
         arrival = Arrival(

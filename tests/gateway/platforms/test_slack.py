@@ -182,7 +182,7 @@ def test_a_mention_is_read_without_the_bots_name_and_answered_in_its_thread() ->
     event = {"type": "app_mention", "user": "U1", "text": "<@UBOT> a &lt; b", "ts": "1.5", "channel": "C1"}
     inbound = only(parse(event))
     assert (inbound.session, inbound.text, inbound.addressed) == ("slack:T1:C1:1.5", "a < b", True)
-    assert json.loads(inbound.reply) == {"channel": "C1", "thread_ts": "1.5"}
+    assert json.loads(inbound.reply) == {"channel": "C1", "thread_ts": "1.5", "user": "U1", "team": "T1"}
     assert only(parse(event | {"thread_ts": "1.1"})).session == "slack:T1:C1:1.1"
 
 
