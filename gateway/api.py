@@ -20,15 +20,17 @@ from gateway.responses import Refused, json_response
 from gateway.running_turns import RunningTurns
 from gateway.trace_text import trace_message
 from gateway.turn_broadcast import TurnBroadcast
+from gateway.worker_table import turn_list, worker_table
 from shared.budgets import Account, Budgets, Spend
 from shared.errors import NotFound
 from shared.profiles import Profiles
-from shared.session_files import session_log_path
+from shared.redaction import Redaction
+from shared.session_files import log_line, session_log_path
 from shared.session_segments import has_log, log_pieces, remove_log
 from shared.store.port import Store
 from shared.traces import SessionQuery
 from shared.usage import usage_entry
-from worker.pool import HostRow, Pool, PoolSnapshot
+from worker.pool import Pool
 
 SESSIONS = "/v1/sessions/"
 LIST_LIMIT = 200
@@ -38,7 +40,7 @@ ACTIONS = frozenset({"log", "interrupt"})
 
 
 class Api:
-    """Answers for the store and the pool; ``log_dir`` is where the session logs lie."""
+    """Answers for the store and the pool; ``log_dir`` is where the session logs of one host lie."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Api:
         pool: Pool,
         broadcast: TurnBroadcast,
         log_dir: Path,
+        redaction: Redaction,
         budgets: Budgets,
         pairings: Pairings,
         profiles: Profiles,
@@ -55,6 +58,7 @@ class Api:
         self._turns = RunningTurns(store, pool)
         self._broadcast = broadcast
         self._log_dir = log_dir
+        self._redaction = redaction
         self._budgets = budgets
         self._pairings = pairings
         self._profiles = profiles
@@ -68,7 +72,7 @@ class Api:
             Route("/v1/budgets", self.budgets),
             Route("/v1/workers", self.workers),
             Route("/v1/turns", self.turns),
-            Route("/v1/workers/{n:int}/kill", self.kill_worker, methods=["POST"]),
+            Route("/v1/workers/{worker:path}/kill", self.kill_worker, methods=["POST"]),
             Route("/v1/pairings", self.pairings),
             Route("/v1/pairings/{code}/approve", self.approve, methods=["POST"]),
             Route("/v1/pairings/{sender:path}/revoke", self.revoke, methods=["POST"]),
@@ -125,6 +129,10 @@ class Api:
         return self._profiles.name_of(key, last.user)
 
     async def _log(self, key: str) -> Response:
+        if self._store.engine.shared:  # each host has the logs of what it ran; what is shared is the history
+            await self._store.sessions.summary(key)
+            lines = history_log(self._store, key, self._redaction)
+            return StreamingResponse(lines, media_type="application/x-ndjson")
         path = session_log_path(self._log_dir, key)
         if not await asyncio.to_thread(has_log, path):
             await self._store.sessions.summary(key)  # an unknown session is a 404, a session without a log an empty one
@@ -155,18 +163,19 @@ class Api:
 
     async def workers(self, _: Request) -> Response:
         """Answer the worker table."""
-        return json_response(worker_table(self._pool.snapshot()) | host_table(self._pool.hosts))
+        return json_response(worker_table(self._pool.snapshot(), await self._pool.hosts()))
 
     async def turns(self, _: Request) -> Response:
-        """Answer the turns that run or wait for a slot here, those that have run longest first."""
-        return json_response({"turns": self._pool.turn_rows(TURNS_LIMIT)})
+        """Answer the turns that run or wait for a slot, those that have run longest first."""
+        return json_response({"turns": turn_list(self._pool.turn_rows(TURNS_LIMIT), await self._pool.hosts())})
 
     async def kill_worker(self, request: Request) -> Response:
-        """Kill one worker; its turns resume in another."""
-        n = request.path_params["n"]
-        if not await self._pool.kill_worker(n):
-            raise Refused(404, f"there is no worker {n}")
-        return json_response({"n": n, "killed": True})
+        """Kill one worker, of another host by ``HOST/n``; its turns resume in another."""
+        worker = request.path_params["worker"]
+        host, _, n = worker.rpartition("/")
+        if not (n.isascii() and n.isdigit() and len(n) < 10) or not await self._pool.kill_worker(int(n), host):
+            raise Refused(404, f"there is no worker {worker}")
+        return json_response({"n": int(n), "killed": True} | ({"host": host} if host else {}))
 
     async def pairings(self, _: Request) -> Response:
         """Answer the pairing codes that wait to be approved, and who was let in by one."""
@@ -186,32 +195,6 @@ class Api:
         await self._pairings.revoke(sender)
         self._broadcast.tell("pairing", sender=sender, state="revoked")
         return json_response({"sender": sender, "approved": False})
-
-
-def worker_table(snapshot: PoolSnapshot) -> dict[str, object]:
-    """Return the worker table as ``GET /v1/workers`` shows it."""
-    rows = [
-        {
-            "n": row.n,
-            "pid": row.pid,
-            "state": row.state,
-            "turns": row.turns,
-            "sessions": row.sessions,
-            "rss_bytes": row.rss_bytes,
-            "started_at": row.started_at,
-            "todo_cache": {"hits": row.cache_hits, "misses": row.cache_misses, "size": row.cache_size},
-            **({"mcp": row.mcp} if row.mcp else {}),
-        }
-        | ({"longest_waiting": row.longest_waiting} if row.longest_waiting else {})  # it takes nothing new for that
-        for row in snapshot.workers
-    ]
-    shared = {"mcp": snapshot.mcp} if snapshot.mcp else {}
-    return {"workers": rows, "spares": snapshot.spares, "restarts": snapshot.restarts} | shared
-
-
-def host_table(hosts: tuple[HostRow, ...]) -> dict[str, object]:
-    """Return the hosts that share the database, nothing where none may."""
-    return {"hosts": hosts} if hosts else {}
 
 
 def account_entry(account: Account, now: float) -> dict[str, object]:
@@ -254,6 +237,14 @@ def session_query(request: Request) -> SessionQuery:
         if not comma:
             raise Refused(400, "after has to be the next of an earlier page", param="after")
     return SessionQuery(given.get("q", "").strip(), given.get("platform", ""), state, after, int(limit))
+
+
+async def history_log(store: Store, session: str, redaction: Redaction) -> AsyncGenerator[bytes]:
+    """Yield a session's log as any gateway of a shared database makes it of the history."""
+    at = 0.0
+    async for logged in store.sessions.logged(session):
+        at = logged.at or at
+        yield redaction.clean(log_line(at, session, logged.message, logged.message_id)).replace(b"\n", b" ") + b"\n"
 
 
 async def pieces_of(path: Path) -> AsyncGenerator[bytes]:

@@ -64,10 +64,12 @@ from gateway.webhook import Webhooks
 from gateway.webhook_entry import WebhookEntry
 from shared.api_keys import Role
 from shared.events import Event, Events
+from shared.redaction import Redaction
 from shared.settings import Settings
 from shared.store import open_store, sqlite_path
 from shared.store.port import Store
 from worker.pool import Pool
+from worker.pool.worker_config import known_secrets
 
 if TYPE_CHECKING:
     from gateway.tracing import Tracing
@@ -141,6 +143,7 @@ class Gateway:
     def _look_after(self) -> None:
         """Make the parts that look after the others."""
         settings, log_dir = self.settings, self.settings.data_dir / "logs"
+        self.broadcast.tell_elsewhere(self.pool)
         self.audit = Audit(self.store, self.events)
         self.hangs = HangHistory()
         self.events.subscribe(self.hangs.on_event)
@@ -149,7 +152,7 @@ class Gateway:
         self.load = LoadHistory(self.store, self.pool, self._lag)
         self.broadcast.observe(self.load)
         self.storage = StorageWatch(self.store, self.events)
-        self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool.removed)
+        self.retention = Retention(self.store, log_dir, settings.upkeep, self.events.emit, self.pool)
         database = sqlite_path(settings.database_url, settings.data_dir)
         self.backup = ScheduledBackup(settings.upkeep, database, self.events.emit)
 
@@ -235,7 +238,8 @@ class Gateway:
     def _routes(self) -> list[BaseRoute]:
         health, budgets = self._health(), self.settings.budgets
         log_dir, profiles = self.settings.data_dir / "logs", self.settings.profiles
-        api = Api(self.store, self.pool, self.broadcast, log_dir, budgets, self.pairings, profiles)
+        redaction = Redaction(known_secrets(self.settings))
+        api = Api(self.store, self.pool, self.broadcast, log_dir, redaction, budgets, self.pairings, profiles)
         console = Console(self.broadcast, self.pool)
         login = Login(self.access, self.audit)
         guarded = [
@@ -260,7 +264,7 @@ class Gateway:
             self.events,
             self.commands,
             self.announcements,
-            QueueNotice(self.announcements, slots(self.settings), self.pool),
+            QueueNotice(self.announcements, self.pool),
             self.settings.webhooks,
             self.settings.gather_s,
         )
@@ -340,11 +344,6 @@ def start_tracing(settings: Settings, events: Events) -> Tracing | None:
     tracing = Tracing(settings.upkeep.tracing)
     events.subscribe(tracing.on_event)
     return tracing
-
-
-def slots(settings: Settings) -> int:
-    """Return how many turns this gateway runs at once."""
-    return settings.workers * (settings.turns_per_worker + settings.waiting_turns)
 
 
 def host_id() -> str:

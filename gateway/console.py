@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.api import worker_table
 from gateway.event_stream import encoded
 from gateway.responses import Refused
 from gateway.turn_broadcast import TurnBroadcast
+from gateway.worker_table import worker_table
 from worker.pool import Pool
 
 STATIC = Path(__file__).parent / "static"
@@ -98,7 +98,7 @@ class Console:
         stream = self._broadcast.stream
         quiet = 0
         while stream.read and not stream.closed:
-            table = encoded("workers", worker_table(self._pool.snapshot()))
+            table = encoded("workers", worker_table(self._pool.snapshot(), await self._pool.hosts()))
             quiet = 0 if table != self._table else quiet + 1
             if table != self._table:
                 self._table = table

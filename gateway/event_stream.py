@@ -95,6 +95,11 @@ class EventStream:
         """Tell whether anybody reads."""
         return bool(self._readers)
 
+    @property
+    def sessions(self) -> set[str]:
+        """The sessions whose text is read."""
+        return {reader.session for reader in self._readers if reader.session}
+
     @contextmanager
     def subscribe(self, session: str = "") -> Iterator[PageReader]:
         """Let somebody read for as long as the block lasts."""

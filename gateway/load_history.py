@@ -73,11 +73,11 @@ class LoadHistory:
 
     def _sample(self, backlog: Backlog, elapsed_s: float) -> LoadSample:
         tokens, self._tokens = self._tokens, 0
-        snapshot = self._pool.snapshot()
+        snapshot, (running, _) = self._pool.snapshot(), self._pool.load
         return LoadSample(
             at=time.time(),
-            waiting=max(0, backlog.waiting - snapshot.running),
-            running=snapshot.running,
+            waiting=max(0, backlog.waiting - running),
+            running=running,
             undelivered=backlog.undelivered,
             dead=backlog.dead,
             oldest_s=backlog.oldest_s,

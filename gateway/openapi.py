@@ -107,7 +107,7 @@ OPERATIONS = (
     Operation("GET", "/v1/messages/{id}", "Where is my message: every stage with its time", answers.MessageShown),
     Operation("GET", "/v1/budgets", "Every budget with who has spent most of it", answers.BudgetList),
     Operation("GET", "/v1/workers", "The workers", answers.WorkerTable),
-    Operation("POST", "/v1/workers/{n}/kill", "Kill one worker", answers.WorkerKilled, Role.ADMIN),
+    Operation("POST", "/v1/workers/{worker}/kill", "Kill one worker, n or HOST/n", answers.WorkerKilled, Role.ADMIN),
     Operation("GET", "/v1/turns", "The turns that run or wait for a slot", answers.TurnList),
     Operation("GET", "/v1/hangs", "Workers that were killed for a hang, with their stacks", answers.HangList),
     Operation("GET", "/v1/keys", "Who holds a key, and what it may do", answers.KeyList),

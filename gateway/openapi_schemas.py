@@ -184,6 +184,7 @@ class WorkerKilled(msgspec.Struct, frozen=True):
 
     n: int
     killed: bool
+    host: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Pairing(msgspec.Struct, frozen=True):

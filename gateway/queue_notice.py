@@ -14,7 +14,6 @@ from gateway.announcements import Announcements
 from gateway.platforms.port import Adapter, Inbound
 from shared.errors import StoreUnavailable
 from shared.messages import Receipt
-from worker.pool import PoolSnapshot
 
 #: a session is not told again within this many seconds
 AGAIN_S = 60.0
@@ -29,26 +28,27 @@ MOST_REMEMBERED = 100_000
 class PoolView(Protocol):
     """What is asked of the pool."""
 
-    def snapshot(self) -> PoolSnapshot:
-        """Return how the pool looks now."""
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many turns run on all hosts together, and how many they run at once."""
 
 
 class QueueNotice:
-    """Announces places; ``slots`` is how many turns run at once."""
+    """Announces places."""
 
-    def __init__(self, announcements: Announcements, slots: int, pool: PoolView) -> None:
+    def __init__(self, announcements: Announcements, pool: PoolView) -> None:
         self._announcements = announcements
-        self._slots = slots
         self._pool = pool
         self._told: TTLCache[str, bool] = TTLCache(MOST_REMEMBERED, AGAIN_S)
 
     async def tell(self, platform: Adapter, inbound: Inbound, receipt: Receipt) -> None:
         """Announce the place of a message that was just accepted, where it has to wait and the platform shows it."""
-        crowded = self._slots > 0 and receipt.ahead > ROUNDS * self._slots
+        running, slots = self._pool.load
+        crowded = slots > 0 and receipt.ahead > ROUNDS * slots
         if not crowded or not platform.capabilities.announces_queue_position or inbound.session in self._told:
             return
         self._told[inbound.session] = True
-        place = max(1, receipt.ahead - self._pool.snapshot().running + 1)
+        place = max(1, receipt.ahead - running + 1)
         text = f"You are number {place} in the queue."
         with suppress(StoreUnavailable):
             await self._announcements.announce(platform, inbound, text, ("place in the queue",), AGAIN_S)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from shared.errors import StoreError
 from shared.events import Emit, Event
@@ -20,19 +20,33 @@ from shared.upkeep import Upkeep
 
 EVERY_S = 3600.0
 KEEP_DONE_S = 7 * 86_400.0
+#: how long hosts that are gone, and removals that hosts may not have heard of, are remembered
+KEEP_HOSTS_S = 86_400.0
+KEEP_REMOVALS_S = 90 * 86_400.0
 #: sessions removed before the others are let through
 SESSIONS_AT_ONCE = 50
 
 
-class Retention:
-    """Removes what is old; ``removed`` is called for each session, for whoever keeps something of it in memory."""
+class Duty(Protocol):
+    """What tells which of several hosts removes what is in the store."""
 
-    def __init__(self, store: Store, log_dir: Path, upkeep: Upkeep, emit: Emit, removed: Callable[[str], None]) -> None:
+    @property
+    def on_duty(self) -> bool:
+        """Whether this one does."""
+
+    def removed(self, session: str) -> None:
+        """Take note that a session was removed, in memory and at other hosts."""
+
+
+class Retention:
+    """Removes what is old: logs where they are, rows of the store where the pool says that it is this host's duty."""
+
+    def __init__(self, store: Store, log_dir: Path, upkeep: Upkeep, emit: Emit, duty: Duty) -> None:
         self._store = store
         self._log_dir = log_dir
         self._upkeep = upkeep
         self._emit = emit
-        self._removed = removed
+        self._duty = duty
 
     async def run(self) -> None:
         """Remove what is old, for ever."""
@@ -43,11 +57,13 @@ class Retention:
 
     async def remove_all(self) -> None:
         """Remove what is old now. Raises StoreError."""
-        await self._store.inbox.expire(KEEP_DONE_S)
-        await self._store.spending.expire(KEEP_DONE_S)
         sessions = logs = 0
-        if self._upkeep.keep_history_s is not None:
-            sessions = await self._remove_sessions(self._upkeep.keep_history_s)
+        if self._duty.on_duty:
+            await self._store.inbox.expire(KEEP_DONE_S)
+            await self._store.spending.expire(KEEP_DONE_S)
+            await self._store.hosts.expire(KEEP_HOSTS_S, KEEP_REMOVALS_S)
+            if self._upkeep.keep_history_s is not None:
+                sessions = await self._remove_sessions(self._upkeep.keep_history_s)
         if self._upkeep.keep_logs_s is not None:
             logs = await asyncio.to_thread(remove_old_logs, self._log_dir, time.time() - self._upkeep.keep_logs_s)
         if sessions or logs:
@@ -59,6 +75,6 @@ class Retention:
             for key in keys:
                 with contextlib.suppress(OSError):
                     await asyncio.to_thread(remove_log, session_log_path(self._log_dir, key))
-                self._removed(key)
+                self._duty.removed(key)
             count += len(keys)
         return count

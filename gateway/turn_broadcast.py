@@ -105,6 +105,13 @@ class OutcomeObserver(Protocol):
         """Take an outcome, after its commit; never blocks. What it raises is said and harms nobody."""
 
 
+class PagesElsewhere(Protocol):
+    """How the pages of other gateways are told."""
+
+    def tell_pages(self, name: str, fields: Mapping[str, object]) -> None:
+        """Tell them a named event."""
+
+
 class TurnBroadcast:
     """The pool's TurnObserver; ``observers`` are told of every outcome after its commit."""
 
@@ -113,6 +120,7 @@ class TurnBroadcast:
         self._observers = list(observers)
         self._followers: dict[str, list[Follower]] = {}
         self._life_signs: LifeSigns | None = None
+        self._pages_elsewhere: PagesElsewhere | None = None
         self._running: dict[str, RunningText] = {}
         self.stream = EventStream()  #: what pages read
 
@@ -146,8 +154,14 @@ class TurnBroadcast:
         return any(not follower.ended for follower in self._followers.get(message_id, ()))
 
     def tell(self, name: str, /, **fields: Any) -> None:
-        """Tell every page a named event."""
+        """Tell every page a named event, those of other gateways too."""
         self.stream.tell(name, **fields)
+        if self._pages_elsewhere is not None:
+            self._pages_elsewhere.tell_pages(name, fields)
+
+    def tell_elsewhere(self, pages: PagesElsewhere) -> None:
+        """Tell the pages of other gateways named events from now on."""
+        self._pages_elsewhere = pages
 
     @contextmanager
     def watch(self, session: str) -> Iterator[PageReader]:
@@ -172,7 +186,7 @@ class TurnBroadcast:
         self._running[session] = RunningText(message_id, 0, [])
         if self._life_signs:
             self._life_signs.turn_started(message_id, session)
-        self.tell("turn", session=session, message=message_id, state="running", worker=str(worker))
+        self.stream.tell("turn", session=session, message=message_id, state="running", worker=str(worker))
 
     def delta(self, message_id: str, session: str, step: int, text: str) -> None:
         """Take text of a running step."""
@@ -202,11 +216,11 @@ class TurnBroadcast:
 
     def model_away(self, message_id: str, session: str, model: str, problem: str) -> None:
         """Take that a turn waits for a model."""
-        self.tell("waiting", session=session, message=message_id, model=model, problem=problem)
+        self.stream.tell("waiting", session=session, message=message_id, model=model, problem=problem)
 
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         """Take the start of a tool call."""
-        self.tell("tool", session=session, message=message_id, name=name)
+        self.stream.tell("tool", session=session, message=message_id, name=name)
         if self._life_signs:
             self._life_signs.tool_started(session, name)
 
@@ -218,7 +232,7 @@ class TurnBroadcast:
 
     def todo_changed(self, session: str, todo: bytes) -> None:
         """Take a session's new todo list (JSON array)."""
-        self.tell("todo", session=session, todos=msgspec.Raw(todo))
+        self.stream.tell("todo", session=session, todos=msgspec.Raw(todo))
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """Take the outcome of a turn, after its commit."""
@@ -235,14 +249,14 @@ class TurnBroadcast:
                 observer.settled(session, outcome)
             except Exception as error:  # noqa: BLE001 - the pool settles, whatever a counter does with an odd count
                 self._events.subscriber_failed("settled", error)
-        self.tell("turn", session=session, message=message_id, state=state, worker="")
+        self.stream.tell("turn", session=session, message=message_id, state=state, worker="")
 
     def ended_elsewhere(self, message_id: str, session: str, state: str) -> None:
         """Take that a turn of another host ended; its outcome is in the store."""
         self._running.pop(session, None)
         if self._life_signs:
             self._life_signs.end(session)
-        self.tell("turn", session=session, message=message_id, state=state, worker="")
+        self.stream.tell("turn", session=session, message=message_id, state=state, worker="")
 
     def outcome_found(self, message_id: str, outcome: Ended | Dead) -> None:
         """Tell those followers of an outcome that do not know it; it was committed, and counted where its turn ran."""

@@ -8,7 +8,11 @@ signal STARTED, TEXT, TOOL ──▶ turn broadcast        signal ENDED ─┐
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
+
+import msgspec
 
 from gateway.turn_broadcast import TurnBroadcast
 from shared.errors import NotFound, StoreError
@@ -20,7 +24,7 @@ from shared.store.port import Store
 LOOK_EVERY_S = 1.0
 #: messages that are looked at side by side
 AT_ONCE = 64
-#: the worker that pages are told of, for a turn that another host runs
+#: the worker that pages are told of, for a turn of a host that does not name it
 ELSEWHERE = "another host"
 
 
@@ -50,6 +54,12 @@ class TurnsElsewhere:
         self._looking: set[asyncio.Task[None]] = set()
         self.reply_due = asyncio.Event()  #: set when another host may have written a reply
 
+    @property
+    def watched(self) -> tuple[str, ...] | None:
+        """The sessions that pages of this gateway show, None while no page is open."""
+        stream = self._broadcast.stream
+        return tuple(stream.sessions) if stream.read else None
+
     def hear(self, signal: Signal) -> None:
         """Take a signal about a turn."""
         message_id, session = signal.message_id, signal.session
@@ -59,11 +69,21 @@ class TurnsElsewhere:
                 self._broadcast.text_restarted(message_id, session, signal.step)
             case SignalKind.STARTED:
                 self._texts.pop(message_id, None)
-                self._broadcast.turn_started(message_id, session, ELSEWHERE)
+                self._broadcast.turn_started(message_id, session, signal.name or ELSEWHERE)
             case SignalKind.TEXT:
                 self._take_text(signal)
             case SignalKind.TOOL:
                 self._broadcast.tool_started(message_id, session, signal.text)
+            case SignalKind.SAID:
+                self._broadcast.tool_said(message_id, session, signal.name, signal.text)
+            case SignalKind.AWAY:
+                self._broadcast.model_away(message_id, session, signal.name, signal.text)
+            case SignalKind.TODO if signal.text:
+                self._broadcast.todo_changed(session, signal.text.encode())
+            case SignalKind.TODO:
+                self._spawn(self._show_todo(session))
+            case SignalKind.PAGE:
+                self._broadcast.stream.tell(signal.name, **msgspec.json.decode(signal.text))
             case SignalKind.ENDED:
                 self._texts.pop(message_id, None)
                 self._broadcast.ended_elsewhere(message_id, session, signal.text)
@@ -114,6 +134,15 @@ class TurnsElsewhere:
 
     def _look_soon(self, message_id: str) -> None:
         if self._broadcast.is_followed(message_id):
-            task = asyncio.get_running_loop().create_task(self.look(message_id))
-            self._looking.add(task)
-            task.add_done_callback(self._looking.discard)
+            self._spawn(self.look(message_id))
+
+    async def _show_todo(self, session: str) -> None:
+        """Tell pages a todo list that no signal holds."""
+        with suppress(StoreError):
+            if todo := await self._store.sessions.unsettled_todo(session):
+                self._broadcast.todo_changed(session, todo)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)

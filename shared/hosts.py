@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+#: removals that one beat is told at most; what is left over comes with the next
+REMOVALS_LIMIT = 1000
+
 
 class Beat(msgspec.Struct, frozen=True):
     """What a host tells of itself."""
@@ -20,8 +23,12 @@ class Beat(msgspec.Struct, frozen=True):
     workers: int = 0
     #: where other hosts reach it by HTTP, empty if they do not
     address: str = ""
-    #: what the console shows of it, opaque to the store
+    #: what is shown of it to who asks, opaque to the store
     snapshot: bytes = b""
+    #: what every other host is told of it, opaque to the store
+    brief: bytes = b""
+    #: it has heard of every removal up to this time, in unix seconds of the store's clock
+    heard_until: float = 0.0
 
 
 class LiveHost(msgspec.Struct, frozen=True):
@@ -31,7 +38,9 @@ class LiveHost(msgspec.Struct, frozen=True):
     gateway: bool
     workers: int
     address: str
+    #: empty in what a beat tells
     snapshot: bytes
+    brief: bytes
     #: when it joined, in unix seconds
     joined_at: float
 
@@ -44,6 +53,14 @@ class StopRequest(msgspec.Struct, frozen=True):
     message_id: str
     #: what its sender is told
     text: str
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """A session that was removed."""
+
+    session: str
+    #: unix seconds of the store's clock
+    at: float
 
 
 class HostNews(msgspec.Struct, frozen=True):
@@ -59,6 +76,8 @@ class HostNews(msgspec.Struct, frozen=True):
     steers: tuple[str, ...]
     #: the waiting messages of all sessions
     waiting: int
+    #: sessions that were removed since ``Beat.heard_until``, oldest first; REMOVALS_LIMIT at most
+    removals: tuple[Removal, ...] = ()
 
     def place(self, host: str, *, gateways: bool = False) -> tuple[int, int]:
         """Return a host's number among those that work, or those that accept, from 0, and how many there are."""

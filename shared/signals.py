@@ -24,6 +24,11 @@ class SignalKind(enum.StrEnum):
     STARTED = "started"  #: the message's turn begins; with a step: the text of that begins again
     TEXT = "text"  #: more of an answer that somebody reads while it is written
     TOOL = "tool"  #: the turn calls the tool that ``text`` names
+    SAID = "said"  #: the tool ``name`` tells how far it is
+    AWAY = "away"  #: the turn waits for the model ``name``, for the reason in ``text``
+    TODO = "todo"  #: the turn changed the session's todo list; empty where that is too large for a signal
+    PAGE = "page"  #: pages are told the event ``name``, whose fields are the JSON in ``text``
+    KILL = "kill"  #: kill the worker whose number is in ``text``
     ENDED = "ended"  #: the turn ended as ``text`` says: read the message's answer
 
 
@@ -36,6 +41,7 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     #: the step of the turn that the text belongs to
     step: int = 0
     text: str = ""
+    name: str = ""
     #: how many characters of the step's text come before this one's
     offset: int = 0
 

@@ -19,6 +19,14 @@ class SessionSummary(msgspec.Struct, frozen=True):
     waiting: int
 
 
+class LoggedMessage(msgspec.Struct, frozen=True):
+    """One message of a transcript, with what a session log says of it."""
+
+    message: bytes
+    message_id: str  #: of the message whose turn wrote it; empty where that is not known any more
+    at: float  #: when that turn ended, in unix seconds; 0 where that is not known, or it runs
+
+
 class SessionQuery(msgspec.Struct, frozen=True):
     """Which sessions are asked for; an empty word asks for any."""
 

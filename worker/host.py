@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -26,12 +27,15 @@ from shared.api_keys import digest_of, parse_entry
 from shared.errors import StoreError
 from shared.events import Event, Events
 from shared.messages import Outcome
+from shared.session_segments import remove_old_logs
 from shared.settings import Settings
 from shared.store import Store, open_store
 from worker.pool import Pool
 
 #: how long turns may take to a step boundary when the host ends, in seconds
 DRAIN_S = 15.0
+#: how often old logs are looked for, in seconds
+REMOVE_EVERY_S = 3600.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -112,6 +116,7 @@ class WorkerHost:
         page = _Page(uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off"))
         serving = asyncio.create_task(page.serve([listener]))
         starting = asyncio.create_task(self.pool.start())
+        tidying = asyncio.create_task(self._remove_old_logs())
         starting.add_done_callback(lambda _: self._events.emit(Event.READY, workers=self._settings.workers))
         host, port = listener.getsockname()[:2]
         self._events.emit(
@@ -120,12 +125,22 @@ class WorkerHost:
         await stopped.wait()
         self._events.emit(Event.STOPPING)
         starting.cancel()
+        tidying.cancel()
         await self.pool.drain(DRAIN_S)
         await self.pool.close()
         page.should_exit = True
         await serving
         await self._store.close()
         self._events.emit(Event.STOPPED)
+
+    async def _remove_old_logs(self) -> None:
+        """Remove what is old of the session logs that lie here, for ever."""
+        keep_s, log_dir = self._settings.upkeep.keep_logs_s, self._settings.data_dir / "logs"
+        while keep_s is not None:
+            removed = await asyncio.to_thread(remove_old_logs, log_dir, time.time() - keep_s)
+            if removed:
+                self._events.emit(Event.OLD_REMOVED, sessions=0, log_files=removed)
+            await asyncio.sleep(REMOVE_EVERY_S)
 
     def _app(self) -> Starlette:
         routes = [

@@ -69,7 +69,7 @@ def status_lines(found: dict[str, Any]) -> list[str]:
             ("WORKER", "PID", "STATE", "TURNS", "SESSIONS", "MEMORY", "SINCE"),
             (
                 (
-                    row["n"],
+                    f"{row['host']}/{row['n']}" if "host" in row else row["n"],
                     row["pid"] or "-",
                     row["state"],
                     row["turns"],

@@ -36,15 +36,28 @@ export class Workers {
     $("workers-count").textContent = table.workers.length;
     const restarts = `${table.restarts} restart${table.restarts === 1 ? "" : "s"}`;
     $("workers-note").textContent = `${table.spares} warm spare${table.spares === 1 ? "" : "s"}, ${restarts}`;
-    reconcile($("workers"), table.workers, (worker) => worker.host ? `${worker.host} ${worker.n}` : worker.n, (worker) => this.row(worker));
-    const own = table.workers.flatMap((worker) => (worker.mcp ?? []).map((server) => ({ ...server, of: `worker ${worker.n}` })));
+    reconcile($("workers"), table.workers, name, (worker) => this.row(worker));
+    this.showHosts(table.hosts ?? []);
+    const own = table.workers.flatMap((worker) => (worker.mcp ?? []).map((server) => ({ ...server, of: `worker ${name(worker)}` })));
     this.showServers([...(table.mcp ?? []).map((server) => ({ ...server, of: "all workers" })), ...own]);
+  }
+
+  showHosts(hosts) {
+    $("hosts-card").hidden = hosts.length === 0;
+    reconcile($("hosts"), hosts, (host) => host.host, (host) => {
+      const row = element("li");
+      row.append(element("b", "", host.host));
+      const does = [host.gateway && "gateway", host.workers && `${host.workers} worker${host.workers === 1 ? "" : "s"}`];
+      const turns = `${host.running} turn${host.running === 1 ? "" : "s"}, ${host.waiting} waiting`;
+      row.append(element("span", "muted", [...does, turns, `since ${clock(host.joined_at)}`].filter(Boolean).join(", ")));
+      return row;
+    });
   }
 
   row(worker) {
     const row = element("tr");
     const looked = worker.todo_cache.hits + worker.todo_cache.misses;
-    row.append(element("td", "", worker.n), element("td", `state ${worker.state}`, worker.state));
+    row.append(element("td", "", name(worker)), element("td", `state ${worker.state}`, worker.state));
     const cells = [worker.turns, worker.sessions, megabytes(worker.rss_bytes), looked ? `${worker.todo_cache.hits}/${looked}` : "–"];
     for (const cell of [...cells, worker.started_at ? ago(worker.started_at) : "–"]) row.append(element("td", "number", cell));
     const acts = element("td", "number");
@@ -55,8 +68,8 @@ export class Workers {
   }
 
   async kill(worker) {
-    if (!(await confirmed(`Kill worker ${worker.n} (pid ${worker.pid})? Its turns go on in another one.`, "Kill"))) return;
-    await post(`/v1/workers/${worker.n}/kill`).catch(this.app.report);
+    if (!(await confirmed(`Kill worker ${name(worker)} (pid ${worker.pid})? Its turns go on in another one.`, "Kill"))) return;
+    await post(`/v1/workers/${name(worker).split("/").map(encodeURIComponent).join("/")}/kill`).catch(this.app.report);
     this.app.refreshSoon();
   }
 
@@ -78,11 +91,15 @@ export class Workers {
   }
 }
 
+function name(worker) {
+  return worker.host ? `${worker.host}/${worker.n}` : `${worker.n}`;
+}
+
 function turnRow(turn) {
   const row = element("li");
   row.append(link(`/messages/${encodeURIComponent(turn.message_id)}`, turn.session));
   const doing = turn.tool ? `using ${turn.tool}` : "asks the model";
-  const runs = `since ${clock(turn.started_at)}, worker ${turn.worker}, step ${turn.step}, ${doing}`;
+  const runs = `since ${clock(turn.started_at)}, worker ${turn.host ? `${turn.host}/` : ""}${turn.worker}, step ${turn.step}, ${doing}`;
   row.append(element("span", "muted", turn.worker === null ? "waits for a slot" : runs));
   return row;
 }

@@ -15,6 +15,7 @@ import pytest
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import running_platform
 from loadtests.provider import RunningProvider, running_provider
+from shared.session_files import session_log_path
 from tests.e2e.bot import Bot
 from tests.postgres_server import shared_server
 from worker.pool.host_lease import LEASE_S
@@ -123,6 +124,12 @@ def test_a_call_and_a_webhook_are_answered_by_the_worker_host_once_each(cluster:
     assert len(cluster.first.replies("one")) == 1
     hosts = cluster.second.gateway.get("/v1/workers")["hosts"]
     assert sorted((row["gateway"], row["workers"]) for row in hosts) == [(False, 1), (True, 0), (True, 0)]
+    logs = [
+        bot.gateway.ask("GET", "/v1/sessions/standard:default:one/log").text for bot in (cluster.first, cluster.second)
+    ]
+    assert logs[0] == logs[1]
+    lines = [json.loads(line) for line in logs[0].splitlines()]
+    assert [(line["message"], line["role"]) for line in lines] == [(*ids, "user"), (*ids, "assistant")]
 
 
 def test_the_text_of_a_call_comes_while_another_host_writes_it(cluster: Cluster) -> None:
@@ -173,6 +180,54 @@ def test_every_gateway_shows_a_turn_and_a_removal_reaches_the_host_that_ran_it(c
     until(lambda: not any("shown" in path.name for path in logs.iterdir()), "its log is removed")
 
 
+def events_of(gateway: GatewayProcess, session: str, until_name: str) -> Iterator[dict[str, Any]]:
+    """Yield the events that a page of this session is told, up to one of this name."""
+    url = f"{gateway.url}/v1/events?session={session}"
+    with httpx2.stream("GET", url, headers=gateway.headers, timeout=WITHIN_S) as answer:
+        name = ""
+        for line in answer.iter_lines():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                yield {"event": name, **json.loads(line.removeprefix("data: "))}
+                if name == until_name:
+                    return
+
+
+def test_a_page_of_any_gateway_shows_every_host_and_kills_its_workers(cluster: Cluster) -> None:
+    shown, key = cluster.second.gateway, "standard:default:paged"
+    tables = [bot.gateway.get("/v1/workers") for bot in (cluster.first, cluster.second)]
+    (worker,) = tables[0]["workers"]
+    assert [(row["host"], row["n"], row["pid"]) for row in tables[1]["workers"]] == [(worker["host"], 0, worker["pid"])]
+    todo = json.dumps({"todos": [{"id": "1", "content": "paged", "status": "in_progress"}]})
+    steps = f"[[sleep 2]] [[tool todo {todo}]] [[then]] [[slow 0.05]] [[say {'word ' * 30}]]"
+    told: list[dict[str, Any]] = []
+    for event in events_of(shown, key, "bye"):
+        told.append(event)
+        if event["event"] == "hello":  # the other hosts learn of the page with their next beats
+            cluster.first.say("paged", steps)
+            until(lambda: bool(shown.get("/v1/turns")["turns"]), "its turn is listed")
+            assert [turn["session"] for turn in shown.get("/v1/turns")["turns"]] == [key]
+        if event["event"] == "turn" and event["state"] == "replied":
+            break
+    names = [event["event"] for event in told]
+    assert {"turn", "tool", "todo", "text"} <= set(names), names
+    assert next(event["todos"] for event in told if event["event"] == "todo")[0]["content"] == "paged"
+    texts = [event for event in told if event["event"] == "text"]
+    assert "".join(event["text"] for event in texts) == ("word " * 30).strip()
+    assert len(texts) > 3
+    path = f"/v1/workers/{worker['host']}/{worker['n']}/kill"
+    assert shown.ask("POST", f"/v1/workers/{worker['host']}/7/kill").status_code == 404
+    killed = shown.ask("POST", path)
+    assert (killed.status_code, killed.json()) == (200, {"n": 0, "killed": True, "host": worker["host"]})
+
+    def replaced() -> bool:
+        (row,) = cluster.first.gateway.get("/v1/workers")["workers"]
+        return row["pid"] not in {0, worker["pid"]} and row["state"] == "ready"
+
+    until(replaced, "another worker takes its place")
+
+
 def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(cluster: Cluster) -> None:
     running, calls = cluster.provider.running, cluster.provider.calls
     with asking(cluster.first.gateway, "[[sleep 4]] [[say done]]") as text:
@@ -193,3 +248,9 @@ def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(
     assert ask(cluster.second.gateway, "[[say on]]").status_code == 200
     assert other.terminate() == 0
     until(lambda: status(cluster.second.gateway) == 503, "no host has workers")
+    logs = [session_log_path(cluster.worker.data_dir / "logs", f"standard:default:{name}") for name in ("one", "taken")]
+    assert all(path.exists() for path in logs)
+    assert cluster.second.gateway.ask("DELETE", "/v1/sessions/standard:default:one").status_code == 200
+    cluster.worker.start()
+    until(lambda: not logs[0].exists(), "what was removed while the host was away is gone")
+    assert logs[1].exists()

@@ -35,7 +35,6 @@ from shared.events import Events
 from shared.messages import Claim
 from shared.settings import Settings, parse_settings
 from shared.store import Store, open_store
-from worker.pool import PoolSnapshot
 
 SECRETS = Secrets()
 
@@ -73,16 +72,14 @@ class TurnControl:
 
 
 class Woken:
-    """A part that counts how often it is woken; it stands for a pool in which nothing runs."""
+    """A part that counts how often it is woken; it stands for a pool in which nothing runs, of so many ``slots``."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 0) -> None:
         self.wakes = 0
+        self.load = (0, slots)
 
     def wake(self) -> None:
         self.wakes += 1
-
-    def snapshot(self) -> PoolSnapshot:
-        return PoolSnapshot((), 0, 0, 0)
 
 
 class Edge:
@@ -172,7 +169,7 @@ async def running_edge(
     settings = edge_settings(environment)
     events = Events()
     async with open_test_store(data_dir, inbox_limit) as store:
-        turn_control, pool, delivery = TurnControl(), Woken(), Woken()
+        turn_control, pool, delivery = TurnControl(), Woken(slots), Woken()
         announcements = Announcements(store, delivery)
         platforms, calls = {**enabled_platforms(settings), **(more_platforms or {})}, PlatformCalls()
         intake = Intake(store, turn_control, TurnBroadcast(events), events, settings.when_busy, pool, delivery)
@@ -184,7 +181,7 @@ async def running_edge(
             events,
             Commands(store, turn_control, announcements),
             announcements,
-            QueueNotice(announcements, slots, pool),
+            QueueNotice(announcements, pool),
             settings.webhooks,
             settings.gather_s,
         )

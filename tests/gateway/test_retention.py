@@ -19,6 +19,15 @@ from shared.upkeep import DAY_S, Upkeep
 from tests.shared.store.scratch import Scratch, sqlite
 
 
+class Duty:
+    """A host that is alone."""
+
+    on_duty = True
+
+    def __init__(self, removed: list[str]) -> None:
+        self.removed = removed.append
+
+
 async def test_sessions_out_of_use_go_with_their_logs_and_nothing_else_does(tmp_path: Path) -> None:
     scratch = Scratch(sqlite, tmp_path)
     store = await scratch.open()
@@ -33,7 +42,7 @@ async def test_sessions_out_of_use_go_with_their_logs_and_nothing_else_does(tmp_
     events = Events()
     for due in (await store.outbox.due("host", 100, 60)).replies:
         await store.outbox.delivered(due, "sent")
-    retention = Retention(store, tmp_path, Upkeep(keep_history_s=9 * DAY_S), events.emit, removed.append)
+    retention = Retention(store, tmp_path, Upkeep(keep_history_s=9 * DAY_S), events.emit, Duty(removed))
     await retention.remove_all()
     assert removed == ["a:b:old"]
     assert {row.key for row in await store.sessions.latest()} == {"a:b:new", "a:b:dead", "a:b:waiting"}
@@ -59,7 +68,7 @@ async def test_old_logs_go_and_those_that_are_written_stay(tmp_path: Path) -> No
             file.write_bytes(b"x")
             os.utime(file, (time.time() - 5 * DAY_S,) * 2)
     new.write_bytes(b"just now")
-    retention = Retention(store, tmp_path, Upkeep(keep_logs_s=4 * DAY_S), Events().emit, lambda _: None)
+    retention = Retention(store, tmp_path, Upkeep(keep_logs_s=4 * DAY_S), Events().emit, Duty([]))
     await retention.remove_all()
     assert names(tmp_path) == ["a:b:new.jsonl", "store"]
     await scratch.close()

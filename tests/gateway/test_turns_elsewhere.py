@@ -14,7 +14,7 @@ MESSAGE, SESSION = "msg_1", "api:default:s"
 
 
 def text(step: int, offset: int, words: str) -> Signal:
-    return Signal(SignalKind.TEXT, SESSION, MESSAGE, step, words, offset)
+    return Signal(SignalKind.TEXT, SESSION, MESSAGE, step, words, offset=offset)
 
 
 async def test_text_behind_a_gap_is_left_to_the_end_until_its_step_begins_again(tmp_path: Path) -> None:

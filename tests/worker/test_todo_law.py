@@ -11,12 +11,13 @@ import asyncio
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
-from hypothesis import HealthCheck, settings
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
@@ -24,8 +25,8 @@ from shared.budgets import Budgets
 from shared.errors import ModelUnavailable
 from shared.events import Events
 from shared.messages import Arrival, Conversation, Dead, Ended, Outcome, Retry
-from shared.store import Store, open_store
-from tests.shared.store.scratch import rewrite
+from shared.store import Store
+from tests.shared.store.scratch import ENGINES, adopt, rewrite, run_machine
 from tests.worker.agent.scripted import says
 from tests.worker.agent.test_todo import CALLS, model_call
 from tests.worker.pool.test_pool import RecordingObserver
@@ -89,10 +90,13 @@ KILLS = st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=2)
 
 
 class Sheet:
-    """The ten-line model: the list of a session, and what its history would show of one."""
+    """The ten-line model: the list of a session, and what its history would show of one.
+
+    The empty list that a turn only reads may be kept or not: a worker that knows the session need not keep it.
+    """
 
     def __init__(self, items: Items | None, shown: Items | None) -> None:
-        self.items, self.shown = items, shown
+        self.items, self.shown, self.written = items, shown, False
 
     def read(self, *, bare: bool) -> Items:
         return self.items if self.items is not None else [] if bare else self.shown or []
@@ -101,12 +105,21 @@ class Sheet:
         items = self.read(bare=bare)
         for arguments in (call for step in steps for call in step):
             items = model_call(items, arguments)
-        if not bare or any("todos" in call for step in steps for call in step):
+        wrote = any("todos" in call for step in steps for call in step)
+        self.written = self.written or wrote
+        if not bare or wrote:
             self.items = items
 
     def rewritten(self, items: Items | None, shown: Items | None) -> None:
+        self.written = self.items is not None or items is not None
         self.items = items if items is not None else None if self.items is None else []
         self.shown = shown
+
+    def stored(self, items: Items | None) -> bool:
+        """Tell whether this may be what is stored, and go on from there."""
+        if items is None and self.items == [] and not self.written and not self.shown:
+            self.items = None
+        return items == self.items
 
 
 class StepModel:
@@ -177,8 +190,9 @@ class Parent:
 class Host:
     """One store with the pool's turns, and one worker after the other."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, engine: str) -> None:
         self.directory = directory
+        self.engine = ENGINES[engine]
         self.model = StepModel()
         self.toolbox = Toolbox()
         self.store: Store
@@ -189,7 +203,7 @@ class Host:
         self._numbers = 0
 
     async def open(self) -> None:
-        self.store = open_store("", self.directory, inbox_limit=100)
+        self.store = self.engine(self.directory, time.time, 100, 1.0)
         await self.store.open()
         events = Events()
         watch = StoreHealth(events)
@@ -270,7 +284,7 @@ class Host:
         await self.turns.close()
         await self.store.close()
         await self.open()
-        await self.store.claims.adopt("the next life")
+        await adopt(self.store, "the next life")
 
     def _equipment(self) -> Equipment:
         ring = LogRing(memoryview(bytearray(HEADER_BYTES + 4096)))
@@ -282,13 +296,14 @@ class Host:
 class TodoLaw(RuleBasedStateMachine):
     """Sessions that talk, are killed, compacted, imported and rewritten."""
 
+    engine: str
     sessions: Bundle[str] = Bundle("sessions")
 
     def __init__(self) -> None:
         super().__init__()
         self._directory = tempfile.TemporaryDirectory()
         self._runner = asyncio.Runner()
-        self._host = Host(Path(self._directory.name))
+        self._host = Host(Path(self._directory.name), self.engine)
         self._sheets: dict[str, Sheet] = {}
         self._do(self._host.open())
 
@@ -354,7 +369,8 @@ class TodoLaw(RuleBasedStateMachine):
     def the_store_has_the_list_of_the_model(self) -> None:
         for session, sheet in self._sheets.items():
             todo = self._do(self._host.store.sessions.conversation(session, 0)).todo
-            assert (None if todo is None else json.loads(todo)) == sheet.items
+            found = None if todo is None else json.loads(todo)
+            assert sheet.stored(found), (found, sheet.items)
 
     async def _talk(
         self, session: str, steps: Steps, kills: list[Kill], text: str, history: tuple[bytes, ...] = ()
@@ -385,11 +401,6 @@ class TodoLaw(RuleBasedStateMachine):
         return self._runner.run(work)
 
 
-TestTodoLaw = TodoLaw.TestCase
-TestTodoLaw.settings = settings(
-    derandomize=True,
-    max_examples=30,
-    stateful_step_count=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_list_of_a_session_is_that_of_the_model(engine: str) -> None:
+    run_machine(TodoLaw, engine, steps=12)

@@ -14,15 +14,22 @@ import enum
 import time
 
 import msgspec
+from cachetools import LRUCache
 
-from shared.hosts import Beat, HostNews, LiveHost
+from shared.hosts import REMOVALS_LIMIT, Beat, HostNews, LiveHost, Removal
 from shared.messages import ClaimRef
 from shared.signals import Signal
 from shared.store.port import Store
+from worker.pool.snapshot import PoolSnapshot
+from worker.pool.turns.active_turn import TurnRow
 
 #: how long a host is believed to live without a beat, in seconds
 LEASE_S = 10.0
 BEAT_EVERY_S = 1.0
+#: how long the transaction of a removal may take to be seen after its time, in seconds
+LATE_S = 60.0
+#: removals that are remembered, so that none is told twice
+MOST_HEARD = 10_000
 #: the parts of the lease after which turns are ended, and workers killed
 END_TURNS_AT = 0.7
 KILL_WORKERS_AT = 0.9
@@ -41,11 +48,14 @@ class HostLease:
 
     def __init__(self, store: Store, host: str, *, gateway: bool, workers: int) -> None:
         self._store = store
-        self._host = host
+        self.host = host  #: this one's id
         self._gateway = gateway
         self._workers = workers
         self._renewed_mono: float | None = None
         self._hosts: tuple[LiveHost, ...] = ()
+        self._watchers: dict[str, tuple[str, ...]] = {}
+        self._heard_until = 0.0
+        self._heard: LRUCache[Removal, bool] = LRUCache(MOST_HEARD)
 
     @property
     def shared(self) -> bool:
@@ -68,25 +78,59 @@ class HostLease:
     @property
     def others(self) -> tuple[LiveHost, ...]:
         """The other hosts that have workers and lived at the last beat."""
-        return tuple(one for one in self._hosts if one.workers and one.host != self._host)
+        return tuple(one for one in self._hosts if one.workers and one.host != self.host)
 
     @property
-    def rows(self) -> tuple[HostRow, ...]:
-        """Every host that lived at the last beat, this one too; none on a database of one host."""
-        return tuple(host_row(one) for one in self._hosts)
+    def on_duty(self) -> bool:
+        """Whether this host is the first of the gateways that live; a host that is alone always is."""
+        return self.host == next((one.host for one in self._hosts if one.gateway), self.host)
 
-    async def beat(self, view: HostView | None = None) -> HostNews:
+    @property
+    def hosts(self) -> tuple[LiveHost, ...]:
+        """Every host that lived at the last beat, this one too; none on a database of one host."""
+        return self._hosts
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many turns run on all hosts together, and how many they run at once."""
+        briefs = [brief_of(one) for one in self._hosts]
+        return sum(brief.running for brief in briefs), sum(brief.slots for brief in briefs)
+
+    def watchers(self, session: str = "") -> tuple[str, ...]:
+        """Return the other gateways on which a page is open; with a session those where a page shows that one."""
+        return self._watchers.get(session, ())
+
+    async def beat(self, told: HostBrief, view: HostView) -> HostNews:
         """Renew the lease, or join; return what this host has to know. Raises StoreUnavailable."""
         sent_mono = time.monotonic()
-        snapshot = msgspec.json.encode(view) if view else b""
-        beat = Beat(self._host, self._gateway, self._workers, snapshot=snapshot)
+        brief, snapshot = msgspec.json.encode(told), msgspec.json.encode(view)
+        beat = Beat(self.host, self._gateway, self._workers, "", snapshot, brief, self._heard_until)
         news = await self._store.hosts.beat(beat, LEASE_S)
         self._renewed_mono, self._hosts = sent_mono, news.hosts
-        return news
+        self._watchers = self._watched()
+        return msgspec.structs.replace(news, removals=self._unheard(news.removals))
+
+    def _watched(self) -> dict[str, tuple[str, ...]]:
+        """Return the other gateways with pages, by the session that a page shows, and all of them under no session."""
+        found: dict[str, tuple[str, ...]] = {}
+        for one in self._hosts:
+            brief = brief_of(one)
+            if brief.watched and one.host != self.host:
+                for session in {"", *brief.sessions}:
+                    found[session] = (*found.get(session, ()), one.host)
+        return found
+
+    def _unheard(self, removals: tuple[Removal, ...]) -> tuple[Removal, ...]:
+        """Return those that were not told before: the last seconds are asked for again, for commits take their time."""
+        new = tuple(one for one in removals if one not in self._heard)
+        self._heard.update(dict.fromkeys(new, True))
+        if removals:
+            self._heard_until = removals[-1].at - (LATE_S if len(removals) < REMOVALS_LIMIT else 0.0)
+        return new
 
     async def held(self) -> list[ClaimRef]:
         """Return what this host has claimed as the database has it. Raises StoreUnavailable."""
-        return await self._store.claims.held(self._host)
+        return await self._store.claims.held(self.host)
 
     def tell_others(self, signal: Signal) -> None:
         """Signal every other host with workers, without waiting."""
@@ -95,16 +139,31 @@ class HostLease:
 
     async def leave(self) -> None:
         """End the lease: what is left is free at once. Raises StoreUnavailable."""
-        await self._store.hosts.leave(self._host)
+        await self._store.hosts.leave(self.host)
+
+
+class HostBrief(msgspec.Struct, frozen=True):
+    """What every host is told of each other one, once a second."""
+
+    #: turns that run
+    running: int = 0
+    #: turns that were claimed and wait for a slot
+    waiting: int = 0
+    #: turns that it runs at once
+    slots: int = 0
+    #: whether a page of the console is open there
+    watched: bool = False
+    #: sessions that such pages show
+    sessions: tuple[str, ...] = ()
 
 
 class HostView(msgspec.Struct, frozen=True):
-    """What other hosts see of this one."""
+    """What a host shows of itself to whoever asks."""
 
-    #: turns that run
-    running: int
-    #: turns that were claimed and wait for a slot
-    waiting: int
+    #: its workers
+    pool: PoolSnapshot = PoolSnapshot((), 0, 0)
+    #: its turns that have run longest
+    turns: tuple[TurnRow, ...] = ()
 
 
 class HostRow(msgspec.Struct, frozen=True):
@@ -118,16 +177,22 @@ class HostRow(msgspec.Struct, frozen=True):
     workers: int
     #: when it joined, in unix seconds
     joined_at: float
-    #: turns that run there
-    running: int
-    #: turns that were claimed there and wait for a slot
-    waiting: int
+    #: what it told at its last beat
+    brief: HostBrief
+    #: its workers and turns
+    view: HostView
+
+
+def brief_of(live: LiveHost) -> HostBrief:
+    """Return what a host told of itself; one of another release may tell nothing."""
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(live.brief, type=HostBrief) if live.brief else HostBrief()
+    return HostBrief()
 
 
 def host_row(live: LiveHost) -> HostRow:
-    """Return a host's row; one that has not told how it is has nothing to do yet."""
-    view = HostView(0, 0)
-    if live.snapshot:
-        with contextlib.suppress(msgspec.DecodeError):  # of another release
-            view = msgspec.json.decode(live.snapshot, type=HostView)
-    return HostRow(live.host, live.gateway, live.workers, live.joined_at, view.running, view.waiting)
+    """Return a host's row; one that has not told how it is shows no workers yet."""
+    view = HostView()
+    with contextlib.suppress(msgspec.DecodeError):  # of another release
+        view = msgspec.json.decode(live.snapshot, type=HostView) if live.snapshot else view
+    return HostRow(live.host, live.gateway, live.workers, live.joined_at, brief_of(live), view)

@@ -9,16 +9,20 @@ everything: once a session rests, and every worker has written what it held, its
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import heapq
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
 
 from shared.errors import NotFound, StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import is_stateless
 from shared.redaction import Redaction
 from shared.session_files import session_log_path
-from shared.session_segments import remove_log
+from shared.session_segments import has_log, remove_log
 from shared.store.port import Store
 from shared.traces import SessionSummary
 from worker.frames import WorkerConfig
@@ -41,6 +45,8 @@ class LogAudit:
         self._redaction = Redaction(config.secrets())
         self._rest_s = 2 * config.log_flush_interval_s + REST_S
         self._due: dict[str, float] = {}
+        #: when sessions were removed whose logs are to be looked at, in unix seconds
+        self._removed_at: dict[str, float] = {}
         self._some = asyncio.Event()
 
     def suspect(self, sessions: Iterable[str]) -> None:
@@ -50,6 +56,12 @@ class LogAudit:
                 continue
             self._due[session] = time.monotonic() + self._rest_s
             self._some.set()
+
+    def removed(self, session: str, at: float) -> None:
+        """Remove a session's log unless it has been written since, once nobody writes what is left of it in memory."""
+        if has_log(session_log_path(self._log_dir, session)):
+            self._removed_at[session] = at
+            self.suspect([session])
 
     async def run(self) -> None:
         """Look at what is suspected, for ever."""
@@ -66,6 +78,9 @@ class LogAudit:
 
     async def _suspect_latest(self) -> None:
         """Suspect what happened last in the host's former life: it may have been killed."""
+        if self._store.engine.shared:  # the latest sessions may be those of other hosts, and have their logs there
+            self.suspect(await asyncio.to_thread(latest_logged, self._log_dir))
+            return
         try:
             rows = await self._store.sessions.latest(RECALLED_SESSIONS)
         except StoreUnavailable:  # said by those who write; the logs can wait for the next start
@@ -76,6 +91,8 @@ class LogAudit:
     async def _examine(self, session: str) -> None:
         path = session_log_path(self._log_dir, session)
         try:
+            if (removed_at := self._removed_at.pop(session, None)) is not None:
+                await asyncio.to_thread(remove_if_older, path, removed_at)
             row = await self._store.sessions.summary(session)
             if not _rests(row) or time.time() < row.updated_at + self._rest_s:
                 self.suspect([session])
@@ -97,6 +114,35 @@ class LogAudit:
             await asyncio.to_thread(remove_log, path)
         except OSError as error:
             self._events.emit(Event.SESSION_LOG_FAILED, session=session, error=f"not removed: {error}")
+
+
+def latest_logged(log_dir: Path) -> list[str]:
+    """Return the sessions whose logs were written in the last seconds before the last write of all."""
+    written: list[tuple[float, Path]] = []
+    for path in log_dir.glob("*.jsonl"):
+        with contextlib.suppress(OSError):
+            written.append((path.stat().st_mtime, path))
+    written = heapq.nlargest(RECALLED_SESSIONS, written)
+    since = written[0][0] - RECALLED_S if written else 0.0
+    return [session for at, path in written if at >= since and (session := session_of(path))]
+
+
+def session_of(path: Path) -> str:
+    """Return the session that a log's first line names, empty where it names none."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeError), path.open("rb") as log:
+        return msgspec.json.decode(log.readline(), type=_Head).session
+    return ""
+
+
+def remove_if_older(path: Path, removed_at: float) -> None:
+    """Remove a log that was last written before its session was removed. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_mtime <= removed_at:
+            remove_log(path)
+
+
+class _Head(msgspec.Struct):
+    session: str = ""
 
 
 def _rests(row: SessionSummary) -> bool:

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shared.errors import NotFound, StoreUnavailable
+from shared.errors import StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import Claim, ClaimRef, Parked, Retry
 from shared.settings import Settings
 from shared.signals import Signal, SignalKind
 from shared.store.port import Store
-from worker.frames import Forget, LogEvent, OfTurn, ToHostServers, ToPool, TurnWaits
+from worker.frames import LogEvent, OfTurn, ToHostServers, ToPool, TurnWaits
 from worker.pool.dispatcher import Dispatcher
 from worker.pool.faults import tell_fault
 from worker.pool.feed import Feed
 from worker.pool.hang_detector import LOOK_S, Finding, HangDetector, Hung, Limits, Worn
-from worker.pool.host_lease import BEAT_EVERY_S, Fence, HostLease, HostRow, HostView
+from worker.pool.host_lease import HostLease, HostRow
 from worker.pool.host_servers import HostServers
 from worker.pool.log_audit import LogAudit
 from worker.pool.loops import Loops
+from worker.pool.membership import Membership
 from worker.pool.processes.death import Cause, Death
 from worker.pool.processes.worker_process import (
     ChannelWritable,
@@ -38,7 +38,7 @@ from worker.pool.processes.worker_process import (
 )
 from worker.pool.quarantine import Quarantine
 from worker.pool.rolling_restart import RollingRestart
-from worker.pool.snapshot import PoolSnapshot, take_snapshot
+from worker.pool.snapshot import PoolSnapshot, take_snapshot, turn_rows
 from worker.pool.store_health import StoreHealth
 from worker.pool.supervisor import Supervisor
 from worker.pool.turn_scheduler import TurnScheduler
@@ -54,8 +54,6 @@ from worker.pool.worker_config import worker_config
 
 #: seconds between two moves of turns that wait for a full slot
 REBALANCE_EVERY_S = 1.0
-#: beats between two comparisons of what this host runs with what it has claimed
-COMPARE_EVERY = 5
 #: how long outcomes may still be written after the last worker is gone, in seconds
 FLUSH_S = 3.0
 
@@ -83,6 +81,7 @@ class Pool:
     ) -> None:
         config = worker_config(settings)
         self._workers = settings.workers
+        self._slots = settings.workers * (settings.turns_per_worker + settings.waiting_turns)
         self._events = events
         self._draining = asyncio.Event()
         self._ready = asyncio.Event()
@@ -96,23 +95,33 @@ class Pool:
         self._log_audit = LogAudit(store, events, config)
         self._quarantine = Quarantine(self._supervisor, first=settings.workers)
         self._rolling_restart = RollingRestart(self._supervisor, events)
-        self._relay = GatewayRelay(observer, store.signals, host)
+        self._lease = HostLease(store, host, gateway=gateway, workers=settings.workers)
+        self._relay = GatewayRelay(observer, store.signals, self._lease)
         self._turns = Turns(store, events, self._health, self._relay, settings.budgets)
         history = HistoryLoader(store, self._health, settings.context_tokens)
         attachments = AttachmentLoader(store, self._health, files, settings.webhooks.attachments)
         self._scheduler = TurnScheduler(
             settings, events, self._turns, self._dispatcher, self._quarantine, history, attachments, self._loops
         )
-        self._store = store
-        self._host = host
-        self._receiver = receiver
-        self._joined = False
-        self._lease = HostLease(store, host, gateway=gateway, workers=settings.workers)
-        self._fenced = Fence.OPEN
-        self._beats = 0
-        self._unknown: set[ClaimRef] = set()
         self._claimer = Claimer(store, events, host, budgets=settings.budgets)
+        self._membership = self._make_membership(store, receiver)
         self._hang_detector = HangDetector(Limits.of(settings))
+
+    def _make_membership(self, store: Store, receiver: SignalReceiver | None) -> Membership:
+        return Membership(
+            store,
+            self._events,
+            self._lease,
+            self._claimer,
+            self._supervisor,
+            self._dispatcher,
+            self._host_servers,
+            self._scheduler,
+            self._turns,
+            self._log_audit,
+            receiver,
+            self._slots,
+        )
 
     @property
     def ready(self) -> bool:
@@ -147,9 +156,24 @@ class Pool:
         return len(self._lease.others)
 
     @property
-    def hosts(self) -> tuple[HostRow, ...]:
-        """Every live host of a database that hosts share."""
-        return self._lease.rows
+    def on_duty(self) -> bool:
+        """Whether what one host does for all is this one's: the first gateway of those that live."""
+        return self._lease.on_duty
+
+    async def hosts(self) -> tuple[HostRow, ...]:
+        """Return every live host of a database that hosts share, with its workers and turns."""
+        return await self._membership.hosts()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many turns run on all hosts together, and how many they run at once."""
+        if self._lease.shared:
+            return self._lease.load
+        return self._scheduler.counts[0], self._slots
+
+    def tell_pages(self, name: str, fields: Mapping[str, object]) -> None:
+        """Tell the pages of other gateways what happened at this one."""
+        self._relay.tell_pages(name, fields)
 
     async def drain(self, within_s: float) -> None:
         """Park every turn at its next step boundary; what has not parked in time is killed and resumes later."""
@@ -204,33 +228,25 @@ class Pool:
 
     async def interrupt(self, session: str) -> bool:
         """End the session's running turn now, on whichever host; False if none runs."""
-        if self._scheduler.interrupt(session):
-            return True
-        if not self.other_hosts:
-            return False
-        self._lease.tell_others(Signal(SignalKind.STOP, session))
-        with contextlib.suppress(NotFound, StoreUnavailable):
-            return (await self._store.sessions.summary(session)).running
-        return False
+        return self._scheduler.interrupt(session) or await self._membership.interrupt(session)
 
     def removed(self, session: str) -> None:
         """Take note that a session was removed: its turn ends, nothing of it stays in memory or logs, on any host."""
-        self._forget(session)
+        self._membership.forget(session)
         self._lease.tell_others(Signal(SignalKind.FORGET, session))
 
-    def _forget(self, session: str) -> None:
-        self._scheduler.forget(session)
-        for worker in self._supervisor.all_workers:
-            worker.send(Forget(session))
-        self._log_audit.suspect([session])
+    async def kill_worker(self, n: int, host: str = "") -> bool:
+        """SIGKILL the worker in a slot, of another host by its id, as a fault would; False if there is none.
 
-    async def kill_worker(self, n: int) -> bool:
-        """SIGKILL the worker in a slot, as a fault would; False if there is none."""
-        return self._supervisor.kill_slot(n)
+        Raises StoreUnavailable where other hosts cannot be told.
+        """
+        if host in {"", self._lease.host}:
+            return self._supervisor.kill_slot(n)
+        return await self._membership.kill_worker(host, n)
 
     def turn_rows(self, limit: int) -> list[TurnRow]:
         """Return up to ``limit`` turns as they look from outside, those that have run longest first."""
-        return sorted((turn.row() for turn in self._turns), key=lambda row: row.started_at or math.inf)[:limit]
+        return turn_rows(self._turns, limit)
 
     def running_turn(self, session: str) -> TurnRow | None:
         """Return the session's running turn."""
@@ -250,85 +266,11 @@ class Pool:
 
     async def join_hosts(self) -> None:
         """Begin to live among other hosts, where there may be any: before anything is accepted, or at the start."""
-        if self._joined or not self._lease.shared:
-            return
-        self._joined = True
-        await self._store.signals.start(self._host)
-        with contextlib.suppress(StoreUnavailable):  # it is tried again each second
-            await self._lease.beat()
-        self._loops.always("renewing the lease of the host", self._beat)
-        self._loops.always("watching the lease of the host", self._watch_lease)
-        self._loops.always("hearing other hosts", self._hear_hosts)
-
-    async def _beat(self) -> None:
-        await asyncio.sleep(BEAT_EVERY_S)
-        news = await self._lease.beat(HostView(*self._scheduler.counts))
-        for stop in news.stops:
-            self._scheduler.stop(stop.session, stop.message_id)
-        for session in news.steers:
-            self._scheduler.steer(session)
-        self._beats += 1
-        if news.lapsed or self._fenced:
-            await self._compare_claims()
-        elif self._beats % COMPARE_EVERY == 0:
-            self._give_back_unknown(set(await self._lease.held()))
-        self._fenced = Fence.OPEN
-
-    async def _compare_claims(self) -> None:
-        """After a lease that ended, or nearly: drop turns that are others' now, give back claims without a turn."""
-        held = set(await self._lease.held())
-        for turn in self._turns:
-            if turn.ref not in held:
-                self._scheduler.lose(turn)
-        for ref in held:
-            if self._turns.of_claim(ref) is None:
-                self._turns.park(ref)
-
-    def _give_back_unknown(self, held: set[ClaimRef]) -> None:
-        """Give back claims whose commit took place and whose answer was lost: they live as long as this host does.
-
-        One that is unknown twice in a row is no claim on its way here.
-        """
-        unknown = {ref for ref in held if self._turns.of_claim(ref) is None}
-        for ref in unknown & self._unknown:
-            self._turns.park(ref)
-        self._unknown = unknown
-
-    async def _watch_lease(self) -> None:
-        """End turns in time, and then workers, where the lease cannot be renewed."""
-        await asyncio.sleep(LOOK_S)
-        fence = self._lease.fence
-        for worker in self._supervisor.all_workers:
-            worker.page.set_fence(self._lease.ends_mono)
-        if fence > self._fenced:
-            self._fenced = fence
-            self._events.emit(Event.HOST_FENCED, stage=fence.name.lower(), turns=len(self._turns))
-            for turn in self._turns:
-                self._scheduler.lose(turn)
-        if fence is Fence.WORKERS_KILLED:
-            death = Death(Cause.DRAINED, error="the host could not renew its lease")
-            for worker in {turn.worker for turn in self._turns.in_workers if turn.worker is not None}:
-                await self._supervisor.end(worker, death, dump=False)
-
-    async def _hear_hosts(self) -> None:
-        async for signal in self._store.signals.received():
-            match signal.kind:
-                case SignalKind.WORK:
-                    self._claimer.wake()
-                case SignalKind.STOP if signal.message_id:
-                    self._scheduler.stop(signal.session, signal.message_id)
-                case SignalKind.STOP:
-                    self._scheduler.interrupt(signal.session)
-                case SignalKind.FORGET:
-                    self._forget(signal.session)
-                case SignalKind.STEER:
-                    self._scheduler.steer(signal.session)
-                case _ if self._receiver is not None:
-                    self._receiver.hear(signal)
+        await self._membership.join(self._loops)
 
     async def _claim(self) -> None:
         """Take what there is room for, then wait until it is worth looking again."""
-        if self._lease.fence:
+        if self._membership.fenced:
             await asyncio.sleep(LOOK_S)  # what was claimed now could not be kept
             return
         look = await self._claimer.look(self._renewed, self._dispatcher.room, self._quarantine.room)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -94,6 +95,11 @@ def take_snapshot(
     ]
     count = sum(len(those) for those in running.values())
     return PoolSnapshot(tuple(rows), len(supervisor.spares), supervisor.restarts, count, len(turns) - count, mcp)
+
+
+def turn_rows(turns: Turns, limit: int) -> list[TurnRow]:
+    """Return up to ``limit`` turns as they look from outside, those that have run longest first."""
+    return sorted((turn.row() for turn in turns), key=lambda row: row.started_at or math.inf)[:limit]
 
 
 def worker_row(

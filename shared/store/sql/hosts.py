@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from shared.hosts import Beat, HostNews, LiveHost
-from shared.store.engine import Database, Engine
-from shared.store.sql.tables import hosts
+from shared.store.engine import Database, Engine, at_once
+from shared.store.sql.tables import hosts, removals
 
 
 class Hosts:
@@ -25,12 +25,20 @@ class Hosts:
         """End a host's lease: what it has claimed and leased is free at once."""
         await self._run("", hosts.leave, host)
 
-    async def expire(self, keep_s: float) -> int:
-        """Forget hosts that died longer ago than this; count them."""
-        return await self._run("", hosts.expire, keep_s)
+    async def expire(self, keep_s: float, keep_removals_s: float) -> int:
+        """Forget hosts that died longer ago than this, and older removals of sessions; count them."""
+        forgotten = await self._run("", removals.expire, keep_removals_s)
+        return forgotten + await self._run("", hosts.expire, keep_s)
 
 
 def _beat(database: Database, beat: Beat, lease_s: float) -> HostNews:
     lapsed = hosts.beat(database, beat, lease_s)
-    stops, steers = hosts.stops(database, beat.host), hosts.steers(database, beat.host)
-    return HostNews(lapsed, hosts.live(database), stops, steers, database.recount_waiting())
+    stops, steers, live, waiting, removed = at_once(
+        database,
+        lambda: hosts.stops(database, beat.host),
+        lambda: hosts.steers(database, beat.host),
+        lambda: hosts.peers(database),
+        database.recount_waiting,
+        lambda: removals.since(database, beat.heard_until),
+    )
+    return HostNews(lapsed, live, stops, steers, waiting, removed)

@@ -370,6 +370,17 @@ CREATE TABLE aliases (
 ) STRICT, WITHOUT ROWID;
 """
 
+VERSION_18 = """
+-- Sessions that were removed, and when: a host that was away forgets them when it is back.
+CREATE TABLE removals (
+  session_key TEXT NOT NULL PRIMARY KEY,
+  at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX removals_at ON removals (at);
+-- What all other hosts are told of a host with their beats; its snapshot is for who asks.
+ALTER TABLE hosts ADD COLUMN brief BLOB;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -389,4 +400,5 @@ MIGRATIONS = (
     VERSION_15,
     VERSION_16,
     VERSION_17,
+    VERSION_18,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from shared.messages import Context, Conversation, is_stateless, stateless_key
 from shared.store.engine import Database, Engine, Row
@@ -17,16 +17,19 @@ from shared.store.sql.tables import (
     journal,
     outbox,
     pairings,
+    removals,
     sessions,
     spending,
     summaries,
 )
-from shared.traces import SessionPage, SessionQuery, SessionSummary
+from shared.traces import LoggedMessage, SessionPage, SessionQuery, SessionSummary
 
 #: messages removed in one transaction at most, so that accepts need not wait for long
 DELETE_LIMIT = 1000
 #: sessions looked at in one transaction at most
 LOOK_LIMIT = 2000
+#: messages of a log read in one transaction at most
+LOG_LIMIT = 500
 #: where the list begins: behind a time that never comes
 FIRST = (1e12, "")
 
@@ -79,6 +82,16 @@ class Sessions:
         """Return what was said in a session before its present conversation, oldest first."""
         return await self._run(key, _earlier, key)
 
+    async def logged(self, key: str) -> AsyncIterator[LoggedMessage]:
+        """Yield all that was said in a session, a part of it a transaction, and then what its running turn has done."""
+        begin: int | None = 0
+        while begin is not None:
+            found, begin = await self._run(key, _logged, key, begin)
+            for one in found:
+                yield one
+        for one in await self._run(key, _logged_so_far, key):
+            yield one
+
     async def context(self, key: str, last: int, limit_bytes: int, least: int = 1) -> Context:
         """Return what a turn has to know: the latest summary, and what is behind it, at most ``last`` messages.
 
@@ -103,7 +116,7 @@ class Sessions:
         goes with the next call. The words are gone from the files too, but those of a stateless call only in time.
         """
         await self._cut(key)
-        await self._run(key, _delete, key)
+        await self._run(key, _delete, key, told=self._told(key))
         if not is_stateless(key):
             await self._engine.scrub()
 
@@ -123,10 +136,14 @@ class Sessions:
         keys = await self._run("", _out_of_use, keep_s, limit)
         for key in keys:
             await self._cut(key)
-            await self._run(key, _delete_out_of_use, key, keep_s)
+            await self._run(key, _delete_out_of_use, key, keep_s, told=self._told(key))
         if keys:
             await self._engine.scrub()
         return keys
+
+    def _told(self, key: str) -> bool:
+        """Tell whether other hosts may keep something of a session, so that they have to learn of its removal."""
+        return self._engine.shared and not is_stateless(key)
 
     async def _cut(self, key: str) -> None:
         """Remove a long transcript's messages in several transactions, its end first, until few are left."""
@@ -212,9 +229,9 @@ def _out_of_use(database: Database, keep_s: float, limit: int) -> list[str]:
     return sessions.out_of_use(database, database.now() - keep_s, limit)
 
 
-def _delete_out_of_use(database: Database, key: str, keep_s: float) -> None:
+def _delete_out_of_use(database: Database, key: str, keep_s: float, *, told: bool) -> None:
     if sessions.still_out_of_use(database, key, database.now() - keep_s):
-        _delete(database, key)
+        _delete(database, key, told=told)
 
 
 def _summary(database: Database, key: str) -> SessionSummary:
@@ -231,6 +248,20 @@ def _conversation(database: Database, key: str, last: int | None) -> Conversatio
     begin, _ = sessions.began(database, key)
     messages = history.read(database, key, begin, last)
     return Conversation(sessions.version(database, key), messages, history.read_todo(database, key))
+
+
+def _logged(database: Database, key: str, begin: int) -> tuple[list[LoggedMessage], int | None]:
+    rows = history.read_with_turns(database, key, begin, LOG_LIMIT)
+    return [logged for _, logged in rows], rows[-1][0] + 1 if len(rows) == LOG_LIMIT else None
+
+
+def _logged_so_far(database: Database, key: str) -> list[LoggedMessage]:
+    seq = sessions.claimed_for(database, key)
+    if seq is None:
+        return []
+    message_id = inbox.id_of(database, key, seq)
+    steps = checkpoints.read(database, key)
+    return [LoggedMessage(message, message_id, 0.0) for step in steps for message in step.messages]
 
 
 def _context(database: Database, key: str, last: int, limit_bytes: int, least: int) -> Context:
@@ -266,8 +297,10 @@ def _move(database: Database, old: str, new: str, readdress: Callable[[bytes], b
     dedupe.copy(database, [(chat + session.removeprefix(new), *row) for session, *row in known])
 
 
-def _delete(database: Database, key: str) -> None:
+def _delete(database: Database, key: str, *, told: bool) -> None:
     sessions.remove(database, key)
+    if told:
+        removals.add(database, key)
     spending.remove_all(database, key)
     inbox.remove_all(database, key)
     summaries.remove(database, key)

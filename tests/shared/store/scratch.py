@@ -89,6 +89,17 @@ async def rewrite(store: Store, session: str, conversation: Conversation) -> int
     return await store.engine.run(session, job)
 
 
+async def adopt(store: Store, host: str) -> int:
+    """Take over the sessions of all other hosts, which are dead; return how many."""
+
+    def release(database: Database) -> int:
+        foreign = sessions.of_other_hosts(database, host)
+        claims.release_lost(database, foreign)
+        return len(foreign)
+
+    return await store.engine.run("", release)
+
+
 class Clock:
     """A clock that stands still until it is set."""
 
@@ -157,13 +168,7 @@ class Scratch:
 
     async def adopt(self, host: str) -> int:
         """Take over the sessions of all other hosts, which are dead; return how many."""
-
-        def release(database: Database) -> int:
-            foreign = sessions.of_other_hosts(database, host)
-            claims.release_lost(database, foreign)
-            return len(foreign)
-
-        return await self.store.engine.run("", release)
+        return await adopt(self.store, host)
 
     async def next_ready_in_s(self) -> float | None:
         """Return the seconds until a look for claims can find one."""

@@ -23,9 +23,11 @@ class TestBeat:
     async def test_hosts_know_each_other_while_they_live(self, scratch: Scratch, store: Store) -> None:
         await beat(store, "b")
         scratch.clock.now += 6
-        news = await store.hosts.beat(Beat("a", gateway=True, workers=1, address="http://a", snapshot=b"{}"), LEASE_S)
+        told = Beat("a", gateway=True, workers=1, address="http://a", snapshot=b"{}", brief=b"[]")
+        news = await store.hosts.beat(told, LEASE_S)
         assert [host.host for host in news.hosts] == ["a", "b"]
-        assert (news.hosts[0].address, news.hosts[0].snapshot, news.hosts[0].gateway) == ("http://a", b"{}", True)
+        assert (news.hosts[0].address, news.hosts[0].brief, news.hosts[0].gateway) == ("http://a", b"[]", True)
+        assert [host.snapshot for host in (*news.hosts, *await store.hosts.live())] == [b"", b"", b"{}", b""]
         assert (news.place("b"), news.place("a", gateways=True), news.place("b", gateways=True)) == (
             (1, 2),
             (0, 1),
@@ -66,9 +68,9 @@ class TestBeat:
         await scratch.accept()
         await scratch.claim_one("a")
         scratch.clock.now += 100_000
-        assert await store.hosts.expire(86_400) == 1
+        assert await store.hosts.expire(86_400, 86_400) == 1
         assert (await scratch.claim_one("c")).messages[0].lost == 1
-        assert await store.hosts.expire(86_400) == 1
+        assert await store.hosts.expire(86_400, 86_400) == 1
 
 
 class TestLeases:

@@ -32,7 +32,7 @@ async def scratch(tmp_path: Path) -> AsyncIterator[Scratch]:
 
 
 #: tables that have no row of a session, or that turns alone make which wait for an approval
-ELSEWHERE = {"aliases", "approvals", "audit", "charges", "hosts", "pairings", "probe"}
+ELSEWHERE = {"aliases", "approvals", "audit", "charges", "hosts", "pairings", "probe", "removals"}
 
 
 async def live(scratch: Scratch, store: Store) -> None:

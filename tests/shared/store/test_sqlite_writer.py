@@ -30,6 +30,7 @@ WALKS = {
     ("audit", "OLDEST_REFUSED"),
     ("hosts", "EXPIRE"),
     ("hosts", "LIVE"),
+    ("hosts", "PEERS"),
     ("inbox", "COUNT_DEAD"),
     ("inbox", "COUNT_WAITING"),
     ("outbox", "COUNT_UNSENT"),

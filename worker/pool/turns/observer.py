@@ -40,7 +40,11 @@ class TurnObserver(Protocol):
 
 
 class SignalReceiver(Protocol):
-    """Told of turns that other hosts run for messages that this one accepted; never blocks."""
+    """Told of turns that other hosts run for messages that this one accepted, or for its pages; never blocks."""
+
+    @property
+    def watched(self) -> tuple[str, ...] | None:
+        """The sessions that pages of this host show, None while no page is open."""
 
     def hear(self, signal: Signal) -> None:
         """Take a signal."""

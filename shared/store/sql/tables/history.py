@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.store.engine import ALL_ROWS, Database
+from shared.traces import LoggedMessage
 
 # Find where a session's transcript goes on.
 NEXT_POSITION = "SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?"
@@ -20,6 +21,12 @@ SELECT position, message FROM history WHERE session_key = ? AND position >= ? OR
 """
 # Read what is before a position, oldest first.
 READ_BEFORE = "SELECT message FROM history WHERE session_key = ? AND position < ? ORDER BY position"
+# Read a transcript from a position on, each message with the id of the one whose turn wrote it, and when that ended.
+READ_WITH_TURNS = """
+SELECT history.position, history.message, inbox.id, inbox.settled_at FROM history
+LEFT JOIN inbox ON inbox.session_key = history.session_key AND inbox.seq = history.seq
+WHERE history.session_key = ? AND history.position >= ? ORDER BY history.position LIMIT ?
+"""
 # Find which turn wrote the end of a transcript.
 LAST_SEQ = "SELECT seq FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT 1"
 # Find the last message that another turn wrote.
@@ -85,6 +92,12 @@ def read_end(
 def read_before(database: Database, session: str, position: int) -> tuple[bytes, ...]:
     """Return a session's transcript before a position, oldest first."""
     return tuple(message for (message,) in database.all(READ_BEFORE, (session, position)))
+
+
+def read_with_turns(database: Database, session: str, begin: int, limit: int) -> list[tuple[int, LoggedMessage]]:
+    """Return messages from a position on with their positions, earlier conversations too, oldest first."""
+    rows = database.all(READ_WITH_TURNS, (session, begin, limit))
+    return [(position, LoggedMessage(message, id_ or "", at or 0.0)) for position, message, id_, at in rows]
 
 
 def last_seq(database: Database, session: str, begin: int) -> int:

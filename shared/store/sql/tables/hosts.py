@@ -12,13 +12,19 @@ NEWS_LIMIT = 1000
 LEASE = "SELECT lease_until FROM hosts WHERE host = ?"
 # Renew a host's lease, or let it join.
 BEAT = """
-INSERT INTO hosts (host, gateway, workers, address, snapshot, lease_until, joined_at) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO hosts (host, gateway, workers, address, snapshot, brief, lease_until, joined_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (host) DO UPDATE SET gateway = excluded.gateway, workers = excluded.workers, address = excluded.address,
-  snapshot = excluded.snapshot, lease_until = excluded.lease_until
+  snapshot = excluded.snapshot, brief = excluded.brief, lease_until = excluded.lease_until
 """
 # List the hosts that live.
 LIVE = """
-SELECT host, gateway, workers, address, snapshot, joined_at FROM hosts
+SELECT host, gateway, workers, address, snapshot, brief, joined_at FROM hosts
+WHERE lease_until > ? AND lease_until <= ? ORDER BY host
+"""
+# List the hosts that live, without what is shown to who asks alone.
+PEERS = """
+SELECT host, gateway, workers, address, brief, joined_at FROM hosts
 WHERE lease_until > ? AND lease_until <= ? ORDER BY host
 """
 # End a host's lease.
@@ -48,7 +54,7 @@ def beat(database: Database, told: Beat, lease_s: float) -> bool:
     """Renew a host's lease; tell whether it had ended."""
     now = database.now()
     row = database.one(LEASE, (told.host,))
-    columns = (told.host, int(told.gateway), told.workers, told.address, told.snapshot)
+    columns = (told.host, int(told.gateway), told.workers, told.address, told.snapshot, told.brief)
     database.run(BEAT, (*columns, now + min(lease_s, MAX_LEASE_S), now))
     return row is not None and not now < row[0] <= now + MAX_LEASE_S
 
@@ -57,7 +63,20 @@ def live(database: Database) -> tuple[LiveHost, ...]:
     """Return the hosts that live, in the order of their ids."""
     now = database.now()
     rows = database.all(LIVE, (now, now + MAX_LEASE_S))
-    return tuple(LiveHost(row[0], bool(row[1]), *row[2:]) for row in rows)
+    return tuple(
+        LiveHost(host, bool(gateway), workers, address, snapshot, brief or b"", joined_at)
+        for host, gateway, workers, address, snapshot, brief, joined_at in rows
+    )
+
+
+def peers(database: Database) -> tuple[LiveHost, ...]:
+    """Return the same hosts without their snapshots, which may be large."""
+    now = database.now()
+    rows = database.all(PEERS, (now, now + MAX_LEASE_S))
+    return tuple(
+        LiveHost(host, bool(gateway), workers, address, b"", brief or b"", joined_at)
+        for host, gateway, workers, address, brief, joined_at in rows
+    )
 
 
 def is_live(database: Database, host: str) -> bool:
