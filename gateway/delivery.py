@@ -68,7 +68,8 @@ class Delivery:
         self._clock = clock
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[bool]] = set()
+        self._wants_room = True  #: whether the last look may have left something for want of room
         self._tasks: Counter[str] = Counter()  #: tasks by platform
         self._loops: list[asyncio.Task[None]] = []
         self._client: PlatformClient | None = None
@@ -154,6 +155,8 @@ class Delivery:
             task.add_done_callback(self._sent_one)
         if not self._sending:
             self._idle.set()
+        begun = Counter(reply.platform for reply in due.replies)
+        self._wants_room = any(begun[name] >= share for name, share in shares.platforms.items())
         return self._wait_s(due, shares)
 
     def _shares(self) -> Shares:
@@ -187,13 +190,15 @@ class Delivery:
         waits = [due.next_in_s, self._receivers.next_probe_s(), look_again_s, *holds]
         return min((max(wait, 0.001) for wait in waits if wait is not None), default=None)
 
-    def _sent_one(self, task: asyncio.Task[None]) -> None:
+    def _sent_one(self, task: asyncio.Task[bool]) -> None:
         self._sending.discard(task)
-        self.wake()
+        # what the look before has left, or this send has made due; and who drains waits for a look that finds nothing
+        if self._wants_room or task.cancelled() or task.result() or not self._idle.is_set():
+            self.wake()
 
-    async def _send(self, sender: ReplySender, reply: Reply) -> None:
+    async def _send(self, sender: ReplySender, reply: Reply) -> bool:
         try:
-            await sender.send(reply)
+            return await sender.send(reply)
         except StaleClaim:
             self._events.emit(Event.CLAIM_LOST, session=reply.session, message=reply.message_id, part=reply.part)
         except StoreUnavailable as error:
@@ -202,6 +207,7 @@ class Delivery:
             self._failed(error, reply)
         finally:
             self._tasks[reply.platform] -= 1
+        return True
 
     def _failed(self, error: Exception, reply: Reply | None = None) -> float:
         """Say that something went wrong that nothing here expects; return how long to wait before the next look."""

@@ -106,9 +106,10 @@ class ReplySender:
         self._clock = clock
         self._moves = ChatMoves(store, events)
 
-    async def send(self, reply: Reply) -> None:
+    async def send(self, reply: Reply) -> bool:
         """Send one row and record what became of it; once each it goes again at once in another way.
 
+        Tells whether that changes what is due next: not where it was sent, and was the last of its session.
         Raises StaleClaim where another sends it now, and StoreUnavailable where nothing could be recorded.
         """
         try:
@@ -125,7 +126,8 @@ class ReplySender:
             tried.add(type(result))  # type: ignore[arg-type]
             match result:
                 case NotNow(after_s):
-                    return await self._store.outbox.release(reply, after_s)
+                    await self._store.outbox.release(reply, after_s)
+                    return True
                 case Sent(sent_id):
                     return await self._record_sent(reply, sent_id)
                 case TryLater() if reply.attempts < MOST_ATTEMPTS:
@@ -211,31 +213,34 @@ class ReplySender:
                 self._emit(Event.REPLY_AMBIGUOUS, reply, reason=reason)
                 return TryLater(reason)
 
-    async def _record_sent(self, reply: Reply, sent_id: str) -> None:
+    async def _record_sent(self, reply: Reply, sent_id: str) -> bool:
         """Record a sent row; a store that is away for a moment must not make it be sent twice."""
         for pause_s in RECORD_AGAIN_S:
             try:
-                await self._store.outbox.delivered(reply, sent_id)
+                more = await self._store.outbox.delivered(reply, sent_id)
                 break
             except StoreUnavailable:
                 await asyncio.sleep(pause_s)
         else:
-            await self._store.outbox.delivered(reply, sent_id)
+            more = await self._store.outbox.delivered(reply, sent_id)
         self._emit(Event.REPLY_SENT, reply, sent_id=sent_id)
         if local := self._local.get(reply.platform):
             await local.taken(reply)
+        return more
 
-    async def _postpone(self, reply: Reply, result: TryLater) -> None:
+    async def _postpone(self, reply: Reply, result: TryLater) -> bool:
         if result.after_s is None:
             delay_s = backoff_s(reply.attempts + 1, FIRST_BACKOFF_S, LONGEST_BACKOFF_S)
         else:
             delay_s = max(result.after_s, LEAST_WAIT_S)
         await self._store.outbox.postpone(reply, delay_s, result.reason)
         self._emit(Event.REPLY_POSTPONED, reply, reason=result.reason, delay_s=round(delay_s, 2))
+        return True
 
-    async def _refuse(self, reply: Reply, reason: str) -> None:
+    async def _refuse(self, reply: Reply, reason: str) -> bool:
         await self._store.outbox.refuse(reply, reason)
         self._emit(Event.REPLY_REFUSED, reply, reason=reason)
+        return True
 
     def _emit(self, event: Event, reply: Reply, **fields: str | float) -> None:
         self._events.emit(

@@ -90,6 +90,13 @@ class CommandAnswer(msgspec.Struct, frozen=True):
     text: str  #: what its sender is told
 
 
+class Settlement(msgspec.Struct, frozen=True):
+    """What the end of a claim has brought about in its session."""
+
+    answers: tuple[CommandAnswer, ...] = ()  #: the chat commands that waited for it and were carried out
+    goes_on: bool = True  #: whether a message of the session waits for its turn now; else it rests
+
+
 class Receipt(msgspec.Struct, frozen=True):
     """What became of an arrival."""
 

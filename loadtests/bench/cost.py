@@ -37,7 +37,8 @@ MESSAGES = int(os.environ.get("BENCH_MESSAGES", "64"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 CLIENTS = (1, 32)
 PATIENCE_S = 60.0
-COUNTED = ("jobs", "statements", "commits")
+#: of the store, a message: what it was asked to do, and its commits, those that had to reach the disk apart
+COUNTED = ("jobs", "statements", "commits", "synced")
 
 
 class Replies:

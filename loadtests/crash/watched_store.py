@@ -13,12 +13,12 @@ from shared.messages import (
     Arrival,
     ClaimBatch,
     ClaimRef,
-    CommandAnswer,
     Dead,
     Ended,
     Outcome,
     Receipt,
     Reply,
+    Settlement,
     Step,
     Summary,
 )
@@ -104,23 +104,24 @@ class WatchedClaims(Watched):
         for boundary, known in facts.items():
             self._watch.after(boundary, ref.session, **known)
 
-    async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[CommandAnswer, ...]:
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> Settlement:
         labels = finished_labels(outcome.messages) if isinstance(outcome, Ended) else ()
         ended = isinstance(outcome, Ended | Dead)
         facts = {"message": self._messages[ref], "labels": labels, "ended": ended}
         self._watch.before(Boundary.SETTLE, ref.session, **facts)
-        told: tuple[CommandAnswer, ...] = await self._inner.settle(ref, outcome)
+        settlement: Settlement = await self._inner.settle(ref, outcome)
         self._watch.after(Boundary.SETTLE, ref.session, **facts)
-        return told
+        return settlement
 
 
 class WatchedOutbox(Watched):
     """The Outbox: records of what the platform took."""
 
-    async def delivered(self, reply: Reply, sent_id: str) -> None:
+    async def delivered(self, reply: Reply, sent_id: str) -> bool:
         self._watch.before(Boundary.DELIVERED, reply.session, keys=(reply.idempotency_key,))
-        await self._inner.delivered(reply, sent_id)
+        more: bool = await self._inner.delivered(reply, sent_id)
         self._watch.after(Boundary.DELIVERED, reply.session, keys=(reply.idempotency_key,))
+        return more
 
 
 class WatchedStore(Watched):

@@ -30,10 +30,24 @@ NOTHING_LOST = (
     ),
     Fault(
         "commits are not synced to the disk",
-        "shared/store/sqlite/engine.py",
-        '"synchronous", "full"',
-        '"synchronous", "off"',
-        (f"{STORE}/test_sqlite_disk.py", f"{STORE}/test_sqlite_faults.py"),
+        "shared/store/sqlite/writer.py",
+        'FULL, NORMAL = "full", "normal"',
+        'FULL, NORMAL = "off", "normal"',
+        (f"{STORE}/test_sqlite_disk.py", f"{STORE}/test_sqlite_faults.py", f"{STORE}/test_sqlite_power.py"),
+    ),
+    Fault(
+        "a commit that must be synced is not, behind one that need not be",
+        "shared/store/sqlite/writer.py",
+        "all(job.relaxed for job in jobs)",
+        "any(job.relaxed for job in jobs)",
+        (f"{STORE}/test_sqlite_power.py",),
+    ),
+    Fault(
+        "what an engine may commit later includes a settle",
+        "shared/store/sql/claims.py",
+        "        return await self._run(ref.session, _settle, ref, outcome)",
+        "        return await self._run_relaxed(ref.session, _settle, ref, outcome)",
+        (f"{STORE}/test_sqlite_power.py",),
     ),
     Fault(
         "a damaged database goes on acknowledging",
@@ -66,15 +80,15 @@ NOTHING_LOST = (
     Fault(
         "a lease that ended is never claimed again",
         "shared/store/sql/claims.py",
-        "    release_lost(database, lost)\n",
+        "        release_lost(database, sessions.lapsed(database))\n",
         "",
         (f"{STORE}/test_conformance_claims.py",),
     ),
     Fault(
         "a reply is recorded as sent before it was sent",
         "gateway/reply_sender.py",
-        "                await self._store.outbox.delivered(reply, sent_id)\n                break\n",
-        "                break\n",
+        "                more = await self._store.outbox.delivered(reply, sent_id)\n                break\n",
+        "                more = False\n                break\n",
         ("tests/gateway/test_delivery.py",),
     ),
     Fault(
@@ -105,8 +119,8 @@ FENCED = (
     Fault(
         "a settle does not check its epoch",
         "shared/store/sql/tables/sessions.py",
-        "WHERE session_key = ? AND epoch = ? AND state = 'claimed' /*LOCK*/",
-        "WHERE session_key = ? AND ? IS NOT NULL AND state = 'claimed' /*LOCK*/",
+        'FROM sessions WHERE session_key = ? AND epoch = ? AND state = \'claimed\' /*LOCK*/\n"""',
+        'FROM sessions WHERE session_key = ? AND ? IS NOT NULL AND state = \'claimed\' /*LOCK*/\n"""',
         (f"{STORE}/test_conformance_claims.py", f"{STORE}/test_conformance_settle.py"),
     ),
     Fault(
@@ -271,8 +285,8 @@ RESUMED = (
     Fault(
         "a settle leaves the checkpoints",
         "shared/store/sql/claims.py",
-        "    checkpoints.remove(database, session)\n    journal.remove",
-        "    journal.remove",
+        "        checkpoints.remove(database, session)\n        journal.remove",
+        "        journal.remove",
         (f"{STORE}/test_conformance_settle.py", f"{STORE}/test_conformance_journal.py"),
     ),
     Fault(

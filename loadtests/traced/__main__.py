@@ -31,6 +31,11 @@ class CountingEngine:
         self._counts.jobs += 1
         return await self._engine.run(session, job, *args, **kwargs)
 
+    async def run_relaxed(self, session: str, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Count a job and run it."""
+        self._counts.jobs += 1
+        return await self._engine.run_relaxed(session, job, *args, **kwargs)
+
 
 def main() -> int:
     """Run the gateway until a signal ends it."""

@@ -41,9 +41,19 @@ class CountedEngine(SqliteEngine):
         self.jobs += 1
         return await super().run(session, job, *args, **kwargs)
 
+    async def run_relaxed(self, session: str, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Count a job and run it."""
+        self.jobs += 1
+        return await super().run_relaxed(session, job, *args, **kwargs)
+
     def write(self, _signum: int, _frame: FrameType | None) -> None:
         """Write the counts so far."""
-        counts = {"jobs": self.jobs, "statements": self.statements, "commits": self.writer.commits}
+        counts = {
+            "jobs": self.jobs,
+            "statements": self.statements,
+            "commits": self.writer.commits,
+            "synced": self.writer.synced_commits,
+        }
         unready = Path(f"{NAME}.part")
         unready.write_text(json.dumps(counts))
         unready.replace(NAME)

@@ -148,6 +148,15 @@ class Engine(Protocol):
         session run in the order in which they were given. Raises StoreUnavailable when nothing was committed.
         """
 
+    async def run_relaxed(
+        self, session: str, job: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a job as ``run`` does, but an engine may let its commit reach the disk with the next one that must.
+
+        It outlives every process at once; a loss of power may take it. So it is for what nobody outside was told of,
+        and what is done again where it is missing.
+        """
+
     async def check(self) -> None:
         """Write and read back one row. Raises StoreUnavailable."""
 

@@ -371,7 +371,8 @@ class Pool:
         self._turns.settled(settled)
         if isinstance(settled.outcome, Retry) and settled.outcome.suspect:
             self._claimer.expect_suspect()
-        self._claimer.wake()
+        if settled.settlement.goes_on or self._claimer.wants_room:
+            self._claimer.wake()
 
     def _hung(self, worker: WorkerProcess, death: Death) -> None:
         # what came now would share the blame for a death it has no part in

@@ -52,11 +52,9 @@ def _begin(database: Database, arrival: Arrival, arrived: ArrivalPlace) -> None:
         history.append(database, session, arrival.history)
         sessions.set_version(database, session, *database.next_epochs(1))
     inbox.add(database, seq, arrival)
-    sender = f"{arrival.platform}:{arrival.user}"
     if arrival.quiet_s:
+        sender = f"{arrival.platform}:{arrival.user}"
         sessions.gather(database, session, seq, sender, database.now() + arrival.quiet_s)
-    elif seq > 1:  # a new session is ready
-        sessions.make_ready(database, session, seq, sender, suspect=False)
 
 
 def _wait_on(database: Database, arrival: Arrival, head: int) -> None:

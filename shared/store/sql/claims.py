@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from shared.budgets import Allowance, Budgets, Spend
@@ -11,7 +12,6 @@ from shared.messages import (
     Claim,
     ClaimBatch,
     ClaimRef,
-    CommandAnswer,
     Dead,
     Ended,
     Outcome,
@@ -20,6 +20,7 @@ from shared.messages import (
     Reply,
     ReplyStatus,
     Retry,
+    Settlement,
     Step,
     Summary,
     TurnStatus,
@@ -31,7 +32,6 @@ from shared.store.sql.tables import (
     checkpoints,
     commands,
     history,
-    hosts,
     inbox,
     joins,
     journal,
@@ -40,22 +40,31 @@ from shared.store.sql.tables import (
     spending,
     summaries,
 )
+from shared.store.sql.tables.sessions import ClaimEnd
 from shared.usage import Usage
 
 #: how long a session waits for what others hold of its budget, in seconds, before it is looked at again
 HELD_S = 1.0
 #: the lock of who holds a part of a budget: of two hosts that look at once, one sees what the other has taken
 HOLDS = "holds"
+#: how often what settled turns have used is counted with its hours and days, in seconds
+ROLL_UP_EVERY_S = 1.0
 #: the list of a session that never had one
 NO_TODO = b"[]"
 
 
 class Claims:
-    """Leases on sessions. Every write carries the claim's epoch; a stale one raises StaleClaim and writes nothing."""
+    """Leases on sessions. Every write carries the claim's epoch; a stale one raises StaleClaim and writes nothing.
+
+    Claims and renewals are relaxed commits: without them a session is ready, and whoever held a claim that the power
+    took went with it. What a turn leaves behind is committed after its claim, so it is never there without it.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._run = engine.run
+        self._run_relaxed = engine.run_relaxed
         self._shared = engine.shared
+        self._rolled_up_mono = 0.0
 
     async def claim(
         self, host: str, limit: int, lease_s: float, *, suspects: bool = False, budgets: Budgets | None = None
@@ -72,7 +81,12 @@ class Claims:
         with an allowance of nothing, to be refused. A session that has to wait for what others hold is not leased. A
         hold ends with its claim, however that ends.
         """
-        return await self._run("", _claim, host, limit, lease_s, suspects=suspects, budgets=budgets)
+        now = time.monotonic()
+        if roll_up := now - self._rolled_up_mono >= ROLL_UP_EVERY_S:
+            self._rolled_up_mono = now
+        return await self._run_relaxed(
+            "", _claim, host, limit, lease_s, suspects=suspects, budgets=budgets, roll_up=roll_up
+        )
 
     async def hold(self, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
         """Hold more for a running turn: ``wanted`` in all, of which it has ``used`` a part.
@@ -88,7 +102,7 @@ class Claims:
 
     async def renew(self, host: str, refs: Sequence[ClaimRef], lease_s: float) -> list[ClaimRef]:
         """Extend the leases that are still this host's; return those that are not any more."""
-        return await self._run("", _renew, host, tuple(refs), lease_s)
+        return await self._run_relaxed("", _renew, host, tuple(refs), lease_s)
 
     async def adopt(self, host: str) -> int:
         """End the leases of every other host at once and count them; none where other hosts may live."""
@@ -116,31 +130,29 @@ class Claims:
         """
         return await self._run(ref.session, _join, ref)
 
-    async def settle(self, ref: ClaimRef, outcome: Outcome) -> tuple[CommandAnswer, ...]:
+    async def settle(self, ref: ClaimRef, outcome: Outcome) -> Settlement:
         """End the claim in one transaction: history, todo, summary, inbox state, outbox rows; the rest goes.
 
         What the turn used is charged, in all its attempts together once, and what it held is free. Chat commands that
-        waited for it are carried out with it, and returned.
+        waited for it are carried out with it, and returned; so is whether another message's turn has come.
         """
         return await self._run(ref.session, _settle, ref, outcome)
 
 
 def _claim(
-    database: Database, host: str, limit: int, lease_s: float, *, suspects: bool, budgets: Budgets | None
+    database: Database, host: str, limit: int, lease_s: float, *, suspects: bool, budgets: Budgets | None, roll_up: bool
 ) -> ClaimBatch:
-    sessions.wake_due(database)
-    lost, _, lives = at_once(
-        database,
-        lambda: sessions.lapsed(database),
-        lambda: spending.roll_up(database),
-        lambda: hosts.is_live(database, host),
-    )
-    release_lost(database, lost)
+    ends = sessions.ends(database, host)
+    if ends.any_over:
+        sessions.wake_due(database)
+        release_lost(database, sessions.lapsed(database))
+    if roll_up:
+        spending.roll_up(database)
     if budgets and limit > 0:
         database.lock(HOLDS)
     ready = sessions.ready(database, host, limit, suspects=suspects) if limit > 0 else []
     epochs = database.next_epochs(len(ready)) if ready else []
-    own_lease_s = None if lives else lease_s
+    own_lease_s = None if ends.host_lives else lease_s
 
     def lease(epoch: int, session: str, platform: str, version: int, head: int) -> Claim | None:
         """Lease one session, unless it has to wait for what others hold of its budget."""
@@ -153,12 +165,12 @@ def _claim(
                 sessions.delay(database, session, HELD_S, suspect=suspects)
                 return None
         sessions.lease(database, ref, host, own_lease_s)
-        first, joined, steps, open_step = at_once(
+        first, was_begun, is_followed = inbox.claim(database, session, head)
+        joined, steps, open_step = at_once(
             database,
-            lambda: inbox.claim(database, session, head),
-            lambda: joins.join(database, session, head),
-            lambda: checkpoints.read(database, session),
-            lambda: journal.read(database, session),
+            lambda: joins.join(database, session, head) if is_followed else (),
+            lambda: checkpoints.read(database, session) if was_begun else (),
+            lambda: journal.read(database, session) if was_begun else None,
         )
         decided = approvals.read(database, session) if open_step else ()
         return Claim(ref, platform, version, (first, *joined), steps, open_step, allowance, decided)
@@ -167,8 +179,9 @@ def _claim(
     # what one holds of a budget another cannot: then one after the other
     leased = [lease(*one) for one in found] if budgets else database.each(lambda one: lease(*one), found)
     claims = tuple(claim for claim in leased if claim is not None)
-    more = bool(claims) and len(claims) == limit
-    return ClaimBatch(claims, 0.0 if more else sessions.next_ready_in_s(database, suspects=suspects))
+    if claims and len(claims) == limit:
+        return ClaimBatch(claims, 0.0)
+    return ClaimBatch(claims, sessions.next_ready_in_s(database, suspects=suspects))
 
 
 def _hold(database: Database, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
@@ -213,12 +226,13 @@ def _join(database: Database, ref: ClaimRef) -> tuple[Pending, ...]:
     return joins.join(database, ref.session, sessions.fence(database, ref), anew=True)
 
 
-def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> tuple[CommandAnswer, ...]:
+def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> Settlement:
     """Do all that may become of a claim."""
-    head = sessions.fence(database, ref)
+    end = sessions.fence_end(database, ref)
+    head = end.head
     match outcome:
         case Ended():
-            return _settle_ended(database, ref, head, outcome)
+            return _settle_ended(database, ref, end, outcome)
         case Parked():
             spending.release(database, ref.session)
             sessions.release(database, ref.session)
@@ -233,24 +247,24 @@ def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> tuple[Comman
             inbox.retry(database, ref.session, head, outcome)
             sessions.delay(database, ref.session, outcome.delay_s, suspect=outcome.suspect)
         case Dead():
-            return _settle_dead(database, ref, head, outcome)
-    return ()
+            return _settle_dead(database, ref, end, outcome)
+    return Settlement()
 
 
-def _settle_ended(database: Database, ref: ClaimRef, head: int, ended: Ended) -> tuple[CommandAnswer, ...]:
-    session = ref.session
+def _settle_ended(database: Database, ref: ClaimRef, end: ClaimEnd, ended: Ended) -> Settlement:
+    session, head = ref.session, end.head
     if ended.messages or ended.todo is not None:
         sessions.set_version(database, session, ref.epoch)
     answered, *_ = at_once(
         database,
         lambda: inbox.mark_done(database, session, head, ended),
-        lambda: joins.settle(database, session, head, ended),
+        lambda: joins.settle(database, session, head, ended) if end.has_joined else None,
         lambda: _keep_conversation(database, session, head, ended),
     )
     failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED, TurnStatus.OVER_BUDGET}
     text = answered.stop if answered.stop and ended.status is TurnStatus.INTERRUPTED else ended.text
     status = ReplyStatus.FAILED if failed else ReplyStatus.REPLIED
-    return _answer_and_go_on(database, session, head, answered, text, status, ended.usage)
+    return _answer_and_go_on(database, session, end, answered, text, status, ended.usage)
 
 
 def _keep_conversation(database: Database, session: str, head: int, ended: Ended) -> None:
@@ -264,14 +278,14 @@ def _keep_conversation(database: Database, session: str, head: int, ended: Ended
         history.write_todo(database, session, ended.todo)
 
 
-def _settle_dead(database: Database, ref: ClaimRef, head: int, dead: Dead) -> tuple[CommandAnswer, ...]:
+def _settle_dead(database: Database, ref: ClaimRef, end: ClaimEnd, dead: Dead) -> Settlement:
     summaries.remove_unsettled(database, ref.session)
     answered, _ = at_once(
         database,
-        lambda: inbox.mark_dead(database, ref.session, head, dead),
-        lambda: joins.release(database, ref.session, head),
+        lambda: inbox.mark_dead(database, ref.session, end.head, dead),
+        lambda: joins.release(database, ref.session, end.head) if end.has_joined else None,
     )
-    return _answer_and_go_on(database, ref.session, head, answered, dead.text, ReplyStatus.FAILED, dead.usage)
+    return _answer_and_go_on(database, ref.session, end, answered, dead.text, ReplyStatus.FAILED, dead.usage)
 
 
 def _answer(
@@ -287,20 +301,21 @@ def _answer(
 def _answer_and_go_on(
     database: Database,
     session: str,
-    seq: int,
+    end: ClaimEnd,
     answered: inbox.SettledMessage,
     text: str,
     status: ReplyStatus,
     usage: Usage,
-) -> tuple[CommandAnswer, ...]:
+) -> Settlement:
     """Charge a settled turn, put its answer on its way, and make ready what comes next."""
-    checkpoints.remove(database, session)
-    journal.remove(database, session)
-    approvals.remove(database, session)
+    if end.has_steps:
+        checkpoints.remove(database, session)
+        journal.remove(database, session)
+        approvals.remove(database, session)
     *_, following = at_once(
         database,
-        lambda: spending.settle(database, session, answered.sender, usage),
-        lambda: _answer(database, session, seq, answered, text, status),
+        lambda: spending.settle(database, session, answered.sender, usage, held=end.has_hold),
+        lambda: _answer(database, session, end.head, answered, text, status),
         lambda: inbox.first_waiting(database, session),
     )
     return start_next(database, session, following)

@@ -180,7 +180,8 @@ def _accept(database: Database, arrival: Arrival, room: InboxLimits) -> Receipt:
         database.add_waiting(-1)
         return Receipt(owner, duplicate=True)
     sender = f"{arrival.platform}:{arrival.user}"
-    arrived = sessions.arrive(database, arrival.session, arrival.platform, sender)
+    plain = arrival.command is None and not arrival.quiet_s
+    arrived = sessions.arrive(database, arrival.session, arrival.platform, sender, ready=plain)
     attachments.add(database, arrival.session, arrival.attachment_data)
     if arrival.command is not None:
         return receive_command(database, arrival, arrival.command, arrived)

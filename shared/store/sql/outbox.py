@@ -12,25 +12,30 @@ from shared.store.sql.tables import outbox
 
 
 class Outbox:
-    """Replies on their way out: one order per session, a sent id per row, leased while being sent."""
+    """Replies on their way out: one order per session, a sent id per row, leased while being sent.
+
+    Leases are relaxed commits: where the power takes one, whoever held it went with it, and the reply is due. What was
+    sent is recorded like everything else, or a loss of power would have it sent twice.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._run = engine.run
+        self._run_relaxed = engine.run_relaxed
 
     async def due(self, host: str, limit: int, lease_s: float, shares: Shares | None = None) -> DueReplies:
         """Lease up to ``limit`` due replies, at most one a session: its oldest unsent one.
 
         With ``shares`` not more of any platform than its share.
         """
-        return await self._run("", _due, host, limit, lease_s, shares)
+        return await self._run_relaxed("", _due, host, limit, lease_s, shares)
 
     async def split(self, reply: Reply, texts: Sequence[str]) -> list[Reply]:
         """Replace an unrendered row by one rendered row a chunk; the first stays leased. Raises StaleClaim."""
         return await self._run(reply.session, _split, reply, tuple(texts))
 
-    async def delivered(self, reply: Reply, sent_id: str) -> None:
-        """Record that the platform took this row. Raises StaleClaim."""
-        await self._run(reply.session, outbox.mark_sent, reply, sent_id)
+    async def delivered(self, reply: Reply, sent_id: str) -> bool:
+        """Record that the platform took this row; True if the next one of its session is due now. Raises StaleClaim."""
+        return await self._run(reply.session, outbox.mark_sent, reply, sent_id)
 
     async def postpone(self, reply: Reply, delay_s: float, error: str) -> None:
         """Give the row back, due again after ``delay_s`` seconds, one attempt more. Raises StaleClaim."""
@@ -51,10 +56,10 @@ class Outbox:
 
 def _due(database: Database, host: str, limit: int, lease_s: float, shares: Shares | None) -> DueReplies:
     if shares is not None:
-        replies = tuple(outbox.lease_shares(database, host, limit, lease_s, shares))
-        return DueReplies(replies, outbox.next_awake_in_s(database))
-    replies = tuple(outbox.lease(database, host, limit, lease_s)) if limit > 0 else ()
-    return DueReplies(replies, outbox.next_due_in_s(database))
+        replies, next_s = outbox.lease_shares(database, host, limit, lease_s, shares)
+    else:
+        replies, next_s = outbox.lease(database, host, limit, lease_s)
+    return DueReplies(tuple(replies), next_s)
 
 
 def _split(database: Database, reply: Reply, texts: tuple[str, ...]) -> list[Reply]:

@@ -12,7 +12,7 @@ import msgspec
 
 from shared.approvals import Decision
 from shared.command import Command, CommandKind
-from shared.messages import Arrival, CommandAnswer, MessageState, Receipt, Reply, ReplyStatus
+from shared.messages import Arrival, CommandAnswer, MessageState, Receipt, Reply, ReplyStatus, Settlement
 from shared.store.engine import Database
 from shared.store.sql.arrivals import ready_in_time
 from shared.store.sql.tables import approvals, commands, history, inbox, outbox, sessions, spending
@@ -43,7 +43,7 @@ def receive_command(database: Database, arrival: Arrival, command: Command, arri
             return _withdraw_last(database, arrival, arrived, command)
 
 
-def start_next(database: Database, session: str, following: inbox.NextMessage | None) -> tuple[CommandAnswer, ...]:
+def start_next(database: Database, session: str, following: inbox.NextMessage | None) -> Settlement:
     """Carry out the commands whose turn has come; make the session ready for its next message, if one waits.
 
     ``following`` is the first message that waits, None if none does.
@@ -52,12 +52,12 @@ def start_next(database: Database, session: str, following: inbox.NextMessage | 
     while following is not None:
         if following.command is None:
             ready_in_time(database, session, following)
-            return tuple(answers)
+            return Settlement(tuple(answers))
         if text := _execute(database, session, following.seq, following.command):
             answers.append(_close(database, session, following.seq, text))
         following = inbox.first_waiting(database, session)
     sessions.make_idle(database, session)
-    return tuple(answers)
+    return Settlement(tuple(answers), goes_on=False)
 
 
 def _execute_now(database: Database, arrival: Arrival, command: Command, seq: int) -> Receipt:
@@ -65,7 +65,8 @@ def _execute_now(database: Database, arrival: Arrival, command: Command, seq: in
     if command.kind is CommandKind.STOP:
         sessions.make_idle(database, arrival.session)
         return _receipt(arrival, _close(database, arrival.session, seq, command.nothing))
-    return _receipt(arrival, *start_next(database, arrival.session, inbox.first_waiting(database, arrival.session)))
+    following = inbox.first_waiting(database, arrival.session)
+    return _receipt(arrival, *start_next(database, arrival.session, following).answers)
 
 
 def _withdraw_last(database: Database, arrival: Arrival, arrived: ArrivalPlace, command: Command) -> Receipt:

@@ -20,7 +20,7 @@ from shared.store.sql.tables import outbox
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.reading import connect_to_read
 from shared.store.sqlite.schema import check_schema, migrate
-from shared.store.sqlite.writer import DAMAGE, Writer
+from shared.store.sqlite.writer import DAMAGE, FULL, Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,6 +89,16 @@ class SqliteEngine:
         """Run a job and return its value once it is committed. Raises what it raises, and StoreUnavailable."""
         return await self.writer.run(job, *args, **kwargs)
 
+    async def run_relaxed(
+        self,
+        session: str,  # noqa: ARG002 - one writer serves all sessions
+        job: Callable[Concatenate[Database, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a job whose commit may wait for the sync of a later one. Raises what it raises, and StoreUnavailable."""
+        return await self.writer.run_relaxed(job, *args, **kwargs)
+
     async def check(self) -> None:
         """Write and read back one row. Raises StoreUnavailable."""
         await self.writer.run(_probe)
@@ -127,7 +137,7 @@ class SqliteEngine:
         try:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
             db.pragma("journal_mode", "wal")
-            db.pragma("synchronous", "full")
+            db.pragma("synchronous", FULL)
             db.pragma("temp_store", "memory")
             db.pragma("secure_delete", True)
             db.pragma("journal_size_limit", WAL_SIZE_BYTES)

@@ -4,6 +4,10 @@
 
 Nothing of a job is visible to its caller before the commit it is part of. While one commit is on its way to the
 disk the next jobs gather, so the more callers there are, the less each one costs.
+
+A commit of relaxed jobs alone is not synced. It is in the log, so it outlives every process, and in front of whatever
+is committed later, so the next sync takes it along: what is durable never refers to something that is not. A loss of
+power cuts the end off the log, unsynced commits alone (https://www.sqlite.org/pragma.html#pragma_synchronous, NORMAL).
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ T = TypeVar("T")
 #: what SQLite raises for a file that is no sound database (any more)
 DAMAGE = (apsw.CorruptError, apsw.NotADBError)
 
+#: values of SQLite's ``synchronous``: with FULL each commit is on the disk, with NORMAL it is in the log's file
+FULL, NORMAL = "full", "normal"
+
 #: jobs that share one commit at most: bounds how long the first of them waits
 BATCH_LIMIT = 256
 #: pages in the write-ahead log from which it is copied back when nobody waits, and from which even if somebody does
@@ -38,6 +45,8 @@ class Job(NamedTuple):
 
     future: asyncio.Future[Any]
     work: Callable[[SqliteDatabase], Any]
+    #: whether its commit may be synced with a later one
+    relaxed: bool = False
 
 
 class JobAnswer(NamedTuple):
@@ -75,7 +84,7 @@ class _Life(NamedTuple):
 class Writer:
     """Runs jobs on its own thread; ``open_database`` is called there, and closes with it.
 
-    ``commits`` counts the transactions that have written something.
+    ``commits`` counts the transactions that have written something, ``synced_commits`` those that were synced.
     """
 
     def __init__(self, open_database: Callable[[], SqliteDatabase]) -> None:
@@ -86,7 +95,9 @@ class Writer:
         self._opened: asyncio.Future[None] | None = None
         self._wal_pages = 0
         self._damage = ""
+        self._synchronous = FULL
         self.commits = 0
+        self.synced_commits = 0
 
     async def start(self) -> None:
         """Start the thread and wait until the database is open. Raises StoreUnusable."""
@@ -103,13 +114,17 @@ class Writer:
 
     async def run(self, work: Callable[Concatenate[SqliteDatabase, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a job and return its value once it is committed. Raises what it raises, and StoreUnavailable."""
-        if self._damage:
-            raise StoreDamaged(self._damage)
-        if self._life is None:
-            raise StoreUnavailable("the store is not open")
-        future: asyncio.Future[T] = self._life.loop.create_future()
+        future = self._new_future()
         self._jobs.put(Job(future, lambda database: work(database, *args, **kwargs)))
-        return await future
+        return await future  # type: ignore[no-any-return]  # what the job returns
+
+    async def run_relaxed(
+        self, work: Callable[Concatenate[SqliteDatabase, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a job whose commit may be synced with a later one; else as ``run``."""
+        future = self._new_future()
+        self._jobs.put(Job(future, lambda database: work(database, *args, **kwargs), relaxed=True))
+        return await future  # type: ignore[no-any-return]  # what the job returns
 
     async def scrub(self) -> None:
         """Copy the write-ahead log into the database and cut it to nothing, behind what is queued."""
@@ -128,6 +143,14 @@ class Writer:
         self._jobs.put(None)
         await life.ended
         life.thread.join()
+
+    def _new_future(self) -> asyncio.Future[Any]:
+        """Return what a job's caller waits for. Raises StoreUnavailable."""
+        if self._damage:
+            raise StoreDamaged(self._damage)
+        if self._life is None:
+            raise StoreUnavailable("the store is not open")
+        return self._life.loop.create_future()
 
     # Everything below runs on the thread.
 
@@ -174,6 +197,7 @@ class Writer:
         try:
             if database.db.in_transaction:
                 database.db.execute("ROLLBACK")  # one that failed before
+            self._set_synchronous(database, NORMAL if all(job.relaxed for job in jobs) else FULL)
             database.db.execute("BEGIN" if database.read_only else "BEGIN IMMEDIATE")
         except apsw.Error as error:
             return self._refuse_damaged(jobs, error) if isinstance(error, DAMAGE) else _refuse(jobs, error)
@@ -193,6 +217,13 @@ class Writer:
             return self._refuse_damaged(jobs, error) if isinstance(error, DAMAGE) else _refuse(jobs, error)
         return answers
 
+    def _set_synchronous(self, database: SqliteDatabase, wanted: str) -> None:
+        """Choose whether the next commit is synced; outside of a transaction alone."""
+        if self._synchronous != wanted:
+            # SQLite does this when it compiles the statement: a cached one would do nothing
+            database.db.execute(f"PRAGMA synchronous = {wanted}", can_cache=False)
+            self._synchronous = wanted
+
     def _refuse_damaged(self, jobs: list[Job], error: apsw.Error) -> list[JobAnswer]:
         """Refuse these jobs and all that come: what is written to a damaged file may never be read again."""
         self._damage = f"the database is damaged: {error}; put a backup in its place, or salvage what can be read"
@@ -201,6 +232,7 @@ class Writer:
     def _count_wal_pages(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         self.commits += 1
+        self.synced_commits += self._synchronous == FULL
         return apsw.SQLITE_OK
 
     def _copy_back(self, database: SqliteDatabase) -> None:

@@ -138,14 +138,14 @@ class BusyMachine(RuleBasedStateMachine):
         if claim is None:
             return
         try:
-            told = self.run(self.scratch.store.claims.settle(claim.ref, outcome))
+            settlement = self.run(self.scratch.store.claims.settle(claim.ref, outcome))
         except StaleClaim:
             return
         if not isinstance(outcome, Parked | Retry):
             self.end(self.in_turn[0])
             for message in joined:
                 self.end(message, replies=0)
-        self.end_all(told)
+        self.end_all(settlement.answers)
 
     @rule(seconds=st.sampled_from((1, 6, 31)))
     def pass_time(self, seconds: float) -> None:

@@ -181,7 +181,7 @@ class TestWhileTheSessionIsBusy:
         claim = await scratch.accept_and_claim()
         receipt = await scratch.order(CommandKind.STOP)
         assert (receipt.stops, receipt.answer) == (claim.messages[0].id, "done")
-        assert await store.claims.settle(claim.ref, INTERRUPTED) == ()
+        assert (await store.claims.settle(claim.ref, INTERRUPTED)).answers == ()
         assert await replies(scratch) == ["done", "stopped"]
 
     @pytest.mark.parametrize("claimed", [True, False])
@@ -220,7 +220,9 @@ class TestWhileTheSessionIsBusy:
         assert (receipt.state, receipt.stops) == (MessageState.WAITING, claim.messages[0].id)
         assert [told.message_id for told in receipt.withdrawn] == waiting
         later = await scratch.accept(text="after it")
-        assert await store.claims.settle(claim.ref, INTERRUPTED) == (CommandAnswer(receipt.message_id, "done"),)
+        assert (await store.claims.settle(claim.ref, INTERRUPTED)).answers == (
+            CommandAnswer(receipt.message_id, "done"),
+        )
         assert (await store.sessions.conversation(SESSION)).messages == ()
         assert await store.sessions.earlier(SESSION) == (b"1", b"cut")
         claim = await scratch.claim_one()
@@ -238,7 +240,7 @@ class TestWhileTheSessionIsBusy:
         receipt = await scratch.order(CommandKind.UNDO)
         assert receipt.stops == claim.messages[0].id
         cut = msgspec.structs.replace(INTERRUPTED, todo=b"[2]")
-        assert await store.claims.settle(claim.ref, cut) == (CommandAnswer(receipt.message_id, "done"),)
+        assert (await store.claims.settle(claim.ref, cut)).answers == (CommandAnswer(receipt.message_id, "done"),)
         assert await store.sessions.conversation(SESSION) == Conversation(
             (await store.sessions.summary(SESSION)).version, (b"1",), b"[1]"
         )
@@ -273,7 +275,7 @@ class TestWhileTheSessionIsBusy:
         claim = await scratch.claim_one()
         receipt = await scratch.order(CommandKind.RETRY)
         assert receipt.stops == claim.messages[0].id
-        assert await store.claims.settle(claim.ref, INTERRUPTED) == ()
+        assert (await store.claims.settle(claim.ref, INTERRUPTED)).answers == ()
         again = await scratch.claim_one()
         assert [(message.id, message.text) for message in again.messages] == [(receipt.message_id, "buy milk")]
         assert await said(store) == ["1"]
@@ -290,7 +292,7 @@ class TestWhileTheSessionIsBusy:
         undo = await scratch.order(CommandKind.UNDO)
         more = await scratch.order(CommandKind.UNDO)
         new = await scratch.order(CommandKind.NEW)
-        told = await store.claims.settle(claim.ref, INTERRUPTED)
+        told = (await store.claims.settle(claim.ref, INTERRUPTED)).answers
         assert told == (
             CommandAnswer(undo.message_id, "done"), CommandAnswer(more.message_id, "nothing"),
             CommandAnswer(new.message_id, "done")

@@ -39,6 +39,7 @@ async def live(scratch: Scratch, store: Store) -> None:
     """Leave something of one session in every table."""
     claim = await scratch.accept_and_claim()
     await store.claims.settle(claim.ref, ended("one", messages=(b"1", b"2"), todo=b"[1]", usage=USED))
+    await store.spending.accounts(BUDGETS)
     await scratch.accept()
     (claim,) = (await store.claims.claim("host", 1, 30, budgets=BUDGETS)).claims
     await store.inbox.accept(scratch.arrival(text="and this", when_busy=WhenBusy.STEER))

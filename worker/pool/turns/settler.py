@@ -13,7 +13,7 @@ import msgspec
 
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.journal import CallIntent, JournalEntry
-from shared.messages import ClaimRef, CommandAnswer, Dead, Ended, Outcome, Step, Summary
+from shared.messages import ClaimRef, Dead, Ended, Outcome, Settlement, Step, Summary
 from shared.store.port import Store
 from worker.pool.feed import Feed
 from worker.pool.store_health import StoreHealth
@@ -30,8 +30,8 @@ class ClaimSettled(msgspec.Struct, frozen=True):
     ref: ClaimRef
     #: how
     outcome: Outcome
-    #: the chat commands that waited for it, with their answers
-    told: tuple[CommandAnswer, ...] = ()
+    #: what it has brought about in its session
+    settlement: Settlement = Settlement()
 
 
 class ClaimStale(msgspec.Struct, frozen=True):

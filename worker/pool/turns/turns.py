@@ -272,7 +272,7 @@ class Turns:
             session = settled.ref.session
             self._emit(session, ending.message_id, settled.outcome)
             self._observer.settled(ending.message_id, session, settled.outcome)
-            self._tell_others(session, settled.outcome, settled.told)
+            self._tell_others(session, settled.outcome, settled.settlement.answers)
 
     def stale(self, ref: ClaimRef) -> ActiveTurn | None:
         """Take that a claim is somebody else's; return its turn if it is active, to be lost."""

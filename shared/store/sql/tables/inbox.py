@@ -82,10 +82,14 @@ WHERE session_key = ? AND seq = ? AND state = 'waiting' RETURNING id, platform, 
 ID = "SELECT id FROM inbox WHERE session_key = ? AND seq = ?"
 # Tell who sent a message.
 SENDER = "SELECT platform || ':' || user_id FROM inbox WHERE session_key = ? AND seq = ?"
-# Hand a message to a turn.
+# Hand a message to a turn. Tells also whether an earlier attempt has left something, and whether others wait behind it.
 CLAIM = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments, gateway
+RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments, gateway,
+  EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.session_key = inbox.session_key)
+    OR EXISTS (SELECT 1 FROM open_steps WHERE open_steps.session_key = inbox.session_key),
+  EXISTS (SELECT 1 FROM inbox AS other
+          WHERE other.session_key = inbox.session_key AND other.state = 'waiting' AND other.seq > inbox.seq)
 """
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
 COUNT_LOST = """
@@ -265,9 +269,10 @@ def id_of(database: Database, session: str, seq: int) -> str:
     return str(row[0]) if row else ""
 
 
-def claim(database: Database, session: str, seq: int) -> Pending:
-    """Return a message for a turn."""
-    return pending(database.only(CLAIM, (database.now(), session, seq)))
+def claim(database: Database, session: str, seq: int) -> tuple[Pending, bool, bool]:
+    """Return a message for a turn, whether an earlier attempt has left steps, and whether others wait behind it."""
+    *row, was_begun, is_followed = database.only(CLAIM, (database.now(), session, seq))
+    return pending(tuple(row)), bool(was_begun), bool(is_followed)
 
 
 def pending(row: Row) -> Pending:

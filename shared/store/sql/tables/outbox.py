@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from shared.errors import StaleClaim
 from shared.messages import PARTS, Reply, ReplyState, ReplyStatus, Shares
 from shared.retry import LONGEST_S
-from shared.store.engine import MAX_LEASE_S, Database, Row
+from shared.store.engine import MAX_LEASE_S, Database, Row, at_once
 from shared.traces import ReplyTrace
 
 #: the number of replies that answer no message
@@ -62,12 +62,20 @@ WHERE (session_key, seq, part) IN
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
 """.replace("(own)", OWN)
-# Lease the rows of one platform that are due and were never tried, or that were; longest due first.
+# Lease the rows of one platform that are due, those that were never tried first; longest due first.
 LEASE_OF = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform = ? AND (own)
+   ORDER BY (CASE WHEN attempts > 0 THEN 1 ELSE 0 END), place LIMIT ? /*SKIP LOCKED*/)
+RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
+""".replace("(own)", OWN)
+# Lease the rows of one platform that are due and were tried; longest due first.
+LEASE_TRIED_OF = """
+UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
+WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox
-   WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = ? AND (own)
+   WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = 1 AND (own)
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
 """.replace("(own)", OWN)
@@ -79,16 +87,36 @@ WHERE (session_key, seq, part) IN
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
 """.replace("(own)", OWN)
-# Tell whether any row is due, and when the next delay and lease end.
-NEXT_DUE = """
-SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due'),
-  (SELECT min(until) FROM outbox WHERE state = 'postponed' AND until IS NOT NULL),
-  (SELECT min(until) FROM outbox WHERE state = 'leased' AND until IS NOT NULL)
+# Tell when the first and the last delay and lease end, and whether a host that holds one is dead.
+ENDS = """
+SELECT (SELECT min(until) FROM outbox WHERE state = 'postponed' AND until IS NOT NULL),
+  (SELECT max(until) FROM outbox WHERE state = 'postponed' AND until IS NOT NULL),
+  (SELECT min(until) FROM outbox WHERE state = 'leased' AND until IS NOT NULL),
+  (SELECT max(until) FROM outbox WHERE state = 'leased' AND until IS NOT NULL),
+  EXISTS (SELECT 1 FROM outbox WHERE state = 'leased' AND until IS NOT NULL
+     AND host IN (SELECT host FROM hosts WHERE lease_until <= ?))
+"""
+# Tell whether any row is due.
+ANY_DUE = "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due')"
+# List the platforms that have a row due, in the order of their names: one step of the index for each.
+PLATFORMS_DUE = """
+WITH RECURSIVE found (platform) AS (
+  SELECT (SELECT min(platform) FROM outbox WHERE state = 'due')
+  UNION ALL
+  SELECT (SELECT min(platform) FROM outbox WHERE state = 'due' AND outbox.platform > found.platform)
+  FROM found WHERE found.platform IS NOT NULL
+)
+SELECT platform FROM found WHERE platform IS NOT NULL
 """
 # Find a leased row again by what its sender knows of it.
 FENCE = """
 SELECT seq FROM outbox INDEXED BY outbox_unsent
 WHERE session_key = ? AND part = ? AND message_id = ? AND lease = ? AND closed_at IS NULL
+"""
+# Tell whether more than one row of a session is on its way.
+MORE_UNSENT = """
+SELECT count(*) > 1 FROM
+  (SELECT 1 FROM outbox WHERE session_key = ? AND closed_at IS NULL LIMIT 2) AS one_row
 """
 # Make a row its first chunk, ready-made.
 RENDER = "UPDATE outbox SET text = ?, rendered = 1 WHERE session_key = ? AND seq = ? AND part = ?"
@@ -171,55 +199,41 @@ def add(database: Database, seq: int, reply: Reply) -> None:
     database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place(), reply.session, seq))
 
 
-def lease(database: Database, host: str, limit: int, lease_s: float) -> list[Reply]:
-    """Lease up to ``limit`` due rows, longest due first."""
-    _wake(database)
-    now = database.now()
-    rows = database.all(LEASE, (host, now + min(lease_s, MAX_LEASE_S), host, now, limit))
-    return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
+def lease(database: Database, host: str, limit: int, lease_s: float) -> tuple[list[Reply], float | None]:
+    """Lease up to ``limit`` due rows, longest due first; tell also in how many seconds a row is due, None for never."""
+    now, next_end_s = _wake(database)
+    rows = database.all(LEASE, (host, now + min(lease_s, MAX_LEASE_S), host, now, limit)) if limit > 0 else []
+    due = bool(database.only(ANY_DUE)[0])
+    return _replies(rows), 0.0 if due else _sooner(next_end_s, lease_s if rows else None)
 
 
-def lease_shares(database: Database, host: str, limit: int, lease_s: float, shares: Shares) -> list[Reply]:
-    """Lease up to ``limit`` due rows, and not more of any platform than its share."""
-    _wake(database)
-    now = database.now()
+def lease_shares(
+    database: Database, host: str, limit: int, lease_s: float, shares: Shares
+) -> tuple[list[Reply], float | None]:
+    """Lease up to ``limit`` due rows, and not more of any platform than its share.
+
+    Tells also in how many seconds a delay or a lease ends, None if there is none.
+    """
+    now, next_end_s = _wake(database)
     until = now + min(lease_s, MAX_LEASE_S)
     rows: list[Row] = []
-    for platform, share in shares.platforms.items():
-        left = min(share, limit - len(rows))
-        for tried in (1, 0) if shares.retries_first else (0, 1):
+    for (platform,) in database.all(PLATFORMS_DUE):
+        left = min(shares.platforms.get(platform, 0), limit - len(rows))
+        for statement in (LEASE_TRIED_OF, LEASE_OF) if shares.retries_first else (LEASE_OF,):
             if left > 0:
-                found = database.all(LEASE_OF, (host, until, platform, tried, host, now, left))
+                found = database.all(statement, (host, until, platform, host, now, left))
                 left -= len(found)
                 rows += found
     if shares.others and len(rows) < limit:
         names = tuple(shares.platforms)
         statement = LEASE_OF_OTHERS.format(platforms=", ".join("?" * len(names)))
         rows += database.all(statement, (host, until, *names, host, now, limit - len(rows)))
-    return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
+    return _replies(rows), _sooner(next_end_s, lease_s if rows else None)
 
 
 def end_leases(database: Database) -> None:
     """End every lease: nobody who holds one is alive."""
     database.run(WAKE_LEASED, (math.inf, math.inf))
-
-
-def next_due_in_s(database: Database) -> float | None:
-    """Return the seconds until a row is due or a lease ends: 0 if one is now, None if there is none."""
-    due, *_ = database.only(NEXT_DUE)
-    return 0.0 if due else next_awake_in_s(database)
-
-
-def next_awake_in_s(database: Database) -> float | None:
-    """Return the seconds until a delay or a lease ends, None if there is none."""
-    _, *ends = database.only(NEXT_DUE)
-    now = database.now()
-    left = [
-        max(0.0, until - now) if until <= now + limit_s else 0.0
-        for until, limit_s in zip(ends, (LONGEST_S, MAX_LEASE_S), strict=True)
-        if until is not None
-    ]
-    return min(left, default=None)
 
 
 def split(database: Database, reply: Reply, texts: Sequence[str]) -> None:
@@ -232,11 +246,17 @@ def split(database: Database, reply: Reply, texts: Sequence[str]) -> None:
         database.run(ADD_CHUNK, (reply.part + number, text, reply.session, seq, reply.part))
 
 
-def mark_sent(database: Database, reply: Reply, sent_id: str) -> None:
-    """Record that the platform took a row, and let the next of its session go. Raises StaleClaim."""
-    seq = _fence(database, reply)
+def mark_sent(database: Database, reply: Reply, sent_id: str) -> bool:
+    """Record that the platform took a row, and let the next of its session go, if there is one. Raises StaleClaim."""
+    seq, more = at_once(
+        database,
+        lambda: _fence(database, reply),
+        lambda: bool(database.only(MORE_UNSENT, (reply.session,))[0]),
+    )
     database.run(SENT, (sent_id, database.now(), reply.session, seq, reply.part))
-    release_next(database, reply.session)
+    if more:
+        release_next(database, reply.session)
+    return bool(more)
 
 
 def postpone(database: Database, reply: Reply, delay_s: float, error: str) -> None:
@@ -303,11 +323,27 @@ def remove_all(database: Database, session: str) -> None:
     database.run(REMOVE_ALL, (session,))
 
 
-def _wake(database: Database) -> None:
+def _wake(database: Database) -> tuple[float, float | None]:
+    """Make due what is to be tried again; return the time, and the seconds until the next delay or lease ends."""
     now = database.now()
-    database.run(WAKE_POSTPONED, (now, now + LONGEST_S))
-    database.run(WAKE_LEASED, (now, now + MAX_LEASE_S))
-    database.run(WAKE_LEASED_BY_DEAD, (now,))
+    first_delay, last_delay, first_lease, last_lease, dead = database.only(ENDS, (now,))
+    # one that ends later than any may was given before the clock was set back
+    postponed = first_delay is not None and (first_delay <= now or last_delay > now + LONGEST_S)
+    leased = first_lease is not None and (first_lease <= now or last_lease > now + MAX_LEASE_S)
+    if postponed:
+        database.run(WAKE_POSTPONED, (now, now + LONGEST_S))
+    if leased:
+        database.run(WAKE_LEASED, (now, now + MAX_LEASE_S))
+    if dead:
+        database.run(WAKE_LEASED_BY_DEAD, (now,))
+    if postponed or leased or dead:
+        first_delay, _, first_lease, *_ = database.only(ENDS, (now,))
+    ends = [end for end in (first_delay, first_lease) if end is not None]
+    return now, max(0.0, min(ends) - now) if ends else None
+
+
+def _sooner(one_s: float | None, other_s: float | None) -> float | None:
+    return min((seconds for seconds in (one_s, other_s) if seconds is not None), default=None)
 
 
 def _fence(database: Database, reply: Reply) -> int:
@@ -321,6 +357,11 @@ def _fence(database: Database, reply: Reply) -> int:
 def release_next(database: Database, session: str) -> None:
     """Let the next row of a session go, where none is on its way."""
     database.run(NEXT, (database.next_place(), session, session))
+
+
+def _replies(rows: list[Row]) -> list[Reply]:
+    """Return leased rows, longest due first."""
+    return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
 
 
 def _reply(row: Row) -> Reply:

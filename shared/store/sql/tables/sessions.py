@@ -39,6 +39,19 @@ VALUES (?, ?, 'ready', ?, (place), 1, 2, ?)
 ON CONFLICT (session_key) DO UPDATE SET next_seq = sessions.next_seq + 1
 RETURNING sessions.next_seq - 1, sessions.state, sessions.head
 """.replace("(place)", PLACE)
+# Give a message its number; a session that is new or rests is ready for it at once, and then its head is this number.
+ARRIVE_READY = """
+INSERT INTO sessions (session_key, platform, state, sender, place, head, next_seq, updated_at)
+VALUES (?, ?, 'ready', ?, (place), 1, 2, ?)
+ON CONFLICT (session_key) DO UPDATE SET
+  state = CASE WHEN sessions.state = 'idle' THEN 'ready' ELSE sessions.state END,
+  sender = CASE WHEN sessions.state = 'idle' THEN excluded.sender ELSE sessions.sender END,
+  place = CASE WHEN sessions.state = 'idle' THEN excluded.place ELSE sessions.place END,
+  head = CASE WHEN sessions.state = 'idle' THEN sessions.next_seq ELSE sessions.head END,
+  updated_at = CASE WHEN sessions.state = 'idle' THEN excluded.updated_at ELSE sessions.updated_at END,
+  next_seq = sessions.next_seq + 1
+RETURNING sessions.next_seq - 1, sessions.state, sessions.head
+""".replace("(place)", PLACE)
 # Make a session ready for its next message.
 MAKE_READY = """
 UPDATE sessions SET state = 'ready', sender = ?, place = (place), head = ?,
@@ -106,6 +119,30 @@ LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, home = ?, u
 RENEW = "UPDATE sessions SET until = ? WHERE session_key = ? AND epoch = ? AND host = ? AND state = 'claimed'"
 # Check an epoch.
 FENCE = "SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed' /*LOCK*/"
+# Check an epoch, and tell what there is of the claim: steps, calls or approvals, a hold, messages that joined its turn.
+FENCE_END = """
+SELECT head,
+  EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.session_key = sessions.session_key)
+    OR EXISTS (SELECT 1 FROM open_steps WHERE open_steps.session_key = sessions.session_key)
+    OR EXISTS (SELECT 1 FROM approvals WHERE approvals.session_key = sessions.session_key),
+  EXISTS (SELECT 1 FROM holds WHERE holds.session_key = sessions.session_key),
+  EXISTS (SELECT 1 FROM inbox
+          WHERE inbox.session_key = sessions.session_key AND inbox.joined = sessions.head AND inbox.joined > 0)
+FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed' /*LOCK*/
+"""
+# Tell whether a host lives, when the first and the last delay, gathering and lease end, and whether a host that has
+# claims is dead.
+ENDS = """
+SELECT EXISTS (SELECT 1 FROM hosts WHERE host = ? AND lease_until > ? AND lease_until <= ?),
+  (SELECT min(until) FROM sessions WHERE state = 'delayed' AND until IS NOT NULL),
+  (SELECT max(until) FROM sessions WHERE state = 'delayed' AND until IS NOT NULL),
+  (SELECT min(until) FROM sessions WHERE state = 'gathering' AND until IS NOT NULL),
+  (SELECT max(until) FROM sessions WHERE state = 'gathering' AND until IS NOT NULL),
+  (SELECT min(until) FROM sessions WHERE state = 'claimed' AND until IS NOT NULL),
+  (SELECT max(until) FROM sessions WHERE state = 'claimed' AND until IS NOT NULL),
+  EXISTS (SELECT 1 FROM sessions WHERE state = 'claimed' AND until IS NULL
+    AND host IN (SELECT host FROM hosts WHERE lease_until <= ? OR lease_until > ?))
+"""
 # Tell whether any session is ready, and when the next delay, gathering and lease end.
 NEXT = """
 SELECT EXISTS (SELECT 1 FROM sessions WHERE state = 'ready' AND suspect = ?),
@@ -191,11 +228,34 @@ class ArrivalPlace(NamedTuple):
         return self.state == "claimed"
 
 
-def arrive(database: Database, session: str, platform: str, sender: str) -> ArrivalPlace:
-    """Give a new message its number; a new session is made ready for it."""
+class ClaimEnd(NamedTuple):
+    """What a claim that is to end has."""
+
+    #: the number of the message whose turn it was
+    head: int
+    #: whether there are steps, calls or approvals of the turn
+    has_steps: bool
+    #: whether it holds a part of a budget, or did
+    has_hold: bool
+    #: whether messages have joined the turn
+    has_joined: bool
+
+
+class Ends(NamedTuple):
+    """What has come to an end when a look for claims begins."""
+
+    #: whether the host that looks lives
+    host_lives: bool
+    #: whether a delay, a gathering or a lease is over
+    any_over: bool
+
+
+def arrive(database: Database, session: str, platform: str, sender: str, *, ready: bool) -> ArrivalPlace:
+    """Give a new message its number; a new session is made ready for it, and with ``ready`` one that rests too."""
     columns = (session, platform, sender, *_place(database, sender), database.now())
-    seq, state, head = database.only(ARRIVE, columns)
-    return ArrivalPlace(seq, "idle" if seq == 1 else state, head)
+    seq, state, head = database.only(ARRIVE_READY if ready else ARRIVE, columns)
+    rested = seq == 1 or (ready and head == seq)
+    return ArrivalPlace(seq, "idle" if rested else state, head)
 
 
 def busy_with(database: Database, session: str) -> int | None:
@@ -238,6 +298,18 @@ def put_off(database: Database, session: str, delay_s: float) -> None:
 def make_idle(database: Database, session: str) -> None:
     """Make a session idle."""
     database.run(MAKE_IDLE, (database.now(), session))
+
+
+def ends(database: Database, host: str) -> Ends:
+    """Tell whether a host lives, and whether anything is over that is to be made ready."""
+    now = database.now()
+    latest = now + MAX_LEASE_S
+    lives, *times, any_dead = database.only(ENDS, (host, now, latest, now, latest))
+    # one that ends later than any may was given before the clock was set back
+    limits = (MAX_DELAY_S, MAX_DELAY_S, MAX_LEASE_S)
+    spans = zip(times[::2], times[1::2], limits, strict=True)
+    over = any(first is not None and (first <= now or last > now + limit_s) for first, last, limit_s in spans)
+    return Ends(bool(lives), over or bool(any_dead))
 
 
 def wake_due(database: Database) -> None:
@@ -305,6 +377,14 @@ def fence(database: Database, ref: ClaimRef) -> int:
     if row is None:
         raise StaleClaim(ref.session, ref.epoch)
     return int(row[0])
+
+
+def fence_end(database: Database, ref: ClaimRef) -> ClaimEnd:
+    """Return what there is of a claim that ends. Raises StaleClaim if the epoch is not its own any more."""
+    row = database.one(FENCE_END, (ref.session, ref.epoch))
+    if row is None:
+        raise StaleClaim(ref.session, ref.epoch)
+    return ClaimEnd(int(row[0]), *map(bool, row[1:]))
 
 
 def next_ready_in_s(database: Database, *, suspects: bool) -> float | None:

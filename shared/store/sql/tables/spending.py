@@ -127,11 +127,11 @@ def release(database: Database, session: str) -> None:
     database.run(END_HOLD, (msgspec.json.encode(used), session))
 
 
-def settle(database: Database, session: str, user: str, used: Usage) -> None:
-    """Charge what a turn has used in all its attempts, but what was charged before; its hold ends."""
+def settle(database: Database, session: str, user: str, used: Usage, *, held: bool) -> None:
+    """Charge what a turn has used in all its attempts, but what was charged before; the hold that it has ends."""
     row, life = at_once(
         database,
-        lambda: database.one(READ_HOLD, (session,)),
+        lambda: database.one(READ_HOLD, (session,)) if held else None,
         lambda: usage(database, session) if used != NOTHING else used,
     )
     if row is not None:
