@@ -371,8 +371,7 @@ class Pool:
         self._turns.settled(settled)
         if isinstance(settled.outcome, Retry) and settled.outcome.suspect:
             self._claimer.expect_suspect()
-        if settled.settlement.goes_on or self._claimer.wants_room:
-            self._claimer.wake()
+        self._claimer.turn_ended(goes_on=settled.settlement.goes_on)
 
     def _hung(self, worker: WorkerProcess, death: Death) -> None:
         # what came now would share the blame for a death it has no part in

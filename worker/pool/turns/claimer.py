@@ -63,13 +63,18 @@ class Claimer:
         self._wake = asyncio.Event()
         self._suspects_after_mono = 0.0
         #: whether the last look left something, or may have, for want of room: the end of a turn makes room
-        self.wants_room = True
+        self._wants_room = True
         self._renewing = asyncio.Lock()
         self._renewed = self._clocks()
 
     def wake(self) -> None:
         """Look again: there may be work, or room."""
         self._wake.set()
+
+    def turn_ended(self, *, goes_on: bool) -> None:
+        """Look again if the end of a turn can have made a difference: its session ``goes_on``, or room was wanted."""
+        if goes_on or self._wants_room:
+            self._wake.set()
 
     def expect_suspect(self) -> None:
         """Look for a suspect at the next look."""
@@ -82,7 +87,7 @@ class Claimer:
         ``held`` are the claims to be kept; where their renewal was due and some are lost, that is all.
         """
         self._wake.clear()
-        self.wants_room = True
+        self._wants_room = True
         if lost := await self.renew_if_due(held):
             return Look(lost=tuple(lost))
         found = [await self._suspects(suspect_room)]
@@ -93,7 +98,7 @@ class Claimer:
             self._events.emit(Event.SESSION_CLAIMED, session=claim.ref.session, epoch=claim.ref.epoch)
         next_s = min((batch.next_in_s for batch in found if batch.next_in_s is not None), default=None)
         # what a suspect waits for is a room of its own, and what a budget holds back is the end of another turn
-        self.wants_room = room <= 0 or suspect_room <= 0 or next_s == 0 or bool(self._budgets)
+        self._wants_room = room <= 0 or suspect_room <= 0 or next_s == 0 or bool(self._budgets)
         if next_s is None or room <= 0:
             return Look(claims, wait_s=POLL_S)
         # what is ready and was not given is held up by something, unless it did not fit into the batch
