@@ -15,7 +15,7 @@ import msgspec
 from shared.errors import GatehouseError
 from shared.events import Event, Field
 from worker.agent.context import transcript
-from worker.agent.models import build_chain
+from worker.agent.models import open_link
 from worker.agent.models.port import ModelRequest
 from worker.frames import ModelSpec, WorkerConfig
 from worker.tools.mcp.servers import McpServers
@@ -37,27 +37,20 @@ class LiveFinding(msgspec.Struct, frozen=True):
     text: str
 
 
-async def check_model(config: WorkerConfig, spec: ModelSpec) -> LiveFinding:
-    """Ask one model for one word."""
-    problems: list[str] = []
-
-    def emit(event: Event, **fields: Field) -> None:
-        if event is Event.MODEL_FAILED:
-            problems.append(str(fields.get("problem", "")))
-
-    model = build_chain(msgspec.structs.replace(config, models=(spec,)), emit)
+async def check_model(spec: ModelSpec) -> LiveFinding:
+    """Ask one model for one word, once: a server that is away is not waited for."""
+    link = open_link(spec)
     request = ModelRequest("Answer with the one word ok.", [transcript.user("ok?")], (), max_tokens=MOST_TOKENS)
     began_at = time.monotonic()
     try:
-        reply = await model.reply(request, timeout=MODEL_WITHIN_S)
+        reply = await link.call(request, timeout=MODEL_WITHIN_S, stall_s=MODEL_WITHIN_S)
     except (GatehouseError, TimeoutError) as error:
-        problem = problems[-1] if problems else str(error)
-        return LiveFinding(f"model {model.name}", False, problem or type(error).__name__)
+        return LiveFinding(f"model {link.name}", False, str(error) or type(error).__name__)
     finally:
-        await model.close()
+        await link.close()
     seconds = time.monotonic() - began_at
     used = f"{reply.usage.input_tokens + reply.usage.output_tokens} tokens"
-    return LiveFinding(f"model {model.name}", True, f"answers in {seconds:.1f} s, {used}")
+    return LiveFinding(f"model {link.name}", True, f"answers in {seconds:.1f} s, {used}")
 
 
 async def check_servers(config: WorkerConfig) -> list[LiveFinding]:
@@ -89,7 +82,7 @@ async def check_servers(config: WorkerConfig) -> list[LiveFinding]:
 async def check(config: WorkerConfig) -> list[LiveFinding]:
     """Check everything at once."""
     models, servers = await asyncio.gather(
-        asyncio.gather(*(check_model(config, spec) for spec in dict.fromkeys(config.all_models))), check_servers(config)
+        asyncio.gather(*map(check_model, dict.fromkeys(config.all_models))), check_servers(config)
     )
     return [*models, *servers]
 
