@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from gateway.cli.command import Command, CommandFailed, Invocation
-from gateway.cli.live_parts import public_address
-from gateway.platform_calls import PlatformCalls
-from gateway.platforms import enabled_platforms
-from gateway.platforms.port import Adapter, ApiRequest
 from shared.platform_settings import PLATFORM_SETTINGS, required_variables
 from shared.redaction import Redaction
+
+if TYPE_CHECKING:
+    from gateway.platform_calls import PlatformCalls
+    from gateway.platforms.port import Adapter, ApiRequest
 
 
 async def run(invocation: Invocation) -> int:
     """Connect one platform."""
+    from gateway.cli.live_parts import public_address  # clients and adapters take longer than most commands
+    from gateway.platform_calls import PlatformCalls
+    from gateway.platforms import enabled_platforms
+
     settings, name = invocation.settings, invocation.arguments.platform
     platform = enabled_platforms(settings).get(name)
     if platform is None:
