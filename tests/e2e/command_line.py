@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
+from gateway.cli.main import main
 from loadtests.gateway_process import ROOT, GatewayProcess
 
 
@@ -28,6 +33,22 @@ def run_command(data_dir: Path, *arguments: str, port: int = 0, **settings: str)
         text=True,
         timeout=60,
     )
+
+
+def run_inside(data_dir: Path, *arguments: str, port: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as ``run_command`` does, but in this process, which takes a tenth of the time."""
+    said, complained = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    environment = {"PATH": os.environ["PATH"], "GATEHOUSE_DATA_DIR": str(data_dir), "PORT": str(port), **settings}
+    with pytest.MonkeyPatch.context() as patched, contextlib.chdir(data_dir):
+        for name in os.environ.keys() - environment.keys():
+            patched.delenv(name)
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            status = main(arguments)
+    for stream in (said, complained):
+        stream.seek(0)
+    return subprocess.CompletedProcess(arguments, status, said.read(), complained.read())
 
 
 def port_of(gateway: GatewayProcess) -> int:

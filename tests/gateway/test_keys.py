@@ -13,7 +13,7 @@ import pytest
 
 from loadtests.gateway_process import GatewayProcess
 from shared.api_keys import Role, entry_of, parse_entry
-from tests.e2e.command_line import port_of, run_command
+from tests.e2e.command_line import port_of, run_command, run_inside
 
 ADMIN = "the-admin-key"
 CALL = {"model": "gatehouse", "messages": [{"role": "user", "content": "hello"}]}
@@ -67,7 +67,7 @@ def test_a_key_is_taken_in_both_headers_and_refused_from_its_revocation_on(
     secret = made(locked, "passing", "admin")
     assert web.get("/v1/workers", headers={"x-api-key": secret}).status_code == 200
     assert web.get("/v1/workers", headers=bearer(secret)).status_code == 200
-    assert run_command(locked.data_dir, "key", "revoke", "passing").returncode == 0
+    assert run_inside(locked.data_dir, "key", "revoke", "passing").returncode == 0
     assert web.get("/v1/workers", headers=bearer(secret)).status_code == 401
 
 
@@ -76,7 +76,7 @@ def test_the_file_holds_hashes_and_is_its_owners_alone(locked: GatewayProcess) -
     path = locked.data_dir / "keys.json"
     assert secret not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    listed = json.loads(run_command(locked.data_dir, "key", "list", "--json").stdout)["keys"]
+    listed = json.loads(run_inside(locked.data_dir, "key", "list", "--json").stdout)["keys"]
     assert {"hashed": "read"}.items() <= {key["name"]: key["role"] for key in listed}.items()
 
 
@@ -88,8 +88,8 @@ def test_the_file_holds_hashes_and_is_its_owners_alone(locked: GatewayProcess) -
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    run_command(tmp_path, "key", "add", "twice")
-    told = run_command(tmp_path, "key", *arguments)
+    run_inside(tmp_path, "key", "add", "twice")
+    told = run_inside(tmp_path, "key", *arguments)
     assert told.returncode == 1
     assert said in told.stderr
     assert told.stderr.count("\n") == 1
@@ -151,7 +151,7 @@ def test_where_strangers_can_come_in_the_first_start_makes_a_key_and_shows_it_on
         assert httpx2.get(f"{gateway.url}/v1/pairings").status_code == 401
         assert httpx2.get(f"{gateway.url}/v1/pairings", headers=bearer(secret)).status_code == 200
         # a command of this machine needs no key
-        dead = run_command(tmp_path, "dead", "list", port=port_of(gateway))
+        dead = run_inside(tmp_path, "dead", "list", port=port_of(gateway))
         assert (dead.returncode, dead.stdout) == (0, "")
         gateway.terminate()
         gateway.start()

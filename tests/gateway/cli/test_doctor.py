@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 
 from loadtests.gateway_process import GatewayProcess
-from tests.e2e.command_line import run_command
+from tests.e2e.command_line import run_command, run_inside
 
 #: a port that nothing listens on
 NOWHERE = "http://127.0.0.1:9"
@@ -40,7 +40,7 @@ def test_what_cannot_be_reached_is_named_and_what_can_is_told(tmp_path: Path) ->
         assert found["mcp server good"]["text"].endswith("tools")
         assert "secret-of-the-test" not in ended.stdout + ended.stderr
 
-    assert run_command(tmp_path, "check", port=0, **settings).returncode == 0
+    assert run_inside(tmp_path, "check", port=0, **settings).returncode == 0
 
 
 def test_what_was_said_is_found_in_every_session_beside_a_gateway(running: GatewayProcess) -> None:
@@ -52,14 +52,14 @@ def test_what_was_said_is_found_in_every_session_beside_a_gateway(running: Gatew
         ):
             body = {"model": "gatehouse", "messages": [{"role": "user", "content": text}]}
             web.post("/v1/chat/completions", json=body, headers={"X-Gatehouse-Session": name}).raise_for_status()
-    found = run_command(running.data_dir, "search", "invoice", "4711", "--json")
+    found = run_inside(running.data_dir, "search", "invoice", "4711", "--json")
     assert found.returncode == 0, found.stderr
     hits = json.loads(found.stdout)["hits"]
     assert {(hit["session"], hit["role"]) for hit in hits} >= {
         ("api:default:first", "user"),
         ("api:default:second", "user"),
     }
-    shown = run_command(running.data_dir, "search", "ünïcode", "--limit", "1")
+    shown = run_inside(running.data_dir, "search", "ünïcode", "--limit", "1")
     assert "Ünïcode INVOICE 4711" in shown.stdout
-    nothing = run_command(running.data_dir, "search", "nobody said this")
+    nothing = run_inside(running.data_dir, "search", "nobody said this")
     assert (nothing.returncode, nothing.stdout) == (1, "")

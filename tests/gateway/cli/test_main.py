@@ -8,18 +8,18 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from gateway.cli.main import COMMANDS, main, parser
+from gateway.cli.main import COMMANDS, parser
 from loadtests.gateway_process import GatewayProcess
 from shared.printable import printable
 from shared.version import VERSION
-from tests.e2e.command_line import port_of, run_command
+from tests.e2e.command_line import port_of, run_command, run_inside
 
 ASKING = [
     ("status",),
@@ -67,42 +67,24 @@ def test_the_version_is_told_and_a_wrong_word_is_status_2(tmp_path: Path) -> Non
     assert run_command(tmp_path, "serv").returncode == 2
 
 
-Ask = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Ask:
-    """Run a command in this process, which takes a tenth of the time of another one."""
-
-    def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(directory)
-        monkeypatch.setenv("GATEHOUSE_DATA_DIR", str(directory))
-        monkeypatch.setenv("PORT", "0")
-        status = main(arguments)
-        said = capfdbinary.readouterr()
-        return subprocess.CompletedProcess(arguments, status, said.out.decode(), said.err.decode())
-
-    return run
-
-
-def test_asking_without_a_database_creates_none_and_names_it(tmp_path: Path, ask: Ask) -> None:
+def test_asking_without_a_database_creates_none_and_names_it(tmp_path: Path) -> None:
     for arguments in ASKING:
-        ended = ask(tmp_path, *arguments)
+        ended = run_inside(tmp_path, *arguments)
         assert (ended.returncode, ended.stdout) == (1, ""), arguments
         assert f"there is no database {tmp_path}/gatehouse.db yet" in ended.stderr
         assert ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-    checked = ask(tmp_path, "check")
+    checked = run_inside(tmp_path, "check")
     assert (checked.returncode, list(tmp_path.iterdir())) == (0, [])
     assert f"the start makes {tmp_path}/gatehouse.db" in checked.stdout
 
 
-def test_asking_a_database_changes_nothing_in_its_directory(stopped: Path, ask: Ask) -> None:
+def test_asking_a_database_changes_nothing_in_its_directory(stopped: Path) -> None:
     before = contents(stopped)
     for arguments in [*ASKING, ("export", "api:default:cli"), ("sessions", "--json"), ("search", "milk")]:
         if "retry" in arguments or "purge" in arguments:
             continue
-        ended = ask(stopped, *arguments)
+        ended = run_inside(stopped, *arguments)
         assert f"{stopped}/gatehouse.db" in ended.stderr, arguments
         assert "Traceback" not in ended.stderr
     assert contents(stopped) == before
@@ -112,7 +94,7 @@ def test_a_database_of_an_older_schema_is_not_migrated_by_asking(stopped: Path, 
     (tmp_path / "gatehouse.db").write_bytes((stopped / "gatehouse.db").read_bytes())
     with sqlite3.connect(tmp_path / "gatehouse.db") as db:
         db.execute("PRAGMA user_version = 3")
-    ended = run_command(tmp_path, "sessions")
+    ended = run_inside(tmp_path, "sessions")
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert "has schema 3" in ended.stderr
     with sqlite3.connect(tmp_path / "gatehouse.db") as db:
@@ -131,27 +113,27 @@ def test_the_database_tells_the_same_as_the_gateway_that_runs(
         "claimed",
         "settled",
     ]
-    assert json.loads(run_command(tmp_path, "trace", "--json", message_id, port=port).stdout)["state"] == "done"
+    assert json.loads(run_inside(tmp_path, "trace", "--json", message_id, port=port).stdout)["state"] == "done"
     for directory, asked in ((stopped, 0), (tmp_path, port)):
-        found = json.loads(run_command(directory, "sessions", "--json", port=asked).stdout)["sessions"]
+        found = json.loads(run_inside(directory, "sessions", "--json", port=asked).stdout)["sessions"]
         assert "api:default:cli" in {row["key"] for row in found}
-        assert "api:default:cli" in run_command(directory, "sessions", "--platform", "api", port=asked).stdout
-        assert run_command(directory, "sessions", "--platform", "slack", port=asked).stdout == ""
-        listed = run_command(directory, "dead", "list", port=asked)
+        assert "api:default:cli" in run_inside(directory, "sessions", "--platform", "api", port=asked).stdout
+        assert run_inside(directory, "sessions", "--platform", "slack", port=asked).stdout == ""
+        listed = run_inside(directory, "dead", "list", port=asked)
         assert (listed.returncode, listed.stdout) == (0, "")
 
 
 def test_status_says_whether_the_gateway_is_ready(stopped: Path, running: GatewayProcess, tmp_path: Path) -> None:
     up = run_command(tmp_path, "status", port=port_of(running))
     assert (up.returncode, up.stdout.splitlines()[0]) == (0, "gateway   ready")
-    down = json.loads(run_command(stopped, "status", "--json").stdout)
+    down = json.loads(run_inside(stopped, "status", "--json").stdout)
     assert (down["ready"], down["database"], down["dead"]) == (False, f"{stopped}/gatehouse.db", 0)
 
 
 def test_what_is_not_there_is_one_line_and_status_1(running: GatewayProcess, stopped: Path) -> None:
     for port in (0, port_of(running)):
         for arguments in (("trace", "msg_0"), ("dead", "retry", "msg_0"), ("dead", "purge", "msg_0")):
-            ended = run_command(stopped, *arguments, port=port)
+            ended = run_inside(stopped, *arguments, port=port)
             assert ended.returncode == 1
             assert ended.stderr.startswith("gatehouse: there is no ")
             assert ended.stderr.count("\n") == 1
@@ -204,7 +186,7 @@ def test_another_program_on_the_port_is_told_from_a_gateway(web_server: int, no_
     before = contents(stopped)
     for port in (web_server, no_http):
         for arguments in [("check",), ("trace", "msg_0"), ("dead", "list"), ("export", "api:default:cli")]:
-            ended = run_command(stopped, *arguments, port=port)
+            ended = run_inside(stopped, *arguments, port=port)
             assert (ended.returncode, ended.stdout) == (1, ""), arguments
             assert f"http://127.0.0.1:{port} is no Gatehouse" in ended.stderr
             assert ended.stderr.count("\n") == 1
@@ -227,13 +209,13 @@ def test_check_fails_as_the_start_would(tmp_path: Path) -> None:
 
 def test_check_finds_a_broken_database_and_one_that_is_held(running: GatewayProcess, tmp_path: Path) -> None:
     (tmp_path / "gatehouse.db").write_bytes(b"this is no database, " * 1000)
-    ended = run_command(tmp_path, "check")
+    ended = run_inside(tmp_path, "check")
     assert ended.returncode == 1
     assert "gatehouse.db" in ended.stderr
-    beside = run_command(tmp_path, "check", port=port_of(running))
+    beside = run_inside(tmp_path, "check", port=port_of(running))
     assert beside.returncode == 0
     assert "in use by the gateway that runs" in beside.stdout
-    held = run_command(running.data_dir, "check")
+    held = run_inside(running.data_dir, "check")
     assert held.returncode == 1
     assert "in use by another process" in held.stderr
 
@@ -256,7 +238,7 @@ def test_a_reader_that_goes_away_and_an_unexpected_failure_are_no_traceback(stop
     )
     assert "Traceback" not in piped.stderr
     (tmp_path / "gatehouse.db").mkdir()
-    assert run_command(tmp_path, "sessions").stderr.startswith("gatehouse: there is no database")
+    assert run_inside(tmp_path, "sessions").stderr.startswith("gatehouse: there is no database")
 
 
 def test_what_would_steer_a_terminal_is_shown_escaped() -> None:
@@ -273,15 +255,15 @@ def test_a_backup_is_made_beside_a_gateway_and_put_back_without_one(
     made = run_command(running.data_dir, "backup", str(copy), "--json", port=port_of(running))
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["messages"] >= 1
-    again = run_command(running.data_dir, "backup", str(copy))
+    again = run_inside(running.data_dir, "backup", str(copy))
     assert (again.returncode, "exists already" in again.stderr) == (1, True)
-    refused = run_command(running.data_dir, "restore", str(copy))
+    refused = run_inside(running.data_dir, "restore", str(copy))
     assert (refused.returncode, "in use by a gateway" in refused.stderr) == (1, True)
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     assert run_command(fresh, "restore", str(copy)).returncode == 0
-    assert "keep this" in run_command(fresh, "export", "api:default:kept").stdout
-    replaced = run_command(fresh, "restore", str(stopped / "gatehouse.db"))
+    assert "keep this" in run_inside(fresh, "export", "api:default:kept").stdout
+    replaced = run_inside(fresh, "restore", str(stopped / "gatehouse.db"))
     assert "messages are in that one alone:\n  msg_" in replaced.stdout
 
 
@@ -292,5 +274,5 @@ def test_a_damaged_database_is_salvaged_and_put_back(stopped: Path, tmp_path: Pa
     done = run_command(tmp_path, "salvage")
     assert (done.returncode, f"{tmp_path}/gatehouse.db.salvaged: written and verified" in done.stdout) == (0, True)
     assert "restore" in done.stderr
-    assert run_command(tmp_path, "restore", str(tmp_path / "gatehouse.db.salvaged")).returncode == 0
-    assert "database: ok" in run_command(tmp_path, "check").stdout
+    assert run_inside(tmp_path, "restore", str(tmp_path / "gatehouse.db.salvaged")).returncode == 0
+    assert "database: ok" in run_inside(tmp_path, "check").stdout

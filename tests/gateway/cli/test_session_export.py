@@ -13,7 +13,7 @@ import pytest
 from loadtests.gateway_process import GatewayProcess
 from shared.session_files import session_log_path
 from shared.session_segments import checksum_file, packed_segment, segments_dir
-from tests.e2e.command_line import port_of, run_command
+from tests.e2e.command_line import port_of, run_command, run_inside
 
 KEYS = [
     *("session_id", "model", "base_url", "platform", "session_start", "last_updated", "system_prompt", "tools"),
@@ -69,7 +69,7 @@ def test_without_a_gateway_the_database_is_read(tmp_path: Path) -> None:
         with httpx2.Client(base_url=gateway.url, timeout=30, trust_env=False) as web:
             session = talk(web, "kept", "add buy milk")
         gateway.terminate()
-    document = json.loads(run_command(tmp_path, "export", session).stdout)
+    document = json.loads(run_inside(tmp_path, "export", session).stdout)
     assert (list(document), document["message_count"]) == (KEYS, len(document["messages"]))
     assert run_command(tmp_path, "replay", session).stdout == "1 turns replayed: no difference\n"
 
@@ -77,7 +77,7 @@ def test_without_a_gateway_the_database_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["export", "replay"])
 def test_a_session_that_is_not_there_is_one_line_and_status_1(running: GatewayProcess, command: str) -> None:
     for port in (0, port_of(running)):
-        ended = run_command(running.data_dir, command, "api:default:nobody", port=port)
+        ended = run_inside(running.data_dir, command, "api:default:nobody", port=port)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert ended.stderr.startswith("gatehouse: ")
         assert ended.stderr.count("\n") == 1
@@ -96,7 +96,7 @@ def test_a_damaged_log_costs_an_export_nothing_but_what_is_damaged(
         logs = tmp_path / "logs"
         logs.mkdir(exist_ok=True)
         session_log_path(logs, session).write_bytes(content)
-        ended = run_command(tmp_path, "export", session, port=port_of(running))
+        ended = run_inside(tmp_path, "export", session, port=port_of(running))
         assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), f"{name}: {ended.stderr}"
         assert json.loads(ended.stdout)["message_count"] == 2
 
@@ -110,7 +110,7 @@ def test_a_damaged_segment_costs_an_export_nothing_and_is_told(
     torn = gzip.compress(b'{"at": 1.5, "role": "user", "content": "x"}\n' * 100)[:-40] + b"\xff" * 40
     packed_segment(path, 1).write_bytes(torn)
     checksum_file(path, 1).write_text(f"{hashlib.sha256(torn).hexdigest()}  000001.jsonl.gz\n")
-    ended = run_command(tmp_path, "export", session, port=port_of(running))
+    ended = run_inside(tmp_path, "export", session, port=port_of(running))
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
     assert json.loads(ended.stdout)["message_count"] == 2
