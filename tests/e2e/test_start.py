@@ -18,7 +18,7 @@ import pytest
 from loadtests.gateway_process import ROOT
 from shared.messages import Arrival
 from shared.store import open_store
-from tests.e2e.command_line import run_command
+from tests.e2e.command_line import run_command, run_inside
 from tests.postgres_server import shared_server
 
 
@@ -43,15 +43,8 @@ def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
 def test_a_bad_setting_is_one_line_and_status_two_before_anything_listens(
     tmp_path: Path, name: str, value: str
 ) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "gateway"],
-        cwd=tmp_path,
-        env=environment(tmp_path, **{name: value}),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    run = run_command if name in {"PORT", "GATEHOUSE_TOOLS"} else run_inside
+    ended = run(tmp_path, port=0, **{"GATEHOUSE_DATA_DIR": str(tmp_path / "data"), name: value})
     assert ended.returncode == 2
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
@@ -68,7 +61,7 @@ def test_a_host_that_is_not_this_machine_is_a_mistake_of_its_setting(tmp_path: P
 
 def test_a_slip_in_the_env_file_is_one_line_and_status_two(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("GATEHOUSE_WORKERS=1\nPORT 8000\n")
-    ended = run_command(tmp_path)
+    ended = run_inside(tmp_path)
     assert (ended.returncode, ended.stderr) == (2, "gatehouse: .env: line 2 is not of the form NAME=value\n")
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from loadtests.platform import RunningPlatform
 from loadtests.signing import SignedRequest
 from tests.e2e.bot import Bot
 from tests.e2e.command_line import run_command
+from tests.e2e.conftest import started
 
 DATABASE = "gatehouse.db"
 Fault = Callable[[Bot, Path], AbstractContextManager[None]]
@@ -98,16 +100,22 @@ def no_descriptors(bot: Bot, _: Path) -> Iterator[None]:
         resource.prlimit(bot.gateway.pid, resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"), [(full_disk, "the store cannot commit"), (no_descriptors, "no file can be opened")]
-)
-def test_a_fault_is_told_on_an_idle_gateway_too(bot: Bot, tmp_path: Path, fault: Fault, words: str) -> None:
+def test_a_fault_is_told_on_an_idle_gateway_too(tmp_path: Path, platform: RunningPlatform) -> None:
     """Once, with what it is, and so is its end."""
-    with fault(bot, tmp_path):
-        told = bot.gateway.wait_for("store_unavailable", within_s=30)
-        assert words in told["error"]
-    bot.gateway.wait_for("store_recovered", within_s=30)
-    assert len([line for line in bot.gateway.events("store_unavailable") if "watch" in line["part"]]) == 1
+    faults: dict[str, Fault] = {"the store cannot commit": full_disk, "no file can be opened": no_descriptors}
+    with contextlib.ExitStack() as running:
+        bots = {}
+        for number, words in enumerate(faults):
+            (directory := tmp_path / str(number)).mkdir()
+            bots[words] = running.enter_context(started(directory, platform))
+        with contextlib.ExitStack() as lasting:
+            for words, bot in bots.items():
+                lasting.enter_context(faults[words](bot, tmp_path))
+            for words, bot in bots.items():
+                assert words in bot.gateway.wait_for("store_unavailable", within_s=30)["error"]
+        for bot in bots.values():
+            bot.gateway.wait_for("store_recovered", within_s=30)
+            assert len([line for line in bot.gateway.events("store_unavailable") if "watch" in line["part"]]) == 1
 
 
 def test_a_corrupt_database_is_one_line_and_status_one_at_the_start(bot: Bot, tmp_path: Path) -> None:

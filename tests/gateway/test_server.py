@@ -16,6 +16,7 @@ import pytest
 
 from loadtests.gateway_process import ROOT, GatewayProcess, descendants
 from loadtests.provider import running_provider
+from tests.e2e.command_line import run_inside
 
 
 def run_gateway(data_dir: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -56,7 +57,8 @@ def is_one_line(text: str) -> bool:
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it_and_status_2(tmp_path: Path, name: str, value: str) -> None:
-    ended = run_gateway(tmp_path, **{name: value})
+    settings = {"GATEHOUSE_DATA_DIR": str(tmp_path / "data"), "GATEHOUSE_WORKERS": "0", name: value}
+    ended = run_inside(tmp_path, port=0, **settings)
     assert ended.returncode == 2
     assert is_one_line(ended.stderr)
     assert any(part in ended.stderr for part in (name, "SLACK_SIGNING_SECRET", "STANDARD_WEBHOOK_REPLY_URL"))
