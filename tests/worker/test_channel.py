@@ -154,7 +154,7 @@ def test_a_reader_that_stands_still_fills_the_channel_and_is_said_to_go_on(new_l
         while not end.channel.full:
             end.channel.send(frame)
             await asyncio.sleep(0)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         assert end.channel.pending_bytes < PENDING_LIMIT_BYTES + 100_000
         while not told.is_set():
             await asyncio.get_running_loop().sock_recv(theirs, 1_000_000)

@@ -142,13 +142,13 @@ async def test_statuses_that_may_pass(link: Link, status: int) -> None:
     assert raised.value.retry_after_s is None
 
 
-@pytest.mark.parametrize(("status", "wish"), [(429, 1.5), (529, 600)])
+@pytest.mark.parametrize(("status", "wish"), [(429, 60.5), (529, 600)])
 async def test_retry_after_is_passed_on_and_not_slept(link: Link, status: int, wish: float) -> None:
     began = time.monotonic()
     with pytest.raises(ModelUnavailable) as raised:
         await link.call(asking(f"[[status {status} retry-after={wish}]]"))
     assert raised.value.retry_after_s == wish
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
