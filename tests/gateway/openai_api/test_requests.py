@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.openai_api.json_body import inflate
@@ -238,7 +238,6 @@ def test_a_schema_of_many_levels_is_taken() -> None:
     assert asked.options.tools[0].parameters == nested(90)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_whatever_is_said_to_be_compressed_is_read_or_refused(raw: bytes) -> None:
     assert inflate(gzip.compress(raw), "gzip", 1000) == raw

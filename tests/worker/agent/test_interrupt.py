@@ -192,7 +192,7 @@ TURNS = st.lists(
 WINDOWS = st.sampled_from([100_000, 300])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(turns=TURNS, window_tokens=WINDOWS)
 def test_interrupts_at_any_moments_of_a_conversation_leave_it_valid_on_both_wires(
     gate: threading.Event, turns: list[tuple[list[list[tuple[str, str]]], int]], window_tokens: int

@@ -121,7 +121,7 @@ async def test_an_open_step_is_finished_before_new_words_join_and_keeps_its_own(
     ]  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     steps=st.integers(1, 5),
     given_at=st.lists(st.integers(0, 5), max_size=6),

@@ -197,7 +197,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_whatever_a_server_makes_of_an_answer_only_model_errors_come_of_it(data: st.DataObject) -> None:
     wire, dialect = data.draw(st.sampled_from(ANSWERS))

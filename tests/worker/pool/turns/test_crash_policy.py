@@ -130,7 +130,7 @@ def test_what_its_sender_stopped_never_runs_again(cause: Cause) -> None:
     turns=st.lists(st.integers(1, 4), unique=True, max_size=4),
     attempts=st.integers(0, 5),
 )
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_every_turn_gets_one_verdict_and_only_a_blamed_one_dies(
     cause: Cause, culprit: int, turns: list[int], attempts: int
 ) -> None:

@@ -84,7 +84,7 @@ def test_public_addresses_are_told(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.from_regex(HOST, fullmatch=True))
 def test_every_entry_that_the_settings_accept_can_be_read(entry: str) -> None:
     try:

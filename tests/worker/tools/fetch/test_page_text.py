@@ -55,7 +55,7 @@ async def test_a_page_reads_as_its_reader_sees_it(source: str, text: str) -> Non
     assert await page_text(source, URL) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from([*"<>/=\"'& \n!-", "a", "href", "svg", "script", "title", "pre", "li", "&amp;", "é"])))
 def test_no_soup_breaks_it(pieces: list[str]) -> None:
     asyncio.run(page_text("".join(pieces), URL))
