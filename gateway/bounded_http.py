@@ -29,6 +29,9 @@ UNREAD_TIMEOUT_S = 60.0
 #: a body may arrive in chunks as small as one byte: what frames it is bounded by this many times its size
 MOST_FRAMING = 8
 
+#: requests that wait on one connection for the answers to earlier ones; each costs a hundred times its bytes in memory
+MOST_PIPELINED = 32
+
 #: how long, and how much of, what a refused client still sends is read and dropped: cut off, it would see no answer
 LINGER_S, MOST_LINGER_BYTES = 2.0, 67_108_864
 
@@ -56,6 +59,10 @@ REASONS = {431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 class HeaderTooLarge(Exception):
     """Raised inside the parser, which it stops."""
+
+
+class TooManyAhead(Exception):
+    """Raised inside the parser, which it stops: what was sent before is still answered."""
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
@@ -240,6 +247,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read, and close: 431 for a header that is too large."""
+        if self._refused:  # its last answer closes
+            return
         if self._status == 400:
             super().send_400_response(msg)
             return
@@ -276,7 +285,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Serve the request; its body has its own time."""
+        """Serve the request; its body has its own time. Raises TooManyAhead, which stops the parser."""
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._refused, self._bytes = True, 0
+            self._stop_timer()
+            self.pipeline[0][0].keep_alive = False
+            self._connections_of_server.tell("too many requests at once on one connection")
+            raise TooManyAhead
         self._in_header, self._bytes = False, 0
         self._give_s(BODY_TIMEOUT_S)
         before = self.cycle

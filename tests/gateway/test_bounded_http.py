@@ -27,6 +27,7 @@ from gateway.bounded_http import (
     LEAST_CONNECTIONS,
     MOST_HEADER_LINES,
     MOST_JOINED_BYTES,
+    MOST_PIPELINED,
     BoundedProtocol,
     Connections,
     connection_limits,
@@ -300,6 +301,16 @@ async def test_what_never_becomes_whole_makes_room_before_it_fills_the_memory(mo
     assert second[1].writes
     for protocol, _ in (oldest, second, third, last):
         protocol.connection_lost(None)
+
+
+def test_of_a_flood_of_requests_at_once_on_one_connection_the_first_are_answered(running: GatewayProcess) -> None:
+    """Each waits for the answer to the one before it, and a few bytes would become much memory."""
+    with connected(running) as connection:
+        send_what_is_taken(connection, (GET + b"\r\n") * 5_000)
+        received = all_of(connection)
+    assert received.count(b"HTTP/1.1 200 OK") >= MOST_PIPELINED
+    assert received.count(b"HTTP/1.1") < 5_000
+    assert received.endswith(b"connection: close\r\n\r\nok\n")
 
 
 def test_two_requests_at_once_on_one_connection_are_answered_in_their_order(running: GatewayProcess) -> None:
