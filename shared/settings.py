@@ -5,10 +5,11 @@ The only module that reads the environment. A bad value raises SettingsError, wh
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -170,6 +171,18 @@ def load_agent_settings(given: Mapping[str, str], env_file: Path = Path(".env"))
         mcp_config=reader.json_file("GATEHOUSE_MCP_CONFIG", "mcpServers", "servers"),
         fetch_allow=reader.hosts("GATEHOUSE_FETCH_ALLOW"),
     )
+
+
+@contextlib.contextmanager
+def without_model_keys() -> Iterator[None]:
+    """Start what needs no model key inside of this."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(MODEL_PREFIXES)}
+    for name in kept:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def scrub_environment() -> frozenset[str]:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import psutil
 
-#: prctl's PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER (linux/prctl.h)
+#: prctl's PR_SET_PDEATHSIG, PR_SET_DUMPABLE and PR_SET_CHILD_SUBREAPER (linux/prctl.h)
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 #: psutil's words for the letters of /proc
 LETTERS = {psutil.STATUS_ZOMBIE: "Z", psutil.STATUS_STOPPED: "T", psutil.STATUS_TRACING_STOP: "t"}
@@ -95,6 +96,14 @@ def adopt_orphans() -> None:
     A program that a tool started in a session of its own then stays among the descendants, however it was started.
     """
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def hide_memory() -> None:
+    """Let nobody but root read this process's memory, first environment and descriptors; nothing outside of Linux.
+
+    Its forks are hidden too, and the programs that it starts are not.
+    """
+    _prctl(PR_SET_DUMPABLE, 0)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -13,6 +13,8 @@ from loadtests.platform import RunningPlatform, running_platform
 from loadtests.provider import RunningProvider, running_provider
 from tests.e2e.bot import Bot
 
+#: a model's key that no model in use needs
+MODEL_KEY = "sk-of-a-model-of-this-test"
 #: timeouts short enough to see a hang end
 SHORT_LADDER = {
     "GATEHOUSE_TURN_TIMEOUT": "4",
@@ -70,5 +72,6 @@ def hanging_bot(tmp_path: Path, platform: RunningPlatform, provider: RunningProv
 @pytest.fixture(scope="module")
 def hostile_bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
     """One gateway for all hostile requests of a module: none of them may harm it."""
-    with running_platform() as platform, started(tmp_path_factory.mktemp("hostile"), platform) as running:
+    directory = tmp_path_factory.mktemp("hostile")
+    with running_platform() as platform, started(directory, platform, OPENAI_API_KEY=MODEL_KEY) as running:
         yield running

@@ -9,6 +9,7 @@ import pytest
 
 from loadtests.gateway_process import descendants
 from tests.e2e.bot import Bot
+from tests.e2e.conftest import MODEL_KEY
 
 HOSTILE_BODIES = {
     "empty": b"",
@@ -57,6 +58,18 @@ def test_no_secret_is_in_the_log_nor_in_the_environment_of_a_process(hostile_bot
     hostile_bot.wait_for_replies(1)
     secrets = hostile_bot.secrets()
     assert not [secret for secret in secrets if secret in hostile_bot.gateway.log()]
+    with_model_keys = []
     for pid in (hostile_bot.gateway.pid, *descendants(hostile_bot.gateway.pid)):
-        inherited = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace")
+        inherited = first_environment(pid)
         assert not [secret for secret in secrets if secret in inherited]
+        if MODEL_KEY in inherited:
+            with_model_keys.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert all(b"multiprocess.forkserver" in command for command in with_model_keys)  # it and its forks, the workers
+
+
+def first_environment(pid: int) -> str:
+    """Return the environment that a process was started with, empty where only root may read it."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace")
+    except PermissionError:
+        return ""

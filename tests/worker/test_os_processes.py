@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from worker import os_processes
 
 
@@ -30,6 +32,19 @@ def test_a_process_that_goes_while_it_is_asked_for_its_children_has_none() -> No
     asked.set()
     asking.join()
     assert problems == []
+
+
+@pytest.mark.skipif(not os_processes.ON_LINUX, reason="only Linux has it")
+def test_the_fork_server_and_its_workers_let_nobody_but_root_look_into_them() -> None:
+    """Programs of MCP servers run as the same user: model keys and everybody's messages are in a worker's memory."""
+    code = (
+        "import ctypes, os, worker.forkserver.kill_orphans as imported\n"
+        "for pid in (os.getpid(), os.fork()):\n"
+        "    print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)\n"  # PR_GET_DUMPABLE
+        "os._exit(0)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
+    assert set(told) == {"0", "\n"}
 
 
 def test_children_of_children_are_descendants() -> None:

@@ -43,6 +43,9 @@ def end_children(fork_server: int) -> None:
 
 
 os_processes.adopt_orphans()
+# workers are its forks: their environment has the model keys, their channel everybody's messages, and programs of MCP
+# servers run as the same user
+os_processes.hide_memory()
 # the process library reaps whom it adopted, and is surprised each time
 warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
 atexit.register(end_children, os.getpid())

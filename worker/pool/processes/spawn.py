@@ -8,8 +8,9 @@ from typing import Protocol
 
 import msgspec
 import multiprocess
-from multiprocess import forkserver, reduction
+from multiprocess import forkserver, reduction, resource_tracker
 
+from shared.settings import without_model_keys
 from worker.forkserver.bootstrap import run_child
 from worker.frames import WorkerConfig
 from worker.shared_page import SharedPage, anonymous_file
@@ -84,12 +85,20 @@ def preload_of(config: WorkerConfig) -> list[str]:
     return [*PRELOAD_FIRST, *adapters, *tools, PRELOAD_LAST]
 
 
+def start_resource_tracker() -> None:
+    """Start the process library's own helper process without the model keys, which it would show in /proc."""
+    if resource_tracker._resource_tracker._fd is None:
+        with without_model_keys():
+            resource_tracker.ensure_running()
+
+
 def spawn(entry: str, preload: list[str]) -> Spawned:
     """Start one child; blocks for milliseconds, the first time for seconds. Raises OSError and EOFError."""
     page = SharedPage.create()
     stacks_fd = anonymous_file("gatehouse-stacks")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        start_resource_tracker()
         context = multiprocess.get_context("forkserver")
         context.set_forkserver_preload(preload)
         arguments = (PassedFd(theirs.fileno()), PassedFd(page.fd), PassedFd(stacks_fd), entry)
