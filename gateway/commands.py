@@ -9,6 +9,7 @@ order is deduplicated like any message. A text that is not exactly a command of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -18,6 +19,7 @@ from gateway.platforms.port import Adapter, Inbound
 from gateway.running_turns import PoolView, RunningTurns
 from gateway.todo_text import todo_text
 from gateway.trace_text import trace_lines, trace_message
+from shared.approvals import ID_CHARS
 from shared.command import Command, CommandKind
 from shared.errors import NotFound
 from shared.profiles import Profiles
@@ -31,6 +33,7 @@ GREETING = "/start"
 
 STOPPED = "Stopped."
 NOTHING_ASKED = "Nothing waits for your approval here."
+NOT_ASKED = "This question is answered already, or its time is over."
 TAKEN_BACK = "This message was taken back before I began with it."
 
 ORDERS = {
@@ -61,6 +64,10 @@ ORDERS = {
     "/approve": Command(CommandKind.APPROVE, done="Approved. I go on.", nothing=NOTHING_ASKED),
     "/deny": Command(CommandKind.DENY, done="Refused. I go on without it.", nothing=NOTHING_ASKED),
 }
+
+#: what decides about a question; behind it may stand which one, as the buttons under it do
+DECISIONS = frozenset({"/approve", "/deny"})
+QUESTION = re.compile(rf"[0-9a-f]{{{ID_CHARS}}}")
 
 Words = Sequence[str]
 
@@ -113,8 +120,9 @@ class Commands:
             "/new": "begin a new conversation; the todo list stays",
             "/stop": "end what I am doing now",
             "/retry": "run your last message again",
-            # /approve and /deny are told where there is something to allow
             "/undo": "take back your last message, my answer and its change of the todo list",
+            "/approve": "let me do what I asked about",
+            "/deny": "refuse it",
         }
 
     def find(self, text: str) -> Inquiry | Command | None:
@@ -123,6 +131,8 @@ class Commands:
         name = words[0].lower() if words else ""
         if name in ORDERS and len(words) == 1:
             return ORDERS[name]
+        if name in DECISIONS and len(words) == 2 and QUESTION.fullmatch(words[1]):
+            return msgspec.structs.replace(ORDERS[name], question=words[1], nothing=NOT_ASKED)
         question = self._questions.get(name)
         return Inquiry(question, words[1:]) if question and len(words) - 1 <= question.most_words else None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from shared.approvals import Question
 from shared.traces import AuditEntry, CallTrace, DeadLetter, ReplyTrace, SessionSummary, UnansweredMessage
 
 
@@ -119,6 +120,7 @@ class SessionShown(SessionSummary, frozen=True, kw_only=True):
     messages: list[dict[str, Any]]  #: of the transcript, in the form of chat completions
     todos: list[dict[str, Any]]
     turn: dict[str, Any] | None  #: the running turn
+    question: Question | None  #: what its sender is asked about tool calls now
     pending: list[UnansweredMessage]  #: messages that wait or are in their turn
     usage: dict[str, Any]  #: what the session has used in its life
     earlier: list[dict[str, Any]] = msgspec.field(

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import asdict
 
 from gateway.event_stream import EventStream, PageReader, encoded
 from gateway.life_signs import LifeSigns
+from shared.approvals import Question, question_id
 from shared.events import Event, Events, Field
 from shared.messages import AwaitsApproval, Dead, Ended, Outcome
 
@@ -39,7 +41,17 @@ class GatewayStopping(msgspec.Struct, frozen=True):
     """The gateway stops before the message is answered; the message stays accepted."""
 
 
-Happening = TurnStarted | TextAdded | Ended | Dead | GatewayStopping
+class ApprovalAsked(msgspec.Struct, frozen=True):
+    """The turn rests until somebody decides about tool calls."""
+
+    question: Question
+
+
+Happening = TurnStarted | TextAdded | ApprovalAsked | Ended | Dead | GatewayStopping
+
+
+#: what is not joined with others of its kind
+WholeHappening = TurnStarted | ApprovalAsked | Ended | Dead | GatewayStopping
 
 
 class Follower:
@@ -47,7 +59,8 @@ class Follower:
 
     def __init__(self) -> None:
         self.outcome: Ended | Dead | None = None  #: how the message was answered or given up
-        self._happenings: deque[TurnStarted | Ended | Dead | GatewayStopping | tuple[int, list[str]]] = deque()
+        self._asked = ""
+        self._happenings: deque[WholeHappening | tuple[int, list[str]]] = deque()
         self._arrived = asyncio.Event()
 
     @property
@@ -70,7 +83,13 @@ class Follower:
             self._happenings.pop()
         self.put(TurnStarted())
 
-    def put(self, happening: TurnStarted | Ended | Dead | GatewayStopping) -> None:
+    def ask(self, question: Question) -> None:
+        """Take a question, once."""
+        if question.id != self._asked:
+            self._asked = question.id
+            self.put(ApprovalAsked(question))
+
+    def put(self, happening: WholeHappening) -> None:
         """Take a happening other than a delta."""
         if isinstance(happening, Ended | Dead):
             self.outcome = happening
@@ -243,13 +262,20 @@ class TurnBroadcast:
                 state = outcome.status.value
             self.outcome_found(message_id, outcome)
         if isinstance(outcome, AwaitsApproval):
-            self.stream.tell_session(session, "said", session=session, message=message_id, name="", text=outcome.text)
+            question = Question(question_id(message_id, outcome.calls), outcome.text)
+            self.question_found(message_id, question)
+            self.stream.tell_session(session, "question", session=session, message=message_id, **asdict(question))
         for observer in self._observers:
             try:
                 observer.settled(session, outcome)
             except Exception as error:  # noqa: BLE001 - the pool settles, whatever a counter does with an odd count
                 self._events.subscriber_failed("settled", error)
         self.stream.tell("turn", session=session, message=message_id, state=state, worker="")
+
+    def question_found(self, message_id: str, question: Question) -> None:
+        """Tell those who follow a message what its sender is asked."""
+        for follower in self._followers.get(message_id, ()):
+            follower.ask(question)
 
     def ended_elsewhere(self, message_id: str, session: str, state: str) -> None:
         """Take that a turn of another host ended; its outcome is in the store."""

@@ -118,6 +118,8 @@ class TurnsElsewhere:
             elif answered.state is not MessageState.WAITING:
                 # it was removed, or taken back, and nothing was kept of it
                 self._broadcast.outcome_found(message_id, Ended(TurnStatus.INTERRUPTED, "", ()))
+            elif answered.question is not None:
+                self._broadcast.question_found(message_id, answered.question)
 
     async def close(self) -> None:
         """Look no more."""

@@ -7,8 +7,13 @@ the model asks for a call ── AwaitsApproval ──> the turn rests: no slot,
 from __future__ import annotations
 
 import enum
+import hashlib
+from collections.abc import Sequence
 
 import msgspec
+
+#: characters of a question's id; a button's text with it has to fit the 64 bytes that platforms take
+ID_CHARS = 16
 
 
 class Decision(enum.StrEnum):
@@ -28,3 +33,36 @@ class Approval(msgspec.Struct, frozen=True):
     #: the model's id of the call
     call_id: str
     decision: Decision = Decision.WAITING
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What the sender of a message is asked about calls of its turn."""
+
+    #: names it, so that the answer to an earlier one decides nothing of a later one
+    id: str
+    #: what is asked
+    text: str
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One button under a question."""
+
+    #: what stands on it
+    label: str
+    #: what pressing it says
+    says: str
+    #: whether it refuses
+    refuses: bool = False
+
+
+def question_id(message_id: str, calls: Sequence[Approval]) -> str:
+    """Return the name of the question about these calls of a message's turn."""
+    asked = "".join(f"\n{call.step} {call.call_id}" for call in calls)
+    return hashlib.sha256(f"{message_id}{asked}".encode()).hexdigest()[:ID_CHARS]
+
+
+def choices(question: str) -> tuple[Choice, ...]:
+    """Return the buttons under a question with this id, none where the id is empty."""
+    if not question:
+        return ()
+    return (Choice("Approve", f"/approve {question}"), Choice("Deny", f"/deny {question}", refuses=True))

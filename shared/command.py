@@ -33,3 +33,5 @@ class Command(msgspec.Struct, frozen=True):
     stopped: str = ""
     withdrawn: str = ""
     target: int = 0
+    #: the question that a button under it answers; empty where all that waits is meant
+    question: str = ""

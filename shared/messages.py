@@ -11,7 +11,7 @@ import enum
 
 import msgspec
 
-from shared.approvals import Approval
+from shared.approvals import Approval, Question
 from shared.attachments import Attachment
 from shared.budgets import Allowance
 from shared.call_options import CallOptions, ClientCall
@@ -108,6 +108,7 @@ class Receipt(msgspec.Struct, frozen=True):
     stops: str = ""  #: the message whose running turn is to be ended now, empty for none
     joins: bool = False  #: whether it may join the running turn of its session
     withdrawn: tuple[CommandAnswer, ...] = ()  #: the messages that it took back
+    resumes: str = ""  #: the message whose turn goes on by it
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -310,6 +311,8 @@ class RepeatedRequest(msgspec.Struct, frozen=True):
     outcome: Ended | Dead | None = None
     #: tells its request from another one; empty where nothing does
     fingerprint: str = ""
+    #: what its sender is asked now
+    question: Question | None = None
 
 
 #: chunks a reply has at most; a message's next reply starts at a multiple of it, so no two ever share a part
@@ -329,6 +332,7 @@ class Reply(msgspec.Struct, frozen=True):
     rendered: bool = False  #: whether ``text`` is a ready-made chunk
     attempts: int = 0  #: past sends
     lease: int = 0  #: what fences the send
+    question: str = ""  #: the id of the question about tool calls that it ends with, empty for none
 
     @property
     def idempotency_key(self) -> str:

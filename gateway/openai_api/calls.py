@@ -197,6 +197,10 @@ class Calls:
                 return await self._join(receipt.message_id, call.session, call.request, call.caller, arrival.options)
             if receipt.state is MessageState.REJECTED:
                 raise Refused(409, receipt.answer, code="busy", headers=call.headers | NO_RETRY)
+            if receipt.resumes and not self._broadcast.is_followed(receipt.resumes):
+                self._broadcast.unfollow(call.id, call.follower)  # it is answered with what it lets go on
+                resumed = await self._join(receipt.resumes, call.session, call.request, call.caller)
+                return msgspec.structs.replace(resumed, again=False)
         except BaseException:
             self._broadcast.unfollow(call.id, call.follower)
             raise
@@ -240,6 +244,8 @@ class Calls:
         if options and answered.fingerprint not in {"", options.fingerprint}:
             self._broadcast.unfollow(message_id, follower)
             raise Refused(422, KEY_REUSED, param="Idempotency-Key", code="idempotency_key_reused", headers=NO_RETRY)
+        if answered.question is not None:
+            follower.ask(answered.question)
         if answered.outcome is not None and not follower.ended:
             follower.put(answered.outcome)
         elif answered.state is not MessageState.WAITING and not follower.ended:

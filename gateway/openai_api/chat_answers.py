@@ -11,7 +11,7 @@ from starlette.responses import Response
 from gateway.openai_api.calls import NO_RETRY, Call
 from gateway.openai_api.streamed_text import StreamedText
 from gateway.responses import error_body, json_response
-from gateway.turn_broadcast import GatewayStopping, TextAdded, TurnStarted
+from gateway.turn_broadcast import ApprovalAsked, GatewayStopping, TextAdded, TurnStarted
 from shared.call_options import ClientCall
 from shared.messages import Dead, DeadKind, Ended, TurnStatus, Usage
 
@@ -22,9 +22,11 @@ TOO_LONG = "ContextTooLong:"
 
 
 async def end_of(call: Call) -> Ended | Dead | GatewayStopping:
-    """Wait for the end of a call."""
+    """Wait for the end of a call, or for a question to its sender, which is the answer then."""
     while True:
         match await call.follower.next(KEEP_ALIVE_S):
+            case ApprovalAsked(question):
+                return Ended(TurnStatus.REPLIED, question.text, ())
             case Ended() | Dead() | GatewayStopping() as end:
                 return end
 
@@ -61,6 +63,8 @@ async def stream(call: Call) -> AsyncGenerator[bytes]:
             case TextAdded(step, text) if not call.again:  # who asks again has not read the beginning
                 if new := shown.add(step, text):
                     yield chunk(call, {"content": new})
+            case ApprovalAsked(question):
+                yield chunk(call, {"content": shown.put(question.text)})
             case Ended() as ended if is_answer(ended):
                 if rest := shown.rest(ended.text):
                     yield chunk(call, {"content": rest})

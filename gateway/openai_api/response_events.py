@@ -11,7 +11,7 @@ from gateway.openai_api.calls import Call
 from gateway.openai_api.chat_answers import KEEP_ALIVE_S, failure, finish_reason, is_answer, is_withheld
 from gateway.openai_api.responses_body import ResponsesBody
 from gateway.openai_api.streamed_text import StreamedText
-from gateway.turn_broadcast import GatewayStopping, TextAdded, TurnStarted
+from gateway.turn_broadcast import ApprovalAsked, GatewayStopping, TextAdded, TurnStarted
 from shared.call_options import ClientCall
 from shared.messages import Dead, Ended, Usage
 
@@ -85,6 +85,8 @@ async def stream(call: Call, body: ResponsesBody) -> AsyncGenerator[bytes]:
                 shown.begin_again()
             case TextAdded(step, piece) if not call.again:  # who asks again has not read the beginning
                 new = shown.add(step, piece)
+            case ApprovalAsked(question):
+                new = shown.put(question.text)
             case Ended() as ended if is_answer(ended):
                 rest = shown.rest(ended.text)
                 for event in text_events(numbered, call, text, rest):

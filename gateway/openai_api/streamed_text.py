@@ -32,6 +32,12 @@ class StreamedText:
         new = self._unshown(self._seen)
         return gap + new if new else ""
 
+    def put(self, text: str) -> str:
+        """Take a text that is no step's, and return it as it is to be shown."""
+        gap = GAP if self._anything else ""
+        self._step, self._shown, self._seen, self._anything = 0, "", "", True
+        return gap + text
+
     def rest(self, final: str) -> str:
         """Return what of the turn's final text has not been shown."""
         return self._unshown(final)

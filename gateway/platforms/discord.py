@@ -40,6 +40,7 @@ from gateway.platforms.port import (
     WithoutThread,
 )
 from gateway.platforms.signature import check_timestamp, required_header
+from shared.approvals import choices
 from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import DiscordSettings
@@ -55,6 +56,7 @@ DEAD_TOKEN = frozenset({10015, 10062, 50027})
 FILE_HOSTS = ("https://cdn.discordapp.com/", "https://media.discordapp.net/")
 AGENT = {"user-agent": "DiscordBot (https://github.com/gatehouse, 1)"}
 EPHEMERAL = 64
+ACTION_ROW, BUTTON, GREEN, RED = 1, 2, 3, 4
 QUIET = {"allowed_mentions": {"parse": list[str]()}}
 
 
@@ -156,6 +158,12 @@ class Discord(Adapter, frozen=True):
         """Replace the "thinking…", follow up on it, or write to the channel once the token is dead."""
         address = msgspec.json.decode(reply.address, type=Address)
         body: dict[str, object] = {"content": reply.text, **QUIET}
+        buttons = [
+            {"type": BUTTON, "style": RED if choice.refuses else GREEN, "label": choice.label, "custom_id": choice.says}
+            for choice in choices(reply.question)
+        ]
+        if buttons:
+            body["components"] = [{"type": ACTION_ROW, "components": buttons}]
         if not address.token or now >= address.until:
             body |= {"nonce": short_key(reply.idempotency_key), "enforce_nonce": True}
             return self._bot_call(f"channels/{address.channel_id}/messages", body)

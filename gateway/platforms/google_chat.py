@@ -38,6 +38,7 @@ from gateway.platforms.port import (
     WebhookResponse,
     WithoutThread,
 )
+from shared.approvals import choices
 from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import GoogleChatSettings, ServiceAccount
@@ -155,11 +156,14 @@ class GoogleChat(EditingAdapter, frozen=True):
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
         """Create a message under an id of our own: a second call with it makes no second message."""
         address = msgspec.json.decode(reply.address, type=Address)
+        body: dict[str, Any] = {"text": reply.text}
+        if reply.question and not self.settings.project_number:  # an add-on's buttons are urls of its own
+            body["cardsV2"] = [{"cardId": "approval", "card": card(reply.question)}]
         if address.shown and reply.begins:
-            return self._api("PATCH", f"{quote(address.shown, safe='/')}?updateMask=text", {"text": reply.text})
+            mask = "text,cards_v2" if "cardsV2" in body else "text"
+            return self._api("PATCH", f"{quote(address.shown, safe='/')}?updateMask={mask}", body)
         key = short_key(reply.idempotency_key, 32)
         query = {"requestId": key, "messageId": f"client-{key}"}
-        body: dict[str, Any] = {"text": reply.text}
         if address.thread:
             query["messageReplyOption"] = "REPLY_MESSAGE_FALLBACK_TO_NEW_THREAD"
             body["thread"] = {"name": address.thread}
@@ -213,3 +217,9 @@ class GoogleChat(EditingAdapter, frozen=True):
     def _api(self, method: str, path: str, body: object) -> ApiRequest:
         call = json_call(f"{self.settings.api_base}/v1/{path}", body, method=method)
         return msgspec.structs.replace(call, needs_token=True)
+
+
+def card(question: str) -> dict[str, Any]:
+    """Return the buttons under a question about tool calls."""
+    buttons = [{"text": choice.label, "onClick": {"action": {"function": choice.says}}} for choice in choices(question)]
+    return {"sections": [{"widgets": [{"buttonList": {"buttons": buttons}}]}]}

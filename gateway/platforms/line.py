@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -39,6 +39,7 @@ from gateway.platforms.port import (
     WithoutThread,
 )
 from gateway.platforms.signature import required_header, same
+from shared.approvals import choices
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import LineSettings
@@ -238,7 +239,12 @@ class Line(Adapter, frozen=True):
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - it is always plain
         """Use the reply token for the beginning of an answer while it is good; push everything else."""
         address = msgspec.json.decode(reply.address, type=Address)
-        message = {"type": "text", "text": reply.text}
+        message: dict[str, Any] = {"type": "text", "text": reply.text}
+        if items := [
+            {"type": "action", "action": {"type": "postback", "label": choice.label, "data": choice.says}}
+            for choice in choices(reply.question)
+        ]:
+            message["quickReply"] = {"items": items}
         if reply.begins and address.quote:
             message["quoteToken"] = address.quote
         if reply.begins and address.token and now < address.until:

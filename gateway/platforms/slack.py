@@ -63,10 +63,14 @@ from gateway.platforms.slack_event import (
     SpokenEvent,
     read_command,
 )
+from shared.approvals import choices
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import SlackSettings
 from shared.retry import retry_after_s
+
+#: what a button under a question about tool calls says
+DECIDES = ("/approve ", "/deny ")
 
 #: markdown_text takes 12,000 characters
 MOST_UNITS = 11_900
@@ -208,13 +212,16 @@ class Slack(EditingAdapter, frozen=True):
             return Parsed(empty, ignored="no button of a message")
         account = as_key_part(pressed.team.id, "team.id")
         place = as_key_part(channel, "channel")
-        thread_ts = pressed.container.thread_ts or (None if place.startswith("D") else pressed.container.message_ts)
+        said = as_text(pressed.actions[0].words)
+        # our own question stands where its conversation is, which a slash command begins outside of any thread
+        at_message = None if place.startswith("D") or said.startswith(DECIDES) else pressed.container.message_ts
+        thread_ts = pressed.container.thread_ts or at_message
         inbound = Inbound(
             kind=Kind.ACTION,
             session=session_key(self.name, account, place, thread_ts),
             dedupe=(f"slack:{account}:{as_key_part(pressed.trigger_id, 'trigger_id')}",),
             user=as_key_part(pressed.user.id, "user.id"),
-            text=as_text(pressed.actions[0].words),
+            text=said,
             direct=place.startswith("D"),
             mentioned=True,
             reply=msgspec.json.encode(Address(place, thread_ts, self._own(pressed.response_url))),
@@ -249,19 +256,22 @@ class Slack(EditingAdapter, frozen=True):
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build chat.postMessage: as Markdown, or as escaped text if ``plain``."""
         address = msgspec.json.decode(reply.address, type=Address)
+        said: dict[str, object] = {"text": escape_html(reply.text)} if plain else {"markdown_text": reply.text}
+        if reply.question:
+            said = asked(reply.text, reply.question, plain=plain)
         if address.outside:
-            blocks = [] if plain else [{"type": "markdown", "text": reply.text}]
-            said = {"response_type": "in_channel", "text": escape_html(reply.text), "replace_original": False}
-            return json_call(address.response_url, {**said, "blocks": blocks} if blocks else said)
+            blocks = said.get("blocks") or ([] if plain else [{"type": "markdown", "text": reply.text}])
+            aloud = {"response_type": "in_channel", "text": escape_html(reply.text), "replace_original": False}
+            return json_call(address.response_url, {**aloud, "blocks": blocks} if blocks else aloud)
         if address.stream and reply.begins:
-            return self._api("chat.stopStream", with_text(address.message, address.rest_of(reply.text)))
+            below = {"blocks": [buttons(reply.question)]} if reply.question else {}
+            return self._api("chat.stopStream", with_text(address.message, address.rest_of(reply.text)) | below)
         if address.shown and reply.begins:
-            over = {"text": escape_html(reply.text)} if plain else {"markdown_text": reply.text}
-            return self._api("chat.update", {**address.message, **over})
+            return self._api("chat.update", {**address.message, **said})
         body: dict[str, object] = {"channel": address.channel}
         if address.thread_ts:
             body["thread_ts"] = address.thread_ts
-        body |= {"text": escape_html(reply.text)} if plain else {"markdown_text": reply.text}
+        body |= said
         body |= {"unfurl_links": False, "unfurl_media": False}
         return self._api("chat.postMessage", body)
 
@@ -362,3 +372,25 @@ def sign(signing_secret: str, timestamp: str, raw: bytes) -> str:
     """Return the ``v0=…`` signature of a body."""
     content = b":".join((b"v0", timestamp.encode(), raw))
     return "v0=" + hmac.digest(signing_secret.encode(), content, hashlib.sha256).hex()
+
+
+def asked(text: str, question: str, *, plain: bool) -> dict[str, object]:
+    """Return a question as blocks, its buttons below; the text alone is for notifications."""
+    words = {"type": "section", "text": {"type": "plain_text", "text": text[:3000]}}
+    said = words if plain else {"type": "markdown", "text": text}
+    return {"text": escape_html(text), "blocks": [said, buttons(question)]}
+
+
+def buttons(question: str) -> dict[str, object]:
+    """Return the block of the buttons under a question."""
+    elements = [
+        {
+            "type": "button",
+            "text": {"type": "plain_text", "text": choice.label},
+            "style": "danger" if choice.refuses else "primary",
+            "action_id": choice.label.lower(),
+            "value": choice.says,
+        }
+        for choice in choices(question)
+    ]
+    return {"type": "actions", "elements": elements}

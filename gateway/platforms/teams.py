@@ -40,6 +40,7 @@ from gateway.platforms.port import (
     WithoutThread,
 )
 from gateway.platforms.teams_activity import Activity
+from shared.approvals import choices
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TeamsSettings
@@ -50,6 +51,7 @@ MOST_UNITS = 20_000
 ISSUER = "https://api.botframework.com"
 SCOPE = "https://api.botframework.com/.default"
 
+CARD = "application/vnd.microsoft.card.adaptive"
 NOTHING = WebhookResponse(body=b"")
 KINDS = {"message": Kind.MESSAGE, "messageUpdate": Kind.EDIT, "messageDelete": Kind.DELETE}
 
@@ -186,6 +188,12 @@ class Teams(EditingAdapter, frozen=True):
         """Build a message, the first of an answer as one to its activity."""
         address = msgspec.json.decode(reply.address, type=Address)
         body = self._message(address, reply.text, plain=plain)
+        if actions := [
+            {"type": "Action.Submit", "title": choice.label, "data": {"text": choice.says}}
+            for choice in choices(reply.question)
+        ]:
+            card = {"type": "AdaptiveCard", "version": "1.4", "body": [], "actions": actions}
+            body["attachments"] = [{"contentType": CARD, "content": card}]
         if address.shown and reply.begins and address.may_stream:
             return self._activity("POST", address, "", {**body, "entities": [address.stream("final")]})
         if address.shown and reply.begins:

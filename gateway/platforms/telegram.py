@@ -47,6 +47,7 @@ from gateway.platforms.telegram_api import (
     without_thread,
 )
 from gateway.platforms.telegram_update import Bot, Message, Pressed, Stopped, Update, User, read
+from shared.approvals import choices
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TelegramSettings
@@ -194,6 +195,8 @@ class Telegram(Adapter, frozen=True):
         if reply.begins and address.message_id:
             body["reply_parameters"] = {"message_id": address.message_id, "allow_sending_without_reply": True}
         body["link_preview_options"] = {"is_disabled": True}
+        if buttons := [{"text": choice.label, "callback_data": choice.says} for choice in choices(reply.question)]:
+            body["reply_markup"] = {"inline_keyboard": [buttons]}
         return self._api("sendMessage", msgspec.json.encode(body))
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:

@@ -70,6 +70,8 @@ export class Chat {
     });
     for (const suggestion of document.querySelectorAll(".try"))
       suggestion.addEventListener("click", () => this.own && !this.working() && this.say(suggestion.textContent));
+    for (const [id, word] of [["approve", "/approve"], ["deny", "/deny"]])
+      $(id).addEventListener("click", () => this.question && this.say(`${word} ${this.question.id}`));
     $("new-session").addEventListener("click", () => this.app.go(`/chat/${encodeURIComponent(`${OWN}web-${newId(3)}`)}`));
     $("todo-toggle").addEventListener("click", () => {
       const open = $("todo-panel").classList.toggle("open");
@@ -202,6 +204,7 @@ export class Chat {
   }
 
   turn = null;
+  question = null;
 
   // ---- what the server holds
 
@@ -228,6 +231,7 @@ export class Chat {
 
   showEmpty() {
     this.turn = null;
+    this.showQuestion(null);
     this.talk.show([]);
     showTodos([]);
     $("session-used").textContent = "";
@@ -248,6 +252,7 @@ export class Chat {
       this.streamed = null;
     }
     this.showPending(session.pending ?? []);
+    this.showQuestion(session.question);
     this.showComposer();
   }
 
@@ -266,6 +271,14 @@ export class Chat {
     this.streamed.node.classList.add("waiting");
     this.streamed.typewriter = new Typewriter(this.streamed.node, () => this.talk.grown());
     return this.streamed;
+  }
+
+  // What somebody has to allow before the turn goes on; where its answer streams here, that says it.
+  showQuestion(question) {
+    this.question = question;
+    $("question").hidden = !question;
+    $("question-text").textContent = question && !this.asking.size ? question.text : "";
+    $("approve").hidden = $("deny").hidden = !this.own;
   }
 
   showRecent(sessions) {
@@ -299,6 +312,7 @@ export class Chat {
     else if (name === "tool") $("session-state").textContent = `using ${said.name}`;
     else if (name === "waiting") $("session-state").textContent = `waiting for ${said.model}`;
     else if (name === "said") $("session-state").textContent = said.text;
+    else if (name === "question") this.showQuestion(said);
     else if (name === "text" && !this.asking.size) this.streamText(said);
     else if (name === "turn") this.turnChanged(said);
   }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from tests.e2e.bot import Bot
 
@@ -57,6 +61,64 @@ def test_a_call_that_is_refused_or_that_nobody_allows_is_not_made_and_the_model_
     ask(model_bot, "eve", "[[tool pay_soon]] [[then]] [[say late]]")
     answered(model_bot, "eve", "late", 30)
     assert results(model_bot, "eve") == ["Error: nobody allowed this call in time, so it was not made."]
+
+
+class ApiCall(threading.Thread):
+    """One call of the API in a session of its own, in a thread."""
+
+    def __init__(self, bot: Bot, session: str, text: str, *, stream: bool = False) -> None:
+        super().__init__(daemon=True)
+        self._bot, self._session, self._text, self._stream = bot, session, text, stream
+        self.read: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        asked = {"model": "gatehouse", "stream": self._stream, "messages": [{"role": "user", "content": self._text}]}
+        url = f"{self._bot.gateway.url}/v1/chat/completions"
+        headers = self._bot.gateway.headers | {"X-Gatehouse-Session": self._session}
+        if not self._stream:
+            answer = httpx2.post(url, json=asked, headers=headers, timeout=60).json()
+            self.read.append(answer["choices"][0]["message"]["content"])
+            return
+        with httpx2.stream("POST", url, json=asked, headers=headers, timeout=60) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    self.read.append(json.loads(line[6:])["choices"][0]["delta"].get("content") or "")
+
+    @property
+    def text(self) -> str:
+        return "".join(self.read)
+
+
+def test_a_call_of_the_api_shows_the_question_and_the_answer_is_what_comes_of_it(
+    model_bot: Bot, tmp_path: Path
+) -> None:
+    paid = tmp_path / "paid"
+    text = f'[[tool pay_out {{"path": "{paid}"}}]] [[then]] [[say paid it]]'
+    streamed = ApiCall(model_bot, "streamed", text, stream=True)
+    model_bot.wait_until(lambda: "/approve" in streamed.text, 20, "the question is streamed")
+    asked = model_bot.gateway.get("/v1/sessions/api:default:streamed")["question"]
+    assert "`pay_out`" in asked["text"]
+    another = ApiCall(model_bot, "streamed", f"/approve {'0' * 16}")
+    another.join(20)
+    assert another.text == "This question is answered already, or its time is over."
+    approve = ApiCall(model_bot, "streamed", f"/approve {asked['id']}")
+    streamed.join(20)
+    approve.join(20)
+    assert streamed.text.endswith("\n\npaid it")
+    assert approve.text == "Approved. I go on."
+    assert model_bot.gateway.get("/v1/sessions/api:default:streamed")["question"] is None
+
+    whole = ApiCall(model_bot, "whole", text)
+    whole.join(20)
+    assert "/approve" in whole.text
+    model_bot.gateway.kill_tree()
+    model_bot.gateway.start()
+    assert "`pay_out`" in model_bot.gateway.get("/v1/sessions/api:default:whole")["question"]["text"]
+    approve = ApiCall(model_bot, "whole", "/approve")
+    approve.join(20)
+    assert approve.text == "paid it"
+    assert paid.read_text().split() == ["paid", "paid"]
 
 
 def test_a_turn_that_waits_for_a_word_can_be_stopped(model_bot: Bot, tmp_path: Path) -> None:

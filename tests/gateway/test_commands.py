@@ -77,7 +77,7 @@ async def test_a_redelivered_command_is_answered_once(edge: Edge) -> None:
     for _ in range(3):
         assert (await edge.post(standard("/help", "wh_1"))).status_code == 200
     (reply,) = await sent(edge)
-    names = ["/new", "/stop", "/retry", "/undo", "/todo", "/status", "/trace", "/help"]
+    names = ["/new", "/stop", "/retry", "/undo", "/approve", "/deny", "/todo", "/status", "/trace", "/help"]
     assert [line.split(":")[0] for line in reply.text.splitlines()] == names
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from shared.approvals import Question, question_id
 from shared.budgets import Allowance, Budgets, Spend
 from shared.journal import JournalEntry
 from shared.messages import (
@@ -238,9 +239,7 @@ def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> Settlement:
             sessions.release(database, ref.session)
         case AwaitsApproval():
             spending.release(database, ref.session)
-            if approvals.add(database, ref.session, outcome.calls, outcome.within_s):
-                asked = inbox.read_address(database, ref.session, head)
-                _answer(database, ref.session, head, asked, outcome.text, ReplyStatus.REPLIED)
+            _ask(database, ref.session, head, outcome)
             sessions.put_off(database, ref.session, outcome.within_s)
         case Retry():
             spending.release(database, ref.session)
@@ -249,6 +248,15 @@ def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> Settlement:
         case Dead():
             return _settle_dead(database, ref, end, outcome)
     return Settlement()
+
+
+def _ask(database: Database, session: str, head: int, asks: AwaitsApproval) -> None:
+    """Put a question about tool calls on its way, unless that was done."""
+    asked = inbox.read_address(database, session, head)
+    question = Question(question_id(asked.message_id, asks.calls), asks.text)
+    if approvals.add(database, session, asked.message_id, question, asks):
+        names = (asked.message_id, 0, asked.platform, question.text, asked.address, ReplyStatus.REPLIED)
+        outbox.add(database, head, Reply(session, *names, question=question.id))
 
 
 def _settle_ended(database: Database, ref: ClaimRef, end: ClaimEnd, ended: Ended) -> Settlement:

@@ -14,7 +14,17 @@ from shared.store.engine import Database, Engine
 from shared.store.sql import dead_letters
 from shared.store.sql.arrivals import receive
 from shared.store.sql.session_commands import receive_command
-from shared.store.sql.tables import attachments, checkpoints, dedupe, inbox, journal, outbox, sessions, spending
+from shared.store.sql.tables import (
+    approvals,
+    attachments,
+    checkpoints,
+    dedupe,
+    inbox,
+    journal,
+    outbox,
+    sessions,
+    spending,
+)
 from shared.traces import Backlog, DeadLetter, MessageTrace, UnansweredMessage
 
 #: what a refused sender is answers to wait, in seconds
@@ -107,8 +117,8 @@ class Inbox:
         return await self._run(session, inbox.repeated, session, fingerprint, since)
 
     async def answer(self, message_id: str) -> RepeatedRequest:
-        """Return what became of a request of the API. Raises NotFound."""
-        return await self._run("", inbox.answer, message_id)
+        """Return what became of a request of the API, and what its sender is asked now. Raises NotFound."""
+        return await self._run("", _answer, message_id)
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters of every kind, newest first."""
@@ -211,6 +221,14 @@ def _announce(database: Database, reply: Reply, keys: tuple[str, ...], ttl_s: fl
         return False
     outbox.add(database, outbox.UNSOLICITED, reply)
     return True
+
+
+def _answer(database: Database, message_id: str) -> RepeatedRequest:
+    answered, session = inbox.answer(database, message_id)
+    if answered.state is MessageState.WAITING and (waiting := approvals.waiting(database, session)):
+        asker, question = waiting
+        return msgspec.structs.replace(answered, question=question) if asker == message_id else answered
+    return answered
 
 
 def _trace(database: Database, message_id: str) -> MessageTrace:

@@ -64,9 +64,12 @@ def _due(database: Database, host: str, limit: int, lease_s: float, shares: Shar
 
 def _split(database: Database, reply: Reply, texts: tuple[str, ...]) -> list[Reply]:
     outbox.split(database, reply, texts)
-    first = msgspec.structs.replace(reply, text=texts[0], rendered=True)
-    later = [
-        msgspec.structs.replace(first, part=reply.part + number, text=text, attempts=0, lease=0)
-        for number, text in enumerate(texts[1:], 1)
+    first = msgspec.structs.replace(reply, text=texts[0], rendered=True, question="")
+    chunks = [
+        first,
+        *(
+            msgspec.structs.replace(first, part=reply.part + number, text=text, attempts=0, lease=0)
+            for number, text in enumerate(texts[1:], 1)
+        ),
     ]
-    return [first, *later]
+    return [*chunks[:-1], msgspec.structs.replace(chunks[-1], question=reply.question)]

@@ -381,6 +381,14 @@ CREATE INDEX removals_at ON removals (at);
 ALTER TABLE hosts ADD COLUMN brief BLOB;
 """
 
+VERSION_19 = """
+-- A question about tool calls: whose turn asks, its name, which the buttons under it carry, and its words.
+ALTER TABLE approvals ADD COLUMN message_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE approvals ADD COLUMN question TEXT NOT NULL DEFAULT '';
+ALTER TABLE approvals ADD COLUMN text TEXT NOT NULL DEFAULT '';
+ALTER TABLE outbox ADD COLUMN question TEXT NOT NULL DEFAULT '';
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -401,4 +409,5 @@ MIGRATIONS = (
     VERSION_16,
     VERSION_17,
     VERSION_18,
+    VERSION_19,
 )

@@ -32,7 +32,7 @@ def receive_command(database: Database, arrival: Arrival, command: Command, arri
             answers = _close(database, arrival.session, arrived.seq, command.done)
             return msgspec.structs.replace(_receipt(arrival, answers), stops=stops)
         case CommandKind.APPROVE | CommandKind.DENY:
-            return _receipt(arrival, _decide(database, arrival.session, arrived, command))
+            return _decide(database, arrival, arrived, command)
         case CommandKind.NEW:
             behind = commands.messages_behind(database, arrival.session, arrived.head)
             alone = [message for message in behind if not message.joined]
@@ -81,13 +81,16 @@ def _withdraw_last(database: Database, arrival: Arrival, arrived: ArrivalPlace, 
     return msgspec.structs.replace(_receipt(arrival, answers), withdrawn=(withdrawn,))
 
 
-def _decide(database: Database, session: str, arrived: ArrivalPlace, command: Command) -> CommandAnswer:
+def _decide(database: Database, arrival: Arrival, arrived: ArrivalPlace, command: Command) -> Receipt:
     """Decide about the tool calls that wait, and let their turn go on."""
+    session = arrival.session
     decision = Decision.APPROVED if command.kind is CommandKind.APPROVE else Decision.DENIED
-    decided = approvals.decide(database, session, decision)
+    decided = approvals.decide(database, session, decision, command.question)
     if decided and not arrived.finds_running:
         sessions.release(database, session)
-    return _close(database, session, arrived.seq, command.done if decided else command.nothing)
+    answers = _close(database, session, arrived.seq, command.done if decided else command.nothing)
+    resumes = inbox.id_of(database, session, arrived.head) if decided else ""
+    return msgspec.structs.replace(_receipt(arrival, answers), resumes=resumes)
 
 
 def _wait(database: Database, arrival: Arrival, arrived: ArrivalPlace, command: Command) -> Receipt:

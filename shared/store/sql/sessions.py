@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 
+from shared.approvals import Question
 from shared.messages import Context, Conversation, is_stateless, stateless_key
 from shared.store.engine import Database, Engine, Row
 from shared.store.sql.tables import (
@@ -169,6 +170,11 @@ class Sessions:
         remembered, and the code is empty.
         """
         return await self._run("", pairings.add, sender, code, ttl_s, held)
+
+    async def question(self, session: str) -> Question | None:
+        """Return what a session's sender is asked about tool calls now."""
+        waiting = await self._run(session, approvals.waiting, session)
+        return waiting[1] if waiting else None
 
     async def approve(self, code: str) -> str:
         """Let the sender of this pairing code in and return who it is. Raises NotFound."""

@@ -63,7 +63,7 @@ LATEST = "SELECT id FROM inbox WHERE session_key = ? AND command IS NULL ORDER B
 # Find the last request of a session that has this fingerprint, unless it is older than that.
 REPEATED = "SELECT id FROM inbox WHERE session_key = ? AND fingerprint = ? AND at >= ? ORDER BY seq DESC LIMIT 1"
 # Read what became of a request.
-ANSWER = "SELECT state, answer, fingerprint FROM inbox WHERE id = ?"
+ANSWER = "SELECT state, answer, fingerprint, session_key FROM inbox WHERE id = ?"
 # Count the waiting messages of one sender, up to a limit.
 COUNT_WAITING_BY = """
 SELECT count(*) FROM
@@ -249,13 +249,13 @@ def repeated(database: Database, session: str, fingerprint: str, since: float) -
     return str(row[0]) if row else ""
 
 
-def answer(database: Database, message_id: str) -> RepeatedRequest:
-    """Return what became of a request. Raises NotFound."""
+def answer(database: Database, message_id: str) -> tuple[RepeatedRequest, str]:
+    """Return what became of a request, and its session. Raises NotFound."""
     row = database.one(ANSWER, (message_id,))
     if row is None:
         raise NotFound(f"there is no message {message_id}")
     outcome = msgspec.msgpack.decode(row[1], type=Ended | Dead) if row[1] else None
-    return RepeatedRequest(MessageState(row[0]), outcome, row[2])
+    return RepeatedRequest(MessageState(row[0]), outcome, row[2]), str(row[3])
 
 
 def sender(database: Database, session: str, seq: int) -> str:

@@ -28,9 +28,9 @@ SELECT (SELECT max(part) FROM outbox WHERE session_key = ? AND seq = ?),
 """
 # Put a reply on its way.
 ADD = """
-INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place,
-  gateway)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT gateway FROM inbox WHERE session_key = ? AND seq = ?), ''))
+INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, question, state,
+  place, gateway)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT gateway FROM inbox WHERE session_key = ? AND seq = ?), ''))
 """
 # End the delays that are over.
 WAKE_POSTPONED = """
@@ -60,7 +60,7 @@ UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND (own)
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
-RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
+RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
 """.replace("(own)", OWN)
 # Lease the rows of one platform that are due, those that were never tried first; longest due first.
 LEASE_OF = """
@@ -77,7 +77,7 @@ WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox
    WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = 1 AND (own)
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
-RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
+RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
 """.replace("(own)", OWN)
 # Lease rows of platforms that are not among some.
 LEASE_OF_OTHERS = """
@@ -85,7 +85,7 @@ UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform NOT IN ({platforms}) AND (own)
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
-RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
+RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
 """.replace("(own)", OWN)
 # Tell when the first and the last delay and lease end, and whether a host that holds one is dead.
 ENDS = """
@@ -119,12 +119,12 @@ SELECT count(*) > 1 FROM
   (SELECT 1 FROM outbox WHERE session_key = ? AND closed_at IS NULL LIMIT 2) AS one_row
 """
 # Make a row its first chunk, ready-made.
-RENDER = "UPDATE outbox SET text = ?, rendered = 1 WHERE session_key = ? AND seq = ? AND part = ?"
+RENDER = "UPDATE outbox SET text = ?, question = ?, rendered = 1 WHERE session_key = ? AND seq = ? AND part = ?"
 # Add a further chunk behind it.
 ADD_CHUNK = """
-INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, state, place,
-  gateway)
-SELECT session_key, seq, ?, message_id, platform, ?, address, status, 1, 'queued', place, gateway FROM outbox
+INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, question, state,
+  place, gateway)
+SELECT session_key, seq, ?, message_id, platform, ?, address, status, 1, ?, 'queued', place, gateway FROM outbox
 WHERE session_key = ? AND seq = ? AND part = ?
 """
 # Record that the platform took a row.
@@ -195,7 +195,8 @@ def add(database: Database, seq: int, reply: Reply) -> None:
     last, any_unsent = database.only(NEXT_PART, (reply.session, seq, reply.session))
     part = 0 if last is None else (last // PARTS + 1) * PARTS
     state = "queued" if any_unsent else "due"
-    columns = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value, int(reply.rendered))
+    address = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value)
+    columns = (*address, int(reply.rendered), reply.question)
     database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place(), reply.session, seq))
 
 
@@ -241,9 +242,10 @@ def split(database: Database, reply: Reply, texts: Sequence[str]) -> None:
     if not 0 < len(texts) <= PARTS:
         raise ValueError(f"a reply has 1 to {PARTS} chunks, not {len(texts)}")
     seq = _fence(database, reply)
-    database.run(RENDER, (texts[0], reply.session, seq, reply.part))
+    questions = [*[""] * (len(texts) - 1), reply.question]  # the buttons stand under the last chunk
+    database.run(RENDER, (texts[0], questions[0], reply.session, seq, reply.part))
     for number, text in enumerate(texts[1:], 1):
-        database.run(ADD_CHUNK, (reply.part + number, text, reply.session, seq, reply.part))
+        database.run(ADD_CHUNK, (reply.part + number, text, questions[number], reply.session, seq, reply.part))
 
 
 def mark_sent(database: Database, reply: Reply, sent_id: str) -> bool:
@@ -365,7 +367,7 @@ def _replies(rows: list[Row]) -> list[Reply]:
 
 
 def _reply(row: Row) -> Reply:
-    session, message_id, part, platform, text, address, status, rendered, attempts, lease, _place = row
+    session, message_id, part, platform, text, address, status, rendered, attempts, lease, question, _place = row
     return Reply(
         session,
         message_id,
@@ -377,6 +379,7 @@ def _reply(row: Row) -> Reply:
         rendered=bool(rendered),
         attempts=attempts,
         lease=lease,
+        question=question,
     )
 
 
