@@ -111,7 +111,8 @@ class Api:
         shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
         shown["todos"] = msgspec.Raw(todo)
         shown["turn"] = await self._turns.row(key)
-        shown["question"] = await self._store.sessions.question(key)
+        if question := await self._store.sessions.question(key):
+            shown["question"] = question
         shown["profile"] = await self._profile(key)
         shown["pending"] = await self._store.inbox.unanswered(key)
         shown["usage"] = usage_entry(await self._store.spending.usage(key))

@@ -120,9 +120,9 @@ class SessionShown(SessionSummary, frozen=True, kw_only=True):
     messages: list[dict[str, Any]]  #: of the transcript, in the form of chat completions
     todos: list[dict[str, Any]]
     turn: dict[str, Any] | None  #: the running turn
-    question: Question | None  #: what its sender is asked about tool calls now
     pending: list[UnansweredMessage]  #: messages that wait or are in their turn
     usage: dict[str, Any]  #: what the session has used in its life
+    question: Question | msgspec.UnsetType = msgspec.UNSET  #: what its sender is asked about tool calls now
     earlier: list[dict[str, Any]] = msgspec.field(
         default_factory=list
     )  #: what was said before its present conversation

@@ -252,7 +252,7 @@ export class Chat {
       this.streamed = null;
     }
     this.showPending(session.pending ?? []);
-    this.showQuestion(session.question);
+    this.showQuestion(session.question ?? null);
     this.showComposer();
   }
 

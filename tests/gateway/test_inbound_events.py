@@ -57,6 +57,16 @@ async def test_a_guest_in_a_thread_who_does_not_speak_to_the_agent_is_told_nothi
         assert len(await edge.sent()) == 1
 
 
+async def test_a_button_is_pressed_by_those_alone_who_may_talk(tmp_path: Path) -> None:
+    async with running_edge(tmp_path, {"GATEHOUSE_ALLOW": "telegram:5"}) as edge:
+        for user, may in ((6, False), (5, True)):
+            message = {"message_id": 9, "chat": {"id": -5, "type": "group"}, "from": {"id": 777, "is_bot": True}}
+            query = {"id": "77", "from": {"id": user}, "data": "/approve 0123456789abcdef", "message": message}
+            body = msgspec.json.encode({"update_id": user, "callback_query": query})
+            pressed = msgspec.structs.replace(telegram("hi", 1), body=body)
+            assert (MESSAGE in (await edge.post(pressed)).headers) is may
+
+
 async def test_a_sender_who_sends_too_many_is_told_once_and_may_always_stop(tmp_path: Path) -> None:
     async with running_edge(tmp_path, {**LET_ALL_IN, "GATEHOUSE_USER_RATE": "3/minute"}) as edge:
         for number in range(3):
