@@ -68,7 +68,7 @@ UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform = ? AND (own)
    ORDER BY (CASE WHEN attempts > 0 THEN 1 ELSE 0 END), place LIMIT ? /*SKIP LOCKED*/)
-RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, place
+RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
 """.replace("(own)", OWN)
 # Lease the rows of one platform that are due and were tried; longest due first.
 LEASE_TRIED_OF = """
