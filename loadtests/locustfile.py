@@ -18,6 +18,7 @@ from gevent.pywsgi import WSGIServer
 from locust import FastHttpUser, between, events, task
 
 from loadtests.platform_wire import Received, Secrets
+from loadtests.scenarios.rows import rows_above
 from loadtests.sender import Sender
 from loadtests.signing import SignedRequest
 from loadtests.wsgi_sink import ReplyDoor
@@ -90,9 +91,11 @@ def add_options(parser: Any, **_: Any) -> None:
 def open_door(environment: Any, **_: Any) -> None:
     """Open the receiving platform."""
     options = environment.parsed_options
+    if not hasattr(environment, "reply_door"):  # a scenario may know more platforms
+        environment.reply_door = ReplyDoor
     environment.sender = Sender(Secrets(**{name: getattr(options, name) for name in SECRETS}))
     environment.replies = Replies()
-    door = ReplyDoor(environment.sender.secrets, environment.replies.arrived)
+    door = environment.reply_door(environment.sender.secrets, environment.replies.arrived)
     environment.reply_server = WSGIServer(("127.0.0.1", options.reply_port), door, log=None, error_log=log)
     environment.reply_server.start()
     log.info("receiving replies on http://127.0.0.1:%d", environment.reply_server.server_port)
@@ -110,15 +113,6 @@ def judge(environment: Any, **_: Any) -> None:
     elif slow:
         log.error("above their 95th percentile limit: %s", ", ".join(slow))
         environment.process_exit_code = 2
-
-
-def rows_above(environment: Any, kind: str, limit_ms: float) -> list[str]:
-    """Return the rows of one kind whose 95th percentile is above a limit; a limit of 0 is none."""
-    return [
-        name
-        for (name, _method), entry in environment.stats.entries.items()
-        if name.endswith(kind) and 0 < limit_ms < entry.get_response_time_percentile(0.95)
-    ]
 
 
 class ChatUser(FastHttpUser):

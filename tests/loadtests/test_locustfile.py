@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from loadtests.gateway_process import ROOT, GatewayProcess
+import pytest
+
+from loadtests.gateway_process import ROOT
 from loadtests.platform import platform_environment
 from loadtests.platform_wire import Secrets
+from loadtests.scenarios.__main__ import main
 
 LOCUST = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
 
@@ -25,22 +29,25 @@ def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_platforms_users_get_their_acks_and_their_replies(tmp_path: Path) -> None:
-    reply_port = free_port()
-    settings = platform_environment(f"http://127.0.0.1:{reply_port}", Secrets()) | {"GATEHOUSE_WORKERS": "1"}
-    with GatewayProcess(tmp_path, settings) as gateway:
-        run = run_locust(
-            *("--host", gateway.url, "--reply-port", str(reply_port), "--csv", str(tmp_path / "run")),
-            *("-u", "9", "-r", "50", "-t", "4s", "--redelivered-share", "0.3", "--ack-p95-ms", "0"),
-        )
+    command = [sys.executable, "-m", "loadtests.scenarios", "webhooks", "--seconds", "4", "--results", str(tmp_path)]
+    share = os.environ | {"LOADTEST_REDELIVERED_SHARE": "0.3", "LOADTEST_ACK_P95_MS": "0", "LOADTEST_REPLY_P95_MS": "0"}
+    run = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=90, env=share)
     assert run.returncode == 0, run.stdout + run.stderr
-    with (tmp_path / "run_stats.csv").open() as file:
+    with (tmp_path / "webhooks_stats.csv").open() as file:
         rows = {row["Name"]: row for row in csv.DictReader(file)}
-    for platform in ("standard", "slack", "telegram"):
+    for platform in ("standard", "slack", "telegram", "discord", "whatsapp", "line", "twilio", "mattermost"):
         assert int(rows[f"{platform} ack"]["Request Count"]) > 0
         assert int(rows[f"{platform} reply"]["Request Count"]) > 0
         assert rows[f"{platform} reply"]["Type"] == "E2E"
     assert any(name.endswith("redelivery ack") for name in rows)
     assert int(rows["Aggregated"]["Failure Count"]) == 0
+    assert "Request Statistics" in (tmp_path / "webhooks.html").read_text()
+
+
+def test_a_scenario_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["weather"])
+    assert "there are webhooks, api, storm, chaos" in capsys.readouterr().err
 
 
 def test_a_gateway_that_is_not_there_fails_the_run(tmp_path: Path) -> None:
