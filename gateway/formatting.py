@@ -167,12 +167,11 @@ def write_lines(runs: Iterable[Run], dialect: Dialect) -> list[str]:
     """Write text line by line, so that no mark spans two lines."""
     lines: list[list[Run]] = [[]]
     for run in runs:
+        marks = tuple(mark for mark in run.marks if mark.style not in BLOCKS)
         for number, part in enumerate(run.text.split("\n")):
             if number:
                 lines.append([])
-            lines[-1].append(
-                run._replace(text=part, marks=tuple(mark for mark in run.marks if mark.style not in BLOCKS))
-            )
+            lines[-1].append(Run(part, marks, run.source))
     return [write_span(trimmed(line), dialect, 0, frozenset()) for line in lines]
 
 
@@ -180,14 +179,14 @@ def trimmed(line: Iterable[Run]) -> list[Run]:
     """Take the blanks at the edges of marks out of them: ``**a **b`` is no bold text in any dialect."""
     parts = []
     for run in line:
-        if run.source is not None or run.has(Style.CODE):
+        core = run.text.strip()
+        if (core and core == run.text) or run.source is not None or run.has(Style.CODE):
             parts.append(run)
             continue
-        core = run.text.strip()
         before, after = run.text.partition(core)[::2] if core else (run.text, "")
         parts += [run._replace(text=text) for text in (before, core, after) if text]
     for at, run in enumerate(parts):
-        if run.source is None and run.text.isspace() and run.marks and not run.has(Style.CODE):
+        if run.marks and run.source is None and run.text.isspace() and not run.has(Style.CODE):
             around = [parts[place].marks for place in (at - 1, at + 1) if 0 <= place < len(parts)]
             parts[at] = run._replace(marks=common(*around) if len(around) == 2 else ())
     return parts

@@ -8,6 +8,7 @@ show them inside, and none shows code there unchanged. Every function is total: 
 
 from __future__ import annotations
 
+import bisect
 import enum
 import itertools
 import re
@@ -29,6 +30,9 @@ BARE_URL = re.compile(r"://[^\s<>*`\[\]~]+(?<![_.,:;!?])")
 #: what stands before a table's row inside of lists and quotes
 TABLE_PLACE = re.compile(r"^[ \t>]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)*")
 CELL_PART = re.compile(r"\\\||`[^`]+`|\||[^|`\\]+|.")
+
+#: lines with marks of code that one paragraph is looked through for the beginning of a code block
+MOST_LOOKED_AT = 100
 
 #: a line that begins a code block
 FENCE = re.compile(r"[ \t]*(?:`{3,}[^`]*|~{3,}.*)")
@@ -288,16 +292,25 @@ def _fence(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 def _paragraph(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     """Read a paragraph up to a code block, however far that is indented."""
     last = state.lineMax
-    for line in range(start + 1, last):
-        if state.isEmpty(line):
-            break
+    fences = _possible_fences(state)
+    first = bisect.bisect_right(fences, start)
+    for line in fences[first : first + MOST_LOOKED_AT]:
         if FENCE.fullmatch(state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]]):
-            state.lineMax = line
+            state.lineMax = min(line, last)
             break
     try:
         return paragraph(state, start, end, silent)
     finally:
         state.lineMax = last
+
+
+def _possible_fences(state: StateBlock) -> list[int]:
+    """Return the lines of the whole text in which a code block may begin, found once: paragraphs are many."""
+    found = state.env.get("fences")
+    if not isinstance(found, list):
+        found = [number for number, line in enumerate(state.src.split("\n")) if "```" in line or "~~~" in line]
+        state.env["fences"] = found
+    return found
 
 
 def _make_parser() -> MarkdownIt:

@@ -158,7 +158,8 @@ def test_a_line_that_is_cut_off_begins_no_block_of_its_own() -> None:
 @pytest.mark.parametrize(
     "text",
     ["`" * 30_000, "```\n" * 8_000, "[a](http://" * 3_000, "\n" * 100_000, "\u200d" * 30_000,
-     FLAG[0] * 30_000, "~~~a\n" * 8_000, "```\na\n```\n" * 5_000, "- " * 5_000, "> " * 5_000],
+     FLAG[0] * 30_000, "~~~a\n" * 8_000, "```\na\n```\n" * 5_000, "- " * 5_000, "> " * 5_000,
+     "**wo** *rd* `c` " * 3_750, "- **a** b\n" * 6_000, "a ``` b\n# h\n" * 5_000, "- a\n  - b\n    - c\n" * 3_000],
 )  # fmt: skip
 def test_hostile_texts_take_no_long_time(text: str) -> None:
     """Far below what would be noticed: long ones are cut in a thread."""

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.formatting import unmarked
 from gateway.platforms import ADAPTERS
 from gateway.platforms.port import (
     ApiRequest,
@@ -295,6 +296,47 @@ def test_a_long_answer_arrives_whole_in_messages_that_fit(platform: Fixture, tex
     letters = [char for body in sent for char in platform.texts(body) if char.isalnum() or char == "👋"]
     if platform.adapter.name != "matrix" and "py" not in text:
         assert "".join(letters) == "".join(char for char in answer if char.isalnum() or char == "👋")
+
+
+#: what the limits of one message are called in the adapters' modules
+LIMITS = ("MOST_UNITS", "MOST_CHARACTERS", "MOST_BYTES")
+LINE = "def line(number): return 'it *is* _kept_ <as> `it` & is' # "
+FAMILY = "👨‍👩‍👧‍👦"
+
+
+@settings(derandomize=True, max_examples=25, deadline=None)
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            ["word " * 9, f"{FAMILY}{FAMILY} ", "**bold words** ", "- item\n", "> quote\n", "\n\n", "CODE"]
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_any_answer_is_cut_within_the_limit_its_code_and_its_graphemes_whole(name: str, pieces: list[str]) -> None:
+    """With code in several blocks of it, each longer than a message; a short limit stands for the platform's own."""
+    fixture = fixture_of(name)
+    module = importlib.import_module(type(fixture.adapter).__module__)
+    known = [limit for limit in LIMITS if hasattr(module, limit)]
+    if not known:
+        return
+    limit = 1200 if name == "matrix" else 300
+    code = [f"{LINE}{number}" for number in range(8)]
+    answer = "".join("\n\n```py\n" + "\n".join(code) + "\n```\n\n" if one == "CODE" else one for one in pieces)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, known[0], limit)
+        chunks = fixture.adapter.chunks(answer)
+        sent = [fixture.texts(body_of(fixture.adapter.call(reply_to(fixture, chunk), NOW))) for chunk in chunks]
+    is_html = name in {"telegram", "matrix"}
+    seen = [unmarked(chunk) if is_html else text for chunk, text in zip(chunks, sent, strict=True)]
+    counted = {"matrix": chunks, "telegram": seen}.get(name, sent)
+    assert all(fixture.measure(text) <= limit for text in counted)
+    lines = [line for text in seen for line in text.replace("&lt;", "<").split("\n") if line.startswith("def line")]
+    assert lines == code * pieces.count("CODE")
+    assert sum(text.count(FAMILY) for text in seen) == answer.count(FAMILY)
+    assert is_html or all(text.count("```") % 2 == 0 for text in seen)
 
 
 def test_no_row_and_no_request_body_holds_a_secret(platform: Fixture) -> None:
