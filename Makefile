@@ -1,8 +1,8 @@
 # make run: install what is missing and run the gateway; make test: install what the tests need and pass them all.
 # Stamps depend on pyproject.toml and constraints.txt, so a second call installs nothing.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-# Most of a test's time is waiting for real processes. Each file runs in one of two processes, the long ones first.
-SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+# Most of a test's time is waiting for real processes, so three run on two cores. Each file runs in one, the long ones first.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 
 # Real servers, each in an environment of its own.

@@ -49,15 +49,24 @@ class Values(NamedTuple):
     formats: list[int]
 
 
+#: a choice of rows inside a statement that changes them
+_CHOICE = re.compile(r"IN\s*\((SELECT .*?/\*SKIP LOCKED\*/)\)", re.DOTALL)
+
+
 @functools.cache
 def statement(sql: str) -> Statement:
-    """Return a statement of the shared ones for PostgreSQL."""
+    """Return a statement of the shared ones for PostgreSQL.
+
+    A plan may run the choice of rows once for each row it is compared with, and each run locks others than those before
+    it, past every LIMIT. As a WITH query it runs once (https://www.postgresql.org/docs/current/queries-with.html).
+    """
     text = (
-        re.sub(r" INDEXED BY \w+", "", sql)
+        _CHOICE.sub(r"IN (WITH chosen AS MATERIALIZED (\1) SELECT * FROM chosen)", sql)
         .replace("/*SKIP LOCKED*/", "FOR UPDATE SKIP LOCKED")
         .replace("/*LOCK*/", "FOR UPDATE")
         .strip()
     )
+    text = re.sub(r" INDEXED BY \w+", "", text)
     parts = text.split("?")
     numbered = parts[0] + "".join(f"${number}{part}" for number, part in enumerate(parts[1:], 1))
     return Statement(numbered.encode(), writes=not text.startswith(("SELECT", "WITH")))

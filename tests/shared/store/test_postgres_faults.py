@@ -26,9 +26,11 @@ from shared.store.postgres.database import Shared
 from shared.store.postgres.engine import PostgresEngine
 from shared.store.postgres.lane import Lane
 from shared.store.postgres.schema import translate
+from shared.store.postgres.statements import statement
 from shared.store.sql.schema import MIGRATIONS
+from shared.store.sql.tables import outbox
 from tests.postgres_server import PostgresServer, shared_server
-from tests.shared.store.scratch import ended
+from tests.shared.store.scratch import Scratch, ended
 
 BACK_WITHIN_S = 30
 
@@ -67,6 +69,22 @@ async def accepted_in_time(store: Store, message: Arrival) -> Receipt:
         except StoreUnavailable:
             assert time.monotonic() < until
             await asyncio.sleep(0.1)
+
+
+async def test_no_plan_of_the_server_leases_more_rows_than_were_asked_for(tmp_path: Path) -> None:
+    url = shared_server().url()
+    scratch = Scratch(lambda _, clock, limit, share: Store(PostgresEngine(url, clock), limit, share), tmp_path)
+    await scratch.open()
+    with psycopg.connect(url, autocommit=True) as server:
+        await scratch.answer("0", "a:b:0")
+        server.execute("ANALYZE outbox")  # it plans for one row from here on
+        for number in range(1, 6):
+            await scratch.answer(f"{number}", f"a:b:{number}")
+        for step in ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize"):
+            server.execute(f"SET enable_{step} = off".encode())
+        leased = server.pgconn.exec_params(statement(outbox.LEASE).text, [b"host", b"9e9", b"host", b"9e9", b"2"])
+        assert sorted(leased.get_value(row, 4) or b"" for row in range(leased.ntuples)) == [b"0", b"1"]
+    await scratch.close()
 
 
 async def test_a_server_that_is_killed_costs_nothing_acknowledged_and_is_found_again(durable: PostgresServer) -> None:
