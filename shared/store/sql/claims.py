@@ -14,6 +14,7 @@ from shared.messages import (
     ClaimBatch,
     ClaimRef,
     Dead,
+    DeadKind,
     Ended,
     Outcome,
     Parked,
@@ -166,7 +167,11 @@ def _claim(
                 sessions.delay(database, session, HELD_S, suspect=suspects)
                 return None
         sessions.lease(database, ref, host, own_lease_s)
-        first, was_begun, is_followed = inbox.claim(database, session, head)
+        first, was_begun, is_followed, finished = inbox.claim(database, session, head)
+        if finished is not None:
+            checkpoints.add(database, session, finished.at(version))
+            inbox.keep_finished(database, session, head, None)
+            was_begun = True
         joined, steps, open_step = at_once(
             database,
             lambda: joins.join(database, session, head) if is_followed else (),
@@ -293,6 +298,9 @@ def _settle_dead(database: Database, ref: ClaimRef, end: ClaimEnd, dead: Dead) -
         lambda: inbox.mark_dead(database, ref.session, end.head, dead),
         lambda: joins.release(database, ref.session, end.head) if end.has_joined else None,
     )
+    if dead.kind is DeadKind.MODEL and end.has_steps:
+        finished = inbox.FinishedSteps(sessions.version(database, ref.session), checkpoints.read(database, ref.session))
+        inbox.keep_finished(database, ref.session, end.head, finished)
     return _answer_and_go_on(database, ref.session, end, answered, dead.text, ReplyStatus.FAILED, dead.usage)
 
 

@@ -389,6 +389,11 @@ ALTER TABLE approvals ADD COLUMN text TEXT NOT NULL DEFAULT '';
 ALTER TABLE outbox ADD COLUMN question TEXT NOT NULL DEFAULT '';
 """
 
+VERSION_20 = """
+-- The steps that a dead letter without a model has finished, as msgpack: what they did is not done again.
+ALTER TABLE inbox ADD COLUMN finished BLOB;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -410,4 +415,5 @@ MIGRATIONS = (
     VERSION_17,
     VERSION_18,
     VERSION_19,
+    VERSION_20,
 )

@@ -120,8 +120,8 @@ def _execute(database: Database, session: str, seq: int, command: Command) -> st
             return command.done if _withdraw_exchange(database, session, target, begin) else command.nothing
         case CommandKind.RETRY:
             target = command.target or commands.last_ended(database, session, began_seq, seq)
-            words = commands.texts(database, session, target)
-            if not words:
+            words = commands.words(database, session, target)
+            if words is None:
                 return command.nothing
             _withdraw_exchange(database, session, target, begin)
             commands.make_message(database, session, seq, words)

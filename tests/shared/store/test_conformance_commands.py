@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from shared.approvals import Approval, Decision
+from shared.attachments import Attachment
 from shared.command import Command, CommandKind
 from shared.errors import InboxFull, NotFound
 from shared.journal import StepOpening
@@ -13,11 +14,15 @@ from shared.messages import (
     AwaitsApproval,
     CommandAnswer,
     Conversation,
+    Dead,
+    DeadKind,
     Ended,
     MessageState,
     Parked,
     ReplyStatus,
+    Step,
     TurnStatus,
+    Usage,
 )
 from shared.store import Store
 from tests.shared.store.scratch import Scratch, ended
@@ -134,6 +139,32 @@ class TestWhileTheSessionRests:
             store = scratch.store
         assert (await scratch.claim_one()).messages[0].text == "hello"
         assert await said(store) == ["1"]
+
+    @pytest.mark.parametrize("by", ["command", "operator"])
+    async def test_what_a_dead_letter_without_a_model_has_done_is_not_done_again(
+        self, scratch: Scratch, store: Store, by: str
+    ) -> None:
+        image = Attachment("a.png", "image/png", 3, "d1")
+        arrival = scratch.arrival(text="pay", attachments=(image,), attachment_data={"d1": b"png"})
+        await store.inbox.accept(arrival)
+        (claim,) = (await store.claims.claim("host", 10, 30)).claims
+        step = Step(1, (b"asked", b"paid"), b"[]", Usage(5, 1))
+        await store.claims.checkpoint(claim.ref, [step])
+        await store.claims.settle(claim.ref, Dead(1, "away", "sorry", kind=DeadKind.MODEL))
+        if by == "command":
+            await scratch.order(CommandKind.RETRY)
+        else:
+            await scratch.answer("meanwhile", messages=(b"meanwhile",), todo=b'["others"]')
+            await store.inbox.retry_dead(arrival.id)
+        (again,) = (await store.claims.claim("host", 10, 30)).claims
+        assert (again.messages[0].text, again.messages[0].attachments) == ("pay", (image,))
+        (kept,) = again.steps
+        assert (kept.messages, kept.usage) == (step.messages, Usage())
+        assert kept.todo == (b"[]" if by == "command" else None)
+        await store.claims.settle(again.ref, Dead(1, "lost", "sorry"))
+        await store.inbox.retry_dead(again.messages[0].id)
+        (anew,) = (await store.claims.claim("host", 10, 30)).claims
+        assert anew.steps == ()
 
     async def test_retry_runs_a_dead_letters_words(self, scratch: Scratch, store: Store) -> None:
         await scratch.answer("one", messages=(b"1",))

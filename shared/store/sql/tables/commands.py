@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from shared.attachments import Attachment
 from shared.command import Command
 from shared.store.engine import Database
 
@@ -35,16 +36,30 @@ SELECT seq, joined FROM inbox
 WHERE session_key = ? AND seq > ? AND seq < ? AND command IS NULL AND state IN ('done', 'dead')
 ORDER BY seq DESC LIMIT 1
 """
-# Read a message's words.
-TEXT = "SELECT text FROM inbox WHERE session_key = ? AND seq = ?"
+# Read a message's words, and which images it has.
+TEXT = "SELECT text, attachments FROM inbox WHERE session_key = ? AND seq = ?"
 # Read the words that joined its turn.
 JOINED_TEXTS = """
-SELECT text FROM inbox INDEXED BY inbox_joined WHERE session_key = ? AND joined = ? AND joined > 0 ORDER BY seq
+SELECT text, attachments FROM inbox INDEXED BY inbox_joined
+WHERE session_key = ? AND joined = ? AND joined > 0 ORDER BY seq
 """
 # Keep a chat command with the message it is about.
 SET_TARGET = "UPDATE inbox SET command = ? WHERE session_key = ? AND seq = ?"
 # Make a chat command a message with these words.
-MAKE_MESSAGE = "UPDATE inbox SET text = ?, command = NULL WHERE session_key = ? AND seq = ?"
+MAKE_MESSAGE = """
+UPDATE inbox SET text = ?, attachments = ?, command = NULL,
+  finished = (SELECT was.finished FROM inbox AS was WHERE was.session_key = ? AND was.seq = ?)
+WHERE session_key = ? AND seq = ?
+"""
+
+
+class MessageWords(NamedTuple):
+    """What a message says, with what joined its turn."""
+
+    #: its number in the session
+    seq: int
+    text: str
+    attachments: tuple[Attachment, ...]
 
 
 class MessageTurn(NamedTuple):
@@ -95,10 +110,12 @@ def last_ended(database: Database, session: str, after: int, before: int) -> int
     return MessageTurn(*row).turn if row else 0
 
 
-def texts(database: Database, session: str, seq: int) -> str:
-    """Return a message's words and those that joined its turn, empty if they are not kept any more."""
+def words(database: Database, session: str, seq: int) -> MessageWords | None:
+    """Return a message's words and those that joined its turn, None if they are not kept any more."""
     rows = database.all(TEXT, (session, seq)) + database.all(JOINED_TEXTS, (session, seq))
-    return "\n\n".join(text for (text,) in rows)
+    attached = [one for _, packed in rows if packed for one in msgspec.msgpack.decode(packed, type=list[Attachment])]
+    text = "\n\n".join(text for text, _ in rows if text)
+    return MessageWords(seq, text, tuple(attached)) if text or attached else None
 
 
 def set_target(database: Database, session: str, seq: int, command: Command) -> None:
@@ -106,6 +123,7 @@ def set_target(database: Database, session: str, seq: int, command: Command) -> 
     database.run(SET_TARGET, (msgspec.msgpack.encode(command), session, seq))
 
 
-def make_message(database: Database, session: str, seq: int, text: str) -> None:
-    """Make a chat command a message with these words, to be answered like any other."""
-    database.run(MAKE_MESSAGE, (text, session, seq))
+def make_message(database: Database, session: str, seq: int, words: MessageWords) -> None:
+    """Make a chat command a message with the words of another; a dead letter's finished steps come with them."""
+    attached = msgspec.msgpack.encode(words.attachments) if words.attachments else None
+    database.run(MAKE_MESSAGE, (words.text, attached, session, words.seq, session, seq))

@@ -11,7 +11,18 @@ from shared.attachments import Attachment
 from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
-from shared.messages import Arrival, Dead, DeadKind, Ended, MessageState, Pending, RepeatedRequest, Retry, TurnStatus
+from shared.messages import (
+    Arrival,
+    Dead,
+    DeadKind,
+    Ended,
+    MessageState,
+    Pending,
+    RepeatedRequest,
+    Retry,
+    Step,
+    TurnStatus,
+)
 from shared.store.engine import Database, Row
 from shared.traces import DeadLetter, UnansweredMessage
 from shared.usage import Usage
@@ -89,8 +100,11 @@ RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop
   EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.session_key = inbox.session_key)
     OR EXISTS (SELECT 1 FROM open_steps WHERE open_steps.session_key = inbox.session_key),
   EXISTS (SELECT 1 FROM inbox AS other
-          WHERE other.session_key = inbox.session_key AND other.state = 'waiting' AND other.seq > inbox.seq)
+          WHERE other.session_key = inbox.session_key AND other.state = 'waiting' AND other.seq > inbox.seq),
+  finished
 """
+# Keep the steps that a message's turn has finished, or forget them.
+SET_FINISHED = "UPDATE inbox SET finished = ? WHERE session_key = ? AND seq = ?"
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
 COUNT_LOST = """
 UPDATE inbox SET lost = lost + 1 - suspect, attempts = attempts + suspect,
@@ -161,6 +175,33 @@ class SettledMessage(NamedTuple):
     sender: str = ""
     #: what its sender is told if its turn was stopped, empty if nobody asked for that
     stop: str = ""
+
+
+class FinishedSteps(msgspec.Struct, frozen=True):
+    """The steps that a turn had finished when no model went on with it."""
+
+    #: the version of its session's conversation then
+    version: int
+    steps: tuple[Step, ...]
+
+    def at(self, version: int) -> tuple[Step, ...]:
+        """Return them for a later turn: they are paid for, and a todo list that others have changed since stays."""
+        todo_holds = self.version == version
+        return tuple(
+            msgspec.structs.replace(step, usage=Usage(), todo=step.todo if todo_holds else None) for step in self.steps
+        )
+
+
+class ClaimedMessage(NamedTuple):
+    """A message that is handed to a turn."""
+
+    message: Pending
+    #: whether an earlier attempt has left steps
+    was_begun: bool
+    #: whether others wait behind it
+    is_followed: bool
+    #: what a turn of it had done that no model went on with
+    finished: FinishedSteps | None
 
 
 class NextMessage(NamedTuple):
@@ -269,10 +310,17 @@ def id_of(database: Database, session: str, seq: int) -> str:
     return str(row[0]) if row else ""
 
 
-def claim(database: Database, session: str, seq: int) -> tuple[Pending, bool, bool]:
-    """Return a message for a turn, whether an earlier attempt has left steps, and whether others wait behind it."""
-    *row, was_begun, is_followed = database.only(CLAIM, (database.now(), session, seq))
-    return pending(tuple(row)), bool(was_begun), bool(is_followed)
+def claim(database: Database, session: str, seq: int) -> ClaimedMessage:
+    """Hand a message to a turn."""
+    *row, was_begun, is_followed, finished = database.only(CLAIM, (database.now(), session, seq))
+    steps = msgspec.msgpack.decode(finished, type=FinishedSteps) if finished else None
+    return ClaimedMessage(pending(tuple(row)), bool(was_begun), bool(is_followed), steps)
+
+
+def keep_finished(database: Database, session: str, seq: int, finished: FinishedSteps | None) -> None:
+    """Keep what a dead letter's turn has done, or forget it."""
+    kept = msgspec.msgpack.encode(finished) if finished else None
+    database.run(SET_FINISHED, (kept, session, seq))
 
 
 def pending(row: Row) -> Pending:
