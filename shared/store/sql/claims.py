@@ -42,6 +42,7 @@ from shared.store.sql.tables import (
     spending,
     summaries,
 )
+from shared.store.sql.tables.checkpoints import FinishedSteps
 from shared.store.sql.tables.sessions import ClaimEnd
 from shared.usage import Usage
 
@@ -168,10 +169,7 @@ def _claim(
                 return None
         sessions.lease(database, ref, host, own_lease_s)
         first, was_begun, is_followed, finished = inbox.claim(database, session, head)
-        if finished is not None:
-            checkpoints.add(database, session, finished.at(version))
-            inbox.keep_finished(database, session, head, None)
-            was_begun = True
+        was_begun = was_begun or _take_up(database, session, head, version, finished)
         joined, steps, open_step = at_once(
             database,
             lambda: joins.join(database, session, head) if is_followed else (),
@@ -188,6 +186,14 @@ def _claim(
     if claims and len(claims) == limit:
         return ClaimBatch(claims, 0.0)
     return ClaimBatch(claims, sessions.next_ready_in_s(database, suspects=suspects))
+
+
+def _take_up(database: Database, session: str, head: int, version: int, finished: FinishedSteps | None) -> bool:
+    """Let a turn go on behind the steps that no model went on with; False if there are none."""
+    if finished is not None:
+        checkpoints.add(database, session, finished.at(version))
+        inbox.keep_finished(database, session, head, None)
+    return finished is not None
 
 
 def _hold(database: Database, ref: ClaimRef, used: Spend, wanted: Spend, budgets: Budgets) -> Allowance:
@@ -299,7 +305,7 @@ def _settle_dead(database: Database, ref: ClaimRef, end: ClaimEnd, dead: Dead) -
         lambda: joins.release(database, ref.session, end.head) if end.has_joined else None,
     )
     if dead.kind is DeadKind.MODEL and end.has_steps:
-        finished = inbox.FinishedSteps(sessions.version(database, ref.session), checkpoints.read(database, ref.session))
+        finished = FinishedSteps(sessions.version(database, ref.session), checkpoints.read(database, ref.session))
         inbox.keep_finished(database, ref.session, end.head, finished)
     return _answer_and_go_on(database, ref.session, end, answered, dead.text, ReplyStatus.FAILED, dead.usage)
 

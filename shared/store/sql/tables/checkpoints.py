@@ -8,6 +8,7 @@ import msgspec
 
 from shared.messages import Step
 from shared.store.engine import Database
+from shared.usage import Usage
 
 # Keep one finished step.
 ADD = """
@@ -18,6 +19,22 @@ ON CONFLICT (session_key, step) DO UPDATE SET body = excluded.body
 READ = "SELECT body FROM checkpoints WHERE session_key = ? ORDER BY step"
 # Remove a session's finished steps.
 REMOVE = "DELETE FROM checkpoints WHERE session_key = ?"
+
+
+class FinishedSteps(msgspec.Struct, frozen=True):
+    """The steps that a turn had finished when no model went on with it."""
+
+    #: the version of its session's conversation then
+    version: int
+    steps: tuple[Step, ...]
+
+    def at(self, version: int) -> tuple[Step, ...]:
+        """Return them for a later turn: they are paid for, and a todo list that others have changed since stays."""
+        todo_holds = self.version == version
+        return tuple(
+            msgspec.structs.replace(step, usage=Usage(), todo=step.todo if todo_holds else None) for step in self.steps
+        )
+
 
 _DECODER = msgspec.msgpack.Decoder(Step)
 

@@ -20,10 +20,10 @@ from shared.messages import (
     Pending,
     RepeatedRequest,
     Retry,
-    Step,
     TurnStatus,
 )
 from shared.store.engine import Database, Row
+from shared.store.sql.tables.checkpoints import FinishedSteps
 from shared.traces import DeadLetter, UnansweredMessage
 from shared.usage import Usage
 
@@ -175,21 +175,6 @@ class SettledMessage(NamedTuple):
     sender: str = ""
     #: what its sender is told if its turn was stopped, empty if nobody asked for that
     stop: str = ""
-
-
-class FinishedSteps(msgspec.Struct, frozen=True):
-    """The steps that a turn had finished when no model went on with it."""
-
-    #: the version of its session's conversation then
-    version: int
-    steps: tuple[Step, ...]
-
-    def at(self, version: int) -> tuple[Step, ...]:
-        """Return them for a later turn: they are paid for, and a todo list that others have changed since stays."""
-        todo_holds = self.version == version
-        return tuple(
-            msgspec.structs.replace(step, usage=Usage(), todo=step.todo if todo_holds else None) for step in self.steps
-        )
 
 
 class ClaimedMessage(NamedTuple):
