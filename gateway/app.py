@@ -144,6 +144,7 @@ class Gateway:
         """Make the parts that look after the others."""
         settings, log_dir = self.settings, self.settings.data_dir / "logs"
         self.broadcast.tell_elsewhere(self.pool)
+        self.delivery.hosts = self.pool
         self.audit = Audit(self.store, self.events)
         self.hangs = HangHistory()
         self.events.subscribe(self.hangs.on_event)
@@ -195,7 +196,7 @@ class Gateway:
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPLIES_POLL_S):
                     await self.elsewhere.reply_due.wait()
-            self.delivery.wake()
+            self.delivery.look()
 
     def refuse_work(self) -> None:
         """Begin to stop: not ready from now on, and no new calls or pages; webhooks are still kept."""

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from typing import Protocol
 
 from gateway.governor import Governor
 from gateway.identity import identify
@@ -40,7 +41,37 @@ OFF_LOOK_S = 2.0
 #: every so many looks what was tried before goes first, so that it does not wait for ever behind what is new
 RETRIES_FIRST_EVERY = 4
 
+#: how often a host without its lease looks whether it has one again
+FENCED_LOOK_S = 0.2
+
 STORE_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Hosts(Protocol):
+    """What the pool knows of the other hosts that share the database."""
+
+    @property
+    def fenced(self) -> bool:
+        """Whether this host could not renew its lease: others may send what it has leased."""
+
+    def sends(self, platform: str) -> bool:
+        """Tell whether replies of a platform are this gateway's to send, as long as it does."""
+
+    def tell_senders(self) -> None:
+        """Tell the other gateways that a reply may be due."""
+
+
+class Alone:
+    """The hosts of a gateway that shares its database with no other."""
+
+    fenced = False
+
+    def sends(self, platform: str) -> bool:  # noqa: ARG002 - it sends everything
+        """Tell whether replies of a platform are this gateway's to send: all are."""
+        return True
+
+    def tell_senders(self) -> None:
+        """There are none."""
 
 
 class Delivery:
@@ -64,6 +95,7 @@ class Delivery:
         self._governor = governor or Governor()
         self._receivers = Receivers()
         self.platform_calls = PlatformCalls(clock)
+        self.hosts: Hosts = Alone()
         self.place_of: PlaceOf = own_place  #: where the beginning of an answer is shown already
         self._clock = clock
         self._woken = asyncio.Event()
@@ -91,7 +123,7 @@ class Delivery:
             self.platform_calls,
             self._clock,
         )
-        sender.place_of = self.place_of
+        sender.place_of, sender.hosts = self.place_of, self.hosts
         self._loops = [asyncio.create_task(self._run(sender), name="delivery")]
         for name, platform in self._platforms.items():
             if platform.identity_call():
@@ -100,19 +132,24 @@ class Delivery:
                 )
 
     def wake(self) -> None:
+        """Look for due replies now, here and at the gateways that send for their platforms."""
+        self.look()
+        self.hosts.tell_senders()
+
+    def look(self) -> None:
         """Look for due replies now."""
         self._woken.set()
 
     def settled(self, session: str, outcome: Outcome) -> None:  # noqa: ARG002 - every outcome may have written a reply
-        """Look for the replies that the settle of a turn wrote."""
-        self.wake()
+        """Look for the replies that the settle of a turn wrote; the pool tells other gateways."""
+        self.look()
 
     async def drain(self, within_s: float) -> None:
         """Return once nothing is due or being sent, or after this many seconds."""
         if not self._loops:
             return
         self._idle.clear()
-        self.wake()
+        self.look()
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._idle.wait()
@@ -142,6 +179,8 @@ class Delivery:
 
     async def _send_due(self, sender: ReplySender) -> float | None:
         """Start to send what is due; return the seconds to wait for more, None to wait for a wake."""
+        if self.hosts.fenced:
+            return FENCED_LOOK_S
         shares = self._shares()
         try:
             due = await self._store.outbox.due(self._host, MOST_AT_ONCE, LEASE_S, shares)
@@ -169,6 +208,7 @@ class Delivery:
             self._looked_for_off_at = now
         return Shares(
             {name: min(each, self._room(name)) for name in names},
+            late_only=frozenset(name for name in self._platforms if not self.hosts.sends(name)),
             others=look_for_off,
             retries_first=self._looks % RETRIES_FIRST_EVERY == 0,
         )
@@ -194,7 +234,7 @@ class Delivery:
         self._sending.discard(task)
         # what the look before has left, or this send has made due; and who drains waits for a look that finds nothing
         if self._wants_room or task.cancelled() or task.result() or not self._idle.is_set():
-            self.wake()
+            self.look()
 
     async def _send(self, sender: ReplySender, reply: Reply) -> bool:
         try:

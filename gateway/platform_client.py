@@ -7,6 +7,7 @@ loop would otherwise be late by 300 ms.
 from __future__ import annotations
 
 import asyncio
+import socket
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -23,6 +24,10 @@ CONNECT_TIMEOUT_S = 5.0
 
 #: how long an idle connection is kept; shorter than the servers' own limits, which would break a send
 KEPT_S = 10.0
+
+#: how long what was sent may stay without the receiver's machine having it, before it is thrown away: less than the
+#: lease of a host, or what waits in a link that was cut arrives behind what another gateway sent meanwhile
+UNTAKEN_S = 8.0
 
 #: what is read of an answer
 MOST_ANSWER_BYTES = 65_536
@@ -47,7 +52,9 @@ class PlatformClient:
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S, resolver=resolver),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEPT_S, resolver=resolver, socket_factory=make_socket
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             headers={"user-agent": "Gatehouse", "accept-encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -86,6 +93,15 @@ class PlatformClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+
+
+def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket that gives up what cannot be handed over in time, also where it is closed already (Linux)."""
+    made = socket.socket(*address[:3])
+    made.setblocking(False)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNTAKEN_S * 1000))
+    return made
 
 
 def has_answered(answer: ApiResponse | NotSent | NoAnswer) -> bool | None:

@@ -71,6 +71,14 @@ class LocalReceiver(Protocol):
         """Know that a reply is recorded as sent."""
 
 
+class Fenced(Protocol):
+    """What tells whether this host may still send."""
+
+    @property
+    def fenced(self) -> bool:
+        """Whether it could not renew its lease: another one may send its replies."""
+
+
 PlaceOf = Callable[[Reply], Awaitable[bytes]]
 
 
@@ -102,6 +110,7 @@ class ReplySender:
         self._receivers = receivers
         self._client = client
         self.place_of: PlaceOf = own_place
+        self.hosts: Fenced | None = None
         self._calls = calls
         self._clock = clock
         self._moves = ChatMoves(store, events)
@@ -197,6 +206,8 @@ class ReplySender:
                 self._governor.count(*rates)
             elif wait_s := self._governor.book(*rates, reply.idempotency_key):
                 return NotNow(wait_s)
+            if self.hosts is not None and self.hosts.fenced:
+                raise StaleClaim(reply.session, 0)
             answer = await self._client.send(request)
             answered = has_answered(answer)
         finally:

@@ -345,10 +345,16 @@ class Reply(msgspec.Struct, frozen=True):
         return self.part % PARTS == 0
 
 
+#: how long a reply waits for the gateway that sends for its platform, in seconds, before any other may send it
+LATE_S = 5.0
+
+
 class Shares(msgspec.Struct, frozen=True):
     """How many replies of each platform may be leased in one look."""
 
     platforms: dict[str, int]
+    #: of these platforms another gateway sends: only what it has left lying for ``LATE_S``
+    late_only: frozenset[str] = frozenset()
     #: whether replies of platforms that are not named are leased too, a few of them
     others: bool = False
     #: whether those that were tried before go first; else they go behind those that were not

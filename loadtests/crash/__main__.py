@@ -15,8 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from loadtests.crash.audit import Findings
-from loadtests.crash.cluster.lane import ClusterLane
-from loadtests.crash.cluster.plan import cluster_cells, plan_faults
+from loadtests.crash.cluster.lane import GATEWAYS, ClusterLane
+from loadtests.crash.cluster.plan import cluster_cells, plan_faults, plan_storm
+from loadtests.crash.fault import Party
 from loadtests.crash.matrix import print_matrix
 from loadtests.crash.plan import every_cell, plan_rounds, short_cells, shuffled_cells
 from loadtests.crash.run import run_rounds
@@ -37,6 +38,7 @@ def main() -> int:
     print(f"\nseed {asked.seed}: {len(found)} rounds, {fired} kills, {time.monotonic() - started:.0f} s")
     print(f"slowest recovery: {slowest_s:.1f} s from the last kill to the last answer")
     short = " --short" if asked.short else " --cluster" if asked.cluster else ""
+    short += f" --storms {asked.storms}" if asked.storms else ""
     for one in broken:
         print(f"BROKEN: replay with --seed {asked.seed} --round {one.number}{short}; what it left is in {directory}")
     return 1 if broken or not found else 0
@@ -58,7 +60,12 @@ def run_cluster(asked: argparse.Namespace, directory: Path) -> list[Findings]:
             network = None
             print(f"no links are cut, every host is on loopback: {error}")
         cells = cluster_cells(asked.seed, links=network is not None)
-        plans = plan_faults(asked.seed, cells, asked.round or range(asked.rounds or len(cells)))
+        if asked.storms:
+            hosts = {Party.GATEWAY: GATEWAYS, Party.WORKER_HOST: asked.worker_hosts}
+            numbers = asked.round or range(asked.storms)
+            plans = [plan_storm(asked.seed, number, cells, hosts) for number in numbers]
+        else:
+            plans = plan_faults(asked.seed, cells, asked.round or range(asked.rounds or len(cells)))
         return run_rounds(plans, directory, 1, tell, lambda place: ClusterLane(place, asked.worker_hosts, network))
 
 
@@ -78,7 +85,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--short", action="store_true", help="both sides of every boundary once, the victims in turns")
     parser.add_argument("--cluster", action="store_true", help="several hosts on a PostgreSQL of their own")
-    parser.add_argument("--worker-hosts", type=int, default=2, help="worker hosts of the cluster (default 2)")
+    parser.add_argument("--worker-hosts", type=int, default=3, help="worker hosts of the cluster (default 3)")
+    parser.add_argument("--storms", type=int, help="rounds of two minutes instead, in which all faults overlap")
     parser.add_argument("--lanes", type=int, default=2, help="gateways that run rounds side by side (default 2)")
     parser.add_argument("--keep", type=Path, help="the directory for data and notes (default: a new temporary one)")
     return parser

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from loadtests.crash.evidence import Evidence, TranscriptMessage
-from loadtests.crash.fault import Fault, Party
+from loadtests.crash.fault import Fault, Party, Storm
 from loadtests.crash.notes import Note
 from loadtests.crash.plan import Boundary, Kill, Round, Saying, Side
 
@@ -28,7 +28,7 @@ class Findings(msgspec.Struct, frozen=True):
     """What one round came to; ``problems`` are the broken guarantees, in words. All others are counts."""
 
     number: int
-    kill: Kill | Fault
+    kill: Kill | Fault | Storm
     fired: bool
     seconds: float
     recovery_s: float
@@ -203,7 +203,7 @@ class SendAudit:
     def __init__(self, evidence: Evidence) -> None:
         copies = Counter(reply.key for reply in evidence.heard)
         self.twice = [key for key, count in copies.items() if count > 1]
-        excused = was_out_of_reach if isinstance(evidence.plan.kill, Fault) else was_cut_off
+        excused = was_out_of_reach if isinstance(evidence.plan.kill, Fault | Storm) else was_cut_off
         self.wrongly = [key for key in self.twice if not excused(key, copies[key], evidence.notes)]
 
     def problems(self) -> Iterator[str]:
@@ -220,16 +220,18 @@ def was_cut_off(key: str, copies: int, notes: list[Note]) -> bool:
 
 
 def was_out_of_reach(key: str, copies: int, notes: list[Note]) -> bool:
-    """Tell whether a reply went twice because its first sender, met by a fault, could not record it in time.
+    """Tell whether a reply went again because its senders but the last, met by faults, could not record it in time.
 
-    In a cluster that sender may live, and record too late. What has been recorded is never sent again.
+    In a cluster such a sender may live, and record too late. What has been recorded is never sent again.
     """
     about = [note for note in notes if key in note.keys]
     sends = [at for at, note in enumerate(about) if note.boundary is Boundary.SEND and note.side is Side.BEFORE]
     records = [at for at, note in enumerate(about) if note.boundary is Boundary.DELIVERED and note.side is Side.AFTER]
     faults = [(note.life, note.killed) for note in notes if isinstance(note.killed, Fault)]
-    met = any(fault.party is Party.DATABASE or about[sends[0]].life == life for life, fault in faults)
-    return met and copies == 2 and not any(record < sends[-1] for record in records)
+    met = {life for life, _ in faults}
+    database = any(fault.party is Party.DATABASE for _, fault in faults)
+    all_met = database or all(about[at].life in met for at in sends[:-1])
+    return all_met and copies <= len(faults) + 1 and not any(record < sends[-1] for record in records)
 
 
 def is_from(message: TranscriptMessage, saying: Saying) -> bool:

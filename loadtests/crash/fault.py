@@ -13,6 +13,7 @@ class Party(enum.StrEnum):
     GATEWAY = "gateway"
     WORKER_HOST = "worker host"
     DATABASE = "database"
+    SEVERAL = "several"
 
 
 class FaultKind(enum.StrEnum):
@@ -23,6 +24,7 @@ class FaultKind(enum.StrEnum):
     DRAIN = "drain"  #: SIGTERM, and a start when it has ended
     PAUSE = "pause"  #: SIGSTOP to every process of it, SIGCONT after the lease of the host has ended
     CUT_OFF = "cut off"  #: its link goes down, and up again
+    OVERLAPPING = "overlapping"  #: several of these, each while others last
 
 
 #: how long a pause and a cut last, and how long the database is away, in seconds; the lease of a host is 10
@@ -68,3 +70,39 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
         """How many first processes of hosts it ends."""
         killing = {FaultKind.KILL, FaultKind.KILL_PARENT, FaultKind.DRAIN}
         return int(self.kind in killing and self.party is not Party.DATABASE)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Itself: what a round with one fault and one with many have in common."""
+        return (self,)
+
+
+class Storm(msgspec.Struct, frozen=True, tag=True):
+    """Several faults in one round, in the order of their moments."""
+
+    faults: tuple[Fault, ...]
+
+    @property
+    def name(self) -> str:
+        """What the matrix names it."""
+        return FaultKind.OVERLAPPING.value
+
+    @property
+    def moment(self) -> str:
+        """When it comes, in words."""
+        return f"in {max(fault.after_s for fault in self.faults):.0f} s"
+
+    @property
+    def victim(self) -> Party:
+        """Whom it befalls, as the matrix names it."""
+        return Party.SEVERAL
+
+    @property
+    def loses_frames(self) -> bool:
+        """Whether what is not committed is lost with it."""
+        return True
+
+    @property
+    def ends(self) -> int:
+        """How many first processes of hosts it ends."""
+        return sum(fault.ends for fault in self.faults)

@@ -20,6 +20,7 @@ VICTIMS: tuple[tuple[str, enum.StrEnum], ...] = (
     ("gateway", Party.GATEWAY),
     ("worker host", Party.WORKER_HOST),
     ("database", Party.DATABASE),
+    ("several", Party.SEVERAL),
 )
 COLUMNS: tuple[Column, ...] = (
     ("accepted", lambda found: found.accepted),

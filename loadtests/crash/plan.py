@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from loadtests.crash.fault import Fault
+from loadtests.crash.fault import Fault, Storm
 
 
 class Boundary(enum.StrEnum):
@@ -143,11 +143,12 @@ class Saying(msgspec.Struct, frozen=True):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """One round: its number, its kill, and what each session says, in order."""
+    """One round: its number, its kill, and what each session says, in order, with so many seconds between."""
 
     number: int
-    kill: Kill | Fault
+    kill: Kill | Fault | Storm
     talks: tuple[tuple[Saying, ...], ...]
+    pause_s: float = 0.0
 
     @property
     def sayings(self) -> tuple[Saying, ...]:

@@ -74,6 +74,13 @@ class Traffic:
             self._deliver(saying)
             for copy in copies:
                 copy.result()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait before the next message, but not past the end."""
+        until = time.monotonic() + self._plan.pause_s
+        while time.monotonic() < min(until, self._deadline_mono):
+            time.sleep(RETRY_S)
 
     def _deliver(self, saying: Saying) -> None:
         """Post a message until it is taken, signed anew each time."""

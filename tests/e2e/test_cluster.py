@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from loadtests.crash.cluster.lane import ClusterLane
-from loadtests.crash.cluster.plan import plan_faults
-from loadtests.crash.fault import FaultKind, Party
+from loadtests.crash.fault import Fault, FaultKind, Party, Storm
+from loadtests.crash.plan import Round, plan_talks
 from loadtests.crash.run import run_rounds
 from loadtests.network import Network, NoNamespaces
 from tests.postgres_server import needing_it
 
 SEED = 3
-CELLS = [
-    (FaultKind.KILL, Party.WORKER_HOST),
-    (FaultKind.CUT_OFF, Party.GATEWAY),
-    (FaultKind.KILL, Party.DATABASE),
-]
+#: each while the one before lasts
+FAULTS = (
+    Fault(FaultKind.CUT_OFF, Party.GATEWAY, 0, 1.0),
+    Fault(FaultKind.KILL, Party.WORKER_HOST, 0, 2.5),
+    Fault(FaultKind.KILL, Party.DATABASE, 0, 6.0),
+    Fault(FaultKind.PAUSE, Party.WORKER_HOST, 1, 7.0),
+)
 
 
 @pytest.fixture
@@ -34,14 +37,15 @@ def network() -> Iterator[Network]:
         pytest.skip(str(error))
 
 
-def test_a_dead_host_a_cut_link_and_a_killed_database_break_no_guarantee(tmp_path: Path, network: Network) -> None:
+def test_faults_of_hosts_links_and_database_at_once_break_no_guarantee(tmp_path: Path, network: Network) -> None:
+    talks = plan_talks(random.Random(SEED), SEED, sessions=8, messages=5, pace=4.0)
     with needing_it():
         found = run_rounds(
-            plan_faults(SEED, CELLS),
+            [Round(SEED, Storm(FAULTS), talks, pause_s=2.0)],
             tmp_path,
             lanes=1,
-            open_lane=lambda place: ClusterLane(place, worker_hosts=1, network=network),
+            open_lane=lambda place: ClusterLane(place, worker_hosts=2, network=network),
         )
     assert [(one.number, problem) for one in found for problem in one.problems] == []
     assert [one.number for one in found if not one.fired] == []
-    assert sum(one.answered for one in found) == sum(one.accepted for one in found) == 32 * len(found)
+    assert sum(one.answered for one in found) == sum(one.accepted for one in found) == 40

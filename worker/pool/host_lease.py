@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import hashlib
 import time
 
 import msgspec
@@ -79,6 +80,21 @@ class HostLease:
     def others(self) -> tuple[LiveHost, ...]:
         """The other hosts that have workers and lived at the last beat."""
         return tuple(one for one in self._hosts if one.workers and one.host != self.host)
+
+    def sends(self, platform: str) -> bool:
+        """Tell whether replies of a platform are this gateway's: each is one's alone, so that its rates are kept.
+
+        The gateway is the one whose name, with that of the platform, has the greatest digest: where one joins or
+        leaves, the others keep theirs (https://en.wikipedia.org/wiki/Rendezvous_hashing).
+        """
+        gateways = [one.host for one in self._hosts if one.gateway]
+        return self.host == max(gateways, key=lambda host: digest(f"{platform} {host}"), default=self.host)
+
+    def tell_gateways(self, signal: Signal) -> None:
+        """Signal every other gateway, without waiting."""
+        for one in self._hosts:
+            if one.gateway and one.host != self.host:
+                self._store.signals.send(one.host, signal)
 
     @property
     def on_duty(self) -> bool:
@@ -181,6 +197,11 @@ class HostRow(msgspec.Struct, frozen=True):
     brief: HostBrief
     #: its workers and turns
     view: HostView
+
+
+def digest(text: str) -> bytes:
+    """Return a digest to choose by."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def brief_of(live: LiveHost) -> HostBrief:

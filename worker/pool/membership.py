@@ -90,11 +90,6 @@ class Membership:
         loops.always("watching the lease of the host", self._watch_lease)
         loops.always("hearing other hosts", self._hear_hosts)
 
-    @property
-    def fenced(self) -> bool:
-        """Whether what were claimed now could not be kept."""
-        return bool(self._lease.fence)
-
     async def hosts(self) -> tuple[HostRow, ...]:
         """Return every live host with its workers and turns, this one as it is now; none where none may share.
 

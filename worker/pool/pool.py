@@ -156,6 +156,19 @@ class Pool:
         return len(self._lease.others)
 
     @property
+    def fenced(self) -> bool:
+        """Whether this host could not renew its lease, so that its turns and its replies may be others'."""
+        return bool(self._lease.fence)
+
+    def sends(self, platform: str) -> bool:
+        """Tell whether replies of a platform are this gateway's to send, as long as it does."""
+        return self._lease.sends(platform)
+
+    def tell_senders(self) -> None:
+        """Tell the other gateways that a reply may be due."""
+        self._lease.tell_gateways(Signal(SignalKind.DUE))
+
+    @property
     def on_duty(self) -> bool:
         """Whether what one host does for all is this one's: the first gateway of those that live."""
         return self._lease.on_duty
@@ -270,7 +283,7 @@ class Pool:
 
     async def _claim(self) -> None:
         """Take what there is room for, then wait until it is worth looking again."""
-        if self._membership.fenced:
+        if self.fenced:
             await asyncio.sleep(LOOK_S)  # what was claimed now could not be kept
             return
         look = await self._claimer.look(self._renewed, self._dispatcher.room, self._quarantine.room)

@@ -88,6 +88,10 @@ class Host:
         """Take its link up."""
         network.mend(self._place)
 
+    def strays(self) -> int:
+        """Count the processes that earlier ones of it have left."""
+        return len(self._process.strays())
+
     def end(self) -> None:
         """End it for good."""
         self._process.kill_tree()

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from loadtests.crash.audit import Findings, audit
 from loadtests.crash.cluster.host import Host
-from loadtests.crash.fault import Fault, FaultKind, Party
+from loadtests.crash.fault import Fault, FaultKind, Party, Storm
 from loadtests.crash.inspection import Inspection
 from loadtests.crash.notes import NOTES, Note, Notebook
 from loadtests.crash.plan import Boundary, Round, Side
@@ -30,6 +30,8 @@ from loadtests.provider import running_provider
 
 LOOK_S = 0.05
 DEADLINE_S = 120.0
+#: how long what dead hosts left has to notice it, in seconds
+STRAYS_END_S = 10.0
 GATEWAYS = 2
 #: how long a platform waits for an answer to a webhook: a host may be cut off with it
 ANSWER_WITHIN_S = 4.0
@@ -74,7 +76,7 @@ class ClusterLane:
 
     def run(self, plan: Round) -> Findings:
         """Run one round to its end, or its deadline, and judge it."""
-        assert isinstance(plan.kill, Fault)
+        assert isinstance(plan.kill, Fault | Storm)
         for host in self.hosts:
             host.start_if_ended()
         for host in self.hosts:
@@ -82,24 +84,26 @@ class ClusterLane:
         self._platform.forget()
         offset = self._notebook.size_bytes
         started = time.monotonic()
-        deadline = started + DEADLINE_S
+        deadline = started + DEADLINE_S + max(fault.after_s for fault in plan.kill.faults)
         notes = str(self._notebook.path)
         traffic = Traffic(plan, self._platform.secrets, notes, self._any_url, deadline, ANSWER_WITHIN_S)
-        happening = Happening(plan.kill, self, started)
+        happenings = [Happening(fault, self, started) for fault in plan.kill.faults]
         self._deaths, model_calls = 0, self._provider.calls
         traffic.start()
         try:
-            in_time = self._go_through(plan, traffic, happening, deadline)
+            in_time = self._go_through(plan, traffic, happenings, deadline)
             ended = time.monotonic()
         finally:
             traffic.close()
-            happening.mend()
+            for happening in happenings:
+                happening.mend()
         evidence = self._inspection.evidence(plan, traffic, offset)
         return audit(
             structs.replace(
                 evidence,
                 seconds=ended - started,
-                recovery_s=ended - max(happening.mended_mono, started),
+                recovery_s=ended - max(started, *(happening.mended_mono for happening in happenings)),
+                strays=self._strays(),
                 deaths=self._deaths,
                 in_time=in_time,
                 model_calls=self._provider.calls - model_calls,
@@ -110,16 +114,28 @@ class ClusterLane:
         """Write down that a fault happens now, to the host of this process id, or to the database."""
         self._notebook.write(Note(life, Boundary.RANDOM, Side.AFTER, killed=fault))
 
-    def _go_through(self, plan: Round, traffic: Traffic, happening: Happening, deadline: float) -> bool:
-        """Let the fault happen, mend it, deliver everything again, wait for all answers; False if too late."""
+    def _strays(self) -> int:
+        """Count the processes and model calls that dead hosts have left, once they had time to end."""
+        until = time.monotonic() + STRAYS_END_S
+        while (strays := self._left_running()) and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        return strays
+
+    def _left_running(self) -> int:
+        return self._provider.running + sum(host.strays() for host in self.hosts)
+
+    def _go_through(self, plan: Round, traffic: Traffic, happenings: list[Happening], deadline: float) -> bool:
+        """Let the faults happen, mend them, deliver everything again, wait for all answers; False if too late."""
         redelivered = False
         while time.monotonic() < deadline:
-            happening.look()
+            for happening in happenings:
+                happening.look()
             self._deaths += sum(host.start_if_ended() for host in self.hosts)
-            if not redelivered and happening.begun:
+            if not redelivered and all(happening.begun for happening in happenings):
                 redelivered = True
                 traffic.redeliver()
-            if happening.mended and not traffic.busy and self._inspection.all_is_closed(plan, traffic):
+            mended = all(happening.mended for happening in happenings)
+            if mended and not traffic.busy and self._inspection.all_is_closed(plan, traffic):
                 return True
             time.sleep(LOOK_S)
         return False

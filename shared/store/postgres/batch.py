@@ -19,11 +19,13 @@ from typing import Any, NamedTuple
 import greenlet
 
 from shared.store.engine import Database
-from shared.store.postgres.connection import Connection, ConnectionLost, DatabaseError
+from shared.store.postgres.connection import Connection, ConnectionLost, DatabaseError, Outcome
 from shared.store.postgres.database import BatchClock, Fork, PostgresDatabase, Read, Shared
 
 LOCK = "SELECT session_key FROM sessions WHERE session_key = ANY(?) ORDER BY session_key FOR UPDATE"
 TRANSACTION_ID = "SELECT CAST(pg_current_xact_id() AS text)"
+# Tell the number of this transaction, none while it has changed nothing: a look that finds nothing needs none.
+TRANSACTION_ID_IF_ANY = "SELECT CAST(pg_current_xact_id_if_assigned() AS text)"
 # Leave the number of this transaction in the row of its lane.
 MARK = """
 INSERT INTO probe (name, at, body) VALUES (?, EXTRACT(EPOCH FROM clock_timestamp()), ?)
@@ -78,6 +80,9 @@ class Batch:
         self._read_only = read_only
         self._shared = shared
         self._connection = connection
+        self._named: Outcome | None = None
+        #: whether no job is of a session, so that nothing may be changed at all
+        self._looks = False
         self._jobs = jobs
         self._hub = greenlet.getcurrent()
         self._answers: list[JobAnswer] = []
@@ -90,11 +95,11 @@ class Batch:
     def run(self) -> list[JobAnswer]:
         """Run all jobs and commit. Raises DatabaseError, HalfDone, ConnectionLost and CommitUnknown."""
         sessions = sorted({job.session for job in self._jobs if job.session})
+        self._looks = not sessions and not self._read_only
         self._connection.send("BEGIN READ ONLY" if self._read_only else "BEGIN")
-        named = None
         if sessions and not self._read_only:
             self._connection.send(LOCK, (sessions,))
-            named = self._connection.send(TRANSACTION_ID)
+            self._named = self._connection.send(TRANSACTION_ID)
         self._clock = BatchClock(self._shared, self._connection)
         chains: dict[str, list[Job]] = {}
         for job in self._jobs:
@@ -106,14 +111,19 @@ class Batch:
         finally:
             for left in self._living:
                 left.throw(greenlet.GreenletExit)
-        transaction_id = str(named.rows[0][0]) if named is not None and named.rows else ""
-        self._commit(transaction_id)
+        self._commit(self._transaction_id)
         return self._answers
 
     def uncount(self) -> None:
         """Count back the waiting messages of jobs that are rolled back."""
         self._shared.add_waiting(-sum(database.added for database in self._databases))
         self._databases.clear()
+
+    @property
+    def _transaction_id(self) -> str:
+        """The number of this transaction as far as it is known, empty while it has none."""
+        rows = self._named.rows if self._named is not None else []
+        return str(rows[0][0] or "") if rows else ""
 
     def _commit(self, transaction_id: str) -> None:
         if transaction_id:
@@ -133,6 +143,8 @@ class Batch:
                 running, go_on = self._ready.popleft()
                 self._heed(running, go_on())
             if self._waiting:
+                if self._looks and not self._transaction_id:
+                    self._named = self._connection.send(TRANSACTION_ID_IF_ANY)
                 self._connection.sync()
                 woken, self._waiting = self._waiting, []
                 self._ready.extend((waiter, functools.partial(waiter.switch, None)) for waiter, _ in woken)

@@ -26,6 +26,8 @@ COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
 LAST_EPOCH = "SELECT last_value FROM epoch"
 RAISE_EPOCH = "SELECT setval('epoch', greatest(?, (SELECT last_value FROM epoch)))"
+#: how far the server's clock may step back without being followed, in seconds
+MOMENT_S = 1.0
 CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)"
 
 
@@ -67,8 +69,15 @@ class Shared:
             self.waiting += count
 
     def forward(self, shown: float) -> float:
-        """Return a time of the clock that is not before any that was returned."""
+        """Return a time of the clock that is not before any that was returned.
+
+        The server's is followed where it steps back by more than a moment, as after a failover: others follow it too,
+        and a host whose clock is ahead of theirs would take their leases to have ended.
+        """
         with self._lock:
+            if self.clock is None:
+                self._latest = shown if shown < self._latest - MOMENT_S else max(shown, self._latest)
+                return self._latest
             if shown + self._set_back_s < self._latest:
                 self._set_back_s = self._latest - shown
             self._latest = shown + self._set_back_s
@@ -82,11 +91,15 @@ class Shared:
 
 
 class BatchClock:
-    """The server's clock in one batch: read once, carried on by the monotonic one."""
+    """The server's clock in one batch: read once, carried on by the monotonic one from when the answer was there.
+
+    It may be behind by the time that the answer took, and is never ahead: an answer that a cut link has held up for
+    twenty seconds must not make every other host's lease look as if it had ended.
+    """
 
     def __init__(self, shared: Shared, connection: Connection) -> None:
         self._shared = shared
-        self._sent_mono = time.monotonic()
+        self._answered_mono: float | None = None
         self._read: Outcome | None = None if shared.clock else connection.send(CLOCK)
 
     @property
@@ -99,7 +112,9 @@ class BatchClock:
         if self._shared.clock:
             return self._shared.forward(self._shared.clock())
         assert self._read is not None  # noqa: S101 - for the type checker
-        return self._shared.forward(float(self._read.rows[0][0]) + time.monotonic() - self._sent_mono)
+        if self._answered_mono is None:
+            self._answered_mono = time.monotonic()
+        return self._shared.forward(float(self._read.rows[0][0]) + time.monotonic() - self._answered_mono)
 
 
 class PostgresDatabase:

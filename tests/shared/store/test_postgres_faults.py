@@ -22,7 +22,7 @@ from shared.store import Store, open_store
 from shared.store.engine import Database
 from shared.store.postgres.batch import CommitMark
 from shared.store.postgres.connection import Connection
-from shared.store.postgres.database import Shared
+from shared.store.postgres.database import BatchClock, Shared
 from shared.store.postgres.engine import PostgresEngine
 from shared.store.postgres.lane import Lane
 from shared.store.postgres.schema import translate
@@ -163,12 +163,15 @@ async def test_a_commit_whose_answer_was_lost_is_not_told_as_a_failure() -> None
             proxy.lose_answer.set()
             receipt = await store.inbox.accept(arrival(number))
             assert (receipt.message_id, receipt.duplicate) == (f"msg_{number}", False)
+            proxy.lose_answer.set()
             (claim,) = (await store.claims.claim("host", 1, 30)).claims
             proxy.lose_answer.set()
             await store.claims.settle(claim.ref, ended("hello"))
-        assert proxy.lost == 6
+        assert proxy.lost == 9
         assert await store.inbox.waiting() == 0
+        proxy.lose_answer.set()
         assert len((await store.outbox.due("host", 10, 30)).replies) == 3
+        assert proxy.lost == 10
     proxy.close()
 
 
@@ -189,6 +192,22 @@ async def test_a_number_that_a_killed_server_gave_to_another_transaction_is_not_
         assert not lane._was_committed(number, mark._replace(number=b"8"))
     await lane.close()
     lane._drop()
+
+
+async def test_an_answer_that_was_held_up_sets_no_hosts_clock_ahead_of_the_others() -> None:
+    url = shared_server().url()
+    connection = Connection(url, prepares=True, application="test")
+    shared = Shared(None)
+    clock = BatchClock(shared, connection)
+    time.sleep(1)  # what was sent waits in a link that is down
+    connection.sync()
+    shown = clock.now()
+    with psycopg.connect(url, autocommit=True) as other:
+        ((server,),) = other.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchall()
+    assert server - 5 < shown <= server
+    assert shared.forward(shown - 0.1) == shown
+    assert shared.forward(shown - 30) == shown - 30  # a server that took the place of the first
+    connection.close()
 
 
 async def test_a_job_that_fails_side_by_side_fails_alone_and_writes_nothing() -> None:

@@ -118,6 +118,7 @@ class GatewayRelay:
         state = outcome.status.value if isinstance(outcome, Ended) else type(outcome).__name__.lower()
         self._send(Signal(SignalKind.ENDED, session, message_id, text=state))
         self._gateways.pop(message_id, None)
+        self._lease.tell_gateways(Signal(SignalKind.DUE))
 
     def tell_pages(self, name: str, fields: Mapping[str, object]) -> None:
         """Tell the pages of other gateways a named event."""

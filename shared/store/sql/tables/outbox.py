@@ -13,13 +13,15 @@ import math
 from collections.abc import Iterable, Sequence
 
 from shared.errors import StaleClaim
-from shared.messages import PARTS, Reply, ReplyState, ReplyStatus, Shares
+from shared.messages import LATE_S, PARTS, Reply, ReplyState, ReplyStatus, Shares
 from shared.retry import LONGEST_S
 from shared.store.engine import MAX_LEASE_S, Database, Row, at_once
 from shared.traces import ReplyTrace
 
 #: the number of replies that answer no message
 UNSOLICITED = 0
+#: a place behind every other
+MAX_PLACE = (1 << 62) - 1
 
 # Find where a message's next reply starts, and whether any reply of its session is on its way.
 NEXT_PART = """
@@ -66,7 +68,7 @@ RETURNING session_key, message_id, part, platform, text, address, status, render
 LEASE_OF = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform = ? AND (own)
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform = ? AND place <= ? AND (own)
    ORDER BY (CASE WHEN attempts > 0 THEN 1 ELSE 0 END), place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
 """.replace("(own)", OWN)
@@ -75,7 +77,8 @@ LEASE_TRIED_OF = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox
-   WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = 1 AND (own)
+   WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = 1
+     AND place <= ? AND (own)
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
 """.replace("(own)", OWN)
@@ -220,9 +223,10 @@ def lease_shares(
     rows: list[Row] = []
     for (platform,) in database.all(PLATFORMS_DUE):
         left = min(shares.platforms.get(platform, 0), limit - len(rows))
+        latest = int((now - LATE_S) * 1e6) if platform in shares.late_only else MAX_PLACE
         for statement in (LEASE_TRIED_OF, LEASE_OF) if shares.retries_first else (LEASE_OF,):
             if left > 0:
-                found = database.all(statement, (host, until, platform, host, now, left))
+                found = database.all(statement, (host, until, platform, latest, host, now, left))
                 left -= len(found)
                 rows += found
     if shares.others and len(rows) < limit:
