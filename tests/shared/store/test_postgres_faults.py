@@ -194,7 +194,7 @@ async def test_a_number_that_a_killed_server_gave_to_another_transaction_is_not_
     lane._drop()
 
 
-async def test_an_answer_that_was_held_up_sets_no_hosts_clock_ahead_of_the_others() -> None:
+def test_an_answer_that_was_held_up_sets_no_hosts_clock_ahead_of_the_others() -> None:
     url = shared_server().url()
     connection = Connection(url, prepares=True, application="test")
     shared = Shared(None)
