@@ -19,7 +19,7 @@ from gateway.openai_api.chat_body import (
     ResponseFormat,
     ToolEntry,
 )
-from gateway.openai_api.json_body import decode, invalid
+from gateway.openai_api.json_body import invalid
 from gateway.responses import Refused
 from shared.attachments import AttachmentLimits, ReadUploads, Upload, image_type, read_uploads
 from shared.call_options import AnswerFormat, CallOptions, ClientTool
@@ -52,11 +52,6 @@ class ChatRequest(msgspec.Struct, frozen=True):
     options: CallOptions = CallOptions()
     #: the images of the new message
     uploads: ReadUploads = ReadUploads("")
-
-
-def parse_chat_request(body: bytes, models: tuple[str, ...], *, in_session: bool) -> ChatRequest:
-    """Read the body of a call. Raises Refused with the name of the parameter that is wrong."""
-    return read_chat(decode(body, ChatBody), models, in_session=in_session)
 
 
 def read_chat(

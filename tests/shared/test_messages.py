@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from uuid import RFC_4122
+from uuid import RFC_4122, UUID
 
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -16,7 +16,7 @@ from shared.messages import Usage, session_key
 @hypothesis_settings(derandomize=True)
 @given(st.integers(0, 2**48 - 1), st.integers(0, 2**74 - 1))
 def test_a_uuid7_carries_version_variant_time_and_every_random_bit(unix_ms: int, random_bits: int) -> None:
-    value = uuid7(unix_ms, random_bits)
+    value = UUID(int=uuid7(unix_ms, random_bits))
     assert (value.version, value.variant) == (7, RFC_4122)
     assert value.int >> 80 == unix_ms
     assert (value.int >> 64 & 0xFFF) << 62 | value.int & (1 << 62) - 1 == random_bits

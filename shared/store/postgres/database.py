@@ -17,12 +17,12 @@ import greenlet
 from shared.store.engine import Row
 from shared.store.postgres.connection import Connection, Outcome
 from shared.store.postgres.statements import statement
+from shared.store.sql.tables.inbox import COUNT_WAITING
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 NEXT_EPOCHS = "SELECT nextval('epoch') FROM generate_series(1, ?)"
-COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
 LAST_EPOCH = "SELECT last_value FROM epoch"
 RAISE_EPOCH = "SELECT setval('epoch', greatest(?, (SELECT last_value FROM epoch)))"

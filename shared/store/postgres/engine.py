@@ -20,10 +20,11 @@ from shared.errors import StoreUnavailable, StoreUnusable
 from shared.store.engine import PROBE_BYTES, Database, Progress, Tell, tell_nobody
 from shared.store.postgres.batch import Job
 from shared.store.postgres.connection import Connection, ConnectionLost
-from shared.store.postgres.database import COUNT_WAITING, Shared
+from shared.store.postgres.database import Shared
 from shared.store.postgres.lane import MARKS, Lane
 from shared.store.postgres.schema import migrate
 from shared.store.postgres.signals import PostgresSignals
+from shared.store.sql.tables.inbox import COUNT_WAITING
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,6 +13,7 @@ from typing import TypeVar
 import apsw
 
 from shared.store.engine import Row
+from shared.store.sql.tables.inbox import COUNT_WAITING
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -28,8 +29,6 @@ LAST_PLACE = """
 SELECT max(coalesce((SELECT max(place) FROM sessions WHERE state <> 'idle'), 0),
            coalesce((SELECT max(place) FROM outbox WHERE closed_at IS NULL), 0))
 """
-# Count the waiting messages of all sessions.
-COUNT_WAITING = "SELECT count(*) FROM inbox WHERE state = 'waiting'"
 
 
 class SqliteDatabase:

@@ -12,11 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.openai_api.json_body import inflate
-from gateway.openai_api.requests import parse_chat_request
+from gateway.openai_api.chat_body import ChatBody
+from gateway.openai_api.json_body import decode, inflate
+from gateway.openai_api.requests import ChatRequest, read_chat
 from gateway.responses import Refused
 
 MODELS = ("offline", "openai:gpt")
+
+
+def read(data: bytes, models: tuple[str, ...] = MODELS, *, in_session: bool) -> ChatRequest:
+    return read_chat(decode(data, ChatBody), models, in_session=in_session)
 
 
 def body(**fields: Any) -> bytes:
@@ -25,7 +30,7 @@ def body(**fields: Any) -> bytes:
 
 def refused(data: bytes, *, in_session: bool = False) -> Refused:
     with pytest.raises(Refused) as caught:
-        parse_chat_request(data, MODELS, in_session=in_session)
+        read(data, in_session=in_session)
     return caught.value
 
 
@@ -44,7 +49,7 @@ def test_the_last_user_message_is_the_text_and_the_earlier_ones_the_history() ->
         {"role": "assistant", "content": "two"},
         {"role": "user", "content": [{"type": "text", "text": "th"}, {"type": "text", "text": "ree"}]},
     ]
-    chat = parse_chat_request(body(messages=messages), MODELS, in_session=False)
+    chat = read(body(messages=messages), in_session=False)
     assert chat.text == "three"
     assert [json.loads(message) for message in chat.history] == messages[:3]
 
@@ -55,7 +60,7 @@ def test_in_a_session_only_the_last_user_message_counts() -> None:
         {"role": "user", "content": "two"},
         {"role": "assistant", "content": "three"},
     ]
-    chat = parse_chat_request(body(messages=messages), MODELS, in_session=True)
+    chat = read(body(messages=messages), in_session=True)
     assert (chat.text, chat.history) == ("two", ())
 
 
@@ -67,7 +72,7 @@ def test_tool_calls_of_the_past_stay_in_the_history() -> None:
         {"role": "tool", "tool_call_id": "c1", "content": "6"},
         {"role": "user", "content": "again"},
     ]
-    chat = parse_chat_request(body(messages=messages), MODELS, in_session=False)
+    chat = read(body(messages=messages), in_session=False)
     past = [json.loads(message) for message in chat.history]
     assert past[1] == {"role": "assistant", "content": None, "tool_calls": [call]}
     assert past[2]["tool_call_id"] == "c1"
@@ -75,17 +80,17 @@ def test_tool_calls_of_the_past_stay_in_the_history() -> None:
 
 def test_a_developer_message_is_a_system_message() -> None:
     messages = [{"role": "developer", "content": "x"}, {"role": "user", "content": "y"}]
-    chat = parse_chat_request(body(messages=messages), MODELS, in_session=False)
+    chat = read(body(messages=messages), in_session=False)
     assert json.loads(chat.history[0])["role"] == "system"
 
 
 @pytest.mark.parametrize("model", ["gatehouse", *MODELS])
 def test_the_models_that_are_listed_may_be_named(model: str) -> None:
-    assert parse_chat_request(body(model=model), MODELS, in_session=False).model == model
+    assert read(body(model=model), in_session=False).model == model
 
 
 def test_usage_is_sent_when_it_is_asked_for() -> None:
-    chat = parse_chat_request(body(stream=True, stream_options={"include_usage": True}), MODELS, in_session=False)
+    chat = read(body(stream=True, stream_options={"include_usage": True}), in_session=False)
     assert chat.stream
     assert chat.include_usage
 
@@ -167,7 +172,7 @@ RESULT = {"role": "tool", "tool_call_id": "c1", "content": "6"}
 
 def parts(messages: list[dict[str, Any]], *, in_session: bool) -> tuple[list[str], list[str], str]:
     """Return the roles of the history and of what is new, and the text."""
-    chat = parse_chat_request(body(messages=messages), MODELS, in_session=in_session)
+    chat = read(body(messages=messages), in_session=in_session)
     return (
         [json.loads(one)["role"] for one in chat.history],
         [json.loads(one)["role"] for one in chat.options.opening],
@@ -191,50 +196,50 @@ def test_a_begun_answer_and_a_late_system_message_are_taken() -> None:
     late = [{"role": "user", "content": "x"}, {"role": "system", "content": "be brief"}]
     assert parts(late, in_session=False) == ([], ["user", "system"], "x")
     assert parts(late, in_session=True) == ([], [], "x")
-    chat = parse_chat_request(body(messages=late), MODELS, in_session=True)
+    chat = read(body(messages=late), in_session=True)
     assert chat.options.system == "be brief"
 
 
 def test_an_image_of_the_new_message_is_attached_and_one_of_an_old_message_named() -> None:
     new = {"role": "user", "content": [{"type": "text", "text": "what is it"}, IMAGE]}
-    chat = parse_chat_request(body(messages=[new]), MODELS, in_session=False)
+    chat = read(body(messages=[new]), in_session=False)
     (attachment,) = chat.uploads.attachments
     assert (chat.text, attachment.media_type) == ("what is it", "image/png")
     assert chat.uploads.data[attachment.digest].startswith(b"\x89PNG")
-    old = parse_chat_request(body(messages=[new, {"role": "user", "content": "well"}]), MODELS, in_session=False)
+    old = read(body(messages=[new, {"role": "user", "content": "well"}]), in_session=False)
     assert "not shown any more" in json.loads(old.history[0])["content"]
     assert old.uploads.attachments == ()
 
 
 def test_what_steers_a_model_is_passed_on_and_what_it_does_not_take_is_refused_by_name() -> None:
     given = {"temperature": 0.2, "top_p": 0.5, "seed": 3, "stop": "x", "reasoning_effort": "low", "presence_penalty": 0}
-    chat = parse_chat_request(body(**given, max_tokens=9), ("openai:gpt",), in_session=False)
+    chat = read(body(**given, max_tokens=9), ("openai:gpt",), in_session=False)
     assert chat.options.fields == {name: value for name, value in given.items() if name != "presence_penalty"}
     assert chat.options.max_tokens == 9
     with pytest.raises(Refused) as caught:
-        parse_chat_request(body(temperature=0.2), ("anthropic:claude",), in_session=False)
+        read(body(temperature=0.2), ("anthropic:claude",), in_session=False)
     assert (caught.value.param, caught.value.status_code) == ("temperature", 400)
-    parse_chat_request(body(temperature=1, stop=["x"]), ("anthropic:claude",), in_session=False)
+    read(body(temperature=1, stop=["x"]), ("anthropic:claude",), in_session=False)
 
 
 def test_a_choice_of_no_tool_offers_none() -> None:
     tools = [{"type": "function", "function": {"name": "roll"}}]
-    asked = parse_chat_request(body(tools=tools, tool_choice="none"), MODELS, in_session=False)
+    asked = read(body(tools=tools, tool_choice="none"), in_session=False)
     assert (asked.options.tools, asked.options.fields) == ((), {})
     named = {"type": "function", "function": {"name": "roll"}}
-    asked = parse_chat_request(body(tools=tools, tool_choice=named), MODELS, in_session=False)
+    asked = read(body(tools=tools, tool_choice=named), in_session=False)
     assert asked.options.fields == {"tool_choice": named}
 
 
 def test_halves_of_a_character_become_whole_or_are_replaced() -> None:
     raw = b'{"model": "gatehouse", "messages": [{"role": "user", "content": "\\ud83d\\ude00 \\ud83d"}]}'
     for mark in (b"", b"\xef\xbb\xbf"):
-        assert parse_chat_request(mark + raw, MODELS, in_session=False).text == "\U0001f600 \ufffd"
+        assert read(mark + raw, in_session=False).text == "\U0001f600 \ufffd"
 
 
 def test_a_schema_of_many_levels_is_taken() -> None:
     tools = [{"function": {"name": "a", "parameters": nested(90)}}]
-    asked = parse_chat_request(body(tools=tools), MODELS, in_session=False)
+    asked = read(body(tools=tools), in_session=False)
     assert asked.options.tools[0].parameters == nested(90)
 
 

@@ -29,8 +29,6 @@ WHERE lease_until > ? AND lease_until <= ? ORDER BY host
 """
 # End a host's lease.
 LEAVE = "UPDATE hosts SET lease_until = 0 WHERE host = ?"
-# Tell whether a host lives.
-IS_LIVE = "SELECT EXISTS (SELECT 1 FROM hosts WHERE host = ? AND lease_until > ? AND lease_until <= ?)"
 # Find the turns of a host that are to end.
 STOPS = """
 SELECT inbox.session_key, inbox.id, inbox.stop FROM inbox
@@ -77,12 +75,6 @@ def peers(database: Database) -> tuple[LiveHost, ...]:
         LiveHost(host, bool(gateway), workers, address, b"", brief or b"", joined_at)
         for host, gateway, workers, address, brief, joined_at in rows
     )
-
-
-def is_live(database: Database, host: str) -> bool:
-    """Tell whether a host lives."""
-    now = database.now()
-    return bool(database.only(IS_LIVE, (host, now, now + MAX_LEASE_S))[0])
 
 
 def leave(database: Database, host: str) -> None:

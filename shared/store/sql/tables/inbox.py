@@ -225,11 +225,6 @@ def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) 
     database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, *more))
 
 
-def count_waiting(database: Database) -> int:
-    """Count the waiting messages of all sessions: a walk over all of them, for the start alone."""
-    return int(database.only(COUNT_WAITING)[0])
-
-
 def oldest(database: Database) -> float | None:
     """Return when the oldest message was accepted whose turn has not begun, in unix seconds; None if there is none."""
     return database.only(OLDEST)[0]  # type: ignore[no-any-return]  # the statement's own column
