@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.commands import ORDERS
+from gateway.commands import order
 from gateway.intake import Intake
 from gateway.platforms.port import Inbound, Kind
 from shared.messages import Arrival
 from shared.store.port import Store
+from shared.texts import ENGLISH, Texts
 from shared.when_busy import WhenBusy
 
 
@@ -23,12 +24,12 @@ class Amendments:
         self._store = store
         self._intake = intake
 
-    async def amend(self, inbound: Inbound, arrival: Arrival) -> str:
+    async def amend(self, inbound: Inbound, arrival: Arrival, texts: Texts = ENGLISH) -> str:
         """Carry one out; ``arrival`` is the event as a message. Return the id of what came of it, or empty."""
         if inbound.kind is Kind.DELETE:
             if not await self._store.inbox.is_last_waiting(inbound.session, inbound.amends):
                 return ""
-            undone = msgspec.structs.replace(arrival, text="/undo", command=ORDERS["/undo"], quiet_s=0.0)
+            undone = msgspec.structs.replace(arrival, text="/undo", command=order("/undo", texts), quiet_s=0.0)
             return (await self._intake.accept(undone)).message_id
         waits = await self._store.inbox.amend(inbound.session, inbound.amends, arrival.text)
         if waits is not False:

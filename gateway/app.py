@@ -111,16 +111,7 @@ class Gateway:
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
         self.commands = Commands(self.store, self.pool, self.announcements, settings.profiles)
-        self.intake = Intake(
-            self.store,
-            self.pool,
-            self.broadcast,
-            self.events,
-            settings.when_busy,
-            self.pool,
-            self.delivery,
-            host=self.host,
-        )
+        self.intake = self._make_intake()
         self.pairings = Pairings(self.store, self.platforms, self.announcements, self.intake, settings.webhooks)
         self.access = Access(settings, self.pairings)
         self.life_signs = LifeSigns(self.store, self.platforms, self.governor, self.delivery.platform_calls, self.pool)
@@ -138,6 +129,20 @@ class Gateway:
         self.files = PlatformFiles(self.platforms, calls, settings.webhooks.attachments)
         return Pool(
             settings, self.store, self.events, self.broadcast, self.host, receiver=self.elsewhere, files=self.files
+        )
+
+    def _make_intake(self) -> Intake:
+        settings = self.settings
+        return Intake(
+            self.store,
+            self.pool,
+            self.broadcast,
+            self.events,
+            settings.when_busy,
+            self.pool,
+            self.delivery,
+            host=self.host,
+            profiles=settings.profiles,
         )
 
     def _look_after(self) -> None:

@@ -24,6 +24,7 @@ from shared.command import Command, CommandKind
 from shared.errors import NotFound
 from shared.profiles import Profiles
 from shared.store.port import Store
+from shared.texts import Texts
 
 #: a text longer than this is no command, characters
 MOST_CHARACTERS = 200
@@ -31,39 +32,9 @@ MOST_CHARACTERS = 200
 #: what chat platforms send when somebody opens a conversation with a bot; it is answered like /help
 GREETING = "/start"
 
-STOPPED = "Stopped."
-NOTHING_ASKED = "Nothing waits for your approval here."
-NOT_ASKED = "This question is answered already, or its time is over."
-TAKEN_BACK = "This message was taken back before I began with it."
-
-ORDERS = {
-    "/new": Command(
-        CommandKind.NEW,
-        done="A new conversation begins. The old one is kept, and the todo list stays as it is.",
-        nothing="This conversation is new already.",
-        stopped=STOPPED,
-        withdrawn=TAKEN_BACK,
-    ),
-    "/stop": Command(
-        CommandKind.STOP, done="I stop what I was doing.", nothing="Nothing is running here.", stopped=STOPPED
-    ),
-    "/retry": Command(
-        CommandKind.RETRY,
-        done="",
-        nothing="There is no message here that I could run again.",
-        waits="Your last message has not begun yet; it still waits.",
-        stopped=STOPPED,
-    ),
-    "/undo": Command(
-        CommandKind.UNDO,
-        done="Your last message and what came of it are taken back.",
-        nothing="There is nothing to take back.",
-        stopped=STOPPED,
-        withdrawn=TAKEN_BACK,
-    ),
-    "/approve": Command(CommandKind.APPROVE, done="Approved. I go on.", nothing=NOTHING_ASKED),
-    "/deny": Command(CommandKind.DENY, done="Refused. I go on without it.", nothing=NOTHING_ASKED),
-}
+#: orders, and those that /help tells, in its order
+ORDERS = frozenset({"/new", "/stop", "/retry", "/undo", "/approve", "/deny"})
+SHOWN_ORDERS = ("/new", "/stop", "/retry", "/undo", "/approve", "/deny")
 
 #: what decides about a question; behind it may stand which one, as the buttons under it do
 DECISIONS = frozenset({"/approve", "/deny"})
@@ -80,7 +51,7 @@ class Asker(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One question: what it tells in words, how many words may follow it, and what answers it."""
+    """One question: the text that says what it tells, how many words may follow it, and what answers it."""
 
     what: str
     most_words: int
@@ -110,31 +81,28 @@ class Commands:
         self._pool = pool
         self._turns = RunningTurns(store, pool)
         self._questions = {
-            "/todo": Question("show the todo list, also while I work", 0, self._todo),
-            "/status": Question("what this conversation is doing", 0, self._status),
-            "/trace": Question("where your last message is, or the one with this id", 1, self._trace),
-            "/help": Question("what I can do", 0, self._help),
+            "/todo": Question("help_todo", 0, self._todo),
+            "/status": Question("help_status", 0, self._status),
+            "/trace": Question("help_trace", 1, self._trace),
+            "/help": Question("help_help", 0, self._help),
             GREETING: Question("", 1, self._help),
         }
-        self._orders = {
-            "/new": "begin a new conversation; the todo list stays",
-            "/stop": "end what I am doing now",
-            "/retry": "run your last message again",
-            "/undo": "take back your last message, my answer and its change of the todo list",
-            "/approve": "let me do what I asked about",
-            "/deny": "refuse it",
-        }
 
-    def find(self, text: str) -> Inquiry | Command | None:
+    def find(self, text: str, asker: Asker) -> Inquiry | Command | None:
         """Return the command that a text is: a question, or an order for the store; None if it is none."""
         words = text.split() if len(text) <= MOST_CHARACTERS else []
         name = words[0].lower() if words else ""
         if name in ORDERS and len(words) == 1:
-            return ORDERS[name]
+            return order(name, self.texts_of(asker))
         if name in DECISIONS and len(words) == 2 and QUESTION.fullmatch(words[1]):
-            return msgspec.structs.replace(ORDERS[name], question=words[1], nothing=NOT_ASKED)
+            texts = self.texts_of(asker)
+            return msgspec.structs.replace(order(name, texts), question=words[1], nothing=texts.not_asked)
         question = self._questions.get(name)
         return Inquiry(question, words[1:]) if question and len(words) - 1 <= question.most_words else None
+
+    def texts_of(self, asker: Asker) -> Texts:
+        """Return what the product says to somebody."""
+        return self._profiles.texts_of(asker.session, asker.user)
 
     async def tell(self, asker: Asker, asked: Inquiry) -> str:
         """Return the answer to a question. Raises StoreUnavailable."""
@@ -145,32 +113,31 @@ class Commands:
         text = await self.tell(Asker(inbound.session, inbound.user), asked)
         await self._announcements.announce(platform, inbound, text, inbound.dedupe, platform.capabilities.dedupe_ttl_s)
 
-    async def _help(self, _asker: Asker, _words: Words) -> str:
-        known = self._orders | {name: question.what for name, question in self._questions.items() if question.what}
-        return "\n".join(f"{name}: {what}" for name, what in known.items())
+    async def _help(self, asker: Asker, _words: Words) -> str:
+        texts = self.texts_of(asker)
+        known = {name: f"help_{name[1:]}" for name in SHOWN_ORDERS}
+        known |= {name: question.what for name, question in self._questions.items() if question.what}
+        return "\n".join(f"{name}: {getattr(texts, what)}" for name, what in known.items())
 
     async def _todo(self, asker: Asker, _words: Words) -> str:
-        return todo_text(await self._turns.todo(asker.session))
+        return todo_text(await self._turns.todo(asker.session), self.texts_of(asker))
 
     async def _status(self, asker: Asker, _words: Words) -> str:
-        session, profile = asker.session, self._profiles.name_of(asker.session, asker.user)
-        known = f" Profile: {profile}." if profile else ""
+        session, texts = asker.session, self.texts_of(asker)
+        profile = self._profiles.name_of(asker.session, asker.user)
+        known = [texts.status_profile.format(profile=profile)] if profile else []
         try:
             summary = await self._store.sessions.summary(session)
         except NotFound:
-            return "Nothing has been said here yet." + known
+            return " ".join([texts.status_new, *known])
         row = await self._turns.row(session)
         if row is None:
-            doing = "waiting for a worker" if summary.waiting else "idle"
+            doing = texts.waits_for_worker if summary.waiting else texts.idle
         else:
-            doing = f"working, step {row.step}" + (f", tool {row.tool}" if row.tool else "")
-        match max(0, summary.waiting - 1):
-            case 0:
-                return f"Status: {doing}.{known}"
-            case 1:
-                return f"Status: {doing}; 1 more message waits.{known}"
-            case behind:
-                return f"Status: {doing}; {behind} more messages wait.{known}"
+            doing = (texts.uses_tool if row.tool else texts.works).format(step=row.step, tool=row.tool)
+        behind = max(0, summary.waiting - 1)
+        said = {0: texts.status, 1: texts.status_one_more}.get(behind, texts.status_more)
+        return " ".join([said.format(doing=doing, count=behind), *known])
 
     async def _trace(self, asker: Asker, words: Words) -> str:
         session = asker.session
@@ -180,5 +147,23 @@ class Commands:
         except NotFound:
             found = None
         if found is None or found.session != session:
-            return f"There is no message {words[0]} here." if words else "There is no earlier message here."
+            texts = self.texts_of(asker)
+            return texts.no_message.format(id=words[0]) if words else texts.no_earlier_message
         return "\n".join(trace_lines(found, brief=True))
+
+
+def order(name: str, texts: Texts) -> Command:
+    """Return what an order does, and what is said of it."""
+    match name:
+        case "/new":
+            return Command(CommandKind.NEW, texts.new_done, texts.new_nothing, "", texts.stopped, texts.taken_back)
+        case "/stop":
+            return Command(CommandKind.STOP, texts.stop_done, texts.stop_nothing, "", texts.stopped)
+        case "/retry":
+            return Command(CommandKind.RETRY, "", texts.retry_nothing, texts.retry_waits, texts.stopped)
+        case "/undo":
+            return Command(CommandKind.UNDO, texts.undo_done, texts.undo_nothing, "", texts.stopped, texts.taken_back)
+        case "/approve":
+            return Command(CommandKind.APPROVE, texts.approve_done, texts.nothing_asked)
+        case _:
+            return Command(CommandKind.DENY, texts.deny_done, texts.nothing_asked)

@@ -12,7 +12,7 @@ from gateway.amendments import Amendments
 from gateway.announcements import Announcements
 from gateway.arrival import arrival_of
 from gateway.chat_moves import ChatMoves
-from gateway.commands import Commands, Inquiry
+from gateway.commands import Asker, Commands, Inquiry
 from gateway.intake import Intake
 from gateway.pairings import Pairings
 from gateway.platforms.port import Adapter, Inbound, Kind
@@ -24,6 +24,7 @@ from shared.command import Command, CommandKind
 from shared.events import Event, Events
 from shared.messages import Arrival, MessageState
 from shared.platform_settings import WebhookSettings
+from shared.texts import Texts
 
 #: what changes an earlier message
 AMENDING = frozenset({Kind.EDIT, Kind.DELETE})
@@ -33,9 +34,6 @@ NOT_ADMITTED = {
     Admission.REFUSED: "this sender is not among those who may talk (GATEHOUSE_ALLOW)",
     Admission.STRANGER: "this sender is a stranger; an operator has to approve the pairing code",
 }
-
-REFUSED_TEXT = "I may not talk to you. Whoever runs me decides who may."
-TOO_MANY_TEXT = "I take {count} messages of yours within {span}. Please send this one again in {wait}."
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -89,7 +87,8 @@ class InboundEvents:
         if not await self._policy.concerns_agent(platform, inbound):
             return Taken(concerned=False)
         if inbound.kind in AMENDING:  # what it amends was let in, or is not there
-            amended = await self._amendments.amend(inbound, self._arrival(platform, inbound, traceparent, None))
+            arrival, texts = self._arrival(platform, inbound, traceparent, None), self._texts_of(inbound)
+            amended = await self._amendments.amend(inbound, arrival, texts)
             return Taken(message_id=amended)
         admission = await self._access.admit(platform, inbound)
         if admission is not Admission.ALLOWED:
@@ -97,7 +96,7 @@ class InboundEvents:
         return await self._accept(platform, inbound, traceparent)
 
     async def _accept(self, platform: Adapter, inbound: Inbound, traceparent: str) -> Taken:
-        command = self._commands.find(inbound.text)
+        command = self._commands.find(inbound.text, Asker(inbound.session, inbound.user))
         sender = f"{platform.name}:{inbound.user}"
         stops = isinstance(command, Command) and command.kind is CommandKind.STOP  # that is always let through
         if not stops and (wait_s := self._rates.take(sender)):
@@ -110,7 +109,7 @@ class InboundEvents:
         if receipt.duplicate and not stops:
             self._rates.give_back(sender)
         if not receipt.duplicate and receipt.state is MessageState.WAITING:
-            await self._queue_notice.tell(platform, inbound, receipt)
+            await self._queue_notice.tell(platform, inbound, receipt, self._texts_of(inbound))
         return Taken(message_id=receipt.message_id)
 
     async def _turn_away(self, platform: Adapter, inbound: Inbound, admission: Admission) -> Taken:
@@ -119,8 +118,8 @@ class InboundEvents:
         if not inbound.addressed:
             return Taken()
         if admission is Admission.REFUSED:
-            return Taken(declined=REFUSED_TEXT)
-        return Taken(declined=await self._pairings.announce_code(platform, inbound))
+            return Taken(declined=self._texts_of(inbound).not_listed)
+        return Taken(declined=await self._pairings.announce_code(platform, inbound, self._texts_of(inbound)))
 
     async def _slow_down(self, platform: Adapter, inbound: Inbound, wait_s: float) -> Taken:
         """Turn a message of one who sends too many away; one that is known gets its answer again."""
@@ -131,11 +130,15 @@ class InboundEvents:
         rate, again_s = self._settings.user_rate, max(1, round(wait_s + 0.5))
         if not platform.capabilities.announces_queue_position:  # a program sends it, and will send it again
             raise Refused(429, f"{sender} sends too much", headers={"Retry-After": str(again_s)})
-        span = rate.span if rate else ""
-        text = TOO_MANY_TEXT.format(count=rate.count if rate else 0, span=span, wait=f"{again_s} s")
+        texts = self._texts_of(inbound)
+        span = getattr(texts, rate.span) if rate else ""
+        text = texts.too_many.format(count=rate.count if rate else 0, span=span, wait_s=again_s)
         if platform.declined(text) is None and self._rates.is_to_be_told(sender):
             await self._announcements.announce(platform, inbound, text, inbound.dedupe, wait_s)
         return Taken(declined=text)
+
+    def _texts_of(self, inbound: Inbound) -> Texts:
+        return self._commands.texts_of(Asker(inbound.session, inbound.user))
 
     def _arrival(self, platform: Adapter, inbound: Inbound, traceparent: str, command: Command | None) -> Arrival:
         return arrival_of(

@@ -10,15 +10,10 @@ import msgspec
 
 from shared.events import Event, Events
 from shared.messages import Arrival, Ended, MessageState, Receipt, TurnStatus
+from shared.profiles import Profiles
 from shared.store.port import Store
 from shared.when_busy import BusyRules, WhenBusy
 from worker.pool import TurnObserver
-
-#: what a sender is told whose message comes while its session is busy, and whose turn ends for a newer message
-BUSY_TEXTS = {
-    WhenBusy.REJECT: "I am still working on an earlier message. Please send this one again later.",
-    WhenBusy.INTERRUPT: "I stopped this to turn to a newer message.",
-}
 
 
 class Wakeable(Protocol):
@@ -57,6 +52,7 @@ class Intake:
         delivery: Wakeable,
         clock: Callable[[], float] = time.time,
         host: str = "",
+        profiles: Profiles = Profiles(),  # noqa: B008 - frozen
     ) -> None:
         self.store = store
         self._host = host
@@ -67,12 +63,15 @@ class Intake:
         self._pool = pool
         self._delivery = delivery
         self.clock = clock
+        self._profiles = profiles
 
     async def accept(self, arrival: Arrival, when_busy: WhenBusy | None = None) -> Receipt:
         """Accept a message in its session's mode, or in the one given. Raises InboxFull, StoreUnavailable."""
         mode = when_busy or self._rules.mode(arrival.session, arrival.user)
         gateway = self._host if self.store.engine.shared else ""
-        arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=BUSY_TEXTS.get(mode, ""), gateway=gateway)
+        texts = self._profiles.texts_of(arrival.session, arrival.user)
+        busy_text = {WhenBusy.REJECT: texts.busy, WhenBusy.INTERRUPT: texts.newer}.get(mode, "")
+        arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=busy_text, gateway=gateway)
         receipt = await self.store.inbox.accept(arrival)
         self._emit(arrival, receipt)
         if receipt.duplicate:

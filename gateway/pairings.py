@@ -17,6 +17,7 @@ from gateway.intake import Intake
 from gateway.platforms.port import Adapter, Inbound
 from shared.platform_settings import WebhookSettings
 from shared.store.port import Store
+from shared.texts import ENGLISH, Texts
 
 #: letters and digits that nobody takes for another
 CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -31,7 +32,6 @@ MOST_KNOWN, KNOWN_S = 10_000, 60.0
 
 #: what a stranger is told where too many wait, if it is the answer to the event itself: no message is sent for it
 CROWDED = "Hello! I do not know you yet, and too many others wait to be let in. Please write again later."
-WELCOME = "You are let in now: we can talk."
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -39,6 +39,8 @@ class Held(msgspec.Struct, frozen=True):
 
     platform: str
     inbound: Inbound
+    #: what its sender is told once it is answered
+    welcome: str = ENGLISH.welcome
 
 
 class Pairings:
@@ -66,20 +68,17 @@ class Pairings:
             self._known[sender] = True
         return sender in self._known
 
-    async def announce_code(self, platform: Adapter, inbound: Inbound) -> str:
+    async def announce_code(self, platform: Adapter, inbound: Inbound, texts: Texts = ENGLISH) -> str:
         """Send a stranger the code, where it is not the answer to the event itself, and keep the message.
 
         Return what the stranger is told. Raises StoreUnavailable.
         """
         sender = f"{platform.name}:{inbound.user}"
-        held = msgspec.json.encode(Held(platform.name, inbound))
+        held = msgspec.json.encode(Held(platform.name, inbound, texts.welcome))
         code = await self._store.sessions.pair(sender, new_code(), self._settings.pairing_ttl_s, held)
         if not code:
             return CROWDED
-        text = (
-            "Hello! I do not know you yet. Please give this pairing code to the person who runs me; "
-            f"once it is approved, we can talk: {code}"
-        )
+        text = texts.stranger.format(code=code)
         told = self._told.get(sender, 0)
         if platform.declined(text) is None and told < MOST_TOLD:
             keys = (f"pairing:{sender}:{code}",)
@@ -94,11 +93,12 @@ class Pairings:
         if raw:
             held = msgspec.json.decode(raw, type=Held)
             if platform := self._platforms.get(held.platform):
-                await self._welcome(platform, held.inbound, code)
+                await self._welcome(platform, held, code)
         return sender
 
-    async def _welcome(self, platform: Adapter, inbound: Inbound, code: str) -> None:
-        await self._announcements.announce(platform, inbound, WELCOME, (f"paired:{code}",), ANNOUNCED_AGAIN_S)
+    async def _welcome(self, platform: Adapter, held: Held, code: str) -> None:
+        inbound = held.inbound
+        await self._announcements.announce(platform, inbound, held.welcome, (f"paired:{code}",), ANNOUNCED_AGAIN_S)
         if not inbound.text.startswith("/"):  # a chat command was of that moment
             await self._intake.accept(arrival_of(platform, inbound, self._intake.clock(), self._settings.attachments))
 

@@ -14,6 +14,7 @@ from gateway.announcements import Announcements
 from gateway.platforms.port import Adapter, Inbound
 from shared.errors import StoreUnavailable
 from shared.messages import Receipt
+from shared.texts import ENGLISH, Texts
 
 #: a session is not told again within this many seconds
 AGAIN_S = 60.0
@@ -41,7 +42,7 @@ class QueueNotice:
         self._pool = pool
         self._told: TTLCache[str, bool] = TTLCache(MOST_REMEMBERED, AGAIN_S)
 
-    async def tell(self, platform: Adapter, inbound: Inbound, receipt: Receipt) -> None:
+    async def tell(self, platform: Adapter, inbound: Inbound, receipt: Receipt, texts: Texts = ENGLISH) -> None:
         """Announce the place of a message that was just accepted, where it has to wait and the platform shows it."""
         running, slots = self._pool.load
         crowded = slots > 0 and receipt.ahead > ROUNDS * slots
@@ -49,6 +50,6 @@ class QueueNotice:
             return
         self._told[inbound.session] = True
         place = max(1, receipt.ahead - running + 1)
-        text = f"You are number {place} in the queue."
+        text = texts.queued.format(place=place)
         with suppress(StoreUnavailable):
             await self._announcements.announce(platform, inbound, text, ("place in the queue",), AGAIN_S)

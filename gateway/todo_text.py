@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-MARKS = {"pending": "☐", "in_progress": "▶", "completed": "☑", "cancelled": "✗"}
+from shared.texts import ENGLISH, Texts
 
-NONE = "The todo list is empty."
+MARKS = {"pending": "☐", "in_progress": "▶", "completed": "☑", "cancelled": "✗"}
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -16,11 +16,11 @@ class Item(msgspec.Struct, frozen=True):
     status: str = "pending"
 
 
-def todo_text(todo: bytes | None) -> str:
+def todo_text(todo: bytes | None, texts: Texts = ENGLISH) -> str:
     """Return a todo list (JSON array, None if there is none) as text, an item a line."""
     items = msgspec.json.decode(todo, type=list[Item]) if todo else []
     if not items:
-        return NONE
+        return texts.todo_none
     done = sum(item.status == "completed" for item in items)
     lines = [f"{MARKS.get(item.status, '☐')} {' '.join(item.content.split())}" for item in items]
-    return "\n".join([f"Todo, {done} of {len(items)} done:", *lines])
+    return "\n".join([texts.todo_list.format(done=done, count=len(items)), *lines])

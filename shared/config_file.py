@@ -33,6 +33,7 @@ import msgspec
 from shared.errors import SettingsError
 from shared.profiles import ProfileSection
 from shared.settings_reader import SettingsReader
+from shared.texts import Texts
 
 SETTING = "GATEHOUSE_CONFIG"
 
@@ -71,10 +72,15 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     models: dict[str, ModelSection] = {}
     profiles: dict[str, ProfileSection] = {}
+    languages: dict[str, Texts] = {}
 
 
 #: the kinds of sections that have names
-SECTIONS: dict[str, type[msgspec.Struct]] = {"models": ModelSection, "profiles": ProfileSection}
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "models": ModelSection,
+    "profiles": ProfileSection,
+    "languages": Texts,
+}
 
 
 def read_config_file(reader: SettingsReader) -> ConfigFile:

@@ -32,7 +32,7 @@ Number = Annotated[str, Meta(pattern=r"[0-9]{1,30}", description="is not a numbe
 
 
 class SenderRate(msgspec.Struct, frozen=True):
-    """So many messages in so many seconds; ``span`` is what people call that time."""
+    """So many messages in so many seconds; ``span`` names the text for that time."""
 
     count: int
     per_s: float
@@ -265,7 +265,7 @@ def read_user_rate(reader: SettingsReader) -> SenderRate | None:
     found = re.fullmatch(r"([1-9][0-9]{0,8})/(second|minute|hour|day)", text, re.ASCII)
     if text and not found:
         raise SettingsError("GATEHOUSE_USER_RATE", f"{text!r} is not of the form 20/minute; also second, hour and day")
-    return SenderRate(int(found[1]), SPANS_S[found[2]], f"a {found[2]}") if found else None
+    return SenderRate(int(found[1]), SPANS_S[found[2]], f"span_{found[2]}") if found else None
 
 
 def read_platforms(reader: SettingsReader) -> dict[str, PlatformSettings]:

@@ -11,6 +11,7 @@ from shared.model_settings import chain_of
 from shared.model_spec import ModelSpec
 from shared.profiles import AgentProfile, Profile, Profiles, ProfileSection, ToolChoice
 from shared.settings_reader import SettingsReader
+from shared.texts import Texts, check_texts, language
 
 
 def read_profiles(
@@ -31,6 +32,7 @@ def read_profiles(
             system_prompt=default.system_prompt if section.prompt is None else section.prompt,
             context_tokens=min([default.context_tokens, *fits]),
             tools=ToolChoice(section.tools, section.mcp_servers),
+            texts=language(section.language, file.languages, SETTING) if section.language else default.texts,
         )
         profile = Profile(
             agent,
@@ -42,7 +44,15 @@ def read_profiles(
             when_busy=section.when_busy,
         )
         found.append(profile)
-    return Profiles(tuple(found))
+    return Profiles(tuple(found), default.texts)
+
+
+def read_language(reader: SettingsReader) -> Texts:
+    """Return what the product says to those who have no profile with another language. Raises SettingsError."""
+    own = read_config_file(reader).languages
+    for name, texts in own.items():
+        check_texts(f"languages.{name}", texts, SETTING)
+    return language(reader.text("GATEHOUSE_LANGUAGE", "en"), own, "GATEHOUSE_LANGUAGE")
 
 
 def _budgets(name: str, section: ProfileSection, models: tuple[ModelSpec, ...], others: Budgets) -> Budgets:

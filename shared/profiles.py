@@ -12,6 +12,7 @@
     when_busy = "steer"
     session_budget = "200000"       # as GATEHOUSE_SESSION_BUDGET has it
     user_budget = "$5/day"
+    language = "de"                 # of what the product itself says; see shared/texts.py
 
 The first profile of the file that fits holds. A turn's is told by its session and the sender of its message, whenever
 it is asked for: nothing of it is stored, so a changed file holds for every turn from the next start on.
@@ -26,6 +27,7 @@ import msgspec
 
 from shared.budgets import Budgets
 from shared.model_spec import ModelSpec
+from shared.texts import ENGLISH, Texts
 from shared.when_busy import BusyRules, WhenBusy
 
 SomeWords = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -45,6 +47,7 @@ class ProfileSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     when_busy: WhenBusy | None = None
     session_budget: str = ""
     user_budget: str = ""
+    language: str = ""
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
@@ -73,6 +76,8 @@ class AgentProfile(msgspec.Struct, frozen=True):
     #: how much of a conversation a model is shown, in tokens
     context_tokens: int
     tools: ToolChoice = ToolChoice()
+    #: what the product itself says
+    texts: Texts = ENGLISH
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -104,6 +109,13 @@ class Profiles(msgspec.Struct, frozen=True):
     """Every profile, in the order of the file."""
 
     profiles: tuple[Profile, ...] = ()
+    #: what the product says to those who have no profile
+    texts: Texts = ENGLISH
+
+    def texts_of(self, session: str, user: str) -> Texts:
+        """Return what the product says to a sender in a session."""
+        profile = self.of(session, user)
+        return profile.agent.texts if profile else self.texts
 
     def of(self, session: str, user: str) -> Profile | None:
         """Return the profile that holds for a sender's messages in a session, None where none fits."""

@@ -21,7 +21,7 @@ from shared.errors import SettingsError
 from shared.model_settings import read_context_tokens, read_models
 from shared.model_spec import ModelSpec
 from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, WebhookSettings, read_platforms, read_webhooks
-from shared.profile_settings import read_profiles
+from shared.profile_settings import read_language, read_profiles
 from shared.profiles import AgentProfile, ProfileBudgets, ProfileBusyRules, Profiles
 from shared.settings_reader import SettingsReader
 from shared.upkeep import NAMES as UPKEEP_NAMES
@@ -47,7 +47,7 @@ KNOWN_NAMES = frozenset(
     "GATEHOUSE_" + name
     for name in (
         "HOST MODEL SYSTEM_PROMPT WORKERS TURNS_PER_WORKER WAITING_TURNS SPARES API_TIMEOUT STALL_TIMEOUT "
-        "TURN_TIMEOUT KILL_GRACE CONFIG PUBLIC_URL PAIRING_TTL ANSWER_THREADS USER_RATE "
+        "TURN_TIMEOUT KILL_GRACE CONFIG PUBLIC_URL PAIRING_TTL ANSWER_THREADS USER_RATE LANGUAGE "
         "HEARTBEAT_TIMEOUT WORKER_MEMORY WORKER_TURNS MAX_ATTEMPTS WHEN_BUSY GATHER CONTEXT_TOKENS TODO_CACHE_SIZE "
         "TODO_CACHE_TTL LOG_FLUSH_INTERVAL PRICES SESSION_BUDGET USER_BUDGET HOUR_BUDGET INBOX_LIMIT SENDER_SHARE "
         "DATA_DIR TOOLS MCP_CONFIG ATTACHMENT_SIZE ATTACHMENTS "
@@ -268,7 +268,8 @@ def read_system_prompt(reader: SettingsReader) -> str:
 def read_budgets_by_profile(reader: SettingsReader, models: tuple[ModelSpec, ...]) -> ProfileBudgets:
     """Read the budgets of everybody, and the profiles with theirs."""
     budgets = read_budgets(reader, [(model.name, model.price) for model in models])
-    agent = AgentProfile("", models, read_system_prompt(reader), read_context_tokens(reader, models))
+    prompt, tokens = read_system_prompt(reader), read_context_tokens(reader, models)
+    agent = AgentProfile("", models, prompt, tokens, texts=read_language(reader))
     profiles = read_profiles(reader, agent, budgets, SESSION_PLATFORMS)
     return ProfileBudgets(budgets.budgets, budgets.dearest, profiles)
 

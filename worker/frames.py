@@ -18,6 +18,7 @@ from shared.messages import JoiningWords, OpenStep, Outcome, Step, Summary
 from shared.model_spec import ModelSpec as ModelSpec
 from shared.profiles import AgentProfile
 from shared.redaction import SHORTEST, password_in
+from shared.texts import ENGLISH, Texts
 from worker.mcp_server import McpServer as McpServer
 from worker.mcp_server import McpStatus
 
@@ -55,6 +56,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     log_flush_interval_s: float = 0.5
     #: what holds instead of the chain, prompt and tools for turns that name one
     profiles: tuple[AgentProfile, ...] = ()
+    #: what the product says to those who have no profile
+    texts: Texts = ENGLISH
 
     @property
     def all_models(self) -> tuple[ModelSpec, ...]:

@@ -127,7 +127,6 @@ class Calls:
         """
         caller: Caller = request.state.caller
         when_busy = when_busy_wanted(request)
-        command = self._commands.find(chat.text) if name is not None and not chat.options.opening else None
         message_id, key = new_message_id(), idempotency_key(request, caller.name)
         known_by = fingerprint(request, caller.name, body)
         if session is not None:
@@ -137,6 +136,8 @@ class Calls:
             session = session_key("api", caller.account, name)
         else:
             session = keyed_session(key) if key else stateless_key(message_id)
+        asker = Asker(session, caller.name)
+        command = self._commands.find(chat.text, asker) if name is not None and not chat.options.opening else None
         if isinstance(command, Inquiry):
             return await self._tell(chat, session, command, caller)
         kept = not is_stateless(session)

@@ -179,7 +179,7 @@ async def running_edge(
             Access(settings, pairings),
             pairings,
             events,
-            Commands(store, turn_control, announcements),
+            Commands(store, turn_control, announcements, settings.profiles),
             announcements,
             QueueNotice(announcements, pool),
             settings.webhooks,

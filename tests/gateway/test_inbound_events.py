@@ -162,3 +162,15 @@ async def test_the_files_of_a_stranger_s_first_message_wait_with_it(tmp_path: Pa
         (pending,) = claim.messages
         assert pending.text == "what is this?\n(attached: photo)"
         assert [file.size_bytes for file in pending.attachments] == [90]
+
+
+async def test_what_the_product_itself_says_is_in_the_language_of_its_people(tmp_path: Path) -> None:
+    async with running_edge(tmp_path, {"GATEHOUSE_LANGUAGE": "de"}) as edge:
+        await edge.post(telegram())
+        (told,) = await edge.sent()
+        assert told.startswith("Hallo!")
+        await edge.pairings.approve(told.split()[-1])
+        assert await edge.sent() == ["Du bist freigeschaltet: wir können reden."]
+        await edge.post(telegram("/new", update_id=8))
+        await edge.post(telegram("/help", update_id=9))
+        assert "/stop: abbrechen, was ich gerade tue" in "".join(await edge.sent())

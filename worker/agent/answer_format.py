@@ -10,7 +10,6 @@ import msgspec
 from shared.call_options import AnswerFormat
 from shared.errors import GatehouseError
 
-FORMAT_MISSED = "The model did not answer in the form that was asked for: {problem}"
 REPAIR = (
     "Your answer is not in the form that was asked for: {problem}. "
     "Give the whole answer again, as JSON alone, without any other word."

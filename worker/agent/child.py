@@ -261,7 +261,11 @@ def equip(config: WorkerConfig, page: SharedPage, pool: PoolChannel) -> Equipmen
     models = build_chains(config, pool.emit, warm.TLS_CONTEXT if warm else None)
     agents = {
         profile.name: Agent(
-            models[profile.name], toolbox.only(profile.tools), profile.system_prompt, profile.context_tokens
+            models[profile.name],
+            toolbox.only(profile.tools),
+            profile.system_prompt,
+            profile.context_tokens,
+            profile.texts,
         )
         for profile in config.profiles
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from shared.texts import ENGLISH, Texts
 from worker.agent.attachments import AttachmentCache
 from worker.agent.models.port import Model
 from worker.agent.session_cache import SessionCache
@@ -23,6 +24,8 @@ class Agent(msgspec.Struct, frozen=True):
     system_prompt: str
     #: how much of a conversation the model is shown, in tokens
     context_tokens: int
+    #: what the product itself says
+    texts: Texts = ENGLISH
 
 
 class Equipment(msgspec.Struct, frozen=True):
@@ -42,4 +45,5 @@ class Equipment(msgspec.Struct, frozen=True):
     def agent(self, profile: str) -> Agent:
         """Return who answers a turn of a profile; an empty name, or one that is not known, is that of none."""
         config = self.config
-        return self.agents.get(profile) or Agent(self.model, self.toolbox, config.system_prompt, config.context_tokens)
+        default = Agent(self.model, self.toolbox, config.system_prompt, config.context_tokens, config.texts)
+        return self.agents.get(profile) or default

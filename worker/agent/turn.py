@@ -141,7 +141,8 @@ class Turn:
 
     def _fail(self, error: Exception, *, deadline_passed: bool = False) -> Ended:
         self.unanswered = leaves_unanswered(error) and not deadline_passed
-        return self._end(*how_it_ended(error, deadline_passed=deadline_passed, tools=tools_used(self.messages)))
+        said, tools = self._request.product_texts, tools_used(self.messages)
+        return self._end(*how_it_ended(error, said, deadline_passed=deadline_passed, tools=tools))
 
     def interrupt(self) -> None:
         """End the turn now, whatever runs: its transcript stays valid. Call it on the turn's loop; may come early."""

@@ -11,6 +11,7 @@ from shared.attachments import Attachment
 from shared.budgets import Allowance
 from shared.call_options import CallOptions
 from shared.messages import JoiningWords, OpenStep, Step, Summary
+from shared.texts import ENGLISH, Texts
 from worker.agent.attachments import with_attachments
 from worker.agent.context import transcript
 from worker.agent.sanitize import sanitize_text
@@ -52,6 +53,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     allowance: Allowance | None = None
     #: what a client of the API asks for, None for every other sender
     options: CallOptions | None = None
+    #: what the product itself says
+    product_texts: Texts = ENGLISH
 
 
 def opening_of(

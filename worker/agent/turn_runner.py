@@ -61,7 +61,6 @@ from worker.tools.spec import ToolCall
 #: seconds between two tellings of how far the tools of one turn are, and characters of one
 SAID_INTERVAL_S = 0.1
 SAID_LIMIT_CHARS = 500
-TOO_LARGE = "What this turn produced is too large to keep. Please ask for less at once."
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -230,6 +229,7 @@ class TurnRunner(Progress):
     def _request(self, known: _Known) -> TurnRequest:
         frame = self._frame
         return TurnRequest(
+            product_texts=self._agent.texts,
             session=frame.session,
             message_id=frame.message_id,
             texts=frame.texts,
@@ -380,9 +380,9 @@ class TurnRunner(Progress):
     def _failed(self, error: BaseException) -> Ended:
         """Return a failed end that says only what the sender asked and was told."""
         self._equipment.cache.forget(self._frame.session)
-        status, text, seen = how_it_ended(error, deadline_passed=self._loop.time() >= self._ends_at)
+        status, text, seen = how_it_ended(error, self._agent.texts, deadline_passed=self._loop.time() >= self._ends_at)
         if isinstance(error, FrameTooLarge):
-            status, text = TurnStatus.FAILED, TOO_LARGE
+            status, text = TurnStatus.FAILED, self._agent.texts.turn_too_large
         asked = () if self._steps_sent else opening_of(self._frame.texts, self._frame.options)
         return Ended(status, text, (*asked, transcript.assistant(text)), error=self._pool.clean(seen))
 

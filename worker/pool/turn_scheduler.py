@@ -37,7 +37,7 @@ from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.quarantine import Quarantine
 from worker.pool.turns.active_turn import ActiveTurn
 from worker.pool.turns.attachment_loader import AttachmentLoader
-from worker.pool.turns.crash_policy import INTERRUPTED_TEXT, given_up_text, judge, used, went_wrong
+from worker.pool.turns.crash_policy import given_up_text, judge, used, went_wrong
 from worker.pool.turns.early_requests import EarlyRequests
 from worker.pool.turns.history_loader import HistoryLoader
 from worker.pool.turns.turns import Turns, longest_waiting
@@ -149,7 +149,9 @@ class TurnScheduler:
         if earlier := self._turns.of_session(claim.ref.session):
             self.lose(earlier)  # or the store would not have given this one
         turn = self._turns.begin(claim)
-        turn.profile = self._profiles.name_of(turn.session, claim.messages[0].user)
+        sender = claim.messages[0].user
+        turn.profile = self._profiles.name_of(turn.session, sender)
+        turn.texts = self._profiles.texts_of(turn.session, sender)
         if claim.messages[0].stop or self._early.take_stop(turn.message_id):
             self._interrupt(turn)
             return
@@ -159,7 +161,7 @@ class TurnScheduler:
         if attempts >= self._max_attempts:
             # a host died under it as often as it may, so it never came to a verdict
             spent = used(turn.ran().steps)
-            self.end(turn, Dead(attempts, "its host died under it", given_up_text(attempts), usage=spent))
+            self.end(turn, Dead(attempts, "its host died under it", given_up_text(attempts, turn.texts), usage=spent))
         elif (refused := turn.over_budget()) is not None:
             self.end(turn, refused)
         elif turn.unfetched:
@@ -276,8 +278,9 @@ class TurnScheduler:
         if turn := self._turns.of_claim(claim.ref):
             self.fail(turn, error)
         else:
-            attempts = claim.messages[0].attempts + 1
-            self._turns.refuse(claim, Dead(attempts, fault_text(error), given_up_text(attempts)))
+            first = claim.messages[0]
+            attempts, texts = first.attempts + 1, self._profiles.texts_of(claim.ref.session, first.user)
+            self._turns.refuse(claim, Dead(attempts, fault_text(error), given_up_text(attempts, texts)))
 
     def _dispatch(self, assignments: Iterable[Assignment]) -> None:
         """Run turns where the dispatcher said, and what it says in place of those that cannot run."""
@@ -325,7 +328,7 @@ class TurnScheduler:
         if turn.worker is not None:
             turn.worker.send(Interrupt(turn.number))
         else:
-            self.end(turn, turn.stopped(INTERRUPTED_TEXT))
+            self.end(turn, turn.stopped(turn.texts.stopped))
 
     def _abandon(self, turn: ActiveTurn) -> None:
         """Have a worker end a turn that is over here."""

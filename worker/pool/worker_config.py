@@ -30,4 +30,5 @@ def worker_config(settings: Settings) -> WorkerConfig:
         log_dir=str(settings.data_dir.resolve() / "logs"),
         log_flush_interval_s=settings.log_flush_interval_s,
         profiles=tuple(profile.agent for profile in settings.profiles.profiles),
+        texts=settings.profiles.texts,
     )

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from shared.messages import Ended, TurnStatus
+from shared.texts import ENGLISH
 from tests.worker.agent.scripted import ScriptedModel, asks, decoded, ended, says
-from worker.agent import failure_replies
 from worker.agent.cut_offs import ANSWER_CUT_OFF, CALL_CUT_OFF, NOTHING_SAID
 from worker.agent.models.failures import EmptyAnswer
 from worker.agent.todo import TodoStore
@@ -47,13 +47,13 @@ async def test_a_call_that_was_cut_off_does_not_run_and_its_model_is_told(toolbo
 
 async def test_the_sender_is_told_after_the_model_was_told_twice(toolbox: Toolbox) -> None:
     outcome, model = await run(toolbox, *(cut_off() for _ in range(5)))
-    assert (outcome.status, outcome.text) == (TurnStatus.FAILED, failure_replies.CUT_OFF)
+    assert (outcome.status, outcome.text) == (TurnStatus.FAILED, ENGLISH.cut_off)
     assert len(model.requests) == 3
 
 
 async def test_an_answer_that_its_thoughts_used_up_is_asked_for_again_twice(toolbox: Toolbox) -> None:
     outcome, model = await run(toolbox, *(EmptyAnswer("nothing", "length") for _ in range(5)))
-    assert outcome.text == failure_replies.CUT_OFF
+    assert outcome.text == ENGLISH.cut_off
     assert [decoded(asked.messages)[-1]["content"] for asked in model.requests] == ["go", *[ANSWER_CUT_OFF] * 2]
 
 
@@ -66,5 +66,5 @@ async def test_an_empty_answer_after_a_tool_is_asked_for_once_more_in_other_word
 
 async def test_nobody_is_asked_to_send_again_what_would_run_a_tool_again(toolbox: Toolbox) -> None:
     outcome, model = await run(toolbox, asks(LISTED), EmptyAnswer("nothing"), EmptyAnswer("nothing"))
-    assert outcome.text == failure_replies.NOTHING_SAID_AFTER.format(tools="todo")
+    assert outcome.text == ENGLISH.nothing_said_after.format(tools="todo")
     assert len(model.requests) == 3

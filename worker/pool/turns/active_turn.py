@@ -11,11 +11,10 @@ from shared.attachments import Attachment
 from shared.budgets import Spend
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Claim, ClaimRef, Ended, JoiningWords, Pending, Step, TurnStatus
+from shared.texts import ENGLISH, Texts
 from worker.frames import RunTurn
 from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.turns.crash_policy import RanTurn, latest_todo
-
-TOO_LARGE_TEXT = "Sorry, this conversation has become too large to go on with. Send /new to begin a new one."
 
 
 class TurnRow(msgspec.Struct, frozen=True):
@@ -63,6 +62,8 @@ class ActiveTurn:
     worker: WorkerProcess | None = None
     #: name of the profile that holds for it, empty for none
     profile: str = ""
+    #: what the product says to its sender
+    texts: Texts = ENGLISH
     #: when that worker was given it, unix seconds
     started_at: float = 0.0
     #: the same on the monotonic clock
@@ -233,7 +234,7 @@ class ActiveTurn:
 
     def too_large(self, error: str, worker: str) -> Ended:
         """Return the outcome of a turn that cannot be given to a worker; words that no step took in wait again."""
-        return self._unrun(TurnStatus.FAILED, TOO_LARGE_TEXT, error, worker)
+        return self._unrun(TurnStatus.FAILED, self.texts.conversation_too_large, error, worker)
 
     def _unrun(
         self,
@@ -265,6 +266,7 @@ class ActiveTurn:
             calling=bool(self.calls),
             suspect=message.suspect,
             lost=message.lost,
+            texts=self.texts,
         )
 
     def row(self) -> TurnRow:

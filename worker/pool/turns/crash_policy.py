@@ -16,10 +16,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from shared.messages import Dead, Ended, Outcome, Parked, Retry, Step, TurnStatus, Usage
+from shared.texts import ENGLISH, Texts
 from worker.pool.processes.death import Cause, Death
-
-TIMED_OUT_TEXT = "Sorry, this took too long and was stopped."
-INTERRUPTED_TEXT = "Stopped."
 
 #: the longest a suspect waits before it runs again, in seconds
 LONGEST_DELAY_S = 60.0
@@ -44,6 +42,8 @@ class RanTurn(msgspec.Struct, frozen=True):
     suspect: bool = False
     #: past executions that ended with their worker or host and nobody proven guilty
     lost: int = 0
+    #: what the product says to its sender
+    texts: Texts = ENGLISH
 
 
 def judge(death: Death, turns: Sequence[RanTurn], max_attempts: int, worker: str = "") -> Mapping[int, Outcome]:
@@ -75,15 +75,15 @@ def suspected(death: Death, turns: Sequence[RanTurn], max_attempts: int) -> froz
 def outcome(death: Death, ran: RanTurn, max_attempts: int, worker: str, *, culprit: int, suspect: bool) -> Outcome:
     """Return what becomes of one turn; ``culprit`` is 0 where no turn is proven to be it."""
     if ran.interrupted:
-        return cut_short(ran, TurnStatus.INTERRUPTED, INTERRUPTED_TEXT, death, worker)
+        return cut_short(ran, TurnStatus.INTERRUPTED, ran.texts.stopped, death, worker)
     if ran.overdue:
         # where several turns hang in one worker the first found is the culprit; the others have had their time too
-        return cut_short(ran, TurnStatus.TIMED_OUT, TIMED_OUT_TEXT, death, worker)
+        return cut_short(ran, TurnStatus.TIMED_OUT, ran.texts.turn_killed, death, worker)
     match death.cause:
         case Cause.DRAINED:
             return Parked()
         case Cause.OVERRAN | Cause.UNSTOPPED if ran.turn == culprit:
-            return cut_short(ran, TurnStatus.TIMED_OUT, TIMED_OUT_TEXT, death, worker)
+            return cut_short(ran, TurnStatus.TIMED_OUT, ran.texts.turn_killed, death, worker)
         case Cause.OVERRAN | Cause.UNSTOPPED:
             return Parked()
         case Cause.DIED | Cause.KILLED | Cause.HUNG if ran.turn == culprit:
@@ -122,7 +122,7 @@ def strike(ran: RanTurn, max_attempts: int, death: Death, worker: str) -> Outcom
     """Use an attempt, and those that were lost before: the turn runs again alone after a while, or is given up."""
     attempts = ran.attempts + ran.lost + 1
     if attempts >= max_attempts:
-        return Dead(attempts, death.error, given_up_text(attempts), death.stacks, used(ran.steps), worker)
+        return Dead(attempts, death.error, given_up_text(attempts, ran.texts), death.stacks, used(ran.steps), worker)
     return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=True, error=death.error)
 
 
@@ -130,13 +130,10 @@ def went_wrong(ran: RanTurn, max_attempts: int, error: str, worker: str) -> Outc
     """Use an attempt for a fault of the pool's own at a turn: it runs again after a while, or is given up."""
     attempts = ran.attempts + 1
     if attempts >= max_attempts:
-        return Dead(attempts, error, given_up_text(attempts), usage=used(ran.steps), worker=worker)
+        return Dead(attempts, error, given_up_text(attempts, ran.texts), usage=used(ran.steps), worker=worker)
     return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=False, error=error, lost=ran.lost)
 
 
-def given_up_text(attempts: int) -> str:
+def given_up_text(attempts: int, texts: Texts) -> str:
     """Return what tells the sender that a message used up its attempts."""
-    times = "once" if attempts == 1 else f"{attempts} times"
-    return (
-        f"Sorry, I could not answer this: the attempt failed {times}, and it was set aside for the operator to look at."
-    )
+    return texts.given_up_once if attempts == 1 else texts.given_up.format(attempts=attempts)

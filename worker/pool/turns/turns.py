@@ -31,6 +31,7 @@ from shared.messages import (
     TurnStatus,
 )
 from shared.store.port import Store
+from shared.texts import ENGLISH, Texts
 from shared.usage import Usage
 from worker.frames import (
     Compacted,
@@ -69,6 +70,8 @@ class Ending(msgspec.Struct, frozen=True):
     attempts: int
     #: the session's list as the turn has left it, None if it has not touched it
     todo: bytes | None
+    #: what the product says to its sender
+    texts: Texts = ENGLISH
 
 
 class Turns:
@@ -207,7 +210,7 @@ class Turns:
         """Settle an active turn this way; from here on only its claim is kept."""
         # what a dead turn did to the list goes with it
         todo = None if isinstance(outcome, Dead) else turn.todo
-        self._settle(turn.ref, Ending(turn.message_id, turn.attempts, todo), outcome)
+        self._settle(turn.ref, Ending(turn.message_id, turn.attempts, todo, turn.texts), outcome)
         self._leave(turn)
 
     def lose(self, turn: ActiveTurn) -> None:
@@ -292,7 +295,7 @@ class Turns:
         if ending is not None and isinstance(news.outcome, Ended):
             attempts = ending.attempts + 1
             error = f"its outcome could not be written: {fault_text(news.error)}"
-            dead = Dead(attempts, error, given_up_text(attempts), worker=news.outcome.worker)
+            dead = Dead(attempts, error, given_up_text(attempts, ending.texts), worker=news.outcome.worker)
             self._settle(news.ref, msgspec.structs.replace(ending, todo=None), dead)
         self._see_what_is_held()
         return self.of_claim(news.ref)

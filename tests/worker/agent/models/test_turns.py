@@ -14,9 +14,9 @@ import pytest
 
 from loadtests.provider import RunningProvider, Script
 from shared.messages import Ended, TurnStatus
+from shared.texts import ENGLISH
 from tests.worker.agent.models.conftest import own_tasks, spec_for
 from tests.worker.agent.scripted import Recorded, unanswered
-from worker.agent import failure_replies
 from worker.agent.context import transcript
 from worker.agent.context.repair import estimate_tokens
 from worker.agent.models import open_link
@@ -43,17 +43,17 @@ TIMED_OUT = TurnStatus.TIMED_OUT
 
 #: what the model does, how the turn ends, and what the sender reads
 FAULTS = [
-    ("[[stall mid]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
-    ("[[dribble 0.02]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
-    ("[[ping 0.02]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
-    ("[[reset mid]] word", FAILED, failure_replies.MODEL_AWAY),
-    ("[[malformed]] word", FAILED, failure_replies.MODEL_AWAY),
-    ("[[status 429 retry-after=600]]", FAILED, failure_replies.MODEL_AWAY),
-    ("[[status 529 retry-after=600]]", FAILED, failure_replies.MODEL_AWAY),
-    ("[[status 401]]", FAILED, failure_replies.MODEL_MISSET),
-    ("[[status 405]]", FAILED, failure_replies.MODEL_REFUSED),
-    ("[[context]]", FAILED, failure_replies.CONVERSATION_TOO_LONG),
-    ("[[empty]]", FAILED, failure_replies.NOTHING_SAID),
+    ("[[stall mid]] word", TIMED_OUT, ENGLISH.model_silent),
+    ("[[dribble 0.02]] word", TIMED_OUT, ENGLISH.model_silent),
+    ("[[ping 0.02]] word", TIMED_OUT, ENGLISH.model_silent),
+    ("[[reset mid]] word", FAILED, ENGLISH.model_away),
+    ("[[malformed]] word", FAILED, ENGLISH.model_away),
+    ("[[status 429 retry-after=600]]", FAILED, ENGLISH.model_away),
+    ("[[status 529 retry-after=600]]", FAILED, ENGLISH.model_away),
+    ("[[status 401]]", FAILED, ENGLISH.model_misset),
+    ("[[status 405]]", FAILED, ENGLISH.model_refused),
+    ("[[context]]", FAILED, ENGLISH.conversation_too_long),
+    ("[[empty]]", FAILED, ENGLISH.nothing_said),
     ("[[reset times=1]] word", DONE, "echo: word"),
     ("[[reset mid times=1]] word", DONE, "echo: word"),
     ("[[malformed times=1]] word", DONE, "echo: word"),
@@ -66,10 +66,10 @@ FAULTS = [
 
 #: those for whose end a turn waits as long as it may, which is short then
 WAITED_FOR = [
-    ("[[stall]] word", TIMED_OUT, failure_replies.MODEL_SILENT),
-    ("[[reset]]", FAILED, failure_replies.MODEL_AWAY),
-    ("[[status 429]]", FAILED, failure_replies.MODEL_AWAY),
-    ("[[status 503]]", FAILED, failure_replies.MODEL_AWAY),
+    ("[[stall]] word", TIMED_OUT, ENGLISH.model_silent),
+    ("[[reset]]", FAILED, ENGLISH.model_away),
+    ("[[status 429]]", FAILED, ENGLISH.model_away),
+    ("[[status 503]]", FAILED, ENGLISH.model_away),
 ]
 WAIT_S = 1.0
 
@@ -161,7 +161,7 @@ async def test_what_the_model_began_to_say_stays_in_the_transcript(setup: TurnSe
     outcome, turn = await setup.run("[[stall mid]] a word that is said", hasty=True)
     assert outcome.status is TIMED_OUT
     assert b"echo: a word" in turn.messages[-1]
-    assert failure_replies.MODEL_SILENT.encode() in turn.messages[-1]
+    assert ENGLISH.model_silent.encode() in turn.messages[-1]
 
 
 async def test_a_turn_that_follows_a_fault_is_answered(setup: TurnSetup) -> None:
@@ -192,7 +192,7 @@ async def test_a_turns_own_limit_ends_it_and_says_so(setup: TurnSetup) -> None:
     request = TurnRequest("s", "msg_1", ("[[sleep 30]]",), deadline_s=0.2)
     outcome = await Turn(request, setup.chain, setup.toolbox, TodoStore()).run()
     assert isinstance(outcome, Ended)
-    assert (outcome.status, outcome.text) == (TIMED_OUT, failure_replies.TURN_TOO_LONG)
+    assert (outcome.status, outcome.text) == (TIMED_OUT, ENGLISH.turn_too_long)
 
 
 async def test_an_answer_that_never_ends_leaves_the_next_model_its_turn(provider: RunningProvider) -> None:
