@@ -25,8 +25,6 @@ from shared.store.sql.tables import (
 )
 from shared.traces import LoggedMessage, SessionPage, SessionQuery, SessionSummary
 
-#: messages removed in one transaction at most, so that accepts need not wait for long
-DELETE_LIMIT = 1000
 #: sessions looked at in one transaction at most
 LOOK_LIMIT = 2000
 #: messages of a log read in one transaction at most
@@ -147,9 +145,10 @@ class Sessions:
         return self._engine.shared and not is_stateless(key)
 
     async def _cut(self, key: str) -> None:
-        """Remove a long transcript's messages in several transactions, its end first, until few are left."""
-        while await self._run(key, history.cut_some, key, DELETE_LIMIT) == DELETE_LIMIT:
-            continue
+        """Remove what is large of a session in several transactions, until little is left; a transcript's end first."""
+        for some in (history.cut_some, attachments.remove_some, inbox.remove_some):
+            while await self._run(key, some, key):
+                continue
 
     async def resolve(self, key: str) -> str:
         """Return the key of the session that a key means: another one where its chat had another name before."""

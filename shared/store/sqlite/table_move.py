@@ -20,7 +20,17 @@ from shared.store.sql.schema import MIGRATIONS
 #: what ends the script of a table that is kept in its key's own order
 WITHOUT_ROWID = ", WITHOUT ROWID"
 #: tables of bodies that may be large: in a table without row numbers a seek reads every body on its way in whole
-ROWID_TABLES = ("inbox", "history", "todos", "checkpoints", "outbox", "open_steps", "tool_calls", "summaries")
+ROWID_TABLES = (
+    "inbox",
+    "history",
+    "todos",
+    "checkpoints",
+    "outbox",
+    "open_steps",
+    "tool_calls",
+    "summaries",
+    "attachments",
+)
 #: what the new table is called until it takes the place
 MOVING = "_new"
 

@@ -11,9 +11,12 @@ import pytest
 
 from shared.budgets import Budget, Budgets, BudgetWindow, Scope
 from shared.command import CommandKind
+from shared.errors import NotFound
 from shared.journal import CallIntent, StepOpening
 from shared.messages import Step, Summary
 from shared.store import Store
+from shared.store.sql import small_deletes
+from shared.store.sqlite.engine import SqliteEngine
 from shared.usage import Usage
 from shared.when_busy import WhenBusy
 from tests.shared.store.scratch import Scratch, ended, sqlite
@@ -73,6 +76,25 @@ async def test_a_deleted_session_leaves_no_row_but_its_keys_and_what_its_users_s
     await scratch.store.inbox.expire(A_WEEK_S)
     await scratch.store.spending.expire(A_WEEK_S)
     assert {name for name, count in rows(tmp_path).items() if count} == {"sequences"}
+
+
+async def test_a_large_session_goes_in_transactions_of_few_bytes(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else waits for all of it: its words, its files, and what was asked in it."""
+    monkeypatch.setattr(small_deletes, "DELETE_BYTES", 3000)
+    for number in range(8):
+        await scratch.store.inbox.accept(scratch.arrival(text="x" * 1000))
+        claim = await scratch.claim_one()
+        await scratch.store.claims.settle(claim.ref, ended("y", messages=(b"1" * 1000,)))
+        await scratch.store.sessions.keep_attachments("a:b:c", {f"digest {number}": b"an image" * 150})
+    assert isinstance(scratch.store.engine, SqliteEngine)
+    writer = scratch.store.engine.writer
+    before = writer.commits
+    await scratch.store.sessions.delete("a:b:c")
+    assert writer.commits - before >= 3 * 2 + 1
+    with pytest.raises(NotFound):
+        await scratch.store.sessions.summary("a:b:c")
 
 
 async def test_of_an_old_session_its_conversation_and_what_it_used_stay(scratch: Scratch, tmp_path: Path) -> None:

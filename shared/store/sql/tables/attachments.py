@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from shared.errors import NotFound
 from shared.store.engine import Database
+from shared.store.sql.small_deletes import DELETE_LIMIT, last_of_some
 
 # Keep the bytes of an attachment, unless they are kept.
 ADD = """
@@ -13,6 +14,10 @@ INSERT INTO attachments (session_key, digest, data) VALUES (?, ?, ?) ON CONFLICT
 """
 # Read them.
 READ = "SELECT data FROM attachments WHERE session_key = ? AND digest = ?"
+# Read how large some of a session are.
+SIZES = "SELECT digest, length(data) FROM attachments WHERE session_key = ? ORDER BY digest LIMIT ?"
+# Remove some of a session.
+REMOVE_SOME = "DELETE FROM attachments WHERE session_key = ? AND digest <= ?"
 # Remove all of a session.
 REMOVE = "DELETE FROM attachments WHERE session_key = ?"
 
@@ -29,6 +34,12 @@ def read(database: Database, session: str, digest: str) -> bytes:
     if row is None:
         raise NotFound(f"there is no attachment {digest} in session {session}")
     return bytes(row[0])
+
+
+def remove_some(database: Database, session: str) -> bool:
+    """Remove some of a session's attachments; False where those that are left are little."""
+    last = last_of_some(database.all(SIZES, (session, DELETE_LIMIT + 1)))
+    return last is not None and database.changed(REMOVE_SOME, (session, last)) > 0
 
 
 def remove(database: Database, session: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.store.engine import ALL_ROWS, Database
+from shared.store.sql.small_deletes import DELETE_LIMIT, last_of_some
 from shared.traces import LoggedMessage
 
 # Find where a session's transcript goes on.
@@ -35,11 +36,8 @@ SELECT position FROM history WHERE session_key = ? AND position >= ? AND seq <> 
 """
 # Remove the end of a transcript.
 CUT = "DELETE FROM history WHERE session_key = ? AND position >= ?"
-# Remove some of the end of a transcript.
-CUT_SOME = """
-DELETE FROM history WHERE (session_key, position) IN
-  (SELECT session_key, position FROM history WHERE session_key = ? ORDER BY position DESC LIMIT ?)
-"""
+# Read how large the last messages of a transcript are.
+SIZES = "SELECT position, length(message) FROM history WHERE session_key = ? ORDER BY position DESC LIMIT ?"
 # Remove a transcript.
 REMOVE = "DELETE FROM history WHERE session_key = ?"
 # Write a todo list.
@@ -115,9 +113,10 @@ def cut(database: Database, session: str, begin: int, seq: int) -> int:
     return database.changed(CUT, (session, other[0] + 1 if other else begin))
 
 
-def cut_some(database: Database, session: str, limit: int) -> int:
-    """Remove up to ``limit`` messages of the end of a session's transcript; count them."""
-    return database.changed(CUT_SOME, (session, limit))
+def cut_some(database: Database, session: str) -> bool:
+    """Remove some of the end of a session's transcript; False where what is left of it is little."""
+    last = last_of_some(database.all(SIZES, (session, DELETE_LIMIT + 1)))
+    return last is not None and database.changed(CUT, (session, last)) > 0
 
 
 def write_todo(database: Database, session: str, todo: bytes) -> None:

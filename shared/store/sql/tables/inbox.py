@@ -23,6 +23,7 @@ from shared.messages import (
     TurnStatus,
 )
 from shared.store.engine import Database, Row
+from shared.store.sql.small_deletes import DELETE_LIMIT, last_of_some
 from shared.store.sql.tables.checkpoints import FinishedSteps
 from shared.traces import DeadLetter, UnansweredMessage
 from shared.usage import Usage
@@ -157,6 +158,10 @@ ORDER BY settled_at, session_key, seq LIMIT ?
 """
 # Remove a message.
 REMOVE = "DELETE FROM inbox WHERE session_key = ? AND seq = ?"
+# Read how large some answered messages of a session are.
+SIZES = "SELECT seq, length(text) FROM inbox WHERE session_key = ? AND state = 'done' ORDER BY seq LIMIT ?"
+# Remove some answered messages of a session.
+REMOVE_SOME = "DELETE FROM inbox WHERE session_key = ? AND state = 'done' AND seq <= ?"
 # Remove every message of a session.
 REMOVE_ALL = "DELETE FROM inbox WHERE session_key = ?"
 
@@ -432,6 +437,12 @@ def settled_before(
 def remove(database: Database, session: str, seq: int) -> None:
     """Remove a settled message."""
     database.run(REMOVE, (session, seq))
+
+
+def remove_some(database: Database, session: str) -> bool:
+    """Remove some answered messages of a session; False where those that are left are little."""
+    last = last_of_some(database.all(SIZES, (session, DELETE_LIMIT + 1)))
+    return last is not None and database.changed(REMOVE_SOME, (session, last)) > 0
 
 
 def remove_all(database: Database, session: str) -> None:
