@@ -88,6 +88,12 @@ class GatewayProcess:
         self.launch()
         self.wait_until(self.is_ready, ready_within_s, "the gateway is ready")
 
+    def change(self, settings: Mapping[str, str]) -> bool:
+        """Change settings for its next start; False if they were so already."""
+        changed = {**self._environment, **settings}
+        same, self._environment = changed == self._environment, changed
+        return not same
+
     def launch(self) -> None:
         """Start it without waiting."""
         self._lines.clear()

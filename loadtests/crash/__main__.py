@@ -95,7 +95,8 @@ def arguments() -> argparse.ArgumentParser:
 def line_of(found: Findings) -> str:
     """Return the line of one round."""
     kill = found.kill
-    head = f"round {found.number:4}  {kill.name:<20} {kill.moment:<13} {kill.victim.value:<8} {found.seconds:5.1f} s"
+    head = f"round {found.number:4}  {kill.name:<20} {kill.moment:<13} {kill.victim.value:<11} {found.feature:<15}"
+    head += f" {found.seconds:5.1f} s"
     said = "ok" if found.fired else "ok, but its moment never came"
     return "\n".join([f"{head}  {said if not found.problems else 'BROKEN'}", *(f"    {one}" for one in found.problems)])
 

@@ -7,12 +7,14 @@ the notebook's.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from loadtests.crash.evidence import Evidence, TranscriptMessage
+from loadtests.crash.doors import Door
+from loadtests.crash.evidence import Evidence, Heard, TranscriptMessage
 from loadtests.crash.fault import Fault, Party, Storm
+from loadtests.crash.features import Feature
 from loadtests.crash.notes import Note
 from loadtests.crash.plan import Boundary, Kill, Round, Saying, Side
 
@@ -24,11 +26,21 @@ EXPECTED_STATUSES = {200, 503}
 RECOVERS_WITHIN_S = 28.0
 
 
+class DoorCount(msgspec.Struct, frozen=True):
+    """What became of the messages of one door."""
+
+    accepted: int
+    answered: int
+    lost: int
+
+
 class Findings(msgspec.Struct, frozen=True):
     """What one round came to; ``problems`` are the broken guarantees, in words. All others are counts."""
 
     number: int
     kill: Kill | Fault | Storm
+    feature: Feature
+    doors: dict[Door, DoorCount]
     fired: bool
     seconds: float
     recovery_s: float
@@ -54,7 +66,8 @@ def audit(evidence: Evidence) -> Findings:
     sends = SendAudit(evidence)
     messages = MessageAudit(evidence)
     fired = [note.killed for note in evidence.notes if note.killed]
-    problems = [*messages.problems(), *calls.problems(), *sends.problems()]
+    problems = [*messages.problems(), *calls.problems(), *sends.problems(), *feature_problems(evidence)]
+    problems += evidence.broken_files
     if evidence.deaths > sum(kill.ends for kill in fired):
         problems.append("a gateway or a worker host ended that nobody killed")
     if evidence.strays:
@@ -66,6 +79,8 @@ def audit(evidence: Evidence) -> Findings:
     return Findings(
         number=evidence.plan.number,
         kill=evidence.plan.kill,
+        feature=evidence.plan.feature,
+        doors=messages.by_door(),
         fired=bool(fired),
         seconds=evidence.seconds,
         recovery_s=evidence.recovery_s,
@@ -98,7 +113,8 @@ class MessageAudit:
         self._evidence = evidence
         sayings = evidence.plan.sayings
         self._ids = {name: sorted(ids) for name, ids in evidence.answered_ids.items()}
-        self.untaken = [saying.name for saying in sayings if not self._ids.get(saying.name)]
+        asides = [saying.aside_name for saying in sayings if saying.aside]
+        self.untaken = [name for name in (*(saying.name for saying in sayings), *asides) if not self._ids.get(name)]
         self.accepted = [saying for saying in sayings if self._ids.get(saying.name)]
         self.answered = [saying.name for saying in self.accepted if self._is_answered(saying)]
         self.dead = [saying.name for saying in self.accepted if evidence.dead.intersection(self._ids[saying.name])]
@@ -125,11 +141,24 @@ class MessageAudit:
             yield f"{session} is out of order, or its history is not whole"
         yield from (f"a reply failed: {reply.text}" for reply in self._evidence.heard if reply.status != "replied")
 
+    def by_door(self) -> dict[Door, DoorCount]:
+        """Count the messages of each door."""
+        names = {door: {one.name for one in self.accepted if one.door is door} for door in Door}
+        return {
+            door: DoorCount(len(own), len(own.intersection(self.answered)), len(own.intersection(self.lost)))
+            for door, own in names.items()
+            if own
+        }
+
     def _is_answered(self, saying: Saying) -> bool:
-        return any(
-            (reply.session, reply.text, reply.message) == (saying.session, saying.answer, self._ids[saying.name][0])
-            for reply in self._evidence.heard
+        """Tell whether its answer came, under its id where the platform is told it; many chunks are one text."""
+        named = {"", self._ids[saying.name][0]}
+        texts = said(
+            reply for reply in self._evidence.heard if reply.session == saying.session and reply.message in named
         )
+        if saying.feature.cuts_turns:
+            return bool(texts)
+        return squeezed(saying.answer) in texts or (bool(saying.aside) and f"done{saying.aside_name}" in texts)
 
     def _ran_twice(self, saying: Saying) -> bool:
         ids = self._ids[saying.name]
@@ -137,24 +166,62 @@ class MessageAudit:
             note.boundary is Boundary.SETTLE and note.side is Side.AFTER and note.ended and note.message in ids
             for note in self._evidence.notes
         )
-        keys = {reply.key for reply in self._evidence.heard if reply.text == saying.answer}
+        keys = {reply.key for reply in self._evidence.heard if reply.text == f"done {saying.name}"}
         asked = sum(is_from(message, saying) for message in self._evidence.histories.get(saying.session, []))
         return len(ids) > 1 or ends > 1 or len(keys) > 1 or asked > 1
 
     def _in_order(self, talk: tuple[Saying, ...]) -> bool:
         """Look at the replies and at the history of a session; repeated replies may stand behind themselves only."""
-        session = talk[0].session
-        wanted = [saying.answer for saying in talk]
-        replies = [reply.text for reply in self._evidence.heard if reply.session == session]
-        firsts = [text for at, text in enumerate(replies) if at == 0 or text != replies[at - 1]]
+        session, feature = talk[0].session, talk[0].feature
         history = self._evidence.histories.get(session, [])
-        asked = [next((s.name for s in talk if is_from(m, s)), "?") for m in history if m.role == "user"]
-        answers = [m.content for m in history if m.role == "assistant" and not m.tool_calls]
-        return (
-            firsts == wanted == answers
-            and asked == [saying.name for saying in talk]
-            and every_call_has_one_result(history)
-        )
+        asked = [next((s.name for s in talk if is_from(m, s)), "") for m in history if m.role == "user"]
+        named = list(filter(None, asked))
+        # what was stopped before its turn began never came into the history
+        in_order = named == [one.name for one in talk if one.name in named or not feature.cuts_turns]
+        if feature.patient or feature.cuts_turns:
+            texts = said(reply for reply in self._evidence.heard if reply.session == session)
+            places = [texts.find(f"done{saying.name}") for saying in talk if f"done{saying.name}" in texts]
+            whole = has_one_result if feature.cuts_turns else every_call_has_one_result
+            return in_order and places == sorted(places) and whole(history)
+        wanted = squeezed("".join(saying.answer for saying in talk))
+        answers = "".join(m.content or "" for m in history if m.role == "assistant" and not m.tool_calls)
+        replies = said(reply for reply in self._evidence.heard if reply.session == session)
+        return in_order and replies == wanted == squeezed(answers) and every_call_has_one_result(history)
+
+
+def said(replies: Iterable[Heard]) -> str:
+    """Return what was said in these replies, without what was repeated right behind itself."""
+    texts = [reply.text for reply in replies]
+    return squeezed("".join(text for at, text in enumerate(texts) if at == 0 or text != texts[at - 1]))
+
+
+def squeezed(text: str) -> str:
+    """Return a text without its blanks, which platforms may change."""
+    return "".join(text.split())
+
+
+def feature_problems(evidence: Evidence) -> Iterator[str]:
+    """Say what is broken of what the round's feature promises, and of what was said meanwhile."""
+    heard = {reply.message for reply in evidence.heard}
+    for saying in evidence.plan.sayings:
+        ids = evidence.answered_ids.get(saying.aside_name, set()) if saying.aside else set()
+        if len(ids) > 1:
+            yield f"{saying.aside_name} has {len(ids)} ids"
+        if saying.feature is Feature.COMMANDS and not ids & heard:
+            yield f"the command {saying.aside_name} was not answered"
+        ends = [
+            note.message for note in evidence.notes if note.ended and note.side is Side.AFTER and note.message in ids
+        ]
+        if len(ends) > len(ids):
+            yield f"{saying.aside_name} had a second turn"
+    if evidence.held:
+        yield f"{evidence.held} tokens of the budgets are held by no turn"
+    for talk in evidence.plan.talks:
+        session, last = talk[0].session, talk[-1]
+        if last.feature is Feature.TODO and evidence.todos.get(session) != (last.name,):
+            yield f"the todo list of {session} is {evidence.todos.get(session)}, and its last write said {last.name}"
+        if not last.feature.cuts_turns and evidence.used.get(session, 1) <= 0:
+            yield f"{session} was charged for nothing"
 
 
 class CallAudit:
@@ -186,7 +253,7 @@ class CallAudit:
             call.label
             for saying in evidence.plan.sayings
             for call in saying.calls
-            if call.label not in effects and not call.once
+            if call.label not in effects and not call.once and not saying.feature.skips_calls
         ]
 
     def problems(self) -> Iterator[str]:
@@ -214,9 +281,13 @@ class SendAudit:
 def was_cut_off(key: str, copies: int, notes: list[Note]) -> bool:
     """Tell whether every send of a reply was by another gateway, and none but the last lived to record it."""
     about = [note for note in notes if key in note.keys]
-    sends = [note.life for note in about if note.boundary is Boundary.SEND and note.side is Side.BEFORE]
-    records = [note.life for note in about if note.boundary is Boundary.DELIVERED and note.side is Side.AFTER]
-    return len(set(sends)) == len(sends) >= copies and records in ([], [sends[-1]])
+    tries = list(
+        dict.fromkeys(note.life for note in about if (note.boundary, note.side) == (Boundary.SEND, Side.BEFORE))
+    )
+    answered = [note.life for note in about if (note.boundary, note.side) == (Boundary.SEND, Side.AFTER)]
+    records = [note.life for note in about if (note.boundary, note.side) == (Boundary.DELIVERED, Side.AFTER)]
+    # a request that is made and finds no room at its platform is made again by the same gateway, and was not sent
+    return len(set(answered)) == len(answered) and len(tries) >= copies and records in ([], [tries[-1]])
 
 
 def was_out_of_reach(key: str, copies: int, notes: list[Note]) -> bool:
@@ -237,6 +308,13 @@ def was_out_of_reach(key: str, copies: int, notes: list[Note]) -> bool:
 def is_from(message: TranscriptMessage, saying: Saying) -> bool:
     """Tell whether this is the user message that a saying became."""
     return message.role == "user" and (message.content or "").split(" ", 1)[0] == saying.name
+
+
+def has_one_result(history: list[TranscriptMessage]) -> bool:
+    """Tell whether no call has two results; one that was cut off gets its result when the history is read."""
+    asked = {call.id for message in history for call in message.tool_calls}
+    given = [message.tool_call_id for message in history if message.role == "tool"]
+    return len(set(given)) == len(given) and asked.issuperset(given)
 
 
 def every_call_has_one_result(history: list[TranscriptMessage]) -> bool:

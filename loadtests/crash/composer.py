@@ -9,16 +9,22 @@ import os
 from pathlib import Path
 from typing import cast
 
+from msgspec import structs
+
 from gateway.app import Gateway, store_of
 from gateway.platforms.port import Adapter
 from loadtests.crash.kill_switch import ARMED, KillSwitch
 from loadtests.crash.notes import NOTES, Notebook
+from loadtests.crash.renames import RenameWatch
 from loadtests.crash.watched_store import Watch, WatchedPlatform, WatchedStore
 from shared.events import Events
 from shared.settings import Settings
 from shared.store.port import Store
 from worker.host import WorkerHost
 from worker.pool import Pool
+
+#: between two copies of the database, in seconds: their names have the second in them
+BACK_UP_EVERY_S = 1.5
 
 
 class Composer:
@@ -28,10 +34,12 @@ class Composer:
         self._pool: Pool | None = None
         notebook = Notebook(directory / NOTES)
         self._watch = Watch(os.getpid(), notebook, KillSwitch(directory / ARMED, notebook, self.worker_of))
+        RenameWatch(self.worker_of, os.getpid())
 
     def compose(self, settings: Settings) -> Gateway:
         """Return the gateway of these settings."""
-        gateway = Gateway(settings, self._store(settings))
+        upkeep = structs.replace(settings.upkeep, backup_interval_s=BACK_UP_EVERY_S)
+        gateway = Gateway(structs.replace(settings, upkeep=upkeep), self._store(settings))
         for name, adapter in list(gateway.platforms.items()):
             gateway.platforms[name] = cast("Adapter", WatchedPlatform(adapter, self._watch))
         self._pool = gateway.pool

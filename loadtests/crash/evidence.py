@@ -22,7 +22,10 @@ class TranscriptMessage(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """One reply as the platform took it, in the order of all; ``key`` is its idempotency key."""
+    """One reply as the platform took it, in the order of its session; ``key`` is its idempotency key.
+
+    ``message`` is empty where the platform is not told it.
+    """
 
     session: str
     message: str
@@ -32,7 +35,7 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """All there is; ``answered_ids`` are the ids that webhooks were answered with, by saying.
+    """All there is; ``answered_ids`` are the ids that webhooks were answered with, by saying, and by aside.
 
     ``deaths`` counts the ends of gateways; ``in_time`` tells whether the round came to its end before its deadline.
     ``recovery_s`` is the time from the last kill to that end, ``strays`` counts processes that dead gateways have left.
@@ -51,3 +54,10 @@ class Evidence(msgspec.Struct, frozen=True):
     model_calls: int = 0
     deaths: int = 0
     in_time: bool = True
+    #: what the todo list of each session says, and how many tokens its answers took, in all its attempts
+    todos: dict[str, tuple[str, ...]] = {}
+    used: dict[str, int] = {}
+    #: what turns hold of the budgets still, in tokens
+    held: int = 0
+    #: what is wrong with the files beside the database: copies that are not whole, lines of a log that are not there
+    broken_files: tuple[str, ...] = ()

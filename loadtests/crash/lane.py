@@ -7,19 +7,25 @@ import secrets
 import signal
 import time
 from base64 import b64encode
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 import httpx2
 from msgspec import structs
 
 from loadtests.crash.audit import Findings, audit
+from loadtests.crash.doors import session_key
+from loadtests.crash.features import CONFIG
 from loadtests.crash.inspection import Inspection
 from loadtests.crash.kill_switch import ARMED, Armed, arm, disarm, fire, victims_above, victims_below
 from loadtests.crash.notes import NOTES, Notebook
-from loadtests.crash.plan import TIMED, Boundary, Kill, Round, Victim
+from loadtests.crash.plan import LED, TIMED, Boundary, Kill, Round, Victim
+from loadtests.crash.renames import BACKUPS
 from loadtests.crash.shadow_disk import lose_power
+from loadtests.crash.stored_files import fill_log, make_old, missing_lines, unsound_copies
 from loadtests.crash.traffic import Traffic
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import running_platform
@@ -35,6 +41,8 @@ SETTINGS = {
     "GATEHOUSE_TOOLS": "loadtests.crash.tools",
     "GATEHOUSE_WORKERS": "2",
     "GATEHOUSE_SPARES": "1",
+    "GATEHOUSE_SESSION_BUDGET": "10000000",
+    "GATEHOUSE_BACKUP_KEEP": "3",
 }
 
 
@@ -50,7 +58,11 @@ class Lane:
         own = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
         self._platform = self._held.enter_context(running_platform(Secrets(standard_secret=own)))
         self._provider = self._held.enter_context(running_provider())
+        (directory / BACKUPS).mkdir()
+        config = directory / "config.toml"
+        config.write_text(CONFIG, "utf-8")
         environment = SETTINGS | self._platform.environment() | {"OPENAI_BASE_URL": self._provider.openai_url}
+        environment |= {"GATEHOUSE_CONFIG": str(config), "GATEHOUSE_BACKUP_DIR": str(directory / BACKUPS)}
         command = ("loadtests.crash.gateway", str(directory))
         self.gateway = GatewayProcess(directory, environment, command)
         self._inspection = self._held.enter_context(
@@ -70,14 +82,20 @@ class Lane:
     def run(self, plan: Round) -> Findings:
         """Run one round to its end, or its deadline, and judge it."""
         assert isinstance(plan.kill, Kill)
-        if self.gateway.ended():
-            self.gateway.launch()
+        self._prepare(plan, plan.kill)
         self.gateway.wait_until(self.gateway.is_ready, DEADLINE_S, "the gateway is ready")
         self._platform.forget()
         offset, deaths, model_calls = self._notebook.size_bytes, self._deaths, self._provider.calls
         self._led_mono = None
         started = self._killed_mono = time.monotonic()
-        traffic = Traffic(plan, self._platform.secrets, str(self._notebook.path), self._url, started + DEADLINE_S)
+        traffic = Traffic(
+            plan,
+            self._platform.secrets,
+            str(self._notebook.path),
+            self._url,
+            started + DEADLINE_S,
+            has_ended=self._inspection.has_ended,
+        )
         arm(self._armed, Armed(plan.number, self.gateway.pid, plan.kill))
         traffic.start()
         try:
@@ -95,15 +113,36 @@ class Lane:
                 deaths=self._deaths - deaths,
                 in_time=in_time,
                 strays=self._strays(),
+                broken_files=tuple(self._broken_files(plan, plan.kill)),
                 model_calls=self._provider.calls - model_calls,
             )
         )
+
+    def _prepare(self, plan: Round, kill: Kill) -> None:
+        """Have a gateway with the settings that the round needs, and the files that its kill does."""
+        if self.gateway.change(plan.feature.settings) and not self.gateway.ended():
+            self.gateway.terminate()
+        if kill.boundary is Boundary.ROTATION:
+            fill_log(self.directory, session_key_of(plan))
+        if self.gateway.ended():
+            self.gateway.launch()
+
+    def _broken_files(self, plan: Round, kill: Kill) -> Iterator[str]:
+        """Say what is wrong with the files beside the database."""
+        match kill.boundary:
+            case Boundary.BACKUP:
+                yield from unsound_copies(self.directory)
+            case Boundary.ROTATION:
+                log = self.gateway.ask("GET", f"/v1/sessions/{quote(session_key_of(plan), safe='')}/log")
+                yield from missing_lines(log.content)
+            case _:
+                pass
 
     def _go_through(self, plan: Round, kill: Kill, traffic: Traffic, started: float) -> bool:
         """Wait for the kill, mend what it broke, deliver everything again, wait for all answers; False if too late."""
         redelivered = False
         while time.monotonic() < started + DEADLINE_S:
-            if kill.boundary in TIMED and self._armed.exists():
+            if kill.boundary in TIMED | LED and self._armed.exists():
                 self._look_at_clock(plan.number, kill, started)
             if self.gateway.ended():
                 self._deaths += 1
@@ -134,13 +173,16 @@ class Lane:
         if self._led_mono is None:
             self._led_mono = now
             self._lead_to(kill.boundary)
-        elif now >= self._led_mono + kill.then_s:
+        elif kill.boundary in TIMED and now >= self._led_mono + kill.then_s:
             self._kill(number, kill)
 
     def _lead_to(self, boundary: Boundary) -> None:
         match boundary:
             case Boundary.RECOVERY:
                 self.gateway.kill_tree()
+            case Boundary.MIGRATION:
+                self.gateway.kill_tree()
+                make_old(self.directory / "gatehouse.db")
             case Boundary.DRAIN:
                 os.kill(self.gateway.pid, signal.SIGTERM)
             case Boundary.RENEWAL:
@@ -171,3 +213,9 @@ class Lane:
         while (strays := self.gateway.strays()) and time.monotonic() < until:
             time.sleep(LOOK_S)
         return len(strays)
+
+
+def session_key_of(plan: Round) -> str:
+    """Return the key of the first session of a round."""
+    first = plan.talks[0][0]
+    return session_key(first.door, first.session)

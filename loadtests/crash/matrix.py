@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 
-from loadtests.crash.audit import Findings
+from loadtests.crash.audit import DoorCount, Findings
+from loadtests.crash.doors import Door
 from loadtests.crash.fault import FaultKind, Party
+from loadtests.crash.features import Feature
 from loadtests.crash.plan import Boundary, Kill, Side, Victim
 
+NAME_WIDTH = 22
 Column = tuple[str, Callable[[Findings], int]]
 
 #: what the columns of the kills are called, by victim
@@ -42,12 +45,26 @@ def print_matrix(found: Sequence[Findings]) -> None:
     """Print the matrix of all rounds."""
     met = [(name, victim) for name, victim in VICTIMS if any(one.kill.victim is victim for one in found)]
     columns = [*((name, kills_of(victim)) for name, victim in met), *COLUMNS]
-    print("kill".ljust(20) + "".join(name.rjust(max(6, len(name) + 2)) for name, _ in columns))
+    print("kill".ljust(NAME_WIDTH) + "".join(name.rjust(max(6, len(name) + 2)) for name, _ in columns))
     for name in kill_names():
         rows = [one for one in found if one.kill.name == name]
         if rows:
             print_row(name, rows, columns)
     print_row("all", found, columns)
+    for feature in Feature:
+        if rows := [one for one in found if one.feature is feature]:
+            print_row(f"with {feature}", rows, columns)
+    print_doors(found)
+
+
+def print_doors(found: Sequence[Findings]) -> None:
+    """Print what became of the messages of each door."""
+    print("\n" + "over".ljust(NAME_WIDTH) + "".join(name.rjust(10) for name in DoorCount.__struct_fields__))
+    for door in Door:
+        counts = [one.doors[door] for one in found if door in one.doors]
+        if counts:
+            sums = [sum(getattr(count, name) for count in counts) for name in DoorCount.__struct_fields__]
+            print(door.ljust(NAME_WIDTH) + "".join(str(number).rjust(10) for number in sums))
 
 
 def kills_of(victim: enum.StrEnum) -> Callable[[Findings], int]:
@@ -57,7 +74,7 @@ def kills_of(victim: enum.StrEnum) -> Callable[[Findings], int]:
 
 def print_row(name: str, rows: Sequence[Findings], columns: Sequence[Column]) -> None:
     cells = [str(sum(count(row) for row in rows)).rjust(max(6, len(title) + 2)) for title, count in columns]
-    print(name.ljust(20) + "".join(cells))
+    print(name.ljust(NAME_WIDTH) + "".join(cells))
 
 
 def kill_names() -> list[str]:

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+from loadtests.crash.doors import Door, Spoken
 from loadtests.crash.fault import Fault, Storm
+from loadtests.crash.features import LINES, PADDING, Feature
 
 
 class Boundary(enum.StrEnum):
@@ -24,6 +26,9 @@ class Boundary(enum.StrEnum):
     SETTLE = "settle"
     SEND = "send"
     DELIVERED = "delivered"
+    ROTATION = "log rotation"  #: a session log that is full becomes a segment, in the worker that wrote it
+    BACKUP = "backup"  #: a scheduled copy that is whole takes its name
+    MIGRATION = "migration"  #: a step on the way from an older schema, at a start after a kill of all there was
     RANDOM = "random"  #: no boundary: some time after the first message
     RECOVERY = "recovery"  #: some time after the start that follows an earlier kill of all there was
     DRAIN = "drain"  #: some time after SIGTERM
@@ -32,6 +37,8 @@ class Boundary(enum.StrEnum):
 
 #: those that are moments of the clock
 TIMED = frozenset({Boundary.RANDOM, Boundary.RECOVERY, Boundary.DRAIN, Boundary.RENEWAL})
+#: those that something has to lead to
+LED = frozenset({Boundary.RECOVERY, Boundary.DRAIN, Boundary.RENEWAL, Boundary.MIGRATION})
 #: how long the kill may come after what leads to it, in seconds
 THEN_S = {Boundary.RECOVERY: 2.5, Boundary.DRAIN: 0.4, Boundary.RENEWAL: 0.3}
 
@@ -75,7 +82,8 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
     @property
     def name(self) -> str:
         """The boundary with its side, as the matrix names it."""
-        return self.boundary.value if self.boundary in TIMED else f"{self.side.value} {self.boundary.value}"
+        bare = self.boundary in TIMED or self.boundary is Boundary.MIGRATION
+        return self.boundary.value if bare else f"{self.side.value} {self.boundary.value}"
 
     @property
     def moment(self) -> str:
@@ -87,12 +95,12 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
     @property
     def loses_frames(self) -> bool:
         """Whether what is not committed is lost; the frames of a killed worker have left it, and its gateway lives."""
-        return self.victim.ends_gateway or self.boundary is Boundary.RECOVERY
+        return self.victim.ends_gateway or self.boundary in {Boundary.RECOVERY, Boundary.MIGRATION}
 
     @property
     def ends(self) -> int:
         """How many gateways it ends at the most; one that drains ends by itself."""
-        return self.victim.ends_gateway + (self.boundary in {Boundary.RECOVERY, Boundary.DRAIN})
+        return self.victim.ends_gateway + (self.boundary in LED - {Boundary.RENEWAL})
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -114,7 +122,8 @@ class ToolCall(msgspec.Struct, frozen=True):
 class Saying(msgspec.Struct, frozen=True):
     """One message: ``steps`` are the tool calls of each step, ``copies`` the redeliveries beside the first.
 
-    ``think_s`` is how long each model call takes; ``again`` says that it is delivered again after the kill.
+    ``think_s`` is how long each model call takes; ``again`` says that it is delivered again after the kill. ``feature``
+    is what it uses, and ``aside`` what is said ``aside_s`` after it was taken.
     """
 
     session: str
@@ -123,11 +132,24 @@ class Saying(msgspec.Struct, frozen=True):
     think_s: float
     copies: int
     again: bool
+    number: int = 0
+    door: Door = Door.STANDARD
+    feature: Feature = Feature.PLAIN
+    aside: str = ""
+    aside_s: float = 0.0
 
     @property
     def answer(self) -> str:
         """What the reply says."""
-        return f"done {self.name}"
+        if self.feature is not Feature.CHUNKS:
+            return f"done {self.name}"
+        lines = (f"{self.name} line {number} of a long answer to a short question" for number in range(LINES))
+        return "\n".join([f"done {self.name}", *lines])
+
+    @property
+    def aside_name(self) -> str:
+        """How what is said meanwhile is named."""
+        return f"{self.name}a"
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -136,18 +158,33 @@ class Saying(msgspec.Struct, frozen=True):
     def text(self, notes: str) -> str:
         """Return the message's words: directives for the scripted provider; ``notes`` is the path tools write to."""
         words = [f"{self.name} [[sleep {self.think_s}]]"]
-        for step in self.steps:
+        for at, step in enumerate(self.steps):
             calls = [f"[[tool {call.tool} {call_arguments(call, notes)}]]" for call in step]
+            if self.feature is Feature.TODO and at == 0:
+                calls.append(f"[[tool todo {todo_arguments(self.name)}]]")
             words.append(" ".join(calls) + f" [[then]] [[sleep {self.think_s}]]")
+        if self.feature is Feature.COMPACTION:
+            words.append(PADDING)
         return " ".join([*words, f"[[say {self.answer}]]"])
+
+    def spoken(self, notes: str) -> Spoken:
+        """Return it as its platform delivers it."""
+        streamed = self.feature is Feature.STREAM and self.door is Door.API
+        return Spoken(self.session, 2 * self.number, self.name, self.feature.value, self.text(notes), streamed)
+
+    @property
+    def spoken_aside(self) -> Spoken:
+        """Return what is said meanwhile, as its platform delivers it."""
+        return Spoken(self.session, 2 * self.number + 1, self.aside_name, self.feature.value, self.aside)
 
 
 class Round(msgspec.Struct, frozen=True):
-    """One round: its number, its kill, and what each session says, in order, with so many seconds between."""
+    """One round: its number, its kill, what each session says and how far apart, and what the first one uses."""
 
     number: int
     kill: Kill | Fault | Storm
     talks: tuple[tuple[Saying, ...], ...]
+    feature: Feature = Feature.PLAIN
     pause_s: float = 0.0
 
     @property
@@ -164,6 +201,9 @@ OFTEN = {
     Boundary.INTENT: 6,
     Boundary.RESULT: 2,
     Boundary.EFFECT: 1,
+    Boundary.ROTATION: 1,
+    Boundary.BACKUP: 1,
+    Boundary.MIGRATION: 12,
 }
 
 #: who is killed before and after each boundary in a short run; a gateway takes seconds to start, a worker does not
@@ -177,14 +217,17 @@ SHORT = {
     Boundary.SETTLE: (Victim.BOTH, Victim.GATEWAY),
     Boundary.SEND: (Victim.WORKER, Victim.GATEWAY),
     Boundary.DELIVERED: (Victim.BOTH, Victim.WORKER),
+    Boundary.ROTATION: (Victim.WORKER, Victim.BOTH),
+    Boundary.BACKUP: (Victim.GATEWAY, Victim.BOTH),
 }
 
 
 def every_cell() -> list[Cell]:
     """Return every boundary, side and victim there is."""
-    boundaries = [boundary for boundary in Boundary if boundary not in TIMED]
+    boundaries = [boundary for boundary in Boundary if boundary not in TIMED | LED]
     cells = list(itertools.product(boundaries, Side, Victim))
-    whole = [(Boundary.RECOVERY, Side.AFTER, victim) for victim in Victim if victim.ends_gateway]
+    starts = itertools.product((Boundary.RECOVERY, Boundary.MIGRATION), [Side.AFTER], Victim)
+    whole = [cell for cell in starts if cell[2].ends_gateway]
     timed = itertools.product((Boundary.RANDOM, Boundary.DRAIN, Boundary.RENEWAL), [Side.AFTER], Victim)
     return [*cells, *timed, *whole]
 
@@ -206,13 +249,14 @@ def short_cells() -> list[Cell]:
         ),
         (Boundary.RANDOM, Side.AFTER, Victim.WORKER),
         (Boundary.RANDOM, Side.AFTER, Victim.BOTH),
+        (Boundary.MIGRATION, Side.AFTER, Victim.BOTH),
     ]
 
 
-def plan_round(seed: int, number: int, cell: Cell, sessions: int = 4, messages: int = 3) -> Round:
-    """Return the round of this seed and number."""
+def plan_round(seed: int, number: int, cell: Cell, feature: Feature, sessions: int = 4, messages: int = 3) -> Round:
+    """Return the round of this seed and number: a session through each door, the first one uses the feature."""
     chance = random.Random(f"{seed}/{number}")
-    talks = plan_talks(chance, number, sessions, messages)
+    talks = plan_talks(chance, number, sessions, messages, doors=tuple(Door), feature=feature)
     boundary, side, victim = cell
     most = OFTEN.get(boundary, sessions * messages)
     labels = [call.label for talk in talks for saying in talk for call in saying.calls]
@@ -221,31 +265,58 @@ def plan_round(seed: int, number: int, cell: Cell, sessions: int = 4, messages: 
         side,
         victim,
         nth=chance.randint(1, most),
-        after_s=round(chance.uniform(0.0, 0.3), 3) if boundary in TIMED else 0.0,
+        after_s=round(chance.uniform(0.0, 0.3), 3) if boundary in TIMED | LED else 0.0,
         label=chance.choice(labels) if boundary is Boundary.EFFECT else "",
         then_s=round(chance.uniform(0.0, THEN_S[boundary]), 3) if boundary in THEN_S else 0.0,
     )
-    return Round(number, kill, talks)
+    return Round(number, kill, talks, feature=feature)
 
 
 def plan_rounds(seed: int, cells: list[Cell], numbers: Iterable[int] | None = None) -> list[Round]:
-    """Return the rounds of a seed, which take the cells in turns; each cell once by default."""
+    """Return the rounds of a seed, which take the cells and the features in turns; each cell once by default."""
     chosen = range(len(cells)) if numbers is None else numbers
-    return [plan_round(seed, number, cells[number % len(cells)]) for number in chosen]
+    features = tuple(Feature)
+    return [
+        plan_round(seed, number, cells[number % len(cells)], features[(number + number // len(cells)) % len(features)])
+        for number in chosen
+    ]
 
 
 def plan_talks(
-    chance: random.Random, number: int, sessions: int, messages: int, pace: float = 1.0
+    chance: random.Random,
+    number: int,
+    sessions: int,
+    messages: int,
+    pace: float = 1.0,
+    doors: tuple[Door, ...] = (Door.STANDARD,),
+    feature: Feature = Feature.PLAIN,
 ) -> tuple[tuple[Saying, ...], ...]:
-    """Return what each session says in a round; everything takes ``pace`` times as long."""
+    """Return what each session says in a round; everything takes ``pace`` times as long.
+
+    Every session uses a feature that is one of messages, the first one alone one that is one of its sender's.
+    """
+    of_all = feature in {Feature.CHUNKS, Feature.STREAM, Feature.TODO}
     return tuple(
-        tuple(plan_saying(chance, f"r{number}s{session}", message, pace) for message in range(messages))
+        tuple(
+            plan_saying(
+                chance,
+                f"r{number}s{session}",
+                message,
+                pace,
+                door=doors[session % len(doors)],
+                feature=feature if session == 0 or of_all else Feature.PLAIN,
+                number=(number * sessions + session) * messages + message,
+            )
+            for message in range(messages)
+        )
         for session in range(sessions)
     )
 
 
-def plan_saying(chance: random.Random, session: str, message: int, pace: float) -> Saying:
-    """Return one message: one or two steps, of one or two tool calls each."""
+def plan_saying(
+    chance: random.Random, session: str, message: int, pace: float, *, door: Door, feature: Feature, number: int
+) -> Saying:
+    """Return one message: one or two steps, of one or two tool calls each; none where its words are summarized."""
     name = f"{session}m{message}"
     steps = tuple(
         tuple(
@@ -257,11 +328,21 @@ def plan_saying(chance: random.Random, session: str, message: int, pace: float) 
     return Saying(
         session=session,
         name=name,
-        steps=steps,
+        steps=() if feature is Feature.COMPACTION else steps,
         think_s=round(pace * chance.uniform(0.0, 0.04), 3),
         copies=chance.choice((0, 0, 1, 2)),
         again=chance.random() < 0.7,
+        number=number,
+        door=door,
+        feature=feature,
+        aside=feature.aside(chance, f"{name}a"),
+        aside_s=round(chance.uniform(0.0, 0.15), 3),
     )
+
+
+def todo_arguments(content: str) -> str:
+    todo = {"id": "1", "content": content, "status": "in_progress"}
+    return msgspec.json.encode({"todos": [todo], "merge": True}).decode()
 
 
 def call_arguments(call: ToolCall, notes: str) -> str:

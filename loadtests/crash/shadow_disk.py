@@ -118,6 +118,14 @@ class WatchedFile(apsw.VFSFile):
             self._shadow.synced()
 
 
+def take_as_synced(database: Path) -> None:
+    """Take a database that no process has open for what the disk has; it has no log beside it."""
+    shadow = database.parent / SHADOW / database.name
+    for ending in FILES:
+        shadow.with_name(shadow.name + ending).unlink(missing_ok=True)
+    shutil.copyfile(database, shadow)
+
+
 def lose_power(database: Path) -> None:
     """Put the shadows in the places of a database's files; no process has it open."""
     database.with_name(database.name + "-shm").unlink(missing_ok=True)

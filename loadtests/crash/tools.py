@@ -1,4 +1,7 @@
-"""The tools of the crash proof: what they do to the world is one line in the notebook, so a second run would show."""
+"""The tools of the crash proof: what they do to the world is one line in the notebook, so a second run would show.
+
+A worker loads them, and with them the watch over the session logs that it rotates.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from pathlib import Path
 from loadtests.crash.kill_switch import ARMED, KillSwitch, read_armed
 from loadtests.crash.notes import MAKES_NOTES, Note, Notebook
 from loadtests.crash.plan import Boundary, Side
+from loadtests.crash.renames import RenameWatch
 from worker.tools import ToolContext, tool
+
+RenameWatch(lambda _: os.getpid())
 
 
 @tool

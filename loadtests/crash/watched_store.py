@@ -22,6 +22,7 @@ from shared.messages import (
     Step,
     Summary,
 )
+from shared.store.engine import Progress, Tell, tell_nobody
 from shared.store.port import Claims, Inbox, Outbox, Store
 
 
@@ -133,6 +134,15 @@ class WatchedStore(Watched):
         self.claims = cast("Claims", WatchedClaims(inner.claims, watch))
         self.outbox = cast("Outbox", WatchedOutbox(inner.outbox, watch))
 
+    async def open(self, tell: Tell = tell_nobody) -> None:
+        """Open it; each step of a migration is a boundary."""
+
+        def tell_and_watch(progress: Progress) -> None:
+            tell(progress)
+            self._watch.after(Boundary.MIGRATION)
+
+        await self._inner.open(tell_and_watch)
+
 
 class WatchedPlatform(Watched):
     """A platform's adapter: ``call`` is what comes right before a send, ``result`` right after it."""
@@ -144,3 +154,7 @@ class WatchedPlatform(Watched):
     def result(self, reply: Reply, answer: Any) -> Any:
         self._watch.after(Boundary.SEND, reply.session, keys=(reply.idempotency_key,))
         return self._inner.result(reply, answer)
+
+    def identified(self, *given: Any) -> WatchedPlatform:
+        """Stay in the place of an adapter that knows who the bot is."""
+        return WatchedPlatform(self._inner.identified(*given), self._watch)

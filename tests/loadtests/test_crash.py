@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadtests.crash.plan import TIMED, Boundary, Side, Victim, every_cell, plan_rounds, short_cells
+from loadtests.crash.doors import Door
+from loadtests.crash.features import Feature
+from loadtests.crash.plan import LED, TIMED, Boundary, Side, Victim, every_cell, plan_rounds, short_cells
 from loadtests.crash.run import run_rounds
 
 SEED = 1
@@ -16,14 +18,17 @@ def test_a_kill_on_either_side_of_every_boundary_breaks_no_guarantee(tmp_path: P
     assert [one.number for one in found if not one.fired] == []
     assert sum(one.answered for one in found) == sum(one.accepted for one in found) == 12 * len(found)
     assert sum(one.redelivered for one in found) > len(found)
+    assert {one.feature for one in found} == set(Feature)
+    assert {door for one in found for door, count in one.doors.items() if count.answered == 3} == set(Door)
 
 
 def test_a_short_run_has_both_sides_of_every_boundary_and_every_victim() -> None:
     cells = short_cells()
-    sides = {(boundary, side) for boundary, side, _ in cells if boundary not in TIMED}
-    assert len(sides) == 2 * (len(Boundary) - len(TIMED))
+    reached = set(Boundary) - TIMED - LED
+    sides = {(boundary, side) for boundary, side, _ in cells if boundary in reached}
+    assert len(sides) == 2 * len(reached)
     assert {victim for _, _, victim in cells} == set(Victim)
-    assert len(every_cell()) == len(Side) * len(Victim) * (len(Boundary) - len(TIMED)) + 3 * len(Victim) + 2
+    assert len(every_cell()) == len(Side) * len(Victim) * len(reached) + 3 * len(Victim) + 4
 
 
 def test_a_seed_and_a_number_make_the_same_round_again() -> None:

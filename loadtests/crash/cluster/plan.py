@@ -72,4 +72,4 @@ def plan_storm(seed: int, number: int, cells: list[tuple[FaultKind, Party]], hos
     pause_s = 4.0
     messages = max(4, round(faults[-1].after_s / pause_s))
     talks = plan_talks(chance, number, sessions=8, messages=messages, pace=4.0)
-    return Round(number, Storm(tuple(faults)), talks, pause_s)
+    return Round(number, Storm(tuple(faults)), talks, pause_s=pause_s)
