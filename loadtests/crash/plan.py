@@ -240,14 +240,13 @@ def shuffled_cells(seed: int) -> list[Cell]:
 
 
 def short_cells() -> list[Cell]:
-    """Return the cells of a short run: both sides of every boundary, each with one victim, and random moments."""
+    """Return the cells of a short run: both sides of every boundary, each with one victim, a random moment and a migration."""
     return [
         *(
             (boundary, side, victim)
             for boundary, victims in SHORT.items()
             for side, victim in zip(Side, victims, strict=True)
         ),
-        (Boundary.RANDOM, Side.AFTER, Victim.WORKER),
         (Boundary.RANDOM, Side.AFTER, Victim.BOTH),
         (Boundary.MIGRATION, Side.AFTER, Victim.BOTH),
     ]
