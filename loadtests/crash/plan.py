@@ -240,7 +240,7 @@ def shuffled_cells(seed: int) -> list[Cell]:
 
 
 def short_cells() -> list[Cell]:
-    """Return the cells of a short run: both sides of every boundary, each with one victim, a random moment and a migration."""
+    """Return the cells of a short run: each side of every boundary with one victim, a random moment and a migration."""
     return [
         *(
             (boundary, side, victim)
