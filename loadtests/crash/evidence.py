@@ -50,6 +50,8 @@ class Evidence(msgspec.Struct, frozen=True):
     histories: dict[str, list[TranscriptMessage]]
     seconds: float = 0.0
     recovery_s: float = 0.0
+    #: how much of it went by until a gateway listened again
+    start_s: float = 0.0
     strays: int = 0
     model_calls: int = 0
     deaths: int = 0

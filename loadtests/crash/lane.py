@@ -70,6 +70,7 @@ class Lane:
         )
         self._led_mono: float | None = None
         self._killed_mono = 0.0
+        self._listens_mono = 0.0
         self._deaths = 0
 
     def __enter__(self) -> Self:
@@ -110,6 +111,7 @@ class Lane:
                 evidence,
                 seconds=ended - started,
                 recovery_s=ended - self._killed_mono,
+                start_s=max(0.0, self._listens_mono - self._killed_mono),
                 deaths=self._deaths - deaths,
                 in_time=in_time,
                 strays=self._strays(),
@@ -142,6 +144,7 @@ class Lane:
         """Wait for the kill, mend what it broke, deliver everything again, wait for all answers; False if too late."""
         redelivered = False
         while time.monotonic() < started + DEADLINE_S:
+            self._look_at_listener()
             if kill.boundary in TIMED | LED and self._armed.exists():
                 self._look_at_clock(plan.number, kill, started)
             if self.gateway.ended():
@@ -160,6 +163,13 @@ class Lane:
                 disarm(self._armed)  # its moment never came
             time.sleep(LOOK_S)
         return False
+
+    def _look_at_listener(self) -> None:
+        """Note when a gateway begins to listen."""
+        if not self._url():
+            self._listens_mono = 0.0
+        elif not self._listens_mono:
+            self._listens_mono = time.monotonic()
 
     def _url(self) -> str:
         """Where the gateway listens; empty while it does not."""

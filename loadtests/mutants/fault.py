@@ -7,6 +7,13 @@ from pathlib import Path
 import msgspec
 
 
+#: where the tests of the rooms lie
+STORE = "tests/shared/store"
+POOL = "tests/worker/pool"
+TURNS = "tests/worker/pool/turns"
+AGENT = "tests/worker/agent"
+
+
 class Fault(msgspec.Struct, frozen=True):
     """A change of one place in one file that some test has to notice."""
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from loadtests.mutants.fault import Fault
-
-STORE = "tests/shared/store"
-POOL = "tests/worker/pool"
-TURNS = "tests/worker/pool/turns"
-AGENT = "tests/worker/agent"
+from loadtests.mutants.fault import AGENT, POOL, STORE, TURNS, Fault
+from loadtests.mutants.sharing_faults import SHARED
+from loadtests.mutants.storage_faults import KEPT_FILES
 
 #: nothing accepted is lost
 NOTHING_LOST = (
@@ -376,133 +373,6 @@ SHUT = (
         "            except Exception as error:  # noqa: BLE001 - whatever it is, the other replies",
         "            except MemoryError as error:  #",
         ("tests/gateway/test_delivery.py",),
-    ),
-)
-
-#: damage, deletion, copies and migrations
-KEPT_FILES = (
-    Fault(
-        "a copy takes its name before it was verified",
-        "shared/store/sqlite/backup.py",
-        "        report = verified(part, named=target)\n        put_in_place(part, target)\n    return report\n",
-        "        put_in_place(part, target)\n        report = verified(target)\n    return report\n",
-        (f"{STORE}/test_sqlite_backup.py",),
-    ),
-    Fault(
-        "a copy is written under its own name",
-        "shared/store/sqlite/backup.py",
-        '    part = target.with_name(target.name + ".part")\n',
-        "    part = target\n",
-        (f"{STORE}/test_sqlite_backup.py",),
-    ),
-    Fault(
-        "lost messages are not named by a salvage",
-        "shared/store/sqlite/salvage/reading.py",
-        "        return tuple(sorted(named - kept))\n",
-        "        return ()\n",
-        (f"{STORE}/test_sqlite_salvage.py",),
-    ),
-    Fault(
-        "deleted words stay in the free pages",
-        "shared/store/sqlite/engine.py",
-        '"secure_delete", True',
-        '"secure_delete", False',
-        (f"{STORE}/test_sqlite_removal.py",),
-    ),
-    Fault(
-        "deleted words stay in the write-ahead log",
-        "shared/store/sqlite/writer.py",
-        "    database.scrub_asked = True\n",
-        "    database.scrub_asked = False\n",
-        (f"{STORE}/test_sqlite_removal.py",),
-    ),
-    Fault(
-        "a table counts as moved after its first rows",
-        "shared/store/sqlite/table_move.py",
-        "    while left:\n",
-        "    if left:\n",
-        (f"{STORE}/test_sqlite_migration.py",),
-    ),
-    Fault(
-        "a move that was cut off is begun anew",
-        "shared/store/sqlite/table_move.py",
-        '            db.execute(f"DELETE FROM {table} WHERE {upto}", until)',
-        '            db.execute(f"DELETE FROM {table} WHERE {upto} AND 0", until)',
-        (f"{STORE}/test_sqlite_migration.py",),
-    ),
-    Fault(
-        "a database half way to its schema is read as a whole one",
-        "shared/store/sqlite/schema.py",
-        "    if unmoved(db):\n",
-        "    if False:\n",
-        (f"{STORE}/test_sqlite_migration.py",),
-    ),
-    Fault(
-        "webhooks reach a store that is not open yet",
-        "gateway/opening.py",
-        '        if self._opening.done or scope["path"] == "/livez":\n',
-        "        if True:\n",
-        ("tests/e2e/test_migration.py",),
-    ),
-)
-
-#: slow parties, several hosts, and what clients and operators ask for
-SHARED = (
-    Fault(
-        "one receiver may take every exchange",
-        "gateway/receivers.py",
-        "        return (HOST_SHARE if self.answered_at >= 0 else UNPROVEN_SHARE) - self.open\n",
-        "        return PLATFORM_SHARE\n",
-        ("tests/gateway/test_receivers.py",),
-    ),
-    Fault(
-        "a silent receiver is tried by everything",
-        "gateway/receivers.py",
-        "        if self.silent:\n            return 1 if",
-        "        if self.silent and self.open < 0:\n            return 1 if",
-        ("tests/gateway/test_receivers.py",),
-    ),
-    Fault(
-        "life signs use up the room of the answer",
-        "gateway/governor.py",
-        "or not all(w.leaves_room(now) for w in windows)",
-        "or not all(True for w in windows)",
-        ("tests/gateway/test_governor.py",),
-    ),
-    Fault(
-        "a host goes on when its lease has ended",
-        "worker/pool/host_lease.py",
-        "        return Fence((age >= END_TURNS_AT) + (age >= KILL_WORKERS_AT))\n",
-        "        return Fence((age >= 1e6) + (age >= 1e6))\n",
-        (f"{POOL}/test_pool_hosts.py",),
-    ),
-    Fault(
-        "a turn that waits for a word keeps its place",
-        "shared/store/sql/claims.py",
-        "            sessions.put_off(database, ref.session, outcome.within_s)\n",
-        "            pass\n",
-        ("tests/e2e/test_approval.py",),
-    ),
-    Fault(
-        "a call that is repeated has a second turn",
-        "gateway/openai_api/headers.py",
-        '    return digest(caller, key) if key else ""\n',
-        '    return ""\n',
-        ("tests/gateway/openai_api/test_official_sdk.py",),
-    ),
-    Fault(
-        "a call that was stopped costs nothing",
-        "worker/agent/models/usage_counts.py",
-        "        input_tokens=1 + sent_bytes // BYTES_PER_TOKEN,\n",
-        "        input_tokens=1,\n",
-        ("tests/worker/agent/models/test_turns.py",),
-    ),
-    Fault(
-        "a reply that was refused for good is no dead letter",
-        "shared/store/sql/tables/outbox.py",
-        "UPDATE outbox SET state = 'failed', closed_at = ?",
-        "UPDATE outbox SET state = 'sent', closed_at = ?",
-        (f"{STORE}/test_conformance_outbox.py", f"{STORE}/test_conformance_sessions.py"),
     ),
 )
 

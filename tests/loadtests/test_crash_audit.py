@@ -174,6 +174,7 @@ def test_a_round_that_does_not_end_is_a_problem() -> None:
 def test_processes_left_behind_and_a_late_recovery_are_problems() -> None:
     assert judged(strays=1).problems
     assert judged(recovery_s=31.0).problems  # a lease of 30 s that nobody ended
+    assert judged(recovery_s=31.0, start_s=20.0).problems == ()  # a machine with other work
     assert judged(model_calls=5).model_calls_again == 1
 
 
