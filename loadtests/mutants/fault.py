@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 
-
 #: where the tests of the rooms lie
 STORE = "tests/shared/store"
 POOL = "tests/worker/pool"
