@@ -8,7 +8,7 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 # Real servers, each in an environment of its own.
 REAL_SERVERS := llama mcp synapse litellm node
 
-.PHONY: run test test-clients test-real check bench clean
+.PHONY: run test test-clients test-real check bench peers clean
 .DEFAULT_GOAL := run
 
 run: .venv/.run
@@ -32,11 +32,17 @@ check: .venv/.test
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+# What people would use instead, for the benchmarks that compare with it: Celery, and Redis from Debian.
+peers: .venv/.test
+	@command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; } >/dev/null
+	@test -x .venv-peers/bin/python || "$(PYTHON)" -m venv .venv-peers
+	@.venv-peers/bin/python -m pip --quiet --disable-pip-version-check install -r loadtests/peers/requirements.txt
+
 bench: .venv/.test
 	@exec .venv/bin/python -m loadtests.bench
 
 clean:
-	rm -rf .venv .venv-real .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-real .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/clients/.made: .venv/.made tests/clients/requirements.txt tests/clients/package.json
 	@echo "installing the clients of others into .venv/clients"

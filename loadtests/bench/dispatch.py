@@ -1,7 +1,9 @@
-"""A no-op turn through the channel and a real worker process, against concurrent.futures and pebble.
+"""A no-op turn through the pool's channel and a real worker process, beside pebble, concurrent.futures and Celery.
 
-All of them carry 1 KB each way to one process. The executors are waited for from a plain thread, which is their
-fastest way; the channel from an event loop, which is its only one. BENCH_TURNS and BENCH_ROUNDS bound it.
+Celery (prefork, with Redis as broker and backend) is measured where ``make peers`` has installed it. All of them carry
+1 KB each way to one process. The executors are waited for from a plain thread, which is their fastest way; the channel
+from an event loop, which is its only one. The bare channel is the socket and its frames without a worker's work.
+BENCH_TURNS and BENCH_ROUNDS bound it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 import uvloop
 from pebble import ProcessPool
 
+from loadtests.celery_peer import CeleryPeer, NoPeer
 from loadtests.lone_workers import LoneWorkers, lone_workers
 from loadtests.measuring import Samples, interleaved, percentile, pin, print_table
 from loadtests.noop_child import ENTRY, echo
@@ -108,17 +111,24 @@ async def compare(pebble: ProcessPool, futures: ProcessPoolExecutor, cores: list
         if len(cores) > 1:
             pin(cores[0])  # the children were started on the other core and stay there
         one_by_one = {
-            "concurrent.futures": executor_one_by_one(with_futures),
             "pebble": executor_one_by_one(with_pebble),
-            "channel, no-op child": channel_one_by_one(noop),
-            "channel, real worker, offline turn": channel_one_by_one(real),
+            "concurrent.futures": executor_one_by_one(with_futures),
+            "bare channel": channel_one_by_one(noop),
+            "a whole offline turn in a worker": channel_one_by_one(real),
         }
         in_flight = {
-            "concurrent.futures": executor_rate(with_futures),
             "pebble": executor_rate(with_pebble),
-            "channel, no-op child": channel_rate(noop),
-            "channel, real worker, offline turn": channel_rate(real),
+            "concurrent.futures": executor_rate(with_futures),
+            "bare channel": channel_rate(noop),
+            "a whole offline turn in a worker": channel_rate(real),
         }
+        try:
+            celery = stack.enter_context(CeleryPeer.running(data_dir, cores))
+        except NoPeer as error:
+            print(error)
+        else:
+            one_by_one["Celery prefork, Redis"] = celery.one_by_one(TURNS // 200)
+            in_flight["Celery prefork, Redis"] = celery.rate(TURNS // 40, IN_FLIGHT)
         await interleaved(1, one_by_one)
         return await interleaved(ROUNDS, one_by_one), await interleaved(ROUNDS, in_flight)
 
