@@ -22,6 +22,7 @@ from gateway.platforms.port import (
     ApiResponse,
     Capabilities,
     Chat,
+    File,
     Inbound,
     Kind,
     Parsed,
@@ -54,12 +55,33 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     shown: str = ""
 
 
+class AttachedFile(msgspec.Struct, frozen=True):
+    """A file of a post."""
+
+    id: str
+    name: str = ""
+    mime_type: str = ""
+    size: int = 0
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """What a post is shown with."""
+
+    files: tuple[AttachedFile, ...] = ()
+
+
 class Post(msgspec.Struct, frozen=True):
     """A post, a person, or an error, whose ``id`` names its kind."""
 
     id: str = ""
     root_id: str = ""
     message: str = ""
+    metadata: Metadata = Metadata()
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Its files."""
+        return tuple(File(one.id, one.name or "file", one.mime_type, one.size) for one in self.metadata.files)
 
 
 class Mattermost(EditingAdapter, frozen=True):
@@ -101,6 +123,9 @@ class Mattermost(EditingAdapter, frozen=True):
         command = fields.get("command", "")
         event_id = as_key_part(fields.get("trigger_id" if command else "post_id", ""), "the event's id")
         root = as_key_part(fields["root_id"], "root_id") if fields.get("root_id") else ""
+        files = tuple(
+            File(as_key_part(one, "file_ids"), "file") for one in fields.get("file_ids", "").split(",") if one
+        )
         inbound = Inbound(
             kind=Kind.COMMAND if command else Kind.MESSAGE,
             session=self._session(fields.get("team_id", ""), channel, root),
@@ -110,15 +135,18 @@ class Mattermost(EditingAdapter, frozen=True):
             direct="__" in fields.get("channel_name", ""),
             mentioned=True,
             reply=msgspec.json.encode(Address(channel, root)),
+            files=files,
             threaded=bool(root),
         )
-        return Parsed(NOTHING, (inbound,)) if inbound.text else Parsed(NOTHING, ignored="no text")
+        if not inbound.text and not files:
+            return Parsed(NOTHING, ignored="neither text nor attachment")
+        return Parsed(NOTHING, (inbound,))
 
     def _session(self, team: str, channel: str, root: str) -> str:
         return session_key(self.name, as_key_part(team or "direct", "team_id"), channel, root or None)
 
     def lookup(self, inbound: Inbound) -> ApiRequest | None:
-        """A post's hook does not tell its thread."""
+        """A post's hook does not tell its thread, nor what its files are."""
         if inbound.kind is not Kind.MESSAGE:
             return None
         return get_call(f"{self.settings.api_base}/api/v4/posts/{inbound.dedupe[0][11:]}", self.settings.bot_token)
@@ -128,6 +156,7 @@ class Mattermost(EditingAdapter, frozen=True):
         post = read_answer(answer, Post) if answer and answer.status == 200 else None
         if post is None:
             return inbound
+        inbound = msgspec.structs.replace(inbound, files=post.files or inbound.files)
         root, address = post.root_id or post.id, msgspec.json.decode(inbound.reply, type=Address)
         if not re.fullmatch("[a-z0-9]{1,64}", root) or (inbound.direct and not post.root_id):
             return inbound
@@ -182,6 +211,11 @@ class Mattermost(EditingAdapter, frozen=True):
         """Show that something is typed."""
         place = msgspec.json.decode(address, type=Address)
         return self._api("users/me/typing", {"channel_id": place.channel_id, "parent_id": place.root_id})
+
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """A file lies at the server, which wants the bot's token."""
+        url = f"{self.settings.api_base}/api/v4/files/{as_key_part(file.id, 'file id')}"
+        return get_call(url, self.settings.bot_token) if answer is None else None
 
     def setup(self, url: str) -> Setup:
         """Hooks and commands are made by hand; their tokens come from there."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from gateway.platforms.decode import as_text
+from gateway.platforms.decode import as_text, decode_or_none
 from gateway.platforms.port import File
 from shared.errors import BodyRejected
 
@@ -65,7 +65,7 @@ class AttachedFile(msgspec.Struct, frozen=True):
     id: str = ""
     name: str | None = None
     mimetype: str | None = None
-    size: int = 0
+    size: int | None = None
     url_private_download: str = ""
     url_private: str = ""
 
@@ -200,8 +200,9 @@ class SpokenEvent(msgspec.Struct, frozen=True):
     channel_type: str | None = None
     thread_ts: Ts | None = None
     parent_user_id: str | None = None
-    files: tuple[AttachedFile, ...] | None = None
-    attachments: tuple[Attachment, ...] | None = None
+    #: each is read by itself, so that one that is odd does not lose the message
+    files: tuple[msgspec.Raw, ...] | None = None
+    attachments: tuple[msgspec.Raw, ...] | None = None
     team: str | None = None
     user_team: str | None = None
 
@@ -228,7 +229,8 @@ class SpokenEvent(msgspec.Struct, frozen=True):
     @property
     def forwarded(self) -> str:
         """What is forwarded, or shown because a link leads to it."""
-        linked = [one for one in self.attachments or () if one.is_share or one.is_msg_unfurl]
+        readable = [decode_or_none(bytes(raw), Attachment) for raw in self.attachments or ()]
+        linked = [one for one in readable if one and (one.is_share or one.is_msg_unfurl)]
         shown = [one for one in linked if one.text or one.fallback]
         return "\n".join(
             f"(forwarded from {one.author_name or 'somebody'}: {as_text(unescape(one.text or one.fallback or ''))})"
@@ -238,12 +240,13 @@ class SpokenEvent(msgspec.Struct, frozen=True):
     @property
     def attached(self) -> tuple[File, ...]:
         """Its files."""
+        readable = [decode_or_none(bytes(raw), AttachedFile) for raw in self.files or ()]
         return tuple(
             File(
-                one.id, one.name or one.mimetype or "file", one.mimetype or "", one.size,
+                one.id, one.name or one.mimetype or "file", one.mimetype or "", one.size or 0,
                 one.url_private_download or one.url_private,
             )
-            for one in self.files or ()
+            for one in readable if one
         )  # fmt: skip
 
     def words(self, bot_user: str) -> str:

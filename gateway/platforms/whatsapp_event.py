@@ -45,11 +45,25 @@ class Choice(msgspec.Struct, frozen=True):
     title: str = ""
 
 
+class FlowReply(msgspec.Struct, frozen=True):
+    """What was filled in of a form; ``response_json`` is JSON."""
+
+    body: str = ""
+    response_json: str = ""
+
+
 class Interactive(msgspec.Struct, frozen=True):
-    """A pressed button or a picked line."""
+    """A pressed button, a picked line, or a form that was filled in."""
 
     button_reply: Choice | None = None
     list_reply: Choice | None = None
+    nfm_reply: FlowReply | None = None
+
+    @property
+    def words(self) -> str:
+        """What was chosen or filled in."""
+        choice, form = self.button_reply or self.list_reply, self.nfm_reply
+        return choice.title if choice else (form.response_json or form.body) if form else ""
 
 
 class Button(msgspec.Struct, frozen=True):
@@ -142,8 +156,7 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
             case "text":
                 return self.text.body
             case "interactive":
-                choice = self.interactive.button_reply or self.interactive.list_reply
-                return choice.title if choice else ""
+                return self.interactive.words
             case "button":
                 return self.button.text
             case "location" if self.location:
