@@ -26,7 +26,7 @@ from gateway.receivers import Receivers
 from gateway.reply_sender import LocalReceiver, PlaceOf, ReplySender, own_place
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events
-from shared.messages import DueReplies, Outcome, Reply, Shares
+from shared.messages import DueReplies, Outcome, Reply, ReplyLease, Shares
 from shared.store.port import Store
 
 #: how many are begun in one go, one of each platform at the least: the loop sees to others in between
@@ -43,6 +43,9 @@ RETRIES_FIRST_EVERY = 4
 
 #: how often a host without its lease looks whether it has one again
 FENCED_LOOK_S = 0.2
+
+#: how often a host on a shared database compares what it has leased with what it sends, in seconds
+COMPARE_EVERY_S = 3.0
 
 STORE_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -103,6 +106,7 @@ class Delivery:
         self._sending: set[asyncio.Task[bool]] = set()
         self._wants_room = True  #: whether the last look may have left something for want of room
         self._tasks: Counter[str] = Counter()  #: tasks by platform
+        self._leases: Counter[ReplyLease] = Counter()  #: of what is being sent
         self._loops: list[asyncio.Task[None]] = []
         self._client: PlatformClient | None = None
         self._store_failures = 0
@@ -125,6 +129,8 @@ class Delivery:
         )
         sender.place_of, sender.hosts = self.place_of, self.hosts
         self._loops = [asyncio.create_task(self._run(sender), name="delivery")]
+        if self._store.engine.shared:
+            self._loops.append(asyncio.create_task(self._give_back(), name="leases of replies"))
         for name, platform in self._platforms.items():
             if platform.identity_call():
                 self._loops.append(
@@ -177,6 +183,22 @@ class Delivery:
                 async with asyncio.timeout(wait_s):
                     await self._woken.wait()
 
+    async def _give_back(self) -> None:
+        """Give back, for ever, rows that this host has leased and does not send: the leases are long.
+
+        The answer to such a lease was lost, or what became of the send could not be recorded in time. One that is found
+        twice in a row is none on its way here.
+        """
+        found: set[ReplyLease] = set()
+        while True:
+            await asyncio.sleep(COMPARE_EVERY_S)
+            with suppress(StoreUnavailable):
+                left = set(await self._store.outbox.held(self._host)) - set(self._leases)
+                if lost := left & found:
+                    await self._store.outbox.give_back(self._host, lost)
+                    self.wake()
+                found = left - lost
+
     async def _send_due(self, sender: ReplySender) -> float | None:
         """Start to send what is due; return the seconds to wait for more, None to wait for a wake."""
         if self.hosts.fenced:
@@ -188,6 +210,7 @@ class Delivery:
             return self._store_failed(error)
         self._store_works()
         for reply in due.replies:
+            self._leases[reply.leased] += 1
             task = asyncio.create_task(self._send(sender, reply), name=f"send {reply.idempotency_key}")
             self._sending.add(task)
             self._tasks[reply.platform] += 1
@@ -247,6 +270,7 @@ class Delivery:
             self._failed(error, reply)
         finally:
             self._tasks[reply.platform] -= 1
+            self._leases -= Counter([reply.leased])
         return True
 
     def _failed(self, error: Exception, reply: Reply | None = None) -> float:

@@ -340,9 +340,23 @@ class Reply(msgspec.Struct, frozen=True):
         return f"{self.message_id}.{self.part}"
 
     @property
+    def leased(self) -> ReplyLease:
+        """The lease of its row, while it is sent."""
+        return ReplyLease(self.session, self.message_id, self.part, self.lease)
+
+    @property
     def begins(self) -> bool:
         """Whether it is the first chunk of its text."""
         return self.part % PARTS == 0
+
+
+class ReplyLease(msgspec.Struct, frozen=True):
+    """What names one lease of an outbox row."""
+
+    session: str
+    message_id: str
+    part: int
+    lease: int
 
 
 #: how long a reply waits for the gateway that sends for its platform, in seconds, before any other may send it

@@ -65,6 +65,7 @@ class ClusterLane:
         ]
         self._inspection = self._held.enter_context(Inspection(self._platform, self._notebook, self._urls))
         self._deaths = 0
+        self._said_mono = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +90,7 @@ class ClusterLane:
         traffic = Traffic(plan, self._platform.secrets, notes, self._any_url, deadline, ANSWER_WITHIN_S)
         happenings = [Happening(fault, self, started) for fault in plan.kill.faults]
         self._deaths, model_calls = 0, self._provider.calls
+        self._said_mono = started
         traffic.start()
         try:
             in_time = self._go_through(plan, traffic, happenings, deadline)
@@ -102,7 +104,7 @@ class ClusterLane:
             structs.replace(
                 evidence,
                 seconds=ended - started,
-                recovery_s=ended - max(started, *(happening.mended_mono for happening in happenings)),
+                recovery_s=ended - max(self._said_mono, *(happening.mended_mono for happening in happenings)),
                 strays=self._strays(),
                 deaths=self._deaths,
                 in_time=in_time,
@@ -130,6 +132,8 @@ class ClusterLane:
         while time.monotonic() < deadline:
             for happening in happenings:
                 happening.look()
+            if plan.pause_s and traffic.busy:
+                self._said_mono = time.monotonic()  # people talk on behind the last fault
             self._deaths += sum(host.start_if_ended() for host in self.hosts)
             if not redelivered and all(happening.begun for happening in happenings):
                 redelivered = True

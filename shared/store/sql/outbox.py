@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from shared.messages import DueReplies, Reply, Shares
+from shared.messages import DueReplies, Reply, ReplyLease, Shares
 from shared.store.engine import Database, Engine
 from shared.store.sql.tables import outbox
 
@@ -28,6 +28,14 @@ class Outbox:
         With ``shares`` not more of any platform than its share.
         """
         return await self._run_relaxed("", _due, host, limit, lease_s, shares)
+
+    async def held(self, host: str) -> list[ReplyLease]:
+        """Return what a host has leased, for one that has to know what it does not send."""
+        return await self._run("", outbox.held, host)
+
+    async def give_back(self, host: str, leases: Iterable[ReplyLease]) -> None:
+        """Let others send rows that a host has leased and does not send; they may have been sent: one attempt more."""
+        await self._run("", outbox.give_back, host, tuple(leases))
 
     async def split(self, reply: Reply, texts: Sequence[str]) -> list[Reply]:
         """Replace an unrendered row by one rendered row a chunk; the first stays leased. Raises StaleClaim."""

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.errors import NotFound, StaleClaim
-from shared.messages import Dead, DeadKind, Reply, ReplyState, ReplyStatus, Shares
+from shared.messages import LATE_S, Dead, DeadKind, Reply, ReplyState, ReplyStatus, Shares
 from shared.store import Store
 from tests.shared.store.scratch import Scratch
 
@@ -128,6 +128,26 @@ class TestDue:
         scratch.clock.now += 31
         again = await lease_one(store, "other")
         assert (again.attempts, again.lease) == (1, 2)
+
+    async def test_a_host_gives_back_what_it_has_leased_and_does_not_send(self, scratch: Scratch, store: Store) -> None:
+        await scratch.answer("hi")
+        (reply,) = (await store.outbox.due("host", 10, 120)).replies
+        assert await store.outbox.held("host") == [reply.leased]
+        assert await store.outbox.held("other") == []
+        await store.outbox.give_back("other", [reply.leased])
+        assert (await store.outbox.due("other", 10, 120)).replies == ()
+        await store.outbox.give_back("host", [reply.leased])
+        (again,) = (await store.outbox.due("other", 10, 120)).replies
+        assert (again.message_id, again.attempts) == (reply.message_id, 1)
+        await store.outbox.give_back("host", [reply.leased])
+        assert await store.outbox.held("other") == [again.leased]
+
+    async def test_what_another_gateway_sends_is_left_to_it_for_a_while(self, scratch: Scratch, store: Store) -> None:
+        await scratch.answer("hi")
+        shares = Shares({"a": 5}, late_only=frozenset({"a"}))
+        assert (await store.outbox.due("host", 10, 30, shares)).replies == ()
+        scratch.clock.now += LATE_S + 0.1
+        assert len((await store.outbox.due("host", 10, 30, shares)).replies) == 1
 
     async def test_next_due_tells_when_to_come_again(self, scratch: Scratch, store: Store) -> None:
         assert await scratch.next_due_in_s() is None

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from shared.errors import StaleClaim
-from shared.messages import LATE_S, PARTS, Reply, ReplyState, ReplyStatus, Shares
+from shared.messages import LATE_S, PARTS, Reply, ReplyLease, ReplyState, ReplyStatus, Shares
 from shared.retry import LONGEST_S
 from shared.store.engine import MAX_LEASE_S, Database, Row, at_once
 from shared.traces import ReplyTrace
@@ -110,6 +110,15 @@ WITH RECURSIVE found (platform) AS (
   FROM found WHERE found.platform IS NOT NULL
 )
 SELECT platform FROM found WHERE platform IS NOT NULL
+"""
+# List what a host has leased.
+HELD = """
+SELECT session_key, message_id, part, lease FROM outbox WHERE state = 'leased' AND until IS NOT NULL AND host = ?
+"""
+# End one lease of a host that does not send the row: it may have been sent, so it counts as one more attempt.
+GIVE_BACK = """
+UPDATE outbox SET state = 'due', until = NULL, host = '', attempts = attempts + 1
+WHERE session_key = ? AND message_id = ? AND part = ? AND lease = ? AND state = 'leased' AND host = ?
 """
 # Find a leased row again by what its sender knows of it.
 FENCE = """
@@ -234,6 +243,16 @@ def lease_shares(
         statement = LEASE_OF_OTHERS.format(platforms=", ".join("?" * len(names)))
         rows += database.all(statement, (host, until, *names, host, now, limit - len(rows)))
     return _replies(rows), _sooner(next_end_s, lease_s if rows else None)
+
+
+def held(database: Database, host: str) -> list[ReplyLease]:
+    """Return what a host has leased."""
+    return [ReplyLease(*row) for row in database.all(HELD, (host,))]
+
+
+def give_back(database: Database, host: str, leases: Sequence[ReplyLease]) -> None:
+    """End leases of a host, as if their time were over."""
+    database.run_each(GIVE_BACK, ((one.session, one.message_id, one.part, one.lease, host) for one in leases))
 
 
 def end_leases(database: Database) -> None:
