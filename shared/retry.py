@@ -37,8 +37,12 @@ def backoff_s(failures: int, first_s: float, longest_s: float) -> float:
 
     The jitter takes up to half of it away, so that those who failed together do not come again together.
     """
-    whole_s = min(longest_s, first_s * 2.0 ** min(max(failures, 1) - 1, 60))
-    return whole_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return doubled_s(failures, first_s, longest_s) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def doubled_s(failures: int, first_s: float, longest_s: float) -> float:
+    """Return a wait after this many failures in a row, 1 at the least: it doubles from ``first_s`` on."""
+    return min(longest_s, first_s * 2.0 ** min(max(failures, 1) - 1, 60))
 
 
 def _seconds_of_date(text: str) -> float | None:

@@ -11,9 +11,9 @@ NOTHING_LOST = (
     Fault(
         "callers are answered before the commit",
         "shared/store/sqlite/writer.py",
-        "            answers.give(self._run_together(database, jobs))\n",
+        "            give(loop, self._run_together(database, jobs))\n",
         "            given = self._run_together(database, jobs[:1]) if len(jobs) == 1 else []\n"
-        "            answers.give(given or [JobAnswer(job.future, None, None) for job in jobs])\n"
+        "            give(loop, given or [JobAnswer(job.future, None, None) for job in jobs])\n"
         "            given or self._run_together(database, jobs)\n",
         (f"{STORE}/test_sqlite_writer.py", f"{STORE}/test_conformance_inbox.py"),
     ),

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import greenlet
 
 from shared.store.engine import Database
+from shared.store.jobs import HalfDone, JobAnswer
 from shared.store.postgres.connection import Connection, ConnectionLost, DatabaseError, Outcome
 from shared.store.postgres.database import BatchClock, Fork, PostgresDatabase, Read, Shared
 
@@ -40,18 +41,6 @@ class Job(NamedTuple):
     #: the session whose rows it touches, empty for many or none
     session: str
     work: Callable[[Database], Any]
-
-
-class JobAnswer(NamedTuple):
-    """What became of a job: its error, or None and its value."""
-
-    future: asyncio.Future[Any]
-    value: Any
-    error: BaseException | None
-
-
-class HalfDone(Exception):
-    """Raised when a job failed after it had written something; its cause is the job's own error."""
 
 
 class CommitMark(NamedTuple):

@@ -9,19 +9,17 @@ whether it was this one: a server that was killed gives the number of what it ha
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import queue
 import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-from shared.errors import StoreUnavailable
-from shared.store.postgres.batch import Batch, CommitMark, CommitUnknown, HalfDone, Job, JobAnswer
+from shared.store.jobs import HalfDone, JobAnswer, JobQueue, give, refusals
+from shared.store.postgres.batch import Batch, CommitMark, CommitUnknown, Job
 from shared.store.postgres.connection import Connection, ConnectionLost, DatabaseError
 from shared.store.postgres.database import Shared
 
+NO_ANSWER = "the database does not answer"
 #: jobs that share one transaction at most
 BATCH_LIMIT = 64
 #: how often a batch is run again that others have locked out
@@ -57,7 +55,7 @@ class Lane:
         self._batches = 0
         self._connect = connect
         self._shared = shared
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: JobQueue[Job] = JobQueue(BATCH_LIMIT)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Connection | None = None
@@ -83,37 +81,22 @@ class Lane:
     async def close(self) -> None:
         """Commit what is queued, close the connection and end the thread."""
         if self._thread is not None:
-            self._jobs.put(None)
+            self._jobs.close()
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
     # Everything below runs on the thread.
 
     def _main(self) -> None:
-        while jobs := self._next_jobs():
+        while jobs := self._jobs.take():
             try:
                 answers = self._run_together(jobs)
             except Exception as error:  # noqa: BLE001 - the lane lives on, whatever it was; these callers are told
                 self._drop()
-                answers = self._refuse(jobs, error)
-            self._answer(answers)
+                answers = refusals(jobs, error, NO_ANSWER)
+            assert self._loop is not None  # noqa: S101 - for the type checker
+            give(self._loop, answers)
         self._drop()
-
-    def _next_jobs(self) -> list[Job]:
-        """Wait for a job and take all that queued up behind it; none once the lane is closed."""
-        jobs: list[Job] = []
-        job = self._jobs.get()
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) == BATCH_LIMIT:
-                return jobs
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return jobs
-        if jobs:
-            self._jobs.put(None)
-        return jobs
 
     def _run_together(self, jobs: list[Job]) -> list[JobAnswer]:
         """Run jobs in one transaction; where one of them breaks it, each in its own."""
@@ -125,7 +108,7 @@ class Lane:
             try:
                 batch = Batch(self._shared, self._connected(), jobs, mark, read_only=self._read_only)
             except ConnectionLost as error:
-                return self._refuse(jobs, error)
+                return refusals(jobs, error, NO_ANSWER)
             try:
                 answers = batch.run()
             except CommitUnknown as unknown:
@@ -133,13 +116,13 @@ class Lane:
                 if self._was_committed(unknown.transaction_id, mark):
                     return unknown.answers
                 batch.uncount()
-                return self._refuse(jobs, unknown)
+                return refusals(jobs, unknown, NO_ANSWER)
             except ConnectionLost as error:
                 batch.uncount()
                 self._drop()
                 broken = error
                 if time.monotonic() - began_mono > PATIENCE_S:
-                    return self._refuse(jobs, error)
+                    return refusals(jobs, error, NO_ANSWER)
             except (DatabaseError, HalfDone) as error:
                 batch.uncount()
                 self._roll_back()
@@ -151,7 +134,7 @@ class Lane:
                 return answers
         if len(jobs) > 1 and not isinstance(broken, ConnectionLost):
             return [answer for job in jobs for answer in self._run_together([job])]
-        return self._refuse(jobs, broken)
+        return refusals(jobs, broken, NO_ANSWER)
 
     def _connected(self) -> Connection:
         """Return the connection, made anew if it was lost. Raises ConnectionLost."""
@@ -198,32 +181,3 @@ class Lane:
                 return False
             raise
         return bool(asked.rows[0][0] == "in progress")
-
-    def _refuse(self, jobs: list[Job], cause: Exception) -> list[JobAnswer]:
-        """Answer jobs of which nothing was written: with a fault of the database, or with the job's own error."""
-        if isinstance(cause, HalfDone):
-            return [JobAnswer(job.future, None, cause.__cause__) for job in jobs]
-        answers = []
-        for job in jobs:
-            error = StoreUnavailable(f"the database does not answer: {cause}")
-            error.__cause__ = cause
-            answers.append(JobAnswer(job.future, None, error))
-        return answers
-
-    def _answer(self, answers: list[JobAnswer]) -> None:
-        """Wake the callers; a loop that is closed has none any more, and what was committed stays."""
-        assert self._loop is not None  # noqa: S101 - for the type checker
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_resolve, answers)
-
-
-def _resolve(answers: list[JobAnswer]) -> None:
-    """Wake every caller, on the loop; a caller that was cancelled meanwhile is not there any more."""
-    for answer in answers:
-        future: asyncio.Future[Any] = answer.future
-        if future.done():
-            continue
-        if answer.error is None:
-            future.set_result(answer.value)
-        else:
-            future.set_exception(answer.error)

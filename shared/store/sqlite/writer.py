@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -22,6 +21,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 import apsw
 
 from shared.errors import StoreDamaged, StoreUnavailable
+from shared.store.jobs import HalfDone, JobAnswer, JobQueue, give, refusals
 from shared.store.sqlite.database import SqliteDatabase
 
 P = ParamSpec("P")
@@ -49,30 +49,6 @@ class Job(NamedTuple):
     relaxed: bool = False
 
 
-class JobAnswer(NamedTuple):
-    """What became of a job: its error, or None and its value."""
-
-    future: asyncio.Future[Any]
-    value: Any
-    error: BaseException | None
-
-
-class _HalfDone(Exception):
-    """Raised when a job failed after it had written something; its cause is the job's own error."""
-
-
-class _Answers:
-    """The way back to the loop: one call for all that one commit has settled."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def give(self, answers: list[JobAnswer]) -> None:
-        """Wake the callers; a loop that is closed has none any more, and what was committed stays."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_resolve, answers)
-
-
 class _Life(NamedTuple):
     """What an open writer has: the loop of its callers, its thread, and what tells that it has ended."""
 
@@ -89,7 +65,7 @@ class Writer:
 
     def __init__(self, open_database: Callable[[], SqliteDatabase]) -> None:
         self._open_database = open_database
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: JobQueue[Job] = JobQueue(BATCH_LIMIT)
         self._life: _Life | None = None
         #: done once the database is open, or cannot be
         self._opened: asyncio.Future[None] | None = None
@@ -104,9 +80,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = loop.create_future()
         ended: asyncio.Future[None] = loop.create_future()
-        thread = threading.Thread(
-            target=self._main, args=(_Answers(loop), opened, ended), name="store-writer", daemon=True
-        )
+        thread = threading.Thread(target=self._main, args=(loop, opened, ended), name="store-writer", daemon=True)
         self._opened = opened
         thread.start()
         await asyncio.shield(opened)
@@ -136,11 +110,11 @@ class Writer:
         life, self._life = self._life, None
         if life is None:
             if self._opened is not None and not self._opened.done():
-                self._jobs.put(None)
+                self._jobs.close()
                 await asyncio.wait([self._opened])
                 self._opened.exception()
             return
-        self._jobs.put(None)
+        self._jobs.close()
         await life.ended
         life.thread.join()
 
@@ -154,38 +128,22 @@ class Writer:
 
     # Everything below runs on the thread.
 
-    def _main(self, answers: _Answers, opened: asyncio.Future[None], ended: asyncio.Future[None]) -> None:
+    def _main(self, loop: asyncio.AbstractEventLoop, opened: asyncio.Future[None], ended: asyncio.Future[None]) -> None:
         try:
             database = self._open_database()
         except Exception as error:  # noqa: BLE001 - the boundary of the thread: whoever opens the store handles it
-            answers.give([JobAnswer(opened, None, error)])
+            give(loop, [JobAnswer(opened, None, error)])
             return
         database.db.set_wal_hook(self._count_wal_pages)
-        answers.give([JobAnswer(opened, None, None)])
-        while jobs := self._next_jobs():
+        give(loop, [JobAnswer(opened, None, None)])
+        while jobs := self._jobs.take():
             if self._damage:
-                answers.give([JobAnswer(job.future, None, StoreDamaged(self._damage)) for job in jobs])
+                give(loop, [JobAnswer(job.future, None, StoreDamaged(self._damage)) for job in jobs])
                 continue
-            answers.give(self._run_together(database, jobs))
+            give(loop, self._run_together(database, jobs))
             self._copy_back(database)
         database.db.close()
-        answers.give([JobAnswer(ended, None, None)])
-
-    def _next_jobs(self) -> list[Job]:
-        """Wait for a job and take all that queued up behind it; none once the writer is closed."""
-        jobs = []
-        job = self._jobs.get()
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) == BATCH_LIMIT:
-                return jobs
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return jobs
-        if jobs:
-            self._jobs.put(None)
-        return jobs
+        give(loop, [JobAnswer(ended, None, None)])
 
     def _run_together(self, database: SqliteDatabase, jobs: list[Job]) -> list[JobAnswer]:
         """Run jobs in one transaction; where one of them breaks it, each in its own.
@@ -203,7 +161,7 @@ class Writer:
             return self._refuse_damaged(jobs, error) if isinstance(error, DAMAGE) else _refuse(jobs, error)
         try:
             answers = [_run_one(database, job) for job in jobs]
-        except (apsw.Error, _HalfDone) as error:
+        except (apsw.Error, HalfDone) as error:
             _roll_back(database, waiting)
             if isinstance(error, DAMAGE):
                 return self._refuse_damaged(jobs, error)
@@ -243,7 +201,7 @@ class Writer:
                 database.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 self._wal_pages = 0
             return
-        if self._wal_pages < (IDLE_CHECKPOINT_PAGES if self._jobs.empty() else BUSY_CHECKPOINT_PAGES):
+        if self._wal_pages < (IDLE_CHECKPOINT_PAGES if self._jobs.empty else BUSY_CHECKPOINT_PAGES):
             return
         self._wal_pages = 0
         try:
@@ -253,7 +211,7 @@ class Writer:
 
 
 def _run_one(database: SqliteDatabase, job: Job) -> JobAnswer:
-    """Run a job. Raises what the transaction must be rolled back for: apsw.Error, and _HalfDone."""
+    """Run a job. Raises what the transaction must be rolled back for: apsw.Error, and HalfDone."""
     waiting = database.waiting
     changes = database.db.total_changes()
     try:
@@ -262,7 +220,7 @@ def _run_one(database: SqliteDatabase, job: Job) -> JobAnswer:
         raise
     except Exception as error:
         if database.db.total_changes() != changes:
-            raise _HalfDone from error
+            raise HalfDone from error
         database.waiting = waiting
         return JobAnswer(job.future, None, error)
 
@@ -275,27 +233,8 @@ def _roll_back(database: SqliteDatabase, waiting: int) -> None:
             database.db.execute("ROLLBACK")
 
 
-def _refuse(jobs: list[Job], cause: apsw.Error | _HalfDone) -> list[JobAnswer]:
-    """Answer jobs of which nothing was written: with a fault of the storage, or with the job's own error."""
-    if isinstance(cause, _HalfDone):
-        return [JobAnswer(job.future, None, cause.__cause__) for job in jobs]
-    answers = []
-    for job in jobs:
-        error = StoreUnavailable(f"the database cannot commit: {cause}")
-        error.__cause__ = cause
-        answers.append(JobAnswer(job.future, None, error))
-    return answers
-
-
-def _resolve(answers: list[JobAnswer]) -> None:
-    """Wake every caller, on the loop; a caller that was cancelled meanwhile is not there any more."""
-    for future, value, error in answers:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
+def _refuse(jobs: list[Job], cause: Exception) -> list[JobAnswer]:
+    return refusals(jobs, cause, "the database cannot commit")
 
 
 def _ask_for_scrub(database: SqliteDatabase) -> None:

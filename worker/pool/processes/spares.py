@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from shared.errors import WorkerFailedToStart
 from shared.events import Event, Events
+from shared.retry import doubled_s
 from worker.frames import Configure, Ready, WorkerConfig
 from worker.pool.feed import Feed
 from worker.pool.processes.spawn import preload_of, spawn
@@ -73,7 +74,7 @@ class Spares:
     async def spawn(self) -> WorkerProcess:
         """Start a worker, after a while where starts failed. Raises WorkerFailedToStart, OSError, EOFError."""
         if self._failures:
-            delay_s = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), LONGEST_BACKOFF_S)
+            delay_s = doubled_s(self._failures, FIRST_BACKOFF_S, LONGEST_BACKOFF_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), delay_s)
         async with self._between_starts:

@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from shared.messages import Dead, Ended, Outcome, Parked, Retry, Step, TurnStatus, Usage
+from shared.retry import doubled_s
 from shared.texts import ENGLISH, Texts
 from worker.pool.processes.death import Cause, Death
 
-#: the longest a suspect waits before it runs again, in seconds
-LONGEST_DELAY_S = 60.0
+#: how long a suspect waits before it runs again, at first and at the longest, in seconds
+FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 
 
 class RanTurn(msgspec.Struct, frozen=True):
@@ -123,7 +124,7 @@ def strike(ran: RanTurn, max_attempts: int, death: Death, worker: str) -> Outcom
     attempts = ran.attempts + ran.lost + 1
     if attempts >= max_attempts:
         return Dead(attempts, death.error, given_up_text(attempts, ran.texts), death.stacks, used(ran.steps), worker)
-    return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=True, error=death.error)
+    return Retry(doubled_s(attempts, FIRST_DELAY_S, LONGEST_DELAY_S), attempts, suspect=True, error=death.error)
 
 
 def went_wrong(ran: RanTurn, max_attempts: int, error: str, worker: str) -> Outcome:
@@ -131,7 +132,9 @@ def went_wrong(ran: RanTurn, max_attempts: int, error: str, worker: str) -> Outc
     attempts = ran.attempts + 1
     if attempts >= max_attempts:
         return Dead(attempts, error, given_up_text(attempts, ran.texts), usage=used(ran.steps), worker=worker)
-    return Retry(min(2.0 ** (attempts - 1), LONGEST_DELAY_S), attempts, suspect=False, error=error, lost=ran.lost)
+    return Retry(
+        doubled_s(attempts, FIRST_DELAY_S, LONGEST_DELAY_S), attempts, suspect=False, error=error, lost=ran.lost
+    )
 
 
 def given_up_text(attempts: int, texts: Texts) -> str:
