@@ -79,7 +79,7 @@ class KeyFile:
 
     def write(self, keys: tuple[ApiKey, ...]) -> None:
         """Replace the file. Raises OSError."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = self._path.with_suffix(f".{secrets.token_hex(4)}")
         made.touch(0o600, exist_ok=False)
         try:

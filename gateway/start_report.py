@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 from shared.events import Emit, Event, Field
 from shared.settings import Settings
@@ -26,10 +28,23 @@ def start_fields(settings: Settings) -> dict[str, Field]:
 
 
 def hints(settings: Settings) -> Iterator[str]:
-    """Yield in words what is set and has no effect."""
+    """Yield in words what is set and has no effect, and whether others may write where everything lies."""
+    if is_anybodys(settings.data_dir):
+        yield (
+            f"every user of this machine may write into {settings.data_dir.absolute()}, where conversations and keys "
+            "lie; `chmod 700` it"
+        )
     for name in settings.unused_model_keys:
         provider = name.partition("_")[0].lower()
         yield (
             f"{name} is set and GATEHOUSE_MODEL is not, so the offline model answers; "
             f"set GATEHOUSE_MODEL={provider}:MODEL to use it"
         )
+
+
+def is_anybodys(directory: Path) -> bool:
+    """Tell whether every user may write into a directory; False where there is none."""
+    try:
+        return bool(directory.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return False

@@ -18,7 +18,7 @@ SECRET_FILE = "console.secret"  # noqa: S105 - the name of a file
 
 def make_secret(data_dir: Path) -> bytes:
     """Return the secret of this data directory, and make it if there is none. Raises OSError."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = data_dir / SECRET_FILE
     with suppress(FileExistsError):
         made = path.with_suffix(f".{secrets.token_hex(4)}")

@@ -12,7 +12,7 @@ from gateway.cli.session_export import document, read_session
 async def run(invocation: Invocation) -> int:
     """Print the document of a session; secrets in it are ``***``."""
     record = await read_session(invocation, invocation.arguments.session)
-    invocation.terminal.write(await asyncio.to_thread(document, invocation, record) + b"\n")
+    invocation.terminal.write_json(await asyncio.to_thread(document, invocation, record))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 from tqdm import tqdm
 
-from shared.printable import printable
+from shared.printable import printable, printable_json
 
 
 class Terminal:
@@ -21,13 +21,16 @@ class Terminal:
     def show(self, value: object, lines: Iterable[str]) -> None:
         """Print the value as JSON where ``--json`` asks for it, else the lines."""
         if self._as_json:
-            self.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+            self.write_json(msgspec.json.format(msgspec.json.encode(value), indent=2))
             return
-        self.write("".join(f"{printable(line)}\n" for line in lines).encode("utf-8", "replace"))
+        self._write("".join(f"{printable(line)}\n" for line in lines))
 
-    def write(self, content: bytes) -> None:
-        """Write bytes to stdout."""
-        sys.stdout.buffer.write(content)
+    def write_json(self, text: bytes) -> None:
+        """Write JSON text to stdout; what would steer a terminal is an escape in it, which is the same value."""
+        self._write(printable_json(text.decode()) + "\n")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
         sys.stdout.buffer.flush()
 
     def note(self, line: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from gateway.keys import KeyFile
+from gateway.tickets import make_secret
 from loadtests.gateway_process import GatewayProcess
 from shared.api_keys import Role, entry_of, parse_entry
 from tests.e2e.command_line import port_of, run_command, run_inside
@@ -78,6 +80,13 @@ def test_the_file_holds_hashes_and_is_its_owners_alone(locked: GatewayProcess) -
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     listed = json.loads(run_inside(locked.data_dir, "key", "list", "--json").stdout)["keys"]
     assert {"hashed": "read"}.items() <= {key["name"]: key["role"] for key in listed}.items()
+
+
+def test_a_directory_that_is_made_for_keys_is_its_owners_alone(tmp_path: Path) -> None:
+    """Whatever comes first into it: a key, or the secret that tickets are signed with."""
+    KeyFile(tmp_path / "keys").write(())
+    make_secret(tmp_path / "secret")
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("keys", "secret")] == [0o700, 0o700]
 
 
 @pytest.mark.parametrize(

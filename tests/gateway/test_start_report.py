@@ -33,3 +33,11 @@ def test_a_key_is_reminded_of_only_while_no_model_was_chosen() -> None:
     chain = parse_settings({**keys, "GATEHOUSE_MODEL": "openai:gpt-5,offline"})
     assert start_fields(chain)["model"] == "openai:gpt-5,offline"
     assert list(hints(chain)) == []
+
+
+def test_a_data_directory_that_every_user_may_write_into_is_told(tmp_path: Path) -> None:
+    settings = parse_settings({"GATEHOUSE_DATA_DIR": str(tmp_path)})
+    assert list(hints(settings)) == []
+    tmp_path.chmod(0o777)
+    (hint,) = hints(settings)
+    assert str(tmp_path) in hint

@@ -34,7 +34,9 @@ def talk(web: httpx2.Client, name: str, *texts: str) -> str:
 def test_export_writes_one_document_of_the_first_logs_keys(
     running: GatewayProcess, web: httpx2.Client, tmp_path: Path
 ) -> None:
-    session = talk(web, "taken out", "add buy milk", f"my key is {SECRET}", f"that is the {BOARD_KEY}")
+    session = talk(
+        web, "taken out", "add buy milk", f"my key is {SECRET}", f"that is the {BOARD_KEY}", "turned \u202e about"
+    )
     servers = tmp_path / "mcp.json"
     servers.write_text(json.dumps({"mcpServers": {"board": {"command": "board", "env": {"KEY": BOARD_KEY}}}}))
     settings = {
@@ -56,6 +58,8 @@ def test_export_writes_one_document_of_the_first_logs_keys(
     assert [todo["content"] for todo in found["todos"]] == ["buy milk"]
     assert SECRET not in ended.stdout
     assert BOARD_KEY not in ended.stdout
+    assert "turned \u202e about" in [message["content"] for message in found["messages"]]
+    assert "\u202e" not in ended.stdout  # it would turn what a terminal shows
 
 
 def test_replay_of_a_session_finds_no_difference(running: GatewayProcess, web: httpx2.Client, tmp_path: Path) -> None:
