@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from gateway.call_history import CallHistory
 from gateway.pairings import Pairings
 from gateway.responses import Refused, json_response
 from gateway.running_turns import RunningTurns
@@ -52,6 +53,7 @@ class Api:
         budgets: Budgets,
         pairings: Pairings,
         profiles: Profiles,
+        calls: CallHistory,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -62,6 +64,7 @@ class Api:
         self._budgets = budgets
         self._pairings = pairings
         self._profiles = profiles
+        self._calls = calls
 
     def routes(self) -> list[Route]:
         """Return the routes; whoever mounts them guards them."""
@@ -73,6 +76,7 @@ class Api:
             Route("/v1/workers", self.workers),
             Route("/v1/turns", self.turns),
             Route("/v1/workers/{worker:path}/kill", self.kill_worker, methods=["POST"]),
+            Route("/v1/workers/{n:int}/recycle", self.recycle_worker, methods=["POST"]),
             Route("/v1/pairings", self.pairings),
             Route("/v1/pairings/{code}/approve", self.approve, methods=["POST"]),
             Route("/v1/pairings/{sender:path}/revoke", self.revoke, methods=["POST"]),
@@ -87,7 +91,13 @@ class Api:
     async def session(self, request: Request) -> Response:
         """Answer what concerns one session: itself, its log, an interrupt, its end."""
         key, action = session_and_action(request)
-        show = partial(self._show, last=last_wanted(request), earlier=request.query_params.get("earlier") == "1")
+        wanted = request.query_params
+        show = partial(
+            self._show,
+            last=last_wanted(request),
+            earlier=wanted.get("earlier") == "1",
+            times=wanted.get("times") == "1",
+        )
         doors: dict[tuple[str, str], Callable[[str], Awaitable[Response]]] = {
             ("GET", ""): show,
             ("HEAD", ""): show,
@@ -102,12 +112,12 @@ class Api:
             raise HTTPException(405, headers={"Allow": allowed})
         return await door(await self._store.sessions.resolve(key))
 
-    async def _show(self, key: str, last: int | None, *, earlier: bool) -> Response:
-        """Answer one session; with ``earlier`` also what was said before its present conversation."""
+    async def _show(self, key: str, last: int | None, *, earlier: bool, times: bool) -> Response:
+        """Answer one session; with ``earlier`` also what was said before, with ``times`` when each message was."""
         summary = await self._store.sessions.summary(key)
         todo = await self._turns.todo(key)
         conversation = await self._store.sessions.conversation(key, last)
-        shown = msgspec.structs.asdict(summary)
+        shown: dict[str, object] = msgspec.to_builtins(summary)
         shown["messages"] = [msgspec.Raw(message) for message in conversation.messages]
         shown["todos"] = msgspec.Raw(todo)
         shown["turn"] = await self._turns.row(key)
@@ -116,6 +126,8 @@ class Api:
         shown["profile"] = await self._profile(key)
         shown["pending"] = await self._store.inbox.unanswered(key)
         shown["usage"] = usage_entry(await self._store.spending.usage(key))
+        if times:
+            shown["times"] = await self._store.sessions.times(key, len(conversation.messages))
         if earlier:
             shown["earlier"] = [msgspec.Raw(message) for message in await self._store.sessions.earlier(key)]
         return json_response(shown)
@@ -156,7 +168,8 @@ class Api:
     async def message(self, request: Request) -> Response:
         """Answer where one message is."""
         found = await trace_message(self._store, self._pool.running_turn, request.path_params["id"])
-        return json_response(msgspec.structs.asdict(found) | {"usage": usage_entry(found.usage)})
+        parts = self._calls.parts(found.session, found.id, running=found.running)
+        return json_response(msgspec.structs.asdict(found) | {"usage": usage_entry(found.usage), "timeline": parts})
 
     async def budgets(self, _: Request) -> Response:
         """Answer every budget with who has spent most of it."""
@@ -178,6 +191,13 @@ class Api:
         if not (n.isascii() and n.isdigit() and len(n) < 10) or not await self._pool.kill_worker(int(n), host):
             raise Refused(404, f"there is no worker {worker}")
         return json_response({"n": int(n), "killed": True} | ({"host": host} if host else {}))
+
+    async def recycle_worker(self, request: Request) -> Response:
+        """Replace one worker once a spare is ready; its turns park at their next step and resume elsewhere."""
+        n = request.path_params["n"]
+        if not await self._pool.recycle_worker(n):
+            raise Refused(404, f"there is no worker {n} that could be replaced now")
+        return json_response({"n": n, "recycled": True})
 
     async def pairings(self, _: Request) -> Response:
         """Answer the pairing codes that wait to be approved, and who was let in by one."""

@@ -28,6 +28,7 @@ from gateway.announcements import Announcements
 from gateway.api import Api
 from gateway.api_frame import ApiFrame
 from gateway.audit import Audit
+from gateway.call_history import CallHistory
 from gateway.commands import Commands
 from gateway.console import Console, page_routes
 from gateway.dead_letters import DeadLetters
@@ -151,8 +152,9 @@ class Gateway:
         self.broadcast.tell_elsewhere(self.pool)
         self.delivery.hosts = self.pool
         self.audit = Audit(self.store, self.events)
-        self.hangs = HangHistory()
+        self.hangs, self.call_history = HangHistory(), CallHistory()
         self.events.subscribe(self.hangs.on_event)
+        self.events.subscribe(self.call_history.on_event)
         self.tracing = start_tracing(settings, self.events)
         self._lag = LoopLag(self.meter.loop_lag)
         self.load = LoadHistory(self.store, self.pool, self._lag)
@@ -244,8 +246,8 @@ class Gateway:
     def _routes(self) -> list[BaseRoute]:
         health, budgets = self._health(), self.settings.budgets
         log_dir, profiles = self.settings.data_dir / "logs", self.settings.profiles
-        redaction = Redaction(known_secrets(self.settings))
-        api = Api(self.store, self.pool, self.broadcast, log_dir, redaction, budgets, self.pairings, profiles)
+        redaction, calls = Redaction(known_secrets(self.settings)), self.call_history
+        api = Api(self.store, self.pool, self.broadcast, log_dir, redaction, budgets, self.pairings, profiles, calls)
         console = Console(self.broadcast, self.pool)
         login = Login(self.access, self.audit)
         guarded = [

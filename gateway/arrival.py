@@ -40,6 +40,7 @@ def arrival_of(
         command=command,
         attachments=(*read.attachments, *waiting),
         attachment_data=read.data,
+        title=inbound.title,
     )
 
 

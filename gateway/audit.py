@@ -32,7 +32,8 @@ KEY_REFUSED = "key_refused"
 ACTIONS = {
     ("DELETE", "/v1/sessions/{rest:path}"): "session_deleted",
     ("POST", "/v1/sessions/{rest:path}"): "turn_interrupted",
-    ("POST", "/v1/workers/{n:int}/kill"): "worker_killed",
+    ("POST", "/v1/workers/{worker:path}/kill"): "worker_killed",
+    ("POST", "/v1/workers/{n:int}/recycle"): "worker_recycled",
     ("POST", "/v1/pairings/{code}/approve"): "pairing_approved",
     ("POST", "/v1/pairings/{sender:path}/revoke"): "pairing_revoked",
     ("POST", "/v1/dead/{id}/retry"): "dead_letter_retried",

@@ -99,6 +99,7 @@ OPERATIONS = (
               answers.SessionShown, parameters=(
         Parameter("last", "only so many of the latest messages", WHOLE),
         Parameter("earlier", "1: also what was said before its present conversation"),
+        Parameter("times", "1: also when each of the messages was kept"),
     )),
     Operation("DELETE", "/v1/sessions/{key}", "Remove a session with all that was said in it", answers.SessionDeleted,
               Role.ADMIN),
@@ -108,6 +109,7 @@ OPERATIONS = (
     Operation("GET", "/v1/budgets", "Every budget with who has spent most of it", answers.BudgetList),
     Operation("GET", "/v1/workers", "The workers", answers.WorkerTable),
     Operation("POST", "/v1/workers/{worker}/kill", "Kill one worker, n or HOST/n", answers.WorkerKilled, Role.ADMIN),
+    Operation("POST", "/v1/workers/{n}/recycle", "Replace one worker", answers.WorkerRecycled, Role.ADMIN),
     Operation("GET", "/v1/turns", "The turns that run or wait for a slot", answers.TurnList),
     Operation("GET", "/v1/hangs", "Workers that were killed for a hang, with their stacks", answers.HangList),
     Operation("GET", "/v1/keys", "Who holds a key, and what it may do", answers.KeyList),

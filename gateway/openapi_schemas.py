@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.call_history import MessagePart
 from shared.approvals import Question
 from shared.traces import AuditEntry, CallTrace, DeadLetter, ReplyTrace, SessionSummary, UnansweredMessage
 
@@ -114,7 +115,7 @@ class SessionList(msgspec.Struct, frozen=True):
     next: str | None
 
 
-class SessionShown(SessionSummary, frozen=True, kw_only=True):
+class SessionShown(SessionSummary, frozen=True, kw_only=True, omit_defaults=False):
     """One session."""
 
     messages: list[dict[str, Any]]  #: of the transcript, in the form of chat completions
@@ -126,6 +127,8 @@ class SessionShown(SessionSummary, frozen=True, kw_only=True):
     earlier: list[dict[str, Any]] = msgspec.field(
         default_factory=list
     )  #: what was said before its present conversation
+    #: when each of the messages was kept, unix seconds; 0 where nobody knows
+    times: list[float] = msgspec.field(default_factory=list)
 
 
 class SessionInterrupted(msgspec.Struct, frozen=True):
@@ -163,6 +166,9 @@ class MessageShown(msgspec.Struct, frozen=True):
     steps: int
     calls: list[CallTrace]
     joined: str
+    text: str  #: what its sender wrote, its first 2,000 characters
+    said: str  #: what a running tool told last of how far it is
+    timeline: list[MessagePart]  #: model calls, tool calls and lost attempts that this gateway remembers
 
 
 class BudgetList(msgspec.Struct, frozen=True):
@@ -187,6 +193,13 @@ class WorkerKilled(msgspec.Struct, frozen=True):
     n: int
     killed: bool
     host: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class WorkerRecycled(msgspec.Struct, frozen=True):
+    """The worker's slot is another's; it ends once its turns are parked."""
+
+    n: int
+    recycled: bool
 
 
 class Pairing(msgspec.Struct, frozen=True):

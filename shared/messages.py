@@ -81,6 +81,7 @@ class Arrival(msgspec.Struct, frozen=True):
     options: CallOptions | None = None
     #: the host that holds the connection of whoever waits for the answer, empty if any host may send it
     gateway: str = ""
+    title: str = ""  #: what people call its session, where the platform tells it
 
 
 class CommandAnswer(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from shared.messages import DeadKind, MessageState, ReplyState
 from shared.usage import Usage
 
 
-class SessionSummary(msgspec.Struct, frozen=True):
+class SessionSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     """One row of the session list; ``running`` while claimed, ``waiting`` counts its waiting messages."""
 
     key: str
@@ -17,6 +17,8 @@ class SessionSummary(msgspec.Struct, frozen=True):
     updated_at: float
     running: bool
     waiting: int
+    #: the name of the channel, or of the person who talks with the bot alone; empty where the platform tells none
+    title: str = ""
 
 
 class LoggedMessage(msgspec.Struct, frozen=True):
@@ -30,7 +32,7 @@ class LoggedMessage(msgspec.Struct, frozen=True):
 class SessionQuery(msgspec.Struct, frozen=True):
     """Which sessions are asked for; an empty word asks for any."""
 
-    words: str = ""  #: what the key holds, in letters of any case
+    words: str = ""  #: what the key or the title holds, in letters of any case
     platform: str = ""  #: the platform it is held on
     state: str = ""  #: ``running``, or ``waiting``
     after: tuple[float, str] | None = None  #: ``updated_at`` and key of the last one of the page before
@@ -114,6 +116,8 @@ class MessageTrace(msgspec.Struct, frozen=True):
     joined: str = ""
     #: what a running tool told last of how far it is
     said: str = ""
+    #: what its sender wrote, its first characters
+    text: str = ""
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

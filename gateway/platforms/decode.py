@@ -16,6 +16,9 @@ T = TypeVar("T")
 #: a whole number that every engine can store
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
+#: longest title of a session, in code points
+MOST_TITLE = 100
+
 #: what a session key's inner parts may be made of
 KEY_PART = re.compile(r"[A-Za-z0-9._@-]{1,128}")
 
@@ -70,6 +73,15 @@ def read_fields(raw: bytes, content_type: str) -> dict[str, str]:
 def as_text(text: str) -> str:
     """Return a text without NUL characters, which not every engine can store, and without outer blanks."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
+
+
+def as_title(*names: object) -> str:
+    """Return the first of some names that a platform tells, as one short line; empty where it tells none.
+
+    A name of an odd type is none: it is shown to operators alone, so no message is refused for it.
+    """
+    lines = (" ".join(as_text(name).split()) for name in names if isinstance(name, str))
+    return next((line[:MOST_TITLE] for line in lines if line), "")
 
 
 def as_command(name: str, said: str) -> str:

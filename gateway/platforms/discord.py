@@ -139,6 +139,7 @@ class Discord(Adapter, frozen=True):
             mentioned=True,
             reply=msgspec.json.encode(Address(channel, interaction.token, now + TOKEN_S)),
             context=as_text(interaction.target),
+            title=interaction.title,
             files=tuple(
                 File(one.id, one.filename, one.content_type or "", one.size, one.url) for one in interaction.files
             ),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
+
+from gateway.platforms.decode import as_title
 
 
 class InteractionType(enum.IntEnum):
@@ -34,6 +37,8 @@ class User(msgspec.Struct, frozen=True):
     """Who did it."""
 
     id: str
+    username: Any = ""
+    global_name: Any = ""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -94,6 +99,12 @@ class Data(msgspec.Struct, frozen=True):
     components: tuple[Field, ...] = ()
 
 
+class Channel(msgspec.Struct, frozen=True):
+    """Where it was done; a direct conversation has no name."""
+
+    name: Any = ""
+
+
 class Interaction(msgspec.Struct, frozen=True):
     """One interaction; a member comes from a server, a user from a direct conversation."""
 
@@ -106,13 +117,23 @@ class Interaction(msgspec.Struct, frozen=True):
     context: int | None = None
     member: Member | None = None
     user: User | None = None
+    channel: Channel | None = None
     data: Data = Data()
 
     @property
     def author(self) -> str:
         """The id of the person, empty where there is none."""
-        user = (self.member and self.member.user) or self.user
-        return user.id if user else ""
+        return self._person.id if self._person else ""
+
+    @property
+    def title(self) -> str:
+        """The name of the channel, or of the person where it has none."""
+        person = (self._person.global_name, self._person.username) if self._person else ()
+        return as_title(self.channel.name if self.channel else "", *person)
+
+    @property
+    def _person(self) -> User | None:
+        return (self.member and self.member.user) or self.user
 
     @property
     def words(self) -> str:

@@ -15,7 +15,7 @@ from gateway.chunking import cut
 from gateway.formatting import GOOGLE_CHAT
 from gateway.platforms.api_call import form_call, json_call, read_answer, refused, short_key
 from gateway.platforms.bearer_token import read_token
-from gateway.platforms.decode import as_command, as_key_part, as_text, decode
+from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, decode
 from gateway.platforms.edited_message import EditingAdapter
 from gateway.platforms.google_chat_event import Event, Happening
 from gateway.platforms.port import (
@@ -146,6 +146,7 @@ class GoogleChat(EditingAdapter, frozen=True):
             context=f"(about this message: {message.quoted})" if message.quoted else "",
             files=files,
             threaded=message.thread_reply,
+            title=as_title("" if space.direct else space.display_name, event.user.display_name if space.direct else ""),
         )
         return Parsed(NOTHING, (inbound,))
 

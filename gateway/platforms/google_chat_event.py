@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
-class User(msgspec.Struct, frozen=True):
+class User(msgspec.Struct, frozen=True, rename="camel"):
     """Who did it."""
 
     name: str = ""
     type: str = ""
+    display_name: Any = ""
 
 
 class Space(msgspec.Struct, frozen=True, rename="camel"):
@@ -19,6 +22,7 @@ class Space(msgspec.Struct, frozen=True, rename="camel"):
     type: str = ""
     space_type: str = ""
     single_user_bot_dm: bool = False
+    display_name: Any = ""
 
     @property
     def direct(self) -> bool:

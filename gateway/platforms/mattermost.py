@@ -14,7 +14,7 @@ import msgspec
 from gateway.chunking import code_points, cut
 from gateway.formatting import MARKDOWN
 from gateway.platforms.api_call import get_call, json_call, read_answer, refused
-from gateway.platforms.decode import as_command, as_key_part, as_text, read_fields
+from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, read_fields
 from gateway.platforms.edited_message import EditingAdapter
 from gateway.platforms.port import (
     EMPTY,
@@ -126,17 +126,20 @@ class Mattermost(EditingAdapter, frozen=True):
         files = tuple(
             File(as_key_part(one, "file_ids"), "file") for one in fields.get("file_ids", "").split(",") if one
         )
+        channel_name = fields.get("channel_name", "")
+        direct = "__" in channel_name  # the ids of both people
         inbound = Inbound(
             kind=Kind.COMMAND if command else Kind.MESSAGE,
             session=self._session(fields.get("team_id", ""), channel, root),
             dedupe=(f"mattermost:{event_id}",),
             user=user,
             text=as_command(command, said) if command else said or as_text(fields.get("text", "")),
-            direct="__" in fields.get("channel_name", ""),
+            direct=direct,
             mentioned=True,
             reply=msgspec.json.encode(Address(channel, root)),
             files=files,
             threaded=bool(root),
+            title=as_title("" if direct else channel_name, fields.get("user_name")),
         )
         if not inbound.text and not files:
             return Parsed(NOTHING, ignored="neither text nor attachment")

@@ -119,6 +119,8 @@ class Inbound(msgspec.Struct, frozen=True):
     outsider: bool = False
     #: seconds to wait for further parts of the same thing, such as an album's
     gather_s: float = 0.0
+    #: the name of the channel, or of the person in a conversation with the bot alone; empty where it is not told
+    title: str = ""
     #: EDIT, DELETE: a dedupe key of the message it is about; MOVED: the old session key
     amends: str = ""
 

@@ -62,6 +62,7 @@ from gateway.platforms.slack_event import (
     SlashCommand,
     SpokenEvent,
     read_command,
+    title_of,
 )
 from shared.approvals import choices
 from shared.errors import BodyRejected, SignatureRejected
@@ -226,6 +227,7 @@ class Slack(EditingAdapter, frozen=True):
             mentioned=True,
             reply=msgspec.json.encode(Address(place, thread_ts, self._own(pressed.response_url))),
             outsider=pressed.is_of_outsider,
+            title=title_of(place, pressed.channel.name if pressed.channel else "", pressed.user.name),
         )
         return Parsed(empty, (inbound,))
 
@@ -247,6 +249,7 @@ class Slack(EditingAdapter, frozen=True):
             direct=channel.startswith("D"),
             mentioned=True,
             reply=msgspec.json.encode(Address(channel, response_url=self._own(command.response_url))),
+            title=title_of(channel, command.channel_name, command.user_name),
         )
 
     def chunks(self, markdown: str) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
-from gateway.platforms.decode import as_text, decode_or_none
+from gateway.platforms.decode import as_text, as_title, decode_or_none
 from gateway.platforms.port import File
 from shared.errors import BodyRejected
 
@@ -127,6 +127,7 @@ class Id(msgspec.Struct, frozen=True):
     """A person, a workspace or a channel."""
 
     id: str = ""
+    name: Any = ""
 
 
 class Presser(msgspec.Struct, frozen=True):
@@ -134,6 +135,7 @@ class Presser(msgspec.Struct, frozen=True):
 
     id: str = ""
     team_id: str = ""
+    name: Any = ""
 
 
 class Enterprise(msgspec.Struct, frozen=True):
@@ -266,6 +268,13 @@ class SlashCommand(msgspec.Struct, frozen=True):
     trigger_id: str
     text: str = ""
     response_url: str = ""
+    channel_name: str = ""
+    user_name: str = ""
+
+
+def title_of(channel: str, channel_name: Any, user_name: Any) -> str:
+    """Return the name of a channel, or of the person in a direct conversation."""
+    return as_title(user_name) if channel.startswith("D") else as_title(channel_name)
 
 
 def read_command(form: dict[str, str]) -> SlashCommand:

@@ -178,6 +178,7 @@ class Teams(EditingAdapter, frozen=True):
             threaded=bool(root),
             amends="" if kind is Kind.MESSAGE else message_key,
             outsider=bool(activity.tenant and activity.sender.tenant_id not in {"", activity.tenant}),
+            title=activity.title,
         )
 
     def chunks(self, markdown: str) -> list[str]:

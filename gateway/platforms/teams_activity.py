@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.platforms.decode import as_title
 from gateway.platforms.port import File
 
 DOWNLOAD = "application/vnd.microsoft.teams.file.download.info"
@@ -17,7 +18,7 @@ class Account(msgspec.Struct, frozen=True, rename="camel"):
     """A person or a bot."""
 
     id: str = ""
-    name: str = ""
+    name: Any = ""
     role: str = ""
     aad_object_id: str = ""
     tenant_id: str = ""
@@ -29,6 +30,7 @@ class Conversation(msgspec.Struct, frozen=True, rename="camel"):
     id: str = ""
     conversation_type: str = ""
     tenant_id: str = ""
+    name: Any = ""
 
 
 class Entity(msgspec.Struct, frozen=True):
@@ -54,10 +56,17 @@ class Tenant(msgspec.Struct, frozen=True):
     id: str = ""
 
 
+class Channel(msgspec.Struct, frozen=True):
+    """A channel of a team."""
+
+    name: Any = ""
+
+
 class ChannelData(msgspec.Struct, frozen=True):
     """What only Teams says."""
 
     tenant: Tenant = Tenant()
+    channel: Channel | None = None
 
 
 class Activity(msgspec.Struct, frozen=True, rename={"sender": "from", "service_url": "serviceUrl"} | {
@@ -88,6 +97,13 @@ class Activity(msgspec.Struct, frozen=True, rename={"sender": "from", "service_u
     def tenant(self) -> str:
         """The organization that it comes from."""
         return self.channel_data.tenant.id
+
+    @property
+    def title(self) -> str:
+        """The name of the channel or chat, or of the person in a personal one."""
+        person = self.sender.name if self.conversation.conversation_type == "personal" else ""
+        channel = self.channel_data.channel
+        return as_title(channel.name if channel else "", self.conversation.name, person)
 
     @property
     def names(self) -> list[Entity]:

@@ -180,6 +180,7 @@ class Telegram(Adapter, frozen=True):
             threaded=message.thread is not None,
             gather_s=ALBUM_S if message.media_group_id else 0.0,
             amends=message_key if kind is Kind.EDIT else "",
+            title=message.title,
         )
         return Parsed(inbound=(inbound,))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.platforms.decode import Int64, as_text, decode_or_none, utf16_slice
+from gateway.platforms.decode import Int64, as_text, as_title, decode_or_none, utf16_slice
 from gateway.platforms.port import File
 
 #: accounts that stand for people who write as a group or a channel; ``is_bot`` is true for them
@@ -24,6 +24,12 @@ class User(msgspec.Struct, frozen=True):
     is_bot: bool = False
     username: str = ""
     first_name: str = ""
+    last_name: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        """What people read of them."""
+        return f"{self.first_name} {self.last_name}".strip() or self.username
 
 
 class Chat(msgspec.Struct, frozen=True):
@@ -177,6 +183,11 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
         if self.sender and self.sender.id in STAND_INS and self.sender_chat:
             return str(self.sender_chat.id)
         return str(self.sender.id) if self.sender and not self.sender.is_bot else ""
+
+    @property
+    def title(self) -> str:
+        """The name of the chat, or of the person in a private one."""
+        return as_title(self.chat.title, self.sender.shown_name if self.sender and self.chat.type == "private" else "")
 
     @property
     def thread(self) -> str | None:

@@ -18,7 +18,7 @@ import msgspec
 from gateway.chunking import cut
 from gateway.formatting import PLAIN
 from gateway.platforms.api_call import form_call, read_answer, refused
-from gateway.platforms.decode import as_key_part, as_text, read_form
+from gateway.platforms.decode import as_key_part, as_text, as_title, read_form
 from gateway.platforms.port import (
     EMPTY,
     Adapter,
@@ -129,6 +129,7 @@ class Twilio(Adapter, frozen=True):
             reply=msgspec.json.encode(Address(sender, to, sid)),
             context="(forwarded)" if fields.get("Forwarded") == "true" else "",
             files=files,
+            title=as_title(fields.get("ProfileName")),
         )
         return Parsed(EMPTY_TWIML, (inbound,))
 

@@ -17,7 +17,7 @@ import msgspec
 from gateway.chunking import cut
 from gateway.formatting import WHATSAPP
 from gateway.platforms.api_call import get_call, json_call, read_answer, refused
-from gateway.platforms.decode import as_key_part, as_text, decode, decode_or_none
+from gateway.platforms.decode import as_key_part, as_text, as_title, decode, decode_or_none
 from gateway.platforms.port import (
     EMPTY,
     MEBIBYTE,
@@ -155,6 +155,7 @@ class WhatsApp(Adapter, frozen=True):
             context="(forwarded)" if message.forwarded else "",
             files=message.files,
             amends=f"whatsapp:{amends}" if amends else "",
+            title="" if group else as_title(contact.profile.name),
         )
 
     def chunks(self, markdown: str) -> list[str]:

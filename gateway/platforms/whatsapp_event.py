@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from gateway.platforms.port import File, Kind
@@ -12,7 +14,7 @@ FILE_KINDS = ("image", "video", "audio", "document", "sticker")
 class Profile(msgspec.Struct, frozen=True):
     """A person's name."""
 
-    name: str = ""
+    name: Any = ""
 
 
 class Contact(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 // Who may talk: pairing codes, approvals, API keys, and what was done about them.
 
 import { askJson, post } from "./api.js";
-import { $, ago, button, clock, confirmed, element, reconcile } from "./dom.js";
+import { $, ago, button, clock, confirmed, day, element, reconcile } from "./dom.js";
 
 export class Access {
   static template = "access";
@@ -33,31 +33,30 @@ export class Access {
     $("no-pairings").hidden = pairings.length > 0;
     reconcile($("pairings"), pairings, (one) => one.sender, (one) => this.pairingRow(one));
     $("approved-card").hidden = approved.length === 0;
-    reconcile($("approved"), approved, (one) => one.sender, (one) => this.approvedRow(one));
+    reconcile($("approved"), approved, (sender) => sender, (sender) => this.approvedRow(sender));
   }
 
-  pairingRow({ sender, code, expires_at: expires }) {
+  pairingRow({ sender, code }) {
     const row = element("li");
     row.append(element("span", "code", code));
     row.append(button("Let in", () => this.act(`/v1/pairings/${encodeURIComponent(code)}/approve`)));
-    row.append(element("span", "muted", expires ? `${sender}, until ${clock(expires)}` : sender));
+    row.append(element("span", "muted", sender));
     return row;
   }
 
-  approvedRow({ sender, approved_at: at }) {
+  approvedRow(sender) {
     const row = element("li");
     row.append(element("span", "", sender), button("Revoke", () => this.revoke(sender), "small danger"));
-    row.append(element("span", "muted", at ? `since ${ago(at)}` : ""));
     return row;
   }
 
   async revoke(sender) {
     if (await confirmed(`Shut ${sender} out again?`, "Revoke"))
-      await this.act("/v1/pairings/revoke", { sender });
+      await this.act(`/v1/pairings/${encodeURIComponent(sender)}/revoke`);
   }
 
-  async act(path, body) {
-    await post(path, body).catch(this.app.report);
+  async act(path) {
+    await post(path).catch(this.app.report);
     this.app.refreshSoon();
   }
 
@@ -75,7 +74,7 @@ function keyRow({ name, role, created_at: made }) {
 
 function auditRow(entry) {
   const row = element("tr");
-  row.append(element("td", "", `${new Date(entry.at * 1000).toLocaleDateString()} ${clock(entry.at)}`));
-  row.append(element("td", "", entry.action), element("td", "", entry.actor), element("td", "wide", entry.target));
+  row.append(element("td", "when", `${day(entry.at)}, ${clock(entry.at)}`));
+  row.append(element("td", "what", entry.action.replaceAll("_", " ")), element("td", "", entry.actor || "–"), element("td", "wide", entry.target));
   return row;
 }

@@ -36,7 +36,8 @@ export class Chat {
     this.key = named || OWN + (localStorage.getItem(SESSION) ?? `web-${newId(3)}`);
     this.own = this.key.startsWith(OWN);
     if (this.own) localStorage.setItem(SESSION, this.key.slice(OWN.length));
-    $("session-name").textContent = this.own ? this.key.slice(OWN.length) : this.key;
+    $("session-name").textContent = sessionName(this.key).name;
+    $("session-where").textContent = this.own ? "" : this.key;
     this.talk = new Conversation($("messages"), $("to-end"), $("welcome"));
     this.listen();
     for (const message of this.own ? unsent(this.key) : []) this.showUnsent(message);
@@ -112,7 +113,7 @@ export class Chat {
       answer.text = shown.shown;
       answer.finished = asked.finished = true;
       if (!answer.node.textContent) answer.node.textContent = "(no text)";
-      addCopyButtons(answer.node);
+      addCopyButtons(answer.node, answer.text);
     } catch (problem) {
       await shown.running;
       if (problem.name !== "AbortError") this.failed(message, asked, answer, problem);
@@ -197,7 +198,8 @@ export class Chat {
   showComposer() {
     $("send").textContent = this.stops() ? "Stop" : "Send";
     $("send").classList.toggle("stop", this.stops());
-    $("text").disabled = $("send").disabled = !this.own;
+    $("text").disabled = !this.own;
+    $("send").disabled = !this.own && !this.stops();
     $("composer-note").hidden = this.own;
     $("composer-note").textContent = "This conversation is held on its own platform; here it can be read.";
     $("composer").hidden = false;
@@ -214,7 +216,7 @@ export class Chat {
     if (this.closed) return;
     this.showRecent(rows.sessions.slice(0, RECENT));
     if (!(await this.isKnown(rows.sessions))) return void (this.closed || this.showEmpty());
-    const session = await askJson(`${sessionPath(this.key)}?last=${HISTORY}`);
+    const session = await askJson(`${sessionPath(this.key)}?last=${HISTORY}&times=1`);
     if (this.closed) return;
     this.showSession(session);
     // what was answered before this was asked, and is in no history now, was taken back
@@ -232,6 +234,7 @@ export class Chat {
   showEmpty() {
     this.turn = null;
     this.showQuestion(null);
+    $("session-way").hidden = true;
     this.talk.show([]);
     showTodos([]);
     $("session-used").textContent = "";
@@ -244,9 +247,12 @@ export class Chat {
     showTodos(session.todos);
     this.turn = session.turn ?? null;
     $("session-state").textContent = session.turn ? "working" : session.waiting ? "waiting" : "";
+    $("session-way").hidden = !this.turn;
+    if (this.turn) $("session-way").href = `/messages/${encodeURIComponent(this.turn.message_id)}`;
     $("session-used").textContent = tokens(session.usage);
     $("session-profile").textContent = session.profile ? `profile ${session.profile}` : "";
-    this.talk.show(session.messages);
+    if (session.title) $("session-name").textContent = session.title;
+    this.talk.show(session.messages, session.times);
     if (!this.turn && this.streamed) {
       if (this.talk.pending.includes(this.streamed)) this.talk.drop(this.streamed); // its words are in the history now
       this.streamed = null;
@@ -260,7 +266,7 @@ export class Chat {
   showPending(pending) {
     for (const message of pending) {
       const known = this.talk.pending.some((one) => one.role === "user" && one.text.trim() === message.text.trim());
-      if (!known) this.talk.add("user", message.text);
+      if (!known) this.talk.add("user", message.text, { at: message.accepted_at });
     }
     if (this.turn && !this.asking.size) this.answerInProgress();
   }

@@ -1,7 +1,7 @@
 // The messages of one conversation on the page. It never moves under its reader: what stays the same is not touched,
 // new messages are added at the end, and the view follows only a reader who is at the end.
 
-import { clock, element } from "./dom.js";
+import { clock, day, element, icon, shortClock } from "./dom.js";
 import { markdown } from "./markdown.js";
 
 //: pixels from the end within which a reader counts as being there
@@ -36,8 +36,8 @@ export class Conversation {
   }
 
   // Adds a message that is in no history yet; an answer belongs to the last words that have none.
-  add(role, text, { aside = false } = {}) {
-    const entry = { role, text, aside, node: bubble(role, text, Date.now() / 1000) };
+  add(role, text, { aside = false, at = Date.now() / 1000 } = {}) {
+    const entry = { role, text, aside, node: bubble(role, text, at) };
     if (role === "assistant") {
       const asked = this.pending.findLast((one) => one.role === "user" && !one.answer && one.aside === aside);
       if (asked) asked.answer = entry;
@@ -60,13 +60,14 @@ export class Conversation {
   }
 
   // Shows the server's history, keeping every node whose message is still there.
-  show(messages) {
-    const wanted = readHistory(messages);
+  show(messages, times = []) {
+    const wanted = readHistory(messages, times);
     let same = 0;
     while (same < wanted.length && same < this.settled.length && alike(wanted[same], this.settled[same])) same++;
     for (const gone of this.settled.slice(same)) {
       gone.node.remove();
       gone.toolNode?.remove();
+      gone.dayNode?.remove();
     }
     this.settled = this.settled.slice(0, same);
     const grew = wanted.length > same;
@@ -79,6 +80,11 @@ export class Conversation {
   settle(entry) {
     const found = this.onItsWay(entry);
     const before = found?.node ?? this.pending[0]?.node ?? null;
+    const earlier = this.settled.findLast((one) => one.at)?.at;
+    if (entry.at && day(entry.at) !== (earlier ? day(earlier) : "Today")) {
+      entry.dayNode = element("div", "day", day(entry.at));
+      this.box.insertBefore(entry.dayNode, before);
+    }
     if (entry.tools.length) {
       entry.toolNode = element("div", "tool", [...new Set(entry.tools)].join(", "));
       this.box.insertBefore(entry.toolNode, before);
@@ -86,6 +92,7 @@ export class Conversation {
     if (found) {
       this.pending = this.pending.filter((one) => one !== found);
       entry.node = found.node;
+      stamp(entry.node, entry.at);
       if (found.typewriter?.text.trim() !== entry.text.trim() && (found.text !== entry.text || found.failed)) {
         found.typewriter?.stop();
         fill(entry.node, entry.role, entry.text);
@@ -123,13 +130,13 @@ export function note(entry, text) {
 const alike = (one, other) =>
   one.role === other.role && one.text === other.text && one.tools.join() === other.tools.join();
 
-function readHistory(messages) {
+function readHistory(messages, times) {
   const found = [];
   let tools = [];
-  for (const message of messages) {
+  for (const [place, message] of messages.entries()) {
     const text = words(message.content);
     if (message.role === "user" || (message.role === "assistant" && text)) {
-      found.push({ role: message.role, text, tools, at: message.at });
+      found.push({ role: message.role, text, tools, at: times[place] });
       tools = [];
     }
     for (const call of message.tool_calls ?? []) tools.push(call.function.name);
@@ -145,19 +152,28 @@ function words(content) {
 
 function bubble(role, text, at) {
   const made = element("div", `message ${role}`);
-  if (at) made.title = clock(at);
+  stamp(made, at);
   fill(made, role, text);
   return made;
+}
+
+// Shows when it was said, below its words.
+function stamp(node, at) {
+  if (!at) return;
+  node.title = `${day(at)}, ${clock(at)}`;
+  node.dataset.time = shortClock(at);
 }
 
 function fill(node, role, text) {
   if (role === "user") node.textContent = text;
   else node.replaceChildren(markdown(text));
-  addCopyButtons(node);
+  addCopyButtons(node, role === "user" ? "" : text);
 }
 
-// A block of code gets a button that copies it.
-export function addCopyButtons(node) {
+// An answer, and each block of code in it, gets a button that copies it.
+export function addCopyButtons(node, text = "") {
+  node.querySelector(".copy-message")?.remove();
+  if (text) node.append(copyMessage(text));
   for (const code of node.querySelectorAll("pre > code")) {
     if (code.parentNode.querySelector(".copy")) continue;
     const copy = element("button", "copy", "Copy");
@@ -170,4 +186,17 @@ export function addCopyButtons(node) {
     });
     code.parentNode.append(copy);
   }
+}
+
+function copyMessage(text) {
+  const copy = element("button", "copy-message");
+  copy.type = "button";
+  copy.append(icon("copy"));
+  copy.setAttribute("aria-label", "Copy this message");
+  copy.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text);
+    copy.classList.add("copied");
+    setTimeout(() => copy.classList.remove("copied"), 1500);
+  });
+  return copy;
 }

@@ -75,9 +75,11 @@ export class Dead {
       this.showChosen();
     });
     head.append(choose, element("span", "state-chip dead", letter.kind ?? "message"), link(`/messages/${encodeURIComponent(letter.id)}`, letter.session));
-    head.append(element("span", "muted grow", ago(letter.dead_at)));
-    head.append(button("Retry", () => this.one("retry", letter)), button("Purge", () => this.purgeOne(letter), "small danger"));
-    row.append(head, element("p", "quote", letter.text.slice(0, 400)), element("p", "muted", `after ${letter.attempts} attempts: ${letter.error}`));
+    head.append(element("span", "muted ago", ago(letter.dead_at)));
+    const acts = element("span", "card-acts");
+    acts.append(button("Retry", () => this.one("retry", letter)), button("Purge", () => this.purgeOne(letter), "small danger"));
+    head.append(acts);
+    row.append(head, element("p", "quote", letter.text.slice(0, 400)), element("p", "muted", `${after(letter.attempts)}${letter.error}`));
     if (letter.stacks) {
       const more = element("details");
       more.append(element("summary", "", "Stacks at the kill"), element("pre", "stacks", letter.stacks));
@@ -112,3 +114,5 @@ export class Dead {
     if (name === "dead" || name === "turn") this.app.refreshSoon();
   }
 }
+
+const after = (attempts) => (attempts ? `after ${attempts} attempt${attempts === 1 ? "" : "s"}: ` : "");

@@ -14,14 +14,25 @@ export function showTemplate(name) {
   $("page").replaceChildren($(`${name}-template`).content.cloneNode(true));
 }
 
+// One of the pictures that the page holds.
+export function icon(name) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#i-${name}`);
+  made.setAttribute("aria-hidden", "true");
+  made.append(use);
+  return made;
+}
+
 export function link(href, text, className) {
   const made = element("a", className, text);
   made.href = href;
   return made;
 }
 
-// Makes the children of a list fit its items: a child whose key and text stay the same is not touched, so that
-// focus, selection and scroll stay where their reader left them.
+// Makes the children of a list fit its items: a child whose key and text stay the same is not touched, and of one that
+// changed only the parts that did, so that focus, selection and scroll stay where their reader left them and a button
+// is not exchanged under the pointer that presses it.
 export function reconcile(list, items, keyOf, make) {
   const known = new Map([...list.children].map((child) => [child.dataset.key, child]));
   let at = list.firstElementChild;
@@ -33,19 +44,29 @@ export function reconcile(list, items, keyOf, make) {
       const made = make(item);
       made.dataset.key = key;
       made.dataset.print = print;
-      if (child) {
-        const focused = child.contains(document.activeElement) ? document.activeElement.dataset.act : null;
-        if (child === at) at = made;
-        child.replaceWith(made);
-        if (focused) made.querySelector(`[data-act="${focused}"]`)?.focus();
-      }
-      child = made;
+      if (child) patch(child, made);
+      else child = made;
     }
     known.delete(key);
     if (child === at) at = at.nextElementSibling;
     else list.insertBefore(child, at);
   }
   for (const gone of known.values()) gone.remove();
+}
+
+// Makes an element what another one is, keeping the children that are the same.
+function patch(child, made) {
+  const focused = child.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+  for (const { name } of [...child.attributes]) if (!made.hasAttribute(name)) child.removeAttribute(name);
+  for (const { name, value } of made.attributes) if (child.getAttribute(name) !== value) child.setAttribute(name, value);
+  const old = [...child.childNodes];
+  const fresh = [...made.childNodes];
+  fresh.forEach((node, place) => {
+    if (!old[place]) child.append(node);
+    else if (!old[place].isEqualNode(node)) old[place].replaceWith(node);
+  });
+  for (const gone of old.slice(fresh.length)) gone.remove();
+  if (focused && !child.contains(document.activeElement)) child.querySelector(`[data-act="${focused}"]`)?.focus();
 }
 
 export function button(label, act, className = "small") {
@@ -84,6 +105,24 @@ export function ago(unixSeconds) {
 }
 
 export const clock = (unixSeconds) => new Date(unixSeconds * 1000).toLocaleTimeString([], { hour12: false });
+
+// The day, for people: today, yesterday, or its date.
+export function day(unixSeconds) {
+  const then = new Date(unixSeconds * 1000);
+  const days = Math.round((new Date().setHours(0, 0, 0, 0) - new Date(then).setHours(0, 0, 0, 0)) / 86400000);
+  if (days === 0) return "Today";
+  if (days === 1) return "Yesterday";
+  return then.toLocaleDateString([], { day: "numeric", month: "long", year: "numeric" });
+}
+
+export const shortClock = (unixSeconds) => new Date(unixSeconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+
+export function duration(seconds) {
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+}
 
 export const megabytes = (bytes) => (bytes ? `${Math.round(bytes / 1048576)} MB` : "–");
 

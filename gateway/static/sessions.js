@@ -75,8 +75,9 @@ function sessionRow(row) {
   const door = link(`/chat/${encodeURIComponent(row.key)}`, row.title || name);
   door.title = row.key;
   cell.append(door);
+  if (row.title) cell.append(element("span", "key", name));
   const state = row.running ? "running" : row.waiting ? `${row.waiting} waiting` : "resting";
-  made.append(cell, element("td", "", platform), element("td", row.running ? "good" : "", state));
+  made.append(cell, element("td", "platform", platform), element("td", `doing ${state.split(" ").at(-1)}`, state));
   made.append(element("td", "number", ago(row.updated_at)));
   return made;
 }

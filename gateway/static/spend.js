@@ -1,10 +1,12 @@
 // Queues and spend: what waits and runs, as it was in the last hour and is now, and what the budgets hold.
 
 import { askJson } from "./api.js";
-import { $, element, megabytes, reconcile } from "./dom.js";
+import { $, clock, element, megabytes, reconcile, shortClock } from "./dom.js";
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 
 const MIB = 1048576;
+//: for how long a budget is, as people say it
+const SPANS = { hour: "an hour", day: "a day" };
 //: a plot: its lines (label, field, scale) and how its figures read
 const PLOTS = {
   "plot-queue": { series: [["waiting", "waiting"], ["running", "running"], ["undelivered", "undelivered"]], read: (value) => value },
@@ -79,9 +81,10 @@ function drawPlot(box, series, data, read) {
     width: box.clientWidth,
     height: 180,
     cursor: { y: false },
-    axes: [{ stroke: ink, grid, ticks: grid }, { stroke: ink, grid, ticks: grid, size: 56 }],
+    axes: [{ stroke: ink, grid, ticks: grid, space: 70, size: 32, values: (plot, times) => times.map(shortClock) }, { stroke: ink, grid, ticks: grid, size: 56, space: 36 }],
     scales: { y: { range: (plot, low, high) => [0, Math.max(1, high * 1.1)] } },
-    series: [{}, ...series.map(([label], at) => ({ label, stroke: colours[at], width: 2, points: { show: false }, value: (plot, value) => (value == null ? "–" : read(value)) }))],
+    legend: { markers: { width: 0, fill: (plot, at) => colours[at - 1], stroke: () => "" } },
+    series: [{ label: "at", value: (plot, at) => (at == null ? "–" : clock(at)) }, ...series.map(([label], at) => ({ label, stroke: colours[at], width: 2, points: { show: false }, value: (plot, value) => (value == null ? "–" : read(value)) }))],
   };
   return new uPlot(options, data, box);
 }
@@ -97,12 +100,20 @@ function colour(box, name) {
 function budgetCard(budget) {
   const row = element("li");
   const spent = Math.max(0, ...budget.spent.map((one) => one.amount));
-  row.append(element("b", "", `${budget.budget} budget`), element("span", "muted", ` ${budget.limit.toLocaleString()} ${budget.unit} a ${budget.window}`));
+  const shown = (amount) => (budget.unit === "money" ? `$${amount.toLocaleString()}` : amount.toLocaleString());
+  const limit = `${shown(budget.limit)}${budget.unit === "money" ? "" : ` ${budget.unit}`}`;
+  row.append(element("b", "", `${budget.budget} budget`), element("span", "muted", `${limit} ${SPANS[budget.window] ?? `a ${budget.window}`}; the most used is at ${Math.round((spent / budget.limit) * 100)} %`));
   const bar = element("progress");
   bar.max = budget.limit;
   bar.value = spent;
   bar.setAttribute("aria-label", `most used of the ${budget.budget} budget`);
   row.append(bar);
-  for (const { by, amount } of budget.spent.slice(0, 5)) row.append(element("p", "muted", `${by || "everybody"}: ${amount.toLocaleString()}`));
+  const spenders = element("ul", "spenders");
+  for (const { by, amount } of budget.spent.slice(0, 5)) {
+    const line = element("li");
+    line.append(element("span", "", by || "everybody"), element("span", "number", shown(amount)));
+    spenders.append(line);
+  }
+  row.append(spenders);
   return row;
 }

@@ -57,10 +57,17 @@ export class Workers {
   row(worker) {
     const row = element("tr");
     const looked = worker.todo_cache.hits + worker.todo_cache.misses;
-    row.append(element("td", "", name(worker)), element("td", `state ${worker.state}`, worker.state));
-    const cells = [worker.turns, worker.sessions, megabytes(worker.rss_bytes), looked ? `${worker.todo_cache.hits}/${looked}` : "–"];
-    for (const cell of [...cells, worker.started_at ? ago(worker.started_at) : "–"]) row.append(element("td", "number", cell));
-    const acts = element("td", "number");
+    row.append(element("td", "n", name(worker)), element("td", `state ${worker.state}`, worker.state));
+    const hits = looked ? `${Math.round((worker.todo_cache.hits / looked) * 100)} % of ${looked.toLocaleString()}` : "–";
+    const cells = [["turns", worker.turns], ["sessions", worker.sessions], ["memory", megabytes(worker.rss_bytes)], ["cache hits", hits], ["since", worker.started_at ? ago(worker.started_at) : "–"]];
+    for (const [label, text] of cells) {
+      const cell = element("td", "number", text);
+      cell.dataset.label = label;
+      row.append(cell);
+    }
+    const acts = element("td", "number acts-cell");
+    acts.dataset.pid = worker.pid; // what its buttons are about
+    if (worker.state === "ready" && !worker.host) acts.append(button("Recycle", () => this.recycle(worker), "small plain"));
     if (worker.pid) acts.append(button("Kill", () => this.kill(worker), "small danger"));
     row.append(acts);
     row.title = worker.pid ? `pid ${worker.pid}` : "";
@@ -73,12 +80,23 @@ export class Workers {
     this.app.refreshSoon();
   }
 
-  showServers(servers) {
-    $("mcp-card").hidden = servers.length === 0;
-    reconcile($("mcp"), servers, (server) => `${server.server} ${server.of}`, (server) => {
+  async recycle(worker) {
+    await post(`/v1/workers/${worker.n}/recycle`).catch(this.app.report);
+    this.app.refreshSoon();
+  }
+
+  // A server has one row, however many workers talk to it.
+  showServers(connections) {
+    $("mcp-card").hidden = connections.length === 0;
+    const servers = Object.entries(Object.groupBy(connections, (one) => one.server));
+    reconcile($("mcp"), servers, ([server]) => server, ([server, found]) => {
+      const up = found.filter((one) => one.up);
+      const state = up.length === found.length ? "up" : up.length ? "partly up" : "down";
       const row = element("li");
-      row.append(element("b", server.up ? "good" : "bad", server.server));
-      row.append(element("span", "muted", [server.of, server.up ? "up" : "down", `${server.tools} tools`, server.problem].filter(Boolean).join(", ")));
+      row.append(element("b", "", server), element("span", `state-chip ${state === "up" ? "done" : "failed"}`, state));
+      const of = found.length === 1 ? found[0].of : `up in ${up.length} of ${found.length} workers`;
+      const problems = [...new Set(found.map((one) => one.problem).filter(Boolean))];
+      row.append(element("span", "muted", [of, `${Math.max(...found.map((one) => one.tools))} tools`, ...problems].join(", ")));
       return row;
     });
   }
@@ -98,7 +116,7 @@ function name(worker) {
 function turnRow(turn) {
   const row = element("li");
   row.append(link(`/messages/${encodeURIComponent(turn.message_id)}`, turn.session));
-  const doing = turn.tool ? `using ${turn.tool}` : "asks the model";
+  const doing = turn.said || (turn.tool ? `using ${turn.tool}` : "asks the model");
   const runs = `since ${clock(turn.started_at)}, worker ${turn.host ? `${turn.host}/` : ""}${turn.worker}, step ${turn.step}, ${doing}`;
   row.append(element("span", "muted", turn.worker === null ? "waits for a slot" : runs));
   return row;

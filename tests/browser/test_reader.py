@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from loadtests.gateway_process import GatewayProcess
@@ -130,30 +129,3 @@ def test_every_page_is_reached_by_keyboard_alone(context: BrowserContext, gatewa
     page.go_back()
     expect(page).to_have_url(re.compile("/spend$"))
     expect(page.locator("#plot-queue")).to_be_visible()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_any_page(browser: Browser, gateway: GatewayProcess, scheme: str) -> None:
-    context = browser.new_context(color_scheme="dark" if scheme == "dark" else "light", bypass_csp=True)
-    page = opened(context, gateway.url)
-    say(page, "add buy `milk`")
-    expect(page.locator("#todos li")).to_have_count(1)
-    found = []
-    for address in PAGES.values():
-        page.goto(gateway.url + address)
-        expect(page.locator("#live")).to_have_text("live")
-        violations = Axe().run(page).response["violations"]
-        found += [(address, one["id"]) for one in violations if one["impact"] in {"serious", "critical"}]
-    context.close()
-    assert found == []
-
-
-def test_no_page_is_wider_than_a_phone(browser: Browser, gateway: GatewayProcess) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 800})
-    page = opened(context, gateway.url)
-    say(page, "| a | b |\n| - | - |\n| " + "wide " * 40 + " | " + "x" * 200 + " |")
-    for address in PAGES.values():
-        page.goto(gateway.url + address)
-        expect(page.locator("#live")).to_have_text("live")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
-    context.close()

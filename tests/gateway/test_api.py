@@ -120,12 +120,15 @@ def metric(web: httpx2.Client, name: str) -> float:
 
 
 def test_a_message_tells_every_stage_it_went_through(web: httpx2.Client) -> None:
-    message_id = say(web, "traced", "hello").headers["x-gatehouse-message"]
+    message_id = say(web, "traced", "add buy milk").headers["x-gatehouse-message"]
     wait_until(lambda: any(reply["sent_at"] for reply in web.get(f"/v1/messages/{message_id}").json()["replies"]))
     found = web.get(f"/v1/messages/{message_id}").json()
+    parts = [(part["kind"], part["name"], part["ended_at"] >= part["started_at"]) for part in found["timeline"]]
+    assert parts == [("model", "offline", True), ("tool", "todo", True)] * 2 + [("model", "offline", True)]
+    assert found["text"] == "add buy milk"
     assert (found["id"], found["session"], found["state"]) == (message_id, "api:default:traced", "done")
     assert found["accepted_at"] <= found["claimed_at"] <= found["settled_at"]
-    assert found["usage"]["model_calls"] == 1
+    assert found["usage"]["model_calls"] == len(parts) - found["usage"]["tool_calls"]
     assert found["replies"][0]["state"] == "sent"
 
 

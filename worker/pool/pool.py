@@ -257,6 +257,20 @@ class Pool:
             return self._supervisor.kill_slot(n)
         return await self._membership.kill_worker(host, n)
 
+    async def recycle_worker(self, n: int) -> bool:
+        """Replace the worker in a slot behind a spare; its turns go on elsewhere.
+
+        False if there is none, or one that is no other's equal: it ends already, or runs a suspect alone.
+        """
+        worker = next((worker for worker in self._supervisor.workers if worker.n == n), None)
+        if worker is None or not self._scheduler.serves(worker):
+            return False
+        while self._supervisor.holds_slot(worker):
+            self._replace(worker, "asked for")
+            if self._supervisor.holds_slot(worker):  # no spare is ready yet
+                await asyncio.sleep(LOOK_S)
+        return True
+
     def turn_rows(self, limit: int) -> list[TurnRow]:
         """Return up to ``limit`` turns as they look from outside, those that have run longest first."""
         return turn_rows(self._turns, limit)

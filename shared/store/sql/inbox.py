@@ -192,6 +192,8 @@ def _accept(database: Database, arrival: Arrival, room: InboxLimits) -> Receipt:
     sender = f"{arrival.platform}:{arrival.user}"
     plain = arrival.command is None and not arrival.quiet_s
     arrived = sessions.arrive(database, arrival.session, arrival.platform, sender, ready=plain)
+    if arrival.title:
+        sessions.rename(database, arrival.session, arrival.title)
     attachments.add(database, arrival.session, arrival.attachment_data)
     if arrival.command is not None:
         return receive_command(database, arrival, arrival.command, arrived)
@@ -232,9 +234,8 @@ def _answer(database: Database, message_id: str) -> RepeatedRequest:
 
 
 def _trace(database: Database, message_id: str) -> MessageTrace:
-    session, seq, platform, user, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage, joined = (
-        inbox.trace(database, message_id)
-    )
+    session, seq, platform, user, state, attempts, suspect, worker, error, at, *row = inbox.trace(database, message_id)
+    claimed_at, settled_at, usage, joined, text = row
     turn = joined or seq
     running = sessions.claimed_for(database, session) == turn
     current = running or (state == MessageState.WAITING and sessions.head(database, session) == turn)
@@ -258,6 +259,7 @@ def _trace(database: Database, message_id: str) -> MessageTrace:
         steps=len(steps),
         calls=journal.trace(database, session) if current else (),
         joined=inbox.id_of(database, session, joined) if joined else "",
+        text=text,
     )
 
 

@@ -394,6 +394,12 @@ VERSION_20 = """
 ALTER TABLE inbox ADD COLUMN finished BLOB;
 """
 
+VERSION_21 = """
+-- What people call a session, where its platform tells it; and when each message of a transcript was kept.
+ALTER TABLE sessions ADD COLUMN title TEXT NOT NULL DEFAULT '';
+ALTER TABLE history ADD COLUMN at REAL NOT NULL DEFAULT 0;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -416,4 +422,5 @@ MIGRATIONS = (
     VERSION_18,
     VERSION_19,
     VERSION_20,
+    VERSION_21,
 )

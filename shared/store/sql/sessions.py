@@ -73,6 +73,10 @@ class Sessions:
         """
         return await self._run(key, _conversation, key, last)
 
+    async def times(self, key: str, last: int) -> tuple[float, ...]:
+        """Return when the ``last`` messages of a conversation were kept, unix seconds; 0 for those nobody knows of."""
+        return await self._run(key, _times, key, last)
+
     async def unsettled_todo(self, key: str) -> bytes | None:
         """Return the todo list (JSON array) as a turn that is not settled has left it, None if none has changed it."""
         return await self._run(key, _unsettled_todo, key)
@@ -201,7 +205,7 @@ class Sessions:
 
 
 def _latest(database: Database, limit: int) -> list[SessionSummary]:
-    return [_summarise(database, row) for row in sessions.latest(database, limit)]
+    return [_summarise(database, row[:-1]) for row in sessions.behind(database, FIRST, limit)]
 
 
 def _look_on(
@@ -212,9 +216,13 @@ def _look_on(
     words = query.words.casefold()
     found: list[SessionSummary] = []
     for *row, busy in rows:
-        key, platform, _, updated_at, claimed = row
+        key, platform, _, updated_at, claimed, title = row
         after = (updated_at, key)
-        fits = words in key.casefold() and query.platform in {"", platform} and not is_stateless(key)
+        fits = (
+            (words in key.casefold() or words in title.casefold())
+            and query.platform in {"", platform}
+            and not is_stateless(key)
+        )
         if fits and (not query.state or (claimed if query.state == "running" else busy and not claimed)):
             found.append(_summarise(database, tuple(row)))
             if len(found) == limit:
@@ -244,9 +252,9 @@ def _summary(database: Database, key: str) -> SessionSummary:
 
 
 def _summarise(database: Database, row: Row) -> SessionSummary:
-    key, platform, version, updated_at, claimed = row
+    key, platform, version, updated_at, claimed, title = row
     waiting = inbox.count_waiting_of(database, key)
-    return SessionSummary(key, platform, version, updated_at, running=bool(claimed), waiting=waiting)
+    return SessionSummary(key, platform, version, updated_at, running=bool(claimed), waiting=waiting, title=title)
 
 
 def _conversation(database: Database, key: str, last: int | None) -> Conversation:
@@ -274,6 +282,11 @@ def _context(database: Database, key: str, last: int, limit_bytes: int, least: i
     summary = summaries.read(database, key, begin)
     first, messages = history.read_end(database, key, summary.covers if summary else begin, last, limit_bytes, least)
     return Context(sessions.version(database, key), first, messages, history.read_todo(database, key), summary)
+
+
+def _times(database: Database, key: str, last: int) -> tuple[float, ...]:
+    begin, _ = sessions.began(database, key)
+    return history.read_times(database, key, begin, last)
 
 
 def _unsettled_todo(database: Database, key: str) -> bytes | None:

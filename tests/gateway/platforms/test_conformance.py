@@ -178,6 +178,7 @@ def test_a_direct_message_is_read(platform: Fixture) -> None:
     assert inbound.text.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">") == "hi 👋 <b> & ü"
     assert inbound.direct or platform.adapter.lookup(inbound)
     assert inbound.dedupe == only(platform, platform.direct("hi")).dedupe != ()
+    assert inbound.title == platform.titles[0]
 
 
 def test_a_message_that_names_the_bot_is_for_it(platform: Fixture) -> None:
@@ -185,6 +186,7 @@ def test_a_message_that_names_the_bot_is_for_it(platform: Fixture) -> None:
     if platform.mention:
         inbound = only(platform, platform.mention("status?"))
         assert (inbound.text, inbound.addressed, inbound.user) == ("status?", True, platform.user)
+        assert inbound.title == platform.titles[1]
 
 
 def test_who_does_not_speak_to_the_bot_starts_nothing(platform: Fixture) -> None:

@@ -63,6 +63,23 @@ class TestSessions:
         assert found == ["a:bot:Room6", "a:bot:Room4", "a:bot:Room2", "a:bot:Room0"]
         assert len((await store.sessions.page(SessionQuery())).sessions) == 7
 
+    async def test_a_session_is_called_and_found_by_what_its_platform_told_last(
+        self, scratch: Scratch, store: Store
+    ) -> None:
+        for title in ("Ops", "", "Öffentlich"):
+            await store.inbox.accept(scratch.arrival("chat:a:42", title=title))
+        await scratch.accept("chat:a:43")
+        assert (await store.sessions.summary("chat:a:42")).title == "Öffentlich"
+        found = await store.sessions.page(SessionQuery(words="öffent"))
+        assert [(row.key, row.title) for row in found.sessions] == [("chat:a:42", "Öffentlich")]
+
+    async def test_it_is_known_when_each_message_was_kept(self, scratch: Scratch, store: Store) -> None:
+        began = scratch.clock.now
+        await scratch.answer("one", messages=(b"1", b"2"))
+        scratch.clock.now += 60
+        await scratch.answer("two", messages=(b"3",))
+        assert await store.sessions.times("a:b:c", 2) == (began, began + 60)
+
     async def test_the_images_of_a_message_come_with_its_claim_and_go_with_its_session(
         self, scratch: Scratch, store: Store
     ) -> None:

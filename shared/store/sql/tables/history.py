@@ -11,11 +11,13 @@ from shared.traces import LoggedMessage
 # Find where a session's transcript goes on.
 NEXT_POSITION = "SELECT coalesce(max(position) + 1, 0) FROM history WHERE session_key = ?"
 # Add one message to a transcript.
-ADD = "INSERT INTO history (session_key, position, message, seq) VALUES (?, ?, ?, ?)"
+ADD = "INSERT INTO history (session_key, position, message, seq, at) VALUES (?, ?, ?, ?, ?)"
 # Read the end of a transcript, last message first.
 READ_BACK = """
 SELECT message FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?
 """
+# Read when the end of a transcript was kept, last message first.
+READ_TIMES = "SELECT at FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?"
 # Read the end of a transcript from a position on, last message first.
 READ_END = """
 SELECT position, message FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT ?
@@ -52,8 +54,9 @@ REMOVE_TODO = "DELETE FROM todos WHERE session_key = ?"
 
 def append(database: Database, session: str, messages: Sequence[bytes], seq: int = 0) -> None:
     """Add messages to the end of a session's transcript; the turn of message ``seq`` wrote them."""
-    start = next_position(database, session)
-    database.run_each(ADD, ((session, position, message, seq) for position, message in enumerate(messages, start)))
+    start, now = next_position(database, session), database.now()
+    rows = ((session, position, message, seq, now) for position, message in enumerate(messages, start))
+    database.run_each(ADD, rows)
 
 
 def next_position(database: Database, session: str) -> int:
@@ -65,6 +68,11 @@ def read(database: Database, session: str, begin: int, last: int | None) -> tupl
     """Return a session's transcript from a position on, at most its ``last`` messages, oldest first."""
     rows = database.all(READ_BACK, (session, begin, ALL_ROWS if last is None else max(last, 0)))
     return tuple(message for (message,) in reversed(rows))
+
+
+def read_times(database: Database, session: str, begin: int, last: int) -> tuple[float, ...]:
+    """Return when the ``last`` messages of a transcript from a position on were kept, oldest first; 0 if unknown."""
+    return tuple(at for (at,) in reversed(database.all(READ_TIMES, (session, begin, last))))
 
 
 def read_end(

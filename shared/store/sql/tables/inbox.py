@@ -147,7 +147,7 @@ WHERE state = 'dead' AND settled_at IS NOT NULL ORDER BY settled_at DESC LIMIT ?
 # Read every stage of a message.
 TRACE = """
 SELECT session_key, seq, platform, user_id, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage,
-  joined
+  joined, substr(text, 1, 2000)
 FROM inbox WHERE id = ?
 """
 # Find messages of a state that were settled long ago, some at a time.

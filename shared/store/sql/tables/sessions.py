@@ -168,10 +168,6 @@ CLAIMED_FOR = "SELECT head FROM sessions WHERE session_key = ? AND state = 'clai
 HEAD = "SELECT head FROM sessions WHERE session_key = ?"
 # Remove a session's row.
 REMOVE = "DELETE FROM sessions WHERE session_key = ?"
-# List sessions, latest first.
-LATEST = """
-SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions ORDER BY updated_at DESC LIMIT ?
-"""
 # Find sessions whose keys begin in a way, of which no host that lives, or did of late, has accepted a message.
 ABANDONED = """
 SELECT session_key FROM sessions
@@ -187,7 +183,7 @@ WHERE session_key >= ? AND session_key < ? AND state = 'idle' AND updated_at < ?
 """
 # List sessions behind one of the list, latest first.
 LIST = """
-SELECT session_key, platform, version, updated_at, state = 'claimed', state <> 'idle' FROM sessions
+SELECT session_key, platform, version, updated_at, state = 'claimed', title, state <> 'idle' FROM sessions
 WHERE updated_at <= ? AND (updated_at < ? OR session_key < ?) ORDER BY updated_at DESC, session_key DESC LIMIT ?
 """
 # Find sessions that rest, were last used before a time, and hold nothing that is still to be seen; oldest first.
@@ -201,9 +197,11 @@ ORDER BY updated_at LIMIT ?
 """
 # Tell whether a session still rests since before a time.
 STILL_OUT_OF_USE = "SELECT 1 FROM sessions WHERE session_key = ? AND state = 'idle' AND updated_at < ?"
+# Call a session by another name.
+RENAME = "UPDATE sessions SET title = ? WHERE session_key = ? AND title <> ?"
 # Read one session's line of the list.
 SUMMARY = """
-SELECT session_key, platform, version, updated_at, state = 'claimed' FROM sessions WHERE session_key = ?
+SELECT session_key, platform, version, updated_at, state = 'claimed', title FROM sessions WHERE session_key = ?
 """
 
 
@@ -256,6 +254,11 @@ def arrive(database: Database, session: str, platform: str, sender: str, *, read
     seq, state, head = database.only(ARRIVE_READY if ready else ARRIVE, columns)
     rested = seq == 1 or (ready and head == seq)
     return ArrivalPlace(seq, "idle" if rested else state, head)
+
+
+def rename(database: Database, session: str, title: str) -> None:
+    """Call a session by what people call it now."""
+    database.run(RENAME, (title, session, title))
 
 
 def busy_with(database: Database, session: str) -> int | None:
@@ -440,11 +443,6 @@ def remove(database: Database, session: str) -> None:
         raise NotFound(f"there is no session {session}")
 
 
-def latest(database: Database, limit: int) -> list[Row]:
-    """Return (session, platform, version, updated_at, claimed) of sessions, latest first."""
-    return database.all(LATEST, (limit,))
-
-
 def abandoned(database: Database, prefix: str, dead_at: float, limit: int) -> list[str]:
     """Return sessions whose keys begin like this and whose accepting hosts had all died by then."""
     return [str(row[0]) for row in database.all(ABANDONED, (prefix, behind_all(prefix), dead_at, limit))]
@@ -471,13 +469,13 @@ def still_out_of_use(database: Database, session: str, before: float) -> bool:
 
 
 def behind(database: Database, after: tuple[float, str], limit: int) -> list[Row]:
-    """Return (session, platform, version, updated_at, claimed, busy) of sessions behind one of the list."""
+    """Return (session, platform, version, updated_at, claimed, title, busy) of sessions behind one of the list."""
     updated_at, key = after
     return database.all(LIST, (updated_at, updated_at, key, limit))
 
 
 def summary(database: Database, session: str) -> Row:
-    """Return (session, platform, version, updated_at, claimed) of one session. Raises NotFound."""
+    """Return (session, platform, version, updated_at, claimed, title) of one session. Raises NotFound."""
     row = database.one(SUMMARY, (session,))
     if row is None:
         raise NotFound(f"there is no session {session}")
