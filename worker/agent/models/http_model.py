@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -29,6 +30,18 @@ LEAST_ANSWER_TOKENS, SPARE_TOKENS = 256, 16
 #: fields of a caller's own that may be left out where a server refuses them: the turn sees to their effect itself. Any
 #: other that it asked for is refused with the server's words, not dropped in silence
 REPLACED = frozenset(("response_format", "tool_choice", "parallel_tool_calls"))
+
+
+#: how llama.cpp names itself in its answers, and seconds for what it tells of itself
+LLAMA_CPP = "llama.cpp"
+PROPS_S = 2.0
+
+
+class ServerProps(msgspec.Struct, frozen=True):
+    """What of llama.cpp's ``/props`` is read."""
+
+    #: calls that it answers at once
+    total_slots: int = 0
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -72,6 +85,7 @@ class HttpModel(ABC):
         self._server = server
         self._emit = emit
         self._said: set[str] = set()
+        self._asked_slots = False
 
     async def call(
         self,
@@ -144,7 +158,21 @@ class HttpModel(ABC):
             for oddity in answer.oddities:
                 self._say_once(Event.MODEL_ODDITY, oddity)
         watch.spend(reply.usage)
+        if self._server.parallel is None and self.transport.served_by == LLAMA_CPP:
+            await self._learn_slots()
         return reply
+
+    async def _learn_slots(self) -> None:
+        """Make no more calls at once than the server has slots for, where the settings say nothing; asked once."""
+        if self._asked_slots:
+            return
+        self._asked_slots = True
+        with contextlib.suppress(msgspec.DecodeError):
+            told = msgspec.json.decode(await self.transport.get("/props", PROPS_S), type=ServerProps)
+            if told.total_slots > 0:
+                self._server.parallel = told.total_slots
+                words = f"the server has {told.total_slots} slots; it gets no more calls at once from now on"
+                self._say_once(Event.MODEL_ADAPTED, words)
 
     def _say_once(self, event: Event, words: str) -> None:
         kind = words.partition(" is ")[0]  # the same count is odd in another way each time

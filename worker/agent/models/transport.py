@@ -81,6 +81,8 @@ class Transport:
         self._path = path
         self._server = server
         self.where = where
+        #: the program that answered last, as it names itself
+        self.served_by = ""
 
     async def run(self, body: bytes, answer: HttpResponse, *, timeout: float, stall_s: float) -> None:
         """Post the body, and feed the answer's events to ``answer`` until it is finished.
@@ -134,7 +136,19 @@ class Transport:
             stream_cls=self._sdk.AsyncStream,
             options={"timeout": limits},
         )
+        self.served_by = response.headers.get("server", "")
         return response
+
+    async def get(self, path: str, timeout_s: float) -> bytes:
+        """Return what a path above the API's own has; empty where that cannot be had."""
+        root = str(self._client.base_url).rstrip("/").removesuffix("/v1")
+        try:
+            response: httpx2.Response = await self._client.get(
+                f"{root}{path}", cast_to=httpx2.Response, options={"timeout": timeout_s, "max_retries": 0}
+            )
+        except (self._sdk.APIError, *_BROKEN):
+            return b""
+        return response.content
 
     def _refusal(self, refused: StatusError) -> ModelError:
         self._keeps_connections = True

@@ -18,6 +18,7 @@ class Plan(msgspec.Struct, frozen=True):
     piece_bytes: int = 1 << 20
     cut: int | None = None
     closes: bool = True
+    server: str = "raw"
 
 
 class RawServer:
@@ -50,7 +51,8 @@ class RawServer:
         self.bodies.append(body)
         plan = self.decide(body) if self.decide else self.plans[min(number, len(self.plans) - 1)]
         sent = plan.body if plan.cut is None else plan.body[: plan.cut]
-        head = f"HTTP/1.1 {plan.status} OK\r\ncontent-type: {plan.content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = f"HTTP/1.1 {plan.status} OK\r\ncontent-type: {plan.content_type}\r\n"
+        head += f"server: {plan.server}\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head.encode())
         for start in range(0, len(sent), plan.piece_bytes):
             piece = sent[start : start + plan.piece_bytes]

@@ -23,6 +23,10 @@ from worker.frames import ModelSpec
 from worker.tools.spec import ToolCall
 
 OK = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"fine"},"finish_reason":"stop"}]}'
+WHOLE = {
+    "type": "message", "role": "assistant", "content": [{"type": "text", "text": "fine"}], "stop_reason": "end_turn",
+    "usage": {"input_tokens": 1, "output_tokens": 1}, "id": "m", "model": "m",
+}  # fmt: skip
 FINE = Plan(OK, content_type="application/json")
 CALL = ToolCall("call_1", "roll", '{"sides":6}')
 
@@ -244,6 +248,23 @@ async def test_no_more_calls_at_once_than_a_server_takes_in_all_processes(tls: s
         assert server.most == 2
         for client in clients:
             await client.chain.close()
+
+
+@pytest.mark.parametrize(("told", "slots"), [(b'{"total_slots": 2}', 2), (b"File Not Found", None), (b"[1]", None)])
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_the_slots_of_a_llama_cpp_server_are_learned_from_itself_once(
+    tls: ssl.SSLContext, wire: str, told: bytes, slots: int | None
+) -> None:
+    body = OK if wire == "openai" else msgspec.json.encode(WHOLE)
+    fine = Plan(body, content_type="application/json", server="llama.cpp")
+    async with raw_server() as server:
+        server.decide = lambda body: fine if body else Plan(told, 200 if slots else 404, "application/json")
+        client = Client(server, tls, wire)
+        assert [await client.ask() for _ in range(3)] == ["fine"] * 3
+        assert server.bodies.count(b"") == 1
+        assert client.link._server.parallel == slots  # type: ignore[attr-defined]
+        assert len(client.said) == bool(slots)
+        await client.chain.close()
 
 
 @pytest.mark.parametrize(
