@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from worker.agent.attachments import attached_to
 from worker.agent.context import transcript
 from worker.tools.spec import ToolCall
 
@@ -16,9 +17,13 @@ OUTCOME_UNKNOWN = (
 )
 
 
+#: what an image of about a megapixel costs at Anthropic's and OpenAI's; larger ones are made smaller by both
+IMAGE_TOKENS = 1_600
+
+
 def estimate_tokens(message: bytes) -> int:
-    """Estimate the tokens of a transcript message: a token is about four bytes of it."""
-    return len(message) // 4 + 4
+    """Estimate the tokens of a transcript message: a token is about four bytes of it; images count apart."""
+    return len(message) // 4 + 4 + IMAGE_TOKENS * len(attached_to(message))
 
 
 class _Role(msgspec.Struct):

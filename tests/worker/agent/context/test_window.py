@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.attachments import Attachment
 from shared.messages import Summary
 from tests.worker.agent.scripted import decoded
 from tests.worker.agent.transcripts import PARTS, valid_for_a_provider
+from worker.agent.attachments import with_attachments
 from worker.agent.context import transcript
 from worker.agent.context.prompts import ASKED, LEFT_OUT, LISTED, SUMMARIZED
 from worker.agent.context.repair import estimate_tokens, repair, role_of
@@ -24,6 +27,14 @@ def talk(count: int, letters: int = 400) -> list[bytes]:
 
 def roles(messages: list[bytes]) -> list[str]:
     return [role_of(message) for message in messages]
+
+
+def test_images_count_into_the_size_of_a_window() -> None:
+    image = Attachment("a.png", "image/png", 3, "d1")
+    bare = transcript.user("look")
+    shown = with_attachments(bare, (image, msgspec.structs.replace(image, digest="d2")))
+    assert Window([shown]).tokens - Window([bare]).tokens > 2 * 1000
+    assert Window([shown] * 20 + [bare]).surplus(20_000) > 0
 
 
 def test_what_fits_is_shown_as_it_is() -> None:
