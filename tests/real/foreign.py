@@ -15,6 +15,8 @@ from typing import Self
 import httpx2
 import pytest
 
+from worker import os_processes
+
 ROOT = Path(__file__).parents[2]
 
 #: where `make test-real` installs them
@@ -47,6 +49,11 @@ def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> Non
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
         time.sleep(0.1)
+
+
+def die_with_tests() -> None:
+    """Have a server end when whoever runs the tests is killed; outside of Linux it outlives that."""
+    os_processes.die_with_parent(signal.SIGKILL)
 
 
 class ForeignServer:
@@ -94,6 +101,7 @@ class ForeignServer:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=die_with_tests,  # noqa: PLW1509 - one call of the system, no lock is taken
             )
         wait_until(self._is_ready, within_s, f"{self._command[0]} is ready; see {self.output}")
 

@@ -12,7 +12,15 @@ import httpx2
 import pytest
 
 from loadtests.gateway_process import GatewayProcess
+from loadtests.platform import running_platform
+from tests.e2e.bot import Bot
 from tests.real.dice import PROMPT
+from tests.real.endurance import (
+    a_stop_in_mid_stream_frees_the_slot,
+    an_outage_delays_and_loses_nothing,
+    eight_sessions_at_once_are_all_answered,
+    ten_turns_of_one_session,
+)
 from tests.real.foreign import ForeignServer, free_port, installed
 
 KEY = "sk-of-the-tests-of-real-servers"
@@ -28,6 +36,7 @@ def configuration(llama: str) -> dict[str, Any]:
         "overflow": {"mock_response": "litellm.ContextWindowExceededError"},
         "llama": {"api_base": f"{llama}/v1"},
         "dice": {"api_base": f"{llama}/v1", "temperature": 0, "logit_bias": {"106": 8}},
+        "stories": {"api_base": f"{llama}/v1", "extra_body": {"ignore_eos": True}},
         "dead": {"api_base": f"http://127.0.0.1:{free_port()}/v1"},
     }
     models = [
@@ -58,7 +67,7 @@ def gateway(directory: Path, proxy: ForeignServer, *models: str, **settings: str
     sections = []
     for model in models:
         url = proxy.url + ("/v1" if model.startswith("openai:") else "")
-        sections.append(f'[models."{model}"]\nbase_url = "{url}"\nkey_variable = "PROXY_KEY"\noutput_limit = 40\n')
+        sections.append(f'[models."{model}"]\nbase_url = "{url}"\nkey_variable = "PROXY_KEY"\noutput_limit = 100\n')
     (directory / "gatehouse.toml").write_text("\n".join(sections))
     environment = {
         "GATEHOUSE_CONFIG": str(directory / "gatehouse.toml"),
@@ -117,3 +126,32 @@ def test_an_overflow_is_told_as_one(proxy: ForeignServer, tmp_path: Path) -> Non
         assert answer.status_code != 200
         assert answer.json()["error"]["code"] == "context_length_exceeded", answer.text
         assert len(running.events("model_failed")) <= 2
+
+
+@pytest.fixture(scope="module")
+def teller(proxy: ForeignServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
+    """A bot whose model tells stories, by way of the proxy."""
+    directory = tmp_path_factory.mktemp("teller")
+    settings = {"GATEHOUSE_STALL_TIMEOUT": "40", "GATEHOUSE_API_KEYS": "a-key-for-the-tests-of-real-servers"}
+    with (
+        running_platform() as platform,
+        gateway(directory, proxy, "openai:stories", **platform.environment(), **settings) as running,
+        contextlib.closing(Bot(running, platform, None)) as bot,
+    ):
+        yield bot
+
+
+def test_ten_turns_by_way_of_it(teller: Bot) -> None:
+    ten_turns_of_one_session(teller)
+
+
+def test_a_stop_by_way_of_it_frees_the_slot_behind_it(teller: Bot, llama: ForeignServer) -> None:
+    a_stop_in_mid_stream_frees_the_slot(teller, llama)
+
+
+def test_eight_sessions_by_way_of_it_are_all_answered(teller: Bot) -> None:
+    eight_sessions_at_once_are_all_answered(teller)
+
+
+def test_an_outage_of_it_delays_and_loses_nothing(teller: Bot, proxy: ForeignServer, llama: ForeignServer) -> None:
+    an_outage_delays_and_loses_nothing(teller, proxy, llama)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 
 from loadtests.platform import running_platform
 from tests.e2e.bot import Bot
 from tests.e2e.conftest import started
 from tests.real.dice import PROMPT
-from tests.real.foreign import ForeignServer, wait_until
+from tests.real.endurance import (
+    a_stop_in_mid_stream_frees_the_slot,
+    an_outage_delays_and_loses_nothing,
+    ask,
+    eight_sessions_at_once_are_all_answered,
+    history,
+    said,
+    streamed,
+    ten_turns_of_one_session,
+)
+from tests.real.foreign import ForeignServer
 
 #: what makes a base model end its turn: a push to the end, or a stop where a wire has no push
 DICE = {
@@ -24,8 +31,11 @@ DICE = {
     "anthropic": 'model = "anthropic:gemma3"\nbase_url = "{url}"\n'
     'extra_body = {{stop_sequences = ["</tool_call>", "."]}}',
 }
-#: it never ends its turn before its limit
-STORIES = 'model = "openai:gemma3"\nbase_url = "{url}/v1"\nextra_body = {{ignore_eos = true}}'
+#: it never ends its turn before its limit, or on the wire that has no field for that, hardly ever
+STORIES = {
+    "openai": 'model = "openai:gemma3"\nbase_url = "{url}/v1"\nextra_body = {{ignore_eos = true}}',
+    "anthropic": 'model = "anthropic:gemma3"\nbase_url = "{url}"',
+}
 
 
 @contextlib.contextmanager
@@ -56,44 +66,13 @@ def bot(
         yield running
 
 
-@pytest.fixture(scope="module")
-def teller(llama: ForeignServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
-    """A gateway whose model writes on to its limit."""
-    with gateway(tmp_path_factory.mktemp("teller"), STORIES, llama.url, "You tell stories.") as running:
+@pytest.fixture(scope="module", params=list(STORIES))
+def teller(
+    request: pytest.FixtureRequest, llama: ForeignServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bot]:
+    """A gateway whose model writes on to its limit, on either wire."""
+    with gateway(tmp_path_factory.mktemp("teller"), STORIES[request.param], llama.url, "You tell stories.") as running:
         yield running
-
-
-def ask(bot: Bot, text: str, session: str = "", **fields: Any) -> dict[str, Any]:
-    """Return the whole answer of the chat API."""
-    headers = bot.gateway.headers | ({"X-Gatehouse-Session": session} if session else {})
-    body = {"model": "local", "messages": [{"role": "user", "content": text}], **fields}
-    answer = httpx2.post(f"{bot.gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=120)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def said(answer: dict[str, Any]) -> str:
-    text: str = answer["choices"][0]["message"]["content"]
-    return text
-
-
-def history(bot: Bot, session: str) -> list[dict[str, Any]]:
-    """Return a session's messages."""
-    key = next(row["key"] for row in bot.gateway.get("/v1/sessions")["sessions"] if row["key"].endswith(f":{session}"))
-    found: list[dict[str, Any]] = bot.gateway.get(f"/v1/sessions/{key}")["messages"]
-    return found
-
-
-def busy_slots(llama: ForeignServer) -> int:
-    """Return how many slots of the server work."""
-    return sum(slot["is_processing"] for slot in httpx2.get(f"{llama.url}/slots", timeout=10).json())
-
-
-def writes(llama: ForeignServer) -> bool:
-    """Tell whether the server is in the middle of an answer."""
-    slots = httpx2.get(f"{llama.url}/slots", timeout=10).json()
-    return any(token["n_decoded"] > 5 for slot in slots if slot["is_processing"] for token in slot["next_token"])
 
 
 def test_a_whole_answer_calls_a_tool_and_tells_its_result(bot: Bot) -> None:
@@ -103,14 +82,7 @@ def test_a_whole_answer_calls_a_tool_and_tells_its_result(bot: Bot) -> None:
 
 
 def test_a_streamed_answer_is_the_whole_one_in_pieces(bot: Bot) -> None:
-    body = {"model": "local", "stream": True, "messages": [{"role": "user", "content": "Roll a die with 12 sides."}]}
-    pieces = []
-    url = f"{bot.gateway.url}/v1/chat/completions"
-    with httpx2.stream("POST", url, json=body, headers=bot.gateway.headers, timeout=120) as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: {"):
-                pieces += [choice["delta"].get("content") or "" for choice in json.loads(line[6:])["choices"]]
-    assert "".join(pieces).startswith("The die shows 9")
+    assert streamed(bot, "Roll a die with 12 sides.").startswith("The die shows 9")
 
 
 def test_a_clients_tool_is_offered_and_its_call_handed_over(bot: Bot) -> None:
@@ -123,10 +95,7 @@ def test_a_clients_tool_is_offered_and_its_call_handed_over(bot: Bot) -> None:
 
 
 def test_ten_turns_of_one_session(teller: Bot) -> None:
-    for number in range(10):
-        assert said(ask(teller, f"What came in year {number}?", "ten", max_tokens=20)), number
-    messages = history(teller, "ten")
-    assert [message["role"] for message in messages] == ["user", "assistant"] * 10
+    ten_turns_of_one_session(teller)
 
 
 def test_a_conversation_that_outgrows_the_context_goes_on(teller: Bot) -> None:
@@ -139,32 +108,14 @@ def test_a_conversation_that_outgrows_the_context_goes_on(teller: Bot) -> None:
 
 
 def test_stop_in_mid_stream_frees_the_servers_slot(teller: Bot, llama: ForeignServer) -> None:
-    teller.say("stopped", "Tell me a long story.")
-    teller.wait_until(lambda: writes(llama), 60, "the server writes")
-    teller.say("stopped", "/stop")
-    teller.wait_until(lambda: len(teller.replies("stopped")) == 2, 10, "both are answered")
-    assert {reply.text.partition(" ")[0] for reply in teller.replies("stopped")} >= {"Stopped."}
-    teller.wait_until(lambda: busy_slots(llama) == 0, 5, "the slot is free")
+    a_stop_in_mid_stream_frees_the_slot(teller, llama)
 
 
 def test_eight_sessions_at_once_on_two_slots_are_all_answered(teller: Bot) -> None:
-    sessions = [f"queue-{number}" for number in range(8)]
-    for session in sessions:
-        teller.say(session, "Tell me a story.")
-    teller.wait_until(lambda: all(teller.replies(session) for session in sessions), 180, "all are answered")
-    assert [teller.replies(session)[0].status for session in sessions] == ["replied"] * 8
+    eight_sessions_at_once_are_all_answered(teller)
+    assert teller.gateway.events("model_failed") == []
+    assert "the server has 2 slots" in str(teller.gateway.events("model_adapted"))
 
 
 def test_a_server_that_is_away_for_twenty_seconds_delays_and_loses_nothing(teller: Bot, llama: ForeignServer) -> None:
-    teller.say("mid-stream", "Tell me a story.")
-    teller.wait_until(lambda: writes(llama), 60, "the server writes")
-    llama.kill()
-    back_at = time.monotonic() + 20
-    teller.say("while-away", "Tell me a story.")
-    wait_until(lambda: time.monotonic() > back_at, 30, "twenty seconds are over")
-    assert not teller.replies("while-away")
-    llama.start()
-    sessions = ("mid-stream", "while-away")
-    teller.wait_until(lambda: all(teller.replies(session) for session in sessions), 120, "both are answered")
-    assert [[reply.status for reply in teller.replies(session)] for session in sessions] == [["replied"]] * 2
-    assert teller.gateway.get("/v1/dead")["dead"] == []
+    an_outage_delays_and_loses_nothing(teller, llama, llama)
