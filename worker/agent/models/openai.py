@@ -26,7 +26,7 @@ from worker.agent.models.failures import (
 )
 from worker.agent.models.http_model import HttpModel, Prepared, http_client_options
 from worker.agent.models.openai_messages import as_sent
-from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of, finish_with
 from worker.agent.models.provider_state import (
     ProviderState,
     encode_state,
@@ -36,7 +36,7 @@ from worker.agent.models.provider_state import (
 )
 from worker.agent.models.request_shape import STATE, SYSTEM_ROLE
 from worker.agent.models.server import ModelServer
-from worker.agent.models.sse import ErrorEvent
+from worker.agent.models.sse import BYTE_ORDER_MARK, ErrorEvent
 from worker.agent.models.tool_calls import StreamedCalls, arguments_text
 from worker.agent.models.transport import Transport
 from worker.agent.models.usage_counts import ToldCounts, estimate
@@ -44,6 +44,8 @@ from worker.frames import ModelSpec
 
 BASE_URL = "https://api.openai.com/v1"
 DONE = b"[DONE]"
+#: reasons of an end that are failures of the server: OpenRouter's, SGLang's, DeepSeek's, Zhipu's
+FAILED = frozenset(("error", "abort", "insufficient_system_resource", "network_error"))
 
 
 class OpenAIAnswer:
@@ -65,6 +67,7 @@ class OpenAIAnswer:
         self._counts = ToldCounts()
         self._began = False
         self._finish = ""
+        self._index: Any = None
 
     def take(self, event: bytes) -> bool:
         """Read one chunk, or the ``[DONE]`` that ends the stream."""
@@ -82,6 +85,7 @@ class OpenAIAnswer:
 
     def take_whole(self, body: bytes) -> None:
         """Read an answer that is not streamed: one object, or some servers' lines of them."""
+        body = body.removeprefix(BYTE_ORDER_MARK)
         try:
             self.take(body)
         except ValueError:
@@ -109,7 +113,7 @@ class OpenAIAnswer:
             self.usage(),
             self._where.provider,
             self._where.model,
-            finish_of(self._finish),
+            finish_with(finish_of(self._finish), any_calls=bool(calls)),
             encode_state(state),
         )
 
@@ -167,20 +171,34 @@ class OpenAIAnswer:
             error = from_event(self._where, body)
             if error is not None:
                 raise error
-        choice = choices[0] if type(choices) is list and choices else choices
-        if type(choice) is not dict:  # a null before it, or none at all
-            choice = next(_objects(choices), None)
-        if choice is None:
-            return False
-        self._began = True
-        return self._take_choice(choice)
+        if type(choices) is list and len(choices) == 1 and type(choices[0]) is dict:  # mostly
+            found = choices
+        elif choices is None and isinstance(body.get("message"), dict):  # Ollama's own protocol
+            found = [{"message": body["message"], "finish_reason": body.get("done_reason")}]
+        else:  # a null before it, none at all, or more than one
+            found = list(_objects(choices))
+        held = False
+        for choice in found:
+            # of several answers the first one counts; what has no number, or the same, is a part of it
+            index = choice.get("index")
+            self._index = index if self._index is None else self._index
+            if index is None or index == self._index:
+                self._began = True
+                held = self._take_choice(choice) or held
+        return held
 
     def _take_choice(self, choice: dict[str, Any]) -> bool:
-        delta = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
+        if isinstance(choice.get("error"), dict) and not self.finished:
+            raise from_event(self._where, choice) or BrokenOff(f"{self._where.name} broke off its answer")
+        delta = choice.get("delta")
+        if not delta and (
+            "delta" not in choice or not self._received_characters()
+        ):  # some send all of it once more at the end
+            delta = choice.get("message") or {"content": choice.get("text")}
         held = isinstance(delta, dict) and self._take_delta(delta)
         finish = choice.get("finish_reason")
-        if finish == "error" and not self.finished:
-            raise BrokenOff(f"{self._where.name} broke off its answer: its server says that it failed")
+        if isinstance(finish, str) and finish in FAILED and not self.finished:
+            raise BrokenOff(f"{self._where.name} broke off its answer: its server says that it failed ({finish})")
         if finish and isinstance(finish, str):
             self._finish = finish.lower()
             self.finished = True

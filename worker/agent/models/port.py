@@ -36,6 +36,13 @@ def finish_of(finish: str) -> str:
     return known if known in {LENGTH, "content_filter", "tool_calls"} else "stop"
 
 
+def finish_with(finish: str, *, any_calls: bool) -> str:
+    """Return why an answer ended that has calls, or has none: servers say stop for the one, and calls for the other."""
+    if any_calls:
+        return "tool_calls" if finish == "stop" else finish
+    return "stop" if finish == "tool_calls" else finish
+
+
 class ModelRequest(msgspec.Struct, frozen=True):
     """One model call: ``messages`` are transcript messages (JSON bytes of the chat-completions form), oldest first."""
 

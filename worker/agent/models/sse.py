@@ -5,6 +5,8 @@ from __future__ import annotations
 from shared.errors import ModelUnavailable
 
 MAX_EVENT_BYTES = 8 << 20
+#: what a text in UTF-8 may begin with
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class ErrorEvent(bytes):
@@ -18,13 +20,14 @@ class EventDecoder:
 
     Lines end with LF, CR or CRLF, and a chunk may end anywhere
     (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation). Of the other fields
-    only the name ``error`` counts; comments are passed over.
+    only the name ``error`` counts, and a field of that name; comments are passed over.
     """
 
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
         self._is_error = False
+        self._begun = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of every event this chunk completed. Raises ModelUnavailable past MAX_EVENT_BYTES."""
@@ -43,6 +46,9 @@ class EventDecoder:
 
     def _read(self, lines: list[bytes]) -> list[bytes]:
         events: list[bytes] = []
+        if lines and not self._begun:
+            self._begun = True
+            lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
         for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
@@ -54,4 +60,7 @@ class EventDecoder:
                 self._is_error = False
             elif line.startswith(b"event:"):
                 self._is_error = line[6:].strip() == b"error"
+            elif line.startswith(b"error:"):  # llama.cpp's field for an error
+                self._data.append(line[6:].strip())
+                self._is_error = True
         return events

@@ -59,8 +59,10 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def corpus(wire: str) -> list[Dialect]:
-    read = tomllib.loads((Path(__file__).parent / "dialects" / f"{wire}.toml").read_text("utf-8"))
-    return msgspec.convert(read["answer"], list[Dialect])
+    """Return the answers of all files of a wire."""
+    files = sorted((Path(__file__).parent / "dialects").glob(f"{wire}*.toml"))
+    read = [answer for file in files for answer in tomllib.loads(file.read_text("utf-8"))["answer"]]
+    return msgspec.convert(read, list[Dialect])
 
 
 ANSWERS = [(wire, dialect) for wire in ("openai", "anthropic") for dialect in corpus(wire)]
@@ -169,6 +171,16 @@ async def test_an_answer_that_is_always_cut_costs_a_few_calls(wire: str, cut: in
     async with raw_server(Plan(dialect.sent, cut=cut)) as server:
         chain = chain_to(server, wire, tls, [])
         with pytest.raises(ModelError, match="broke off its answer: the connection was lost"):
+            await chain.reply(asking("hello"), timeout=20)
+        assert len(server.bodies) <= MOST_CALLS
+        await chain.close()
+
+
+async def test_a_page_where_an_answer_should_be_is_named_and_costs_a_few_calls(tls: ssl.SSLContext) -> None:
+    page = Plan(b"<!DOCTYPE html><html><body>Please sign in.</body></html>", content_type="text/html")
+    async with raw_server(page) as server:
+        chain = chain_to(server, "openai", tls, [])
+        with pytest.raises(ModelError, match="a web page"):
             await chain.reply(asking("hello"), timeout=20)
         assert len(server.bodies) <= MOST_CALLS
         await chain.close()
