@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import httpx2
@@ -33,6 +33,8 @@ from worker.tools.results import error_text
 CONNECT_S = 60.0
 #: seconds between two looks at the tools of a server, which also show whether it still answers
 LOOK_EVERY_S = 60.0
+#: seconds between two looks that a server asks for
+LOOK_GAP_S = 1.0
 #: seconds such a look may take
 LOOK_S = 10.0
 #: seconds a call waits for a server that is being started again
@@ -45,6 +47,13 @@ PAGE_LIMIT = 100
 RENEW_AT_ONCE_S = 1.0
 #: characters of a progress message that are shown
 PROGRESS_CHARS = 500
+#: what an operator can do about a refusal
+REFUSED = {
+    401: ": it wants a token; put one into headers, such as Authorization (OAuth is not served)",
+    403: ": the token in headers may not use it",
+    404: ": there is no MCP server at this url",
+    405: ": this is no address of streamable HTTP (a server that speaks SSE alone is not served)",
+}
 WHO = types.Implementation(name="gatehouse", version="1")
 
 
@@ -70,8 +79,11 @@ class McpConnection:
         self._calls: set[asyncio.Task[str]] = set()
         self._heard_at = self._loop.time()
         self._closing = False
+        self._listed_at = -LOOK_GAP_S
+        self._look_is_due = False
         self._session_ended = False
         self._listed = 0
+        self._refusal = ""
         self._problem = ""
         self.tried = asyncio.Event()
 
@@ -95,6 +107,7 @@ class McpConnection:
         while True:
             program = Program(self._server, self._look.set) if self._server.command else None
             began = self._loop.time()
+            self._refusal = ""
             try:
                 await self._serve(program)
             except Exception as error:  # noqa: BLE001 - the boundary: whatever ends a connection, it is made again
@@ -106,7 +119,8 @@ class McpConnection:
             if lasted_s > SOUND_S:
                 pause_s = FIRST_PAUSE_S
             at_once = isinstance(cause, SessionEnded) and lasted_s > RENEW_AT_ONCE_S
-            self._problem = (program and program.end) or error_text(cause)
+            refusal = "" if isinstance(cause, SessionEnded) else self._refusal
+            self._problem = (program and program.end) or refusal or error_text(cause)
             self._emit(
                 Event.MCP_SERVER_LOST,
                 server=self._server.name,
@@ -190,7 +204,7 @@ class McpConnection:
     async def _serve(self, program: Program | None) -> None:
         """Connect and keep the tool list until the server is lost, which raises the reason."""
         async with contextlib.AsyncExitStack() as stack:
-            transport = program.streams() if program else _over_http(self._server)
+            transport = program.streams() if program else _over_http(self._server, self._answered)
             client = Client(transport, message_handler=self._heard, client_info=WHO, cache=None)
             async with asyncio.timeout(CONNECT_S):
                 await stack.enter_async_context(client)
@@ -239,29 +253,47 @@ class McpConnection:
         found: list[types.Tool] = []
         nameless: dict[str, str] = {}
         cursor: str | None = None
-        for _ in range(PAGE_LIMIT):
+        cursors: set[str | None] = set()
+        while cursor not in cursors and len(cursors) < PAGE_LIMIT:
+            cursors.add(cursor)
             page = await client.list_tools(cursor=cursor)
             self._heard_at = self._loop.time()
-            found += page.tools
+            known = {tool.name for tool in found}
+            found += [tool for tool in page.tools if tool.name not in known]  # a page may come a second time
             nameless |= (page.meta or {}).get(OURS, {}).get("left_out", {})
-            cursor = page.next_cursor
-            if cursor is None:
+            if page.next_cursor is None:
                 break
+            cursor = page.next_cursor
+        self._listed_at = self._loop.time()
         self._listed = self._tools.show(found, nameless)
         return self._listed
 
+    async def _answered(self, response: httpx2.Response) -> None:
+        """Note why a server lets nobody in, which the package does not tell."""
+        if response.status_code >= 400 and response.request.method == "POST":
+            why = REFUSED.get(response.status_code, "")
+            self._refusal = f"HTTP {response.status_code} {response.reason_phrase}{why}"
+
     async def _heard(self, message: IncomingMessage) -> None:
         """Take what the server says of its own accord."""
-        if isinstance(message, types.ToolListChangedNotification):
-            self._look.set()
+        if isinstance(message, types.ToolListChangedNotification) and not self._look_is_due:
+            # some tell it without end; one look follows the last, and the next comes a while later
+            self._look_is_due = True
+            self._loop.call_at(max(self._loop.time(), self._listed_at + LOOK_GAP_S), self._look_now)
+
+    def _look_now(self) -> None:
+        self._look_is_due = False
+        self._look.set()
 
 
 @contextlib.asynccontextmanager
-async def _over_http(server: McpServer) -> AsyncGenerator[Any, None]:
+async def _over_http(
+    server: McpServer, on_response: Callable[[httpx2.Response], Awaitable[None]]
+) -> AsyncGenerator[Any, None]:
     """Connect to a server over HTTP, with its headers on every request."""
     timeout = httpx2.Timeout(30.0, read=server.timeout_s)
     async with (
-        httpx2.AsyncClient(headers=server.headers, timeout=timeout) as http,
+        httpx2.AsyncClient(headers=server.headers, timeout=timeout, event_hooks={"response": [on_response]}) as http,
         streamable_http_client(server.url, http_client=http) as (heard, told, *_),
     ):
         yield MendedStream(heard), told

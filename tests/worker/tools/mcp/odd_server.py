@@ -152,13 +152,46 @@ def serve_http(port: int, sessions: Path) -> None:
     http.server.ThreadingHTTPServer(("127.0.0.1", port), Door).serve_forever()
 
 
+def serve_stormy() -> None:
+    """Speak before it is asked, answer twice and under texts for ids, list one page for ever, and tell of changes."""
+    server, lists = Server(), 0
+    changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+    sys.stdout.write("listening on stdin\n")
+    say(changed)
+    say({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "loud", "data": None}})
+    say({"jsonrpc": "2.0", "id": "s1", "method": "sampling/createMessage", "params": {"messages": []}})
+    say({"jsonrpc": "2.0", "id": 99, "result": {}})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "id" not in asked or "method" not in asked:
+            continue
+        result = server.answer(asked)
+        if asked["method"] == "tools/list":
+            lists += 1
+            blob = {"type": "resource", "resource": {"uri": "x://y", "blob": PNG, "mimeType": "image/png"}}
+            RESULTS.update(lists={"content": [{"type": "text", "text": str(lists)}]}, blob={"content": [blob]})
+            RESULTS["huge"] = {"content": [{"type": "text", "text": "x" * 3_000_000}]}
+            tools = [{"name": name, "inputSchema": {"type": "object"}} for name in ("lists", "blob", "huge", "fits")]
+            result = {"tools": tools, "nextCursor": "again"}
+        known = {"result": result} if result is not None else {"error": {"code": -32601, "message": "no"}}
+        for _ in range(2):
+            sys.stdout.write(f"answering {asked['method']}\n")
+            say({"jsonrpc": "2.0", "id": str(asked["id"])} | known)
+        for _ in range(20):
+            say(changed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
     parser.add_argument("--sessions", type=Path)
+    parser.add_argument("--stormy", action="store_true")
     given = parser.parse_args()
     if given.port:
         serve_http(given.port, given.sessions)
+    if given.stormy:
+        serve_stormy()
+        return
     server = Server()
     for line in sys.stdin:
         asked = json.loads(line)

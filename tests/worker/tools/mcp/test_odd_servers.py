@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -102,6 +104,44 @@ async def test_a_server_s_program_inherits_no_descriptor_but_its_three(served: W
 async def test_lists_of_tools_are_kept() -> None:
     async with worker(odd("t", include=("plain", "fits"), exclude=("fits",))) as running:
         assert [name for name in running.toolbox.names if name.startswith("t__")] == ["t__plain"]
+
+
+async def test_a_server_that_speaks_out_of_turn_answers_twice_and_lists_without_end_is_used_all_the_same() -> None:
+    stormy = McpServer("t", sys.executable, ("-S", ODD, "--stormy"))
+    async with nothing_left(), worker(stormy) as running:
+        names = [name for name in running.toolbox.names if name.startswith("t__")]
+        assert names == ["t__lists", "t__blob", "t__huge", "t__fits"]
+        assert await running.call("t__blob") == "[resource x://y, which is no text]"
+        assert len(await running.call("t__huge")) < 100_000
+        assert await running.call("t__fits") == '{"n":1}'
+        assert int(await running.call("t__lists")) <= 6  # two pages at the start, and two for each look of a second
+        assert running.said(Event.MCP_TOOL_LEFT_OUT) == running.said(Event.MCP_SERVER_LOST) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said"),
+    [
+        (401, {"www-authenticate": 'Bearer resource_metadata="https://a/.well-known"'}, "401"),
+        (405, {"allow": "GET"}, "405"),
+        (403, {}, "403"),
+        (200, {"content-type": "text/html"}, "text/html"),
+    ],
+)
+async def test_a_server_over_http_that_lets_nobody_in_is_named_with_the_reason(
+    status: int, headers: dict[str, str], said: str
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        lines = [f"HTTP/1.1 {status} X", "content-length: 2", "connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", "no"]).encode())
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listening, worker(over_http("t", listening.sockets[0].getsockname()[1])) as running:
+        (state,) = running.servers.status
+        assert not state.up
+        assert said in state.problem, state.problem
 
 
 async def test_a_session_that_the_server_forgot_is_opened_anew_within_the_call(tmp_path: Path) -> None:
