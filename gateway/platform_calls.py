@@ -153,6 +153,11 @@ class PlatformCalls:
         return token
 
     async def _keys_of(self, source: KeySource, wanted: str) -> Mapping[str, bytes]:
+        """Return the keys of a source; who shows one that is known does not wait for others who do not."""
+        known = self._keys.get(source.url)
+        is_asked = self._locks[source.url].locked()
+        if known and (not self._is_stale(known, wanted, self._clock()) or (is_asked and wanted in known.keys)):
+            return known.keys
         async with self._locks[source.url]:
             known, now = self._keys.get(source.url), self._clock()
             if known is None or self._is_stale(known, wanted, now):

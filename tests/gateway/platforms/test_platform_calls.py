@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from starlette.routing import Route
 
 from gateway.platform_calls import PlatformCalls
 from gateway.platforms import enabled_platforms
-from gateway.platforms.port import ApiRequest
+from gateway.platforms.port import ApiRequest, WebhookRequest
 from shared.settings import parse_settings
 from tests.gateway.edge import Edge, running_edge, serving
 from tests.gateway.platforms.fixtures import matrix, teams
@@ -34,6 +35,8 @@ class PlatformSide:
         self.url = ""
         self.members = 2
         self.away = False
+        self.answering = asyncio.Event()  #: while it is not set, every answer is long in coming
+        self.answering.set()
 
     def app(self) -> Starlette:
         return Starlette(routes=[Route("/{path:path}", self.answer, methods=["GET", "POST", "PUT"])])
@@ -41,6 +44,7 @@ class PlatformSide:
     async def answer(self, request: Request) -> Response:
         path = request.url.path
         self.asked.append(path)
+        await self.answering.wait()
         if self.away:
             return JSONResponse({}, 503)
         if path.endswith("openidconfiguration"):
@@ -97,6 +101,29 @@ async def test_a_teams_activity_is_verified_with_the_keys_that_the_platform_publ
             assert refused.status_code == 401, changes
         assert len(side.asked) == 2
         assert (await edge.client.get("/webhooks/teams")).status_code == 405
+
+
+async def test_a_known_key_does_not_wait_while_a_strangers_is_asked_for() -> None:
+    """Who shows a key id that nobody knows has the keys fetched again; the platform may be long in answering."""
+    side = PlatformSide()
+    async with serving(side.app()) as side.url:
+        names = {**TEAMS, "TEAMS_OPENID_BASE": side.url, "TEAMS_LOGIN_BASE": side.url, "TEAMS_API_BASE": side.url}
+        now = [1000.0]
+        calls = PlatformCalls(lambda: now[0])
+        platform = enabled_platforms(parse_settings(names))["teams"]
+        genuine, strange = (WebhookRequest("POST", bearer(kid=kid), b"", 0) for kid in ("k1", "k2"))
+        assert (await calls.with_keys(platform, genuine)).keys
+        now[0] += 7200
+        side.answering.clear()
+        asking = asyncio.create_task(calls.with_keys(platform, strange))
+        async with asyncio.timeout(20):
+            while len(side.asked) < 3:  # noqa: ASYNC110 - the other side is no part of this loop's tasks
+                await asyncio.sleep(0.01)
+            assert (await calls.with_keys(platform, genuine)).keys
+        assert not asking.done()
+        side.answering.set()
+        await asking
+        await calls.close()
 
 
 async def test_an_access_token_is_fetched_once_and_goes_with_every_call(tmp_path: Path) -> None:
