@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from gateway.call_history import CallHistory
 from gateway.pairings import Pairings
-from gateway.responses import Refused, json_response
+from gateway.responses import Refused, json_response, list_limit
 from gateway.running_turns import RunningTurns
 from gateway.trace_text import trace_message
 from gateway.turn_broadcast import TurnBroadcast
@@ -34,9 +34,7 @@ from shared.usage import usage_entry
 from worker.pool import Pool
 
 SESSIONS = "/v1/sessions/"
-LIST_LIMIT = 200
 TURNS_LIMIT = 100
-LIST_LIMIT_MOST = 1000
 ACTIONS = frozenset({"log", "interrupt"})
 
 
@@ -244,9 +242,7 @@ def last_wanted(request: Request) -> int | None:
 def session_query(request: Request) -> SessionQuery:
     """Read which sessions are asked for: ``q``, ``platform``, ``state``, ``limit``, ``after``. Raises Refused."""
     given = request.query_params
-    limit, state = given.get("limit", str(LIST_LIMIT)), given.get("state", "")
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 0 < int(limit) <= LIST_LIMIT_MOST):
-        raise Refused(400, f"limit has to be a whole number from 1 to {LIST_LIMIT_MOST}", param="limit")
+    limit, state = list_limit(request), given.get("state", "")
     if state not in {"", "running", "waiting"}:
         raise Refused(400, "state has to be running or waiting", param="state")
     after = None
@@ -258,7 +254,7 @@ def session_query(request: Request) -> SessionQuery:
             comma = ""
         if not comma:
             raise Refused(400, "after has to be the next of an earlier page", param="after")
-    return SessionQuery(given.get("q", "").strip(), given.get("platform", ""), state, after, int(limit))
+    return SessionQuery(given.get("q", "").strip(), given.get("platform", ""), state, after, limit)
 
 
 async def history_log(store: Store, session: str, redaction: Redaction) -> AsyncGenerator[bytes]:

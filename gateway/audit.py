@@ -13,13 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.responses import Refused, json_response
+from gateway.responses import json_response, list_limit
 from shared.errors import StoreError
 from shared.events import Event, Events
 from shared.store.port import Store
 from shared.traces import AuditEntry
 
-LIST_LIMIT, LIST_LIMIT_MOST = 200, 1000
 #: longest text of a field, characters
 MOST_TEXT = 200
 #: an address that shows wrong keys gets a row once in this time, and all addresses, which a proxy only names, no more
@@ -57,10 +56,7 @@ class Audit:
 
     async def show(self, request: Request) -> Response:
         """Answer the newest entries, newest first; ``?limit=`` is how many."""
-        limit = request.query_params.get("limit", str(LIST_LIMIT))
-        if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 0 < int(limit) <= LIST_LIMIT_MOST):
-            raise Refused(400, f"limit has to be a whole number from 1 to {LIST_LIMIT_MOST}", param="limit")
-        return json_response({"audit": await self._store.audit.latest(int(limit))})
+        return json_response({"audit": await self._store.audit.latest(list_limit(request))})
 
     async def done(self, request: Request, route: str, actor: str) -> None:
         """Keep that a request has changed something."""

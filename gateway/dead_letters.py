@@ -15,14 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.intake import Wakeable
-from gateway.responses import Refused, json_response, read_body
+from gateway.responses import LIST_LIMIT, Refused, json_response, read_body
 from gateway.turn_broadcast import TurnBroadcast
 from shared.errors import NotFound
 from shared.messages import DeadKind
 from shared.store.port import Store
 from shared.traces import DeadLetter
 
-LIST_LIMIT = 200
 #: letters that one bulk request acts on at the most; who has more asks again
 BULK_LIMIT = 10_000
 BODY_LIMIT_BYTES = 1_048_576

@@ -32,6 +32,9 @@ KINDS = {
 #: what a client waits before it asks a store again that could not commit, seconds
 STORE_RETRY_AFTER_S = 2
 
+#: entries of a list, where a request does not say how many, and at the most
+LIST_LIMIT, LIST_LIMIT_MOST = 200, 1000
+
 
 class Refused(HTTPException):
     """Raised when a request cannot be served; names the parameter and a code beside the status."""
@@ -50,6 +53,14 @@ class Refused(HTTPException):
         self.param = param
         self.code = code
         self.kind = kind
+
+
+def list_limit(request: Request) -> int:
+    """Return how many entries of a list ``?limit=`` asks for. Raises Refused."""
+    limit = request.query_params.get("limit", str(LIST_LIMIT))
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 0 < int(limit) <= LIST_LIMIT_MOST):
+        raise Refused(400, f"limit has to be a whole number from 1 to {LIST_LIMIT_MOST}", param="limit")
+    return int(limit)
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -22,7 +22,7 @@ from gateway.bounded_http import WHOLE_BODY
 from gateway.inbound_events import InboundEvents
 from gateway.platform_calls import PlatformCalls
 from gateway.platforms.port import Adapter, WebhookRequest, WebhookResponse
-from gateway.responses import Refused, error_response, json_response, too_large
+from gateway.responses import STORE_RETRY_AFTER_S, Refused, error_response, json_response, too_large
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
 
@@ -31,9 +31,6 @@ MOST_DROPPED_BYTES = 33_554_432
 
 #: how long a body may take to come in
 BODY_TIMEOUT_S = 15.0
-
-#: what a platform waits before it repeats what the store could not commit
-STORE_RETRY_AFTER_S = 2
 
 MESSAGE_HEADER = "X-Gatehouse-Message"
 
