@@ -138,6 +138,18 @@ class PostgresServer:
             process.terminate()
             process.wait()
 
+    def encrypt(self, certificate: Path, key: Path) -> None:
+        """Start the server anew, with these for connections that ask for TLS."""
+        self.kill()
+        for source, name in ((certificate, "server.crt"), (key, "server.key")):
+            copy = self._data / name
+            shutil.copyfile(source, copy)
+            copy.chmod(0o600)
+            if self._user:
+                shutil.chown(copy, "postgres", "postgres")
+        self._settings = (*self._settings, "ssl=on")
+        self.start()
+
     def kill(self) -> None:
         """Kill the server with all its sessions, as a power cut does."""
         if self._process is not None:

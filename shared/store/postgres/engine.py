@@ -29,6 +29,8 @@ from shared.store.sql.tables.inbox import COUNT_WAITING
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: the oldest server that has what is asked of it (pg_current_xact_id), as it tells its version
+LEAST_VERSION = 130_000
 #: lanes for jobs of one session; there is one more for looks
 SESSION_LANES = 2
 #: the parameter of the url that says what stands between here and the server
@@ -136,11 +138,21 @@ class PostgresEngine:
         """Migrate, and connect every lane. Raises StoreUnusable."""
         try:
             with psycopg.connect(self._conninfo, connect_timeout=5, autocommit=True, prepare_threshold=None) as opened:
+                if opened.info.server_version < LEAST_VERSION:
+                    raise StoreUnusable(
+                        f"{self._server()} is PostgreSQL {opened.info.server_version // 10_000}: Gatehouse needs "
+                        f"{LEAST_VERSION // 10_000} or newer"
+                    )
                 migrate(opened, self._server(), tell, read_only=self._read_only)
                 if not self._read_only:
                     opened.execute(REMOVE_MARKS, (f"{MARKS}%",))
                 ((waiting,),) = opened.execute(COUNT_WAITING).fetchall()
                 ((place,),) = opened.execute(LAST_PLACE).fetchall()
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise StoreUnusable(
+                f"the role of the url may not do what has to be done at {self._server()}: let it own the database, or "
+                f"GRANT CREATE ON SCHEMA public TO it ({str(error).splitlines()[0]})"
+            ) from error
         except psycopg.Error as error:
             problem = " ".join(str(error).split())
             raise StoreUnusable(f"the database at {self._server()} cannot be used: {problem}") from error

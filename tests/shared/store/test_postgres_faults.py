@@ -289,6 +289,36 @@ async def test_a_server_that_is_not_there_or_refuses_is_one_line() -> None:
         await open_store(f"{url}/nothing", Path("/nowhere"), inbox_limit=1).open()
 
 
+async def test_a_server_of_a_platform_is_reached_by_tls_and_a_right_that_is_missing_is_named(tmp_path: Path) -> None:
+    server = PostgresServer()
+    try:
+        certificate = encrypt(server, tmp_path)
+        for more in ("sslmode=require", f"sslmode=verify-full&sslrootcert={certificate}"):
+            async with opened(f"{server.url().replace('postgresql://', 'postgres://')}?{more}") as store:
+                await store.check()
+        other = f"sslmode=verify-full&sslrootcert={tmp_path}/none.crt"
+        with pytest.raises(StoreUnusable, match=r"none\.crt"):
+            await open_store(f"{server.url()}?{other}", tmp_path, inbox_limit=1).open()
+        with server.connect("postgres", "postgres") as admin:
+            admin.execute("CREATE ROLE guest LOGIN NOSUPERUSER")
+        guest = server.url().replace("gatehouse@", "guest@")
+        with pytest.raises(StoreUnusable, match="GRANT CREATE ON SCHEMA public"):
+            await open_store(guest, tmp_path, inbox_limit=1).open()
+    finally:
+        server.close()
+
+
+def encrypt(server: PostgresServer, directory: Path) -> Path:
+    """Let a server speak TLS with a certificate made here; return where that lies."""
+    made = directory / "server.crt"
+    name = "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"
+    words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", *name)
+    key = directory / "server.key"
+    subprocess.run(["openssl", *words, "-keyout", str(key), "-out", str(made)], check=True, capture_output=True)
+    server.encrypt(made, key)
+    return made
+
+
 async def test_another_programs_database_and_a_newer_one_are_left_alone() -> None:
     server = shared_server()
     for script, problem in (
