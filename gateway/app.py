@@ -151,6 +151,7 @@ class Gateway:
         settings, log_dir = self.settings, self.settings.data_dir / "logs"
         self.broadcast.tell_elsewhere(self.pool)
         self.delivery.hosts = self.pool
+        self.elsewhere.files = self.files
         self.audit = Audit(self.store, self.events)
         self.hangs, self.call_history = HangHistory(), CallHistory()
         self.events.subscribe(self.hangs.on_event)

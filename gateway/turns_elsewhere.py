@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from gateway.turn_broadcast import TurnBroadcast
+from shared.attachments import Attachment, Upload, upload_key
 from shared.errors import NotFound, StoreError
 from shared.messages import Ended, MessageState, RepeatedRequest, TurnStatus
 from shared.signals import Signal, SignalKind
@@ -26,6 +27,13 @@ LOOK_EVERY_S = 1.0
 AT_ONCE = 64
 #: the worker that pages are told of, for a turn of a host that does not name it
 ELSEWHERE = "another host"
+
+
+class FileSource(Protocol):
+    """Where files of platforms are fetched."""
+
+    async def fetch(self, platform: str, file: Attachment) -> Upload:
+        """Return a file, or why it cannot be had; never raises."""
 
 
 class ReceivedText:
@@ -51,6 +59,7 @@ class TurnsElsewhere:
         self._broadcast = broadcast
         self._texts: dict[str, ReceivedText] = {}
         self._kept: set[str] = set()
+        self.files: FileSource | None = None  #: where files of platforms are fetched
         self._looking: set[asyncio.Task[None]] = set()
         self.reply_due = asyncio.Event()  #: set when another host may have written a reply
 
@@ -82,6 +91,8 @@ class TurnsElsewhere:
                 self._broadcast.todo_changed(session, signal.text.encode())
             case SignalKind.TODO:
                 self._spawn(self._show_todo(session))
+            case SignalKind.FETCH if self.files is not None:
+                self._spawn(self._fetch(self.files, signal))
             case SignalKind.PAGE:
                 self._broadcast.stream.tell(signal.name, **msgspec.json.decode(signal.text))
             case SignalKind.ENDED:
@@ -137,6 +148,14 @@ class TurnsElsewhere:
     def _look_soon(self, message_id: str) -> None:
         if self._broadcast.is_followed(message_id):
             self._spawn(self.look(message_id))
+
+    async def _fetch(self, files: FileSource, signal: Signal) -> None:
+        """Fetch a file for a host that has no platforms, which looks for it in the store."""
+        file = msgspec.json.decode(signal.text, type=Attachment)
+        upload = await files.fetch(signal.name, file)
+        with suppress(StoreError):
+            kept = {upload_key(file): msgspec.msgpack.encode(upload)}
+            await self._store.sessions.keep_attachments(signal.session, kept)
 
     async def _show_todo(self, session: str) -> None:
         """Tell pages a todo list that no signal holds."""

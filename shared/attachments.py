@@ -67,6 +67,11 @@ class Attachment(msgspec.Struct, frozen=True):
     source: bytes = b""
 
 
+def upload_key(file: Attachment) -> str:
+    """Return the name under which one gateway keeps a file for the host that asked for it."""
+    return f"fetched {hashlib.sha256(file.source).hexdigest()}"
+
+
 class ReadUploads(msgspec.Struct, frozen=True):
     """What a message is with its files."""
 

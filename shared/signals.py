@@ -28,6 +28,7 @@ class SignalKind(enum.StrEnum):
     AWAY = "away"  #: the turn waits for the model ``name``, for the reason in ``text``
     TODO = "todo"  #: the turn changed the session's todo list; empty where that is too large for a signal
     PAGE = "page"  #: pages are told the event ``name``, whose fields are the JSON in ``text``
+    FETCH = "fetch"  #: fetch the file that ``text`` names, of the platform ``name``, and keep what came of it
     KILL = "kill"  #: kill the worker whose number is in ``text``
     ENDED = "ended"  #: the turn ended as ``text`` says: read the message's answer
 

@@ -11,12 +11,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from loadtests.gateway_process import GatewayProcess
 from loadtests.loopback import Loopback
 from loadtests.platform import RunningPlatform
 from loadtests.provider import RunningProvider
 from loadtests.signing import SignedRequest, sign_telegram
 from tests.e2e.conftest import started
 from tests.e2e.test_attachments import PNG, SHOWN, last_messages
+from tests.postgres_server import shared_server
 
 
 class BotApi:
@@ -49,6 +51,27 @@ def message(secret: str, number: int, **content: object) -> SignedRequest:
     chat = {"id": 7, "type": "private", "first_name": "Ana"}
     said = {"message_id": number, "date": int(time.time()), "chat": chat, "from": sender, **content}
     return sign_telegram(secret, {"update_id": number, "message": said})
+
+
+def test_a_host_of_workers_has_files_fetched_by_the_gateway(
+    tmp_path: Path, platform: RunningPlatform, provider: RunningProvider
+) -> None:
+    api = BotApi()
+    api.may_answer = True
+    settings = {"DATABASE_URL": shared_server().url(), "TELEGRAM_API_BASE": api.server.url, "GATEHOUSE_WORKERS": "0"}
+    own = {**settings, "GATEHOUSE_WORKERS": "1", "GATEHOUSE_MODEL": "openai:scripted", "GATEHOUSE_SPARES": "0"}
+    (tmp_path / "worker").mkdir()
+    with (
+        api.server.in_thread(),
+        started(tmp_path, platform, provider, **settings) as bot,
+        GatewayProcess(tmp_path / "worker", own | {"OPENAI_BASE_URL": provider.openai_url}, ("worker",)),
+    ):
+        photo = [{"file_id": "dot.png", "file_size": len(PNG)}]
+        secret = platform.secrets.telegram_secret_token
+        assert bot.post(message(secret, 1, photo=photo, caption="look")).status_code == 200
+        bot.wait_for_model_calls(1)
+        *_, asked = last_messages(provider)
+        assert asked["content"][1:] == [SHOWN]
 
 
 def test_files_of_a_chat_reach_the_model_and_the_ack_waits_for_none(

@@ -90,6 +90,11 @@ class HostLease:
         gateways = [one.host for one in self._hosts if one.gateway]
         return self.host == max(gateways, key=lambda host: digest(f"{platform} {host}"), default=self.host)
 
+    def gateway_for(self, accepted_by: str) -> str:
+        """Return the gateway that accepted a message, or another one that lives where it does not; empty for none."""
+        gateways = [one.host for one in self._hosts if one.gateway]
+        return accepted_by if accepted_by in gateways else next(iter(gateways), "")
+
     def tell_gateways(self, signal: Signal) -> None:
         """Signal every other gateway, without waiting."""
         for one in self._hosts:

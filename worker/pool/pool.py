@@ -99,7 +99,7 @@ class Pool:
         self._relay = GatewayRelay(observer, store.signals, self._lease)
         self._turns = Turns(store, events, self._health, self._relay, settings.budgets)
         history = HistoryLoader(store, self._health, settings.context_tokens)
-        attachments = AttachmentLoader(store, self._health, files, settings.webhooks.attachments)
+        attachments = AttachmentLoader(store, self._health, files, settings.webhooks.attachments, self._lease)
         self._scheduler = TurnScheduler(
             settings, events, self._turns, self._dispatcher, self._quarantine, history, attachments, self._loops
         )

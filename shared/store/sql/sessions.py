@@ -107,6 +107,10 @@ class Sessions:
         """Return the bytes of an attachment of a session's messages. Raises NotFound."""
         return await self._run(key, attachments.read, key, digest)
 
+    async def take_attachment(self, key: str, digest: str) -> bytes:
+        """Return bytes that were kept for one reader, and keep them no longer. Raises NotFound."""
+        return await self._run(key, attachments.take, key, digest)
+
     async def keep_attachments(self, key: str, data: Mapping[str, bytes]) -> None:
         """Keep bytes by their digests, for messages that will refer to them."""
         await self._run(key, attachments.add, key, data)

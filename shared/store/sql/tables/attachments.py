@@ -14,6 +14,8 @@ INSERT INTO attachments (session_key, digest, data) VALUES (?, ?, ?) ON CONFLICT
 """
 # Read them.
 READ = "SELECT data FROM attachments WHERE session_key = ? AND digest = ?"
+# Remove one.
+REMOVE_ONE = "DELETE FROM attachments WHERE session_key = ? AND digest = ?"
 # Read how large some of a session are.
 SIZES = "SELECT digest, length(data) FROM attachments WHERE session_key = ? ORDER BY digest LIMIT ?"
 # Remove some of a session.
@@ -34,6 +36,13 @@ def read(database: Database, session: str, digest: str) -> bytes:
     if row is None:
         raise NotFound(f"there is no attachment {digest} in session {session}")
     return bytes(row[0])
+
+
+def take(database: Database, session: str, digest: str) -> bytes:
+    """Return the bytes of an attachment and remove it. Raises NotFound."""
+    data = read(database, session, digest)
+    database.run(REMOVE_ONE, (session, digest))
+    return data
 
 
 def remove_some(database: Database, session: str) -> bool:
