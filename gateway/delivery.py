@@ -24,7 +24,7 @@ from gateway.platform_client import PlatformClient
 from gateway.platforms.port import Adapter
 from gateway.receivers import Receivers
 from gateway.reply_sender import LocalReceiver, PlaceOf, ReplySender, own_place
-from shared.errors import StaleClaim, StoreUnavailable
+from shared.errors import StaleClaim, StoreDamaged, StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import DueReplies, Outcome, Reply, ReplyLease, Shares
 from shared.store.port import Store
@@ -280,8 +280,8 @@ class Delivery:
         return STORE_BACKOFF_S[-1]
 
     def _store_failed(self, error: StoreUnavailable) -> float:
-        """Say once that the store is away; return how long to leave it alone."""
-        if not self._store_failures:
+        """Say once that the store is away, damage aside: the storage watch does; return how long to leave it alone."""
+        if not self._store_failures and not isinstance(error, StoreDamaged):
             self._events.emit(Event.STORE_UNAVAILABLE, part="delivery", error=str(error))
         self._store_failures += 1
         return STORE_BACKOFF_S[min(self._store_failures, len(STORE_BACKOFF_S)) - 1]

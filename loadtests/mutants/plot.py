@@ -25,6 +25,7 @@ COPIED = (
     "docs",
     "pyproject.toml",
     "README.md",
+    "Procfile",
     ".env.example",
 )
 #: a run of tests that takes longer has hung, which is noticed as well, in seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import sqlite3
@@ -116,6 +117,35 @@ def test_a_fault_is_told_on_an_idle_gateway_too(tmp_path: Path, platform: Runnin
         for bot in bots.values():
             bot.gateway.wait_for("store_recovered", within_s=30)
             assert len([line for line in bot.gateway.events("store_unavailable") if "watch" in line["part"]]) == 1
+
+
+def test_a_database_that_is_damaged_under_a_running_gateway_accepts_nothing_more_and_is_salvaged(
+    bot: Bot, tmp_path: Path
+) -> None:
+    answered = [bot.say(f"s{number}", "hello") for number in range(3)]
+    bot.wait_for_replies(3)
+    database = tmp_path / DATABASE
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((page,),) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'history'")
+    with database.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    late = bot.say("s0", "its history cannot be read")  # nothing was read of that page yet
+    bot.wait_until(lambda: readiness(bot).status_code == 503, 30, "not ready")
+    assert "the database is damaged" in readiness(bot).json()["reason"]
+    for number in range(20):
+        refused(bot, bot.request(f"n{number}", "hello", message=f"msg_{number}"))
+    bot.gateway.kill_tree()
+    (told,) = bot.gateway.events("store_unavailable")
+    assert "the database is damaged" in told["error"]
+
+    salvaged = run_command(tmp_path, "salvage", "--json", GATEHOUSE_DATA_DIR=str(tmp_path))
+    assert salvaged.returncode == 0, salvaged.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / f"{DATABASE}.salvaged")) as db:
+        kept = {str(name) for (name,) in db.execute("SELECT id FROM inbox")}
+    assert kept >= {answer.headers["x-gatehouse-message"] for answer in (*answered, late) if answer.status_code == 200}
+    assert [table["name"] for table in json.loads(salvaged.stdout)["tables"] if table["damages"]] == ["history"]
 
 
 def test_a_corrupt_database_is_one_line_and_status_one_at_the_start(bot: Bot, tmp_path: Path) -> None:

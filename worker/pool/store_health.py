@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.errors import StoreUnavailable
+from shared.errors import StoreDamaged, StoreUnavailable
 from shared.events import Event, Events
 
 FIRST_PAUSE_S = 0.1
@@ -22,9 +22,9 @@ class StoreHealth:
         return min(FIRST_PAUSE_S * 2.0 ** max(0, min(self._failures, 10) - 1), LONGEST_PAUSE_S)
 
     def failed(self, error: StoreUnavailable) -> None:
-        """Count a failure; the first of a row is said."""
+        """Count a failure; the first of a row is said, but for damage, which the gateway's storage watch tells once."""
         self._failures += 1
-        if self._failures == 1:
+        if self._failures == 1 and not isinstance(error, StoreDamaged):
             self._events.emit(Event.STORE_UNAVAILABLE, error=str(error))
 
     def worked(self) -> None:

@@ -1,7 +1,7 @@
 """What every job works with on the embedded engine: the one connection, the time, the counters.
 
-The clock given may jump back (a machine's clock is set); the database's never does: it goes on from where it was, so
-that leases, delays and dedupe times keep their length. What has an order has it by number, never by time.
+The clock given may jump (a machine's clock is set); the database's does not: it goes on from where it was, so that
+leases, delays and dedupe times keep their length. What has an order has it by number, never by time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from shared.store.sql.tables.inbox import COUNT_WAITING
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+#: a clock that gains more than this at once was set, in seconds; smaller steps are believed
+JUMP_S = 600.0
 
 # Draw the next numbers of a counter.
 DRAW = "UPDATE sequences SET last = last + ? WHERE name = ? RETURNING last"
@@ -37,13 +40,23 @@ class SqliteDatabase:
     The count of waiting messages is a walk over all of them, once at the start.
     """
 
-    def __init__(self, db: apsw.Connection, clock: Callable[[], float], *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        db: apsw.Connection,
+        clock: Callable[[], float],
+        *,
+        read_only: bool = False,
+        steady: Callable[[], float] | None = None,
+    ) -> None:
         self.db = db
         self.read_only = read_only
         self.last_platform = ""
         #: whether the write-ahead log is to be cut after the commit
         self.scrub_asked = False
         self._clock = clock
+        #: what nobody sets, beside which a jump ahead shows; None where the clock is believed
+        self._steady = steady
+        self._steady_s = steady() if steady else 0.0
         self._latest = 0.0
         self._set_back_s = 0.0
         self.waiting = int(self.only(COUNT_WAITING)[0])
@@ -61,8 +74,13 @@ class SqliteDatabase:
         """Do nothing: one transaction at a time is what this engine has."""
 
     def now(self) -> float:
-        """Return unix seconds that never run backwards."""
+        """Return unix seconds that never run backwards, nor far ahead of what has passed."""
         shown = self._clock()
+        if self._steady is not None:
+            steady = self._steady()
+            expected, self._steady_s = self._latest + steady - self._steady_s, steady
+            if self._latest and shown + self._set_back_s > expected + JUMP_S:
+                self._set_back_s = expected - shown
         if shown + self._set_back_s < self._latest:
             self._set_back_s = self._latest - shown
         self._latest = shown + self._set_back_s

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -143,7 +144,7 @@ class SqliteEngine:
             db.pragma("journal_size_limit", WAL_SIZE_BYTES)
             self._opening = db
             migrate(db, self._path, self._tell)
-            database = SqliteDatabase(db, self._clock)
+            database = SqliteDatabase(db, self._clock, steady=boot_time if self._clock is time.time else None)
             # The lock says that no other process lives, so nobody is sending any more.
             outbox.end_leases(database)
         except BaseException:
@@ -164,6 +165,11 @@ class SqliteEngine:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def boot_time() -> float:
+    """Return seconds that nobody sets, those of a suspended machine included where the system counts them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def read_database(path: Path, clock: Callable[[], float]) -> SqliteDatabase:

@@ -176,11 +176,12 @@ async def test_a_damaged_database_makes_no_backup_and_is_kept_by_a_restore(
     await accept(scratch, 20, text="x" * 5000)
     await scratch.close()
     whole = content(database)
-    harmed = whole[:4096] + b"\xff" * (len(whole) - 4096)
-    write(database, harmed)
-    with pytest.raises(StoreUnusable, match=r"damaged|cannot be"):
-        back_up(database, tmp_path / "second.db", silent)
-    assert names(tmp_path) == {"data", "copy.db"}
+    readable, harmed = whole[:-4096] + b"\xff" * 4096, whole[:4096] + b"\xff" * (len(whole) - 4096)
+    for damaged in (readable, harmed):  # the first is copied, and found out when it is verified
+        write(database, damaged)
+        with pytest.raises(StoreUnusable, match=r"damaged|cannot be"):
+            back_up(database, tmp_path / "second.db", silent)
+        assert names(tmp_path) == {"data", "copy.db"}
     report = restore(target, database, silent)
     assert report.only_in_kept is None
     assert content(Path(report.kept)) == harmed

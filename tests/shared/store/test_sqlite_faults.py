@@ -23,6 +23,7 @@ from shared.store import Store, open_store
 from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.engine import SqliteEngine
+from shared.store.sqlite.schema import migrate
 from tests.shared.store.acceptor import Report
 from tests.shared.store.scratch import Scratch, ended, sqlite
 
@@ -279,3 +280,17 @@ class TestLocked:
         tool.close()
         await scratch.accept()
         assert await store.inbox.waiting() == 1
+
+
+def test_a_clock_that_jumps_ten_days_and_back_keeps_every_length(tmp_path: Path) -> None:
+    shown, passed = 1_800_000_000.0, 50.0
+    with contextlib.closing(apsw.Connection(str(tmp_path / "gatehouse.db"))) as db:
+        migrate(db, tmp_path)
+        database = SqliteDatabase(db, lambda: shown, steady=lambda: passed)
+        began = database.now()
+        for jump_s in (864_000, -864_000, -864_000, 864_000):
+            shown, passed = shown + 5 + jump_s, passed + 5
+            assert database.now() - began <= passed - 50
+        assert database.now() >= began
+        shown, passed = shown + 864_000, passed + 864_000  # a machine that slept
+        assert database.now() - began == pytest.approx(864_010, abs=11)

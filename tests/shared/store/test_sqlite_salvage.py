@@ -196,3 +196,8 @@ def test_what_cannot_be_salvaged_is_one_error_and_leaves_nothing(tmp_path: Path,
     with pytest.raises(StoreUnusable, match="exists already"):
         salvage(source, tmp_path / "new.db", silent)
     assert (tmp_path / "new.db").read_text() == "precious"
+    foreign = tmp_path / "foreign.db"
+    foreign.write_bytes(b"no database at all, a text\n" * 1000)
+    with pytest.raises(StoreUnusable, match="nothing could be read of it"):
+        salvage(foreign, tmp_path / "more.db", silent)
+    assert not (tmp_path / "more.db").exists()

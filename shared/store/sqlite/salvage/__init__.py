@@ -92,6 +92,10 @@ def _read_into(copy: Path, part: Path, target: Path, progress: Progress, notes: 
         with contextlib.closing(apsw.Connection(str(part))) as new:
             reading = Reading(pages, new, progress, notes)
             reading.read()
+            if reading.found_nothing:
+                raise StoreUnusable(
+                    "nothing could be read of it: it is no database of a gateway, or wholly overwritten"
+                )
             finish_moves(new)
             mending = mend(new)
             found = str(next(iter(new.execute(INTEGRITY)))[0])

@@ -21,10 +21,12 @@ BATCH_ROWS = 2000
 TOLD_LIMIT = 20
 #: rows after which the progress is shown again
 PROGRESS_ROWS = 500
+#: tables whose rows a new database has too
+OWN = ("sequences", "probe")
 
 
-# List what has pages of its own.
-OBJECTS = "SELECT type, name FROM sqlite_schema WHERE type <> 'trigger' AND name NOT LIKE 'sqlite%'"
+# List what has pages of its own, the indexes of keys too.
+OBJECTS = "SELECT type, name FROM sqlite_schema WHERE type = 'index' OR type = 'table' AND name NOT LIKE 'sqlite%'"
 
 
 class Reading:
@@ -58,6 +60,12 @@ class Reading:
         for report in self.reports.values():
             report.rows = self._new.execute(f'SELECT count(*) FROM "{report.name}"').get  # noqa: S608 - of the schema
 
+    @property
+    def found_nothing(self) -> bool:
+        """Whether the file is damaged and gave no row that is anybody's."""
+        told = bool(self._notes) or any(report.damages for report in self.reports.values())
+        return told and not any(report.rows for report in self.reports.values() if report.name not in OWN)
+
     def lost_messages(self) -> tuple[str, ...]:
         """Return the ids of messages that something still names and whose row is not there."""
         kept = {str(row[0]) for row in self._new.execute("SELECT id FROM inbox")}
@@ -85,7 +93,7 @@ class Reading:
         if damaged or not 0 < self._pages.user_version <= len(MIGRATIONS):
             self._notes.append("the schema of the file is damaged: its tables were read as those of today's release")
             migrate(self._new, Path("the new database"))
-            for table in ("sequences", "probe"):
+            for table in OWN:
                 self._new.execute(f"DELETE FROM {table}")  # noqa: S608 - a fixed word
         else:
             for kind in ("table", "index", "trigger"):
@@ -93,9 +101,7 @@ class Reading:
                     if what == kind and isinstance(sql, str):
                         self._new.execute(sql)
             self._new.pragma("user_version", self._pages.user_version)
-        made = self._new.execute(
-            "SELECT type, name FROM sqlite_schema WHERE type <> 'trigger' AND name NOT LIKE 'sqlite%'"
-        )
+        made = self._new.execute(OBJECTS)
         return [(str(kind), str(name), roots.get(str(name), 0)) for kind, name in made]
 
     def _read_index(self, name: str, root: int) -> None:
