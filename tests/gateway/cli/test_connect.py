@@ -1,0 +1,90 @@
+"""``connect`` against each platform over real HTTP: what it registers, what it prints, and how it says a refusal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.cli import connect
+from gateway.cli.command import Invocation
+from gateway.cli.terminal import Terminal
+from gateway.platforms import ADAPTERS
+from shared.platform_settings import PlatformSettings
+from shared.settings import Settings, parse_settings
+from tests.gateway.edge import serving
+from tests.gateway.platforms.test_conformance import fixture_of
+
+#: the calls that register each platform's webhook; the others are set up by hand
+REGISTERS = {
+    "telegram": ["setWebhook"],
+    "discord": ["@me", "commands"],
+    "line": ["endpoint", "test"],
+    "matrix": ["register"],
+}
+
+
+class Outside:
+    """A platform's API, and the gateway as it is reached from outside."""
+
+    def __init__(self, *, refuses: bool) -> None:
+        self.refuses = refuses
+        self.called: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+
+    def app(self) -> Starlette:
+        methods = ["GET", "POST", "PUT", "PATCH"]
+        return Starlette(
+            routes=[
+                Route("/webhooks/{name}", self.gateway, methods=methods),
+                Route("/v1/sessions", self.gateway, methods=methods),
+                Route("/{rest:path}", self.api, methods=methods),
+            ]
+        )
+
+    async def gateway(self, _request: Request) -> Response:
+        return JSONResponse({}, 401)
+
+    async def api(self, request: Request) -> Response:
+        self.called.append(request.url.path.rpartition("/")[2])
+        self.bodies.append(json.loads(await request.body() or b"{}"))
+        # what a platform says may name the token that it refuses
+        said = f"{request.url.path} {request.headers.get('authorization', '')} is not accepted"
+        return JSONResponse({"ok": False, "description": said}, 401) if self.refuses else JSONResponse({"ok": True})
+
+
+def settings_of(name: str, url: str) -> Settings:
+    """Return the settings of one platform that is at a url."""
+    known: PlatformSettings = fixture_of(name).adapter.settings  # type: ignore[attr-defined]
+    values = {f"{known.prefix}_{field.upper()}": str(getattr(known, field)) for field in known.__struct_fields__}
+    values |= {variable: url for variable in values if variable.endswith(("_BASE", "TOKEN_URL"))}
+    return parse_settings({**values, "GATEHOUSE_PUBLIC_URL": url})
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+@pytest.mark.parametrize("name", sorted(ADAPTERS))
+async def test_it_registers_or_tells_and_shows_no_secret(
+    name: str, refuses: bool, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    outside = Outside(refuses=refuses)
+    async with serving(outside.app()) as url:
+        settings = settings_of(name, url)
+        asked = argparse.Namespace(platform=name)
+        status = await connect.run(Invocation(settings, asked, Terminal(as_json=True)))
+    shown = capfdbinary.readouterr().out.decode()
+    found = msgspec.json.decode(shown)
+    assert status == (1 if refuses and name in REGISTERS else 0), shown
+    assert outside.called == REGISTERS.get(name, [])
+    assert found["url"] == f"{url}/webhooks/{name}"
+    told = "\n".join(found["lines"])
+    assert f"/webhooks/{name}" in told or any(f"/webhooks/{name}" in json.dumps(body) for body in outside.bodies)
+    assert ("FAILED" in told) == (refuses and name in REGISTERS)
+    assert "from outside" in told
+    assert not [secret for secret in settings.secrets() if secret in shown]
