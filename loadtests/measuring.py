@@ -91,7 +91,10 @@ def cpu_s(pid: int) -> float:
 
 
 def pss_bytes(pid: int) -> int:
-    """Return a process's proportional set size: what it holds alone, and its share of what it shares (Linux)."""
+    """Return a process's proportional set size: what it holds alone, and its share of what it shares (Linux).
+
+    Of a worker only root may ask that. Raises PermissionError.
+    """
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
