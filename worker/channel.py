@@ -108,6 +108,8 @@ class Channel(asyncio.BufferedProtocol, Generic[Incoming, Outgoing]):
     def connection_lost(self, exc: Exception | None) -> None:
         """Say why the channel closed (called by the loop)."""
         self._transport = None
+        # whoever held the other end may refer to this one for long: nothing more is received
+        self._buffer, self._filled = bytearray(), 0
         self._on_closed(self._reason or exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the protocol's signature)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from shared.errors import ChannelClosed, ChannelError, FrameTooLarge
 from shared.messages import Step
 from tests.worker.waiting import until
-from worker.channel import FRAME_LIMIT_BYTES, PENDING_LIMIT_BYTES, Channel, open_channel
+from worker.channel import BUFFER_BYTES, FRAME_LIMIT_BYTES, PENDING_LIMIT_BYTES, Channel, open_channel
 from worker.frames import Delta, History, Interrupt, StepDone, ToPool, ToWorker
 from worker.shared_page import RING_BYTES, SharedPage
 
@@ -61,6 +62,24 @@ def on_a_pair(new_loop: NewLoop, scenario: Callable[[End, socket.socket], Awaita
 def crossing(frame: msgspec.Struct) -> bytes:
     body = msgspec.msgpack.encode(frame)
     return len(body).to_bytes(4, "big") + body
+
+
+def test_a_channel_that_is_closed_holds_no_memory_though_it_is_referred_to() -> None:
+    async def run() -> None:
+        ends = []
+        for _ in range(20):
+            ours, theirs = socket.socketpair(socket.AF_UNIX)
+            ends.append(await End().open(ours))
+            theirs.close()
+        await until(lambda: all(end.closed for end in ends))
+        held, _ = tracemalloc.get_traced_memory()
+        assert held < 5 * BUFFER_BYTES
+
+    tracemalloc.start()
+    try:
+        asyncio.run(run())
+    finally:
+        tracemalloc.stop()
 
 
 @LOOPS
