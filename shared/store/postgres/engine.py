@@ -36,9 +36,12 @@ SESSION_LANES = 2
 #: the parameter of the url that says what stands between here and the server
 POOLER = "pooler"
 
+# Find the last place, but none that is yet to come: sessions of one sender are put minutes apart, and what this host
+# writes would look to others as if it had only just been due.
 LAST_PLACE = """
-SELECT greatest((SELECT max(place) FROM sessions WHERE state <> 'idle'),
-                (SELECT max(place) FROM outbox WHERE closed_at IS NULL), 0)
+SELECT least(greatest((SELECT max(place) FROM sessions WHERE state <> 'idle'),
+                      (SELECT max(place) FROM outbox WHERE closed_at IS NULL), 0),
+             CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS int8))
 """
 # Tell whether this server takes writes.
 READ_ONLY = "SELECT pg_is_in_recovery()"
