@@ -25,6 +25,7 @@ KINDS = {
     405: "method_not_allowed",
     409: "conflict",
     413: "too_large",
+    415: "invalid_request_error",
     422: "invalid_request_error",
     503: "unavailable",
 }

@@ -30,7 +30,7 @@ def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
             pass
         case other:
             raise Refused(415, f"the content encoding {other[:40]!r} is not served; gzip and deflate are")
-    inflater = zlib.decompressobj(_ANY_HEADER)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS if is_bare(body, encoding) else _ANY_HEADER)
     try:
         found = inflater.decompress(body, limit_bytes + 1)
     except zlib.error:
@@ -40,6 +40,12 @@ def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
     if not inflater.eof:
         raise invalid("the body is cut off")
     return found
+
+
+def is_bare(body: bytes, encoding: str) -> bool:
+    """Tell whether deflated data lacks the header that RFC 9110 asks for, as some clients send it (RFC 1950, 2.2)."""
+    head = int.from_bytes(body[:2].ljust(2, b"\0"), "big")
+    return encoding.strip().lower() == "deflate" and (head >> 8 & 0x0F != zlib.DEFLATED or head % 31 != 0)
 
 
 def decode(body: bytes, type: type[T]) -> T:  # noqa: A002 - the word of msgspec
@@ -63,6 +69,8 @@ def problem_and_param(words: str) -> tuple[str, str | None]:
     param = path.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or None
     if problem.startswith("Expected `null`") and "|" not in problem:
         return f"{param} is not served", param
+    if refused := re.match(r"Invalid enum value (.*)", problem):
+        return f"{param} {refused[1]} is not served", param
     if unknown := re.search(r"unknown field `(.*)`$", problem):
         name = f"{param}.{unknown[1]}" if param else unknown[1]
         return f"Unrecognized request argument supplied: {name}", name

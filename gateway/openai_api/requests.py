@@ -278,8 +278,10 @@ def upload_of(part: ContentPart, param: str) -> Upload:
         case ContentPart(type="file", file=file) if file is not None and file.file_data:
             media_type, data = read_data_url(file.file_data, f"{param}.file.file_data")
             return Upload(file.filename or "file", media_type, data)
-        case _:
+        case ContentPart(type="image_url" | "file"):
             raise invalid(f"a part {part.type} has to bring its content in a data: url", param.rpartition(".")[0])
+        case _:
+            raise invalid(f"a part {part.type} is not served: text, images and files are read", param)
 
 
 def read_data_url(url: str, param: str) -> tuple[str, bytes]:

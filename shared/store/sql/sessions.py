@@ -19,6 +19,7 @@ from shared.store.sql.tables import (
     outbox,
     pairings,
     removals,
+    session_list,
     sessions,
     spending,
     summaries,
@@ -26,7 +27,7 @@ from shared.store.sql.tables import (
 from shared.traces import LoggedMessage, SessionPage, SessionQuery, SessionSummary
 
 #: sessions looked at in one transaction at most
-LOOK_LIMIT = 2000
+LOOK_LIMIT = 10_000
 #: messages of a log read in one transaction at most
 LOG_LIMIT = 500
 #: where the list begins: behind a time that never comes
@@ -209,29 +210,24 @@ class Sessions:
 
 
 def _latest(database: Database, limit: int) -> list[SessionSummary]:
-    return [_summarise(database, row[:-1]) for row in sessions.behind(database, FIRST, limit)]
+    return [_summarise(database, row) for row in session_list.between(database, FIRST, None, SessionQuery(), limit)]
 
 
 def _look_on(
     database: Database, query: SessionQuery, after: tuple[float, str], limit: int
 ) -> tuple[list[SessionSummary], tuple[float, str] | None]:
     """Look at some sessions behind one; return those that are asked for, and where to go on."""
-    rows = sessions.behind(database, after, LOOK_LIMIT)
+    last = session_list.edge(database, after, LOOK_LIMIT)
+    rows_limit = limit if query.words.isascii() else LOOK_LIMIT
+    rows = session_list.between(database, after, last, query, rows_limit)
     words = query.words.casefold()
     found: list[SessionSummary] = []
-    for *row, busy in rows:
-        key, platform, _, updated_at, claimed, title = row
-        after = (updated_at, key)
-        fits = (
-            (words in key.casefold() or words in title.casefold())
-            and query.platform in {"", platform}
-            and not is_stateless(key)
-        )
-        if fits and (not query.state or (claimed if query.state == "running" else busy and not claimed)):
-            found.append(_summarise(database, tuple(row)))
+    for row in rows:
+        if (words in row[0].casefold() or words in row[5].casefold()) and not is_stateless(row[0]):
+            found.append(_summarise(database, row))
             if len(found) == limit:
-                return found, after
-    return found, after if len(rows) == LOOK_LIMIT else None
+                return found, (row[3], row[0])
+    return found, (rows[-1][3], rows[-1][0]) if len(rows) == rows_limit else last
 
 
 def _abandoned(database: Database, limit: int) -> list[str]:

@@ -139,6 +139,7 @@ def test_an_unknown_model_is_a_404_that_names_those_there_are() -> None:
             "response_format.json_schema.schema",
         ),
         ({"messages": [{"role": "user", "content": "x"}] * 100_000}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
             "messages.0.content.0.image_url.url",
@@ -247,6 +248,7 @@ def test_a_schema_of_many_levels_is_taken() -> None:
 def test_whatever_is_said_to_be_compressed_is_read_or_refused(raw: bytes) -> None:
     assert inflate(gzip.compress(raw), "gzip", 1000) == raw
     assert inflate(zlib.compress(raw), "deflate", 1000) == raw
+    assert inflate(zlib.compress(raw, wbits=-15), "deflate", 1000) == raw
     for encoding, data, status in (("br", raw, 415), ("gzip", b"x" + raw, 400), ("gzip", gzip.compress(raw)[:-4], 400)):
         with pytest.raises(Refused) as caught:
             inflate(data, encoding, 1000)

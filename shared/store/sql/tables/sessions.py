@@ -181,11 +181,6 @@ UNUSED = """
 SELECT session_key FROM sessions
 WHERE session_key >= ? AND session_key < ? AND state = 'idle' AND updated_at < ? LIMIT ?
 """
-# List sessions behind one of the list, latest first.
-LIST = """
-SELECT session_key, platform, version, updated_at, state = 'claimed', title, state <> 'idle' FROM sessions
-WHERE updated_at <= ? AND (updated_at < ? OR session_key < ?) ORDER BY updated_at DESC, session_key DESC LIMIT ?
-"""
 # Find sessions that rest, were last used before a time, and hold nothing that is still to be seen; oldest first.
 OUT_OF_USE = """
 SELECT session_key FROM sessions WHERE state = 'idle' AND updated_at < ?
@@ -466,12 +461,6 @@ def out_of_use(database: Database, before: float, limit: int) -> list[str]:
 def still_out_of_use(database: Database, session: str, before: float) -> bool:
     """Tell whether a session still rests since before a time."""
     return database.one(STILL_OUT_OF_USE, (session, before)) is not None
-
-
-def behind(database: Database, after: tuple[float, str], limit: int) -> list[Row]:
-    """Return (session, platform, version, updated_at, claimed, title, busy) of sessions behind one of the list."""
-    updated_at, key = after
-    return database.all(LIST, (updated_at, updated_at, key, limit))
 
 
 def summary(database: Database, session: str) -> Row:
