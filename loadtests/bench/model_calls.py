@@ -1,5 +1,8 @@
 """CPU of one streamed model call: the SDKs' chunk objects beside the worker's raw events, on both transports.
 
+Beside them the same events read strictly, as before servers were read by what they mean: the difference is what
+tolerance costs. The ways take turns, A B C A B C, in one run.
+
 The provider runs as its own process, so the CPU measured is the client's alone. BENCH_ROUNDS lengthens it.
 """
 
@@ -19,6 +22,7 @@ import msgspec
 import openai
 import uvloop
 
+from loadtests.bench.strict_answers import StrictAnthropicAnswer, StrictOpenAIAnswer
 from loadtests.gateway_process import ROOT
 from loadtests.measuring import interleaved, print_table
 from worker.agent.context import transcript
@@ -87,10 +91,20 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
 
         return call
 
+    def strict(client: openai.AsyncOpenAI) -> Call:
+        line = Transport(lambda _: client, openai, "/chat/completions", Endpoint("openai", "m"), ModelServer(url))
+
+        async def call() -> str:
+            answer = StrictOpenAIAnswer()
+            await line.run(model.body(request), answer, timeout=60, stall_s=60)
+            return "".join(answer.pieces)
+
+        return call
+
     transports = {"httpx2": openai.DefaultAsyncHttpxClient(), "aiohttp": openai.DefaultAioHttpClient()}
     made = {name: openai.AsyncOpenAI(api_key="k", base_url=url, http_client=http) for name, http in transports.items()}
     clients += made.values()
-    return ways(made, with_sdk, raw)
+    return ways(made, with_sdk, strict, raw)
 
 
 def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[str, Call]:
@@ -115,17 +129,27 @@ def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict
 
         return call
 
+    def strict(client: anthropic.AsyncAnthropic) -> Call:
+        line = Transport(lambda _: client, anthropic, "/v1/messages", Endpoint("anthropic", "m"), ModelServer(url))
+
+        async def call() -> str:
+            answer = StrictAnthropicAnswer()
+            await line.run(model.body(request), answer, timeout=60, stall_s=60)
+            return "".join(answer.pieces)
+
+        return call
+
     transports = {"httpx2": anthropic.DefaultAsyncHttpxClient(), "aiohttp": anthropic.DefaultAioHttpClient()}
     made = {
         name: anthropic.AsyncAnthropic(api_key="k", base_url=url, http_client=http) for name, http in transports.items()
     }
     clients += made.values()
-    return ways(made, with_sdk, raw)
+    return ways(made, with_sdk, strict, raw)
 
 
 def ways(clients: dict[str, Any], *makers: Callable[[Any], Call]) -> dict[str, Call]:
     """Return each way over each transport; the last is what a worker does."""
-    names = ("the SDK's chunk objects", "raw events")
+    names = ("the SDK's chunk objects", "raw events read strictly", "raw events")
     return {
         f"{name} over {transport}": make(client)
         for name, make in zip(names, makers, strict=True)

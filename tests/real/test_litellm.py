@@ -135,7 +135,7 @@ def teller(proxy: ForeignServer, tmp_path_factory: pytest.TempPathFactory) -> It
     settings = {"GATEHOUSE_STALL_TIMEOUT": "40", "GATEHOUSE_API_KEYS": "a-key-for-the-tests-of-real-servers"}
     with (
         running_platform() as platform,
-        gateway(directory, proxy, "openai:stories", **platform.environment(), **settings) as running,
+        gateway(directory, proxy, "openai:stories", **(platform.environment() | settings)) as running,
         contextlib.closing(Bot(running, platform, None)) as bot,
     ):
         yield bot
