@@ -6,6 +6,8 @@ import msgspec
 
 #: money is counted in whole billionths of its unit, so that sums are exact
 NANOS = 1_000_000_000
+#: where a provider does not tell, a token is about so many bytes of what was sent, or letters of what came
+BYTES_PER_TOKEN = 4
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from shared.budgets import Allowance, Spend
 from shared.errors import TurnOverBudget
-from shared.usage import Usage
-from worker.agent.models.usage_counts import BYTES_PER_TOKEN
+from shared.usage import BYTES_PER_TOKEN, Usage
 from worker.tools.spec import ToolSpec
 
 #: tokens that the answer of a step is taken to have before it is known

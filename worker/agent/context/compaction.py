@@ -13,7 +13,7 @@ import msgspec
 
 from shared.errors import GatehouseError
 from shared.messages import Summary
-from shared.usage import Usage
+from shared.usage import BYTES_PER_TOKEN, Usage
 from worker.agent.context import transcript
 from worker.agent.context.prompts import CONVERSATION, EARLIER, INSTRUCTION
 from worker.agent.context.repair import role_of
@@ -28,7 +28,6 @@ TEXT_LIMIT_CHARS = 12_000  #: characters of a summary
 MESSAGE_LIMIT_CHARS = 4_000  #: characters of what somebody said, as the summarizing model reads it
 RESULT_LIMIT_CHARS = 1_000  #: characters of a tool's result or of its arguments there
 MOST_TOKENS, LEAST_TOKENS = 2_048, 256  #: that a summary may have
-BYTES_PER_TOKEN = 4
 
 #: the reasons of a model to end its answer that make it none
 REFUSALS = frozenset({"refusal", "content_filter", "safety"})

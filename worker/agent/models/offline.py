@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from shared.prices import FREE, Price
-from shared.usage import Usage
+from shared.usage import BYTES_PER_TOKEN, Usage
 from worker.agent.context.prompts import ASKED, HEAD, INSTRUCTION
 from worker.agent.models.offline_commands import OfflineCommand, apply, numbered, read_command
 from worker.agent.models.offline_json import example
@@ -35,7 +35,6 @@ _DELTA_CHARACTERS = 12
 #: tokens of an answer at most, where the caller says nothing
 OUTPUT_LIMIT = 4096
 _MOST_DELTAS = 200
-_BYTES_PER_TOKEN = 4
 #: how a summary is made: of the user's words, so many of the last ones, each so long
 _USER, _SAID = "User: ", "- "
 _MOST_SAID, _SAID_CHARACTERS = 20, 120
@@ -88,12 +87,12 @@ class OfflineModel:
     ) -> ModelReply:
         """Answer as ``worker.agent.models.chain.Link`` describes."""
         text, calls = bound_answer(request)
-        text, finish = cut(text, request.options, (request.max_tokens or OUTPUT_LIMIT) * _BYTES_PER_TOKEN)
+        text, finish = cut(text, request.options, (request.max_tokens or OUTPUT_LIMIT) * BYTES_PER_TOKEN)
         if on_text is not None:
             await _stream(text, on_text)
         read_bytes = len(request.system) + sum(map(len, request.messages))
         written = len(text) + sum(len(call.arguments) for call in calls)
-        usage = Usage(1, 0, 1 + read_bytes // _BYTES_PER_TOKEN, 1 + written // _BYTES_PER_TOKEN)
+        usage = Usage(1, 0, 1 + read_bytes // BYTES_PER_TOKEN, 1 + written // BYTES_PER_TOKEN)
         if watch is not None:
             watch.spend(usage)
         return ModelReply(text, calls, usage, "offline", "offline", "tool_calls" if calls else finish)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.usage import Usage
+from shared.usage import BYTES_PER_TOKEN, Usage
 
-#: where a provider does not tell, a token is about so many bytes of what was sent, or letters of what came
-BYTES_PER_TOKEN = 4
 #: no call has more tokens than this, whatever its server says
 MOST_TOKENS = 100_000_000
 
