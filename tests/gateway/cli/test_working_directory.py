@@ -55,6 +55,8 @@ def test_a_gateway_runs_where_folders_have_the_names_of_its_packages(directory: 
 
 
 def test_the_console_script_is_the_same_program_and_finds_the_users_tools(directory: Path) -> None:
+    (directory / "gateway").mkdir()
+    (directory / "gateway" / "__init__.py").write_text("raise RuntimeError('the package of the user was imported')\n")
     script = Path(sys.executable).parent / "gatehouse"
     ended = subprocess.run(
         [script, "check"],
