@@ -198,3 +198,41 @@ def test_readiness_ends_with_the_first_signal_and_the_second_ends_all_at_once(tm
                 assert gateway.terminate() == 0
                 assert time.monotonic() - began < 6
                 assert "stopping" in answer.read().decode()
+
+
+#: a gateway whose stop hangs for ever, and has a second for it
+HUNG = """
+import asyncio
+import gateway.server as server
+from gateway.app import Gateway
+from shared.events import LogWriter
+from shared.settings import load_settings
+
+class Hung(Gateway):
+    async def drain(self, hasten):
+        await asyncio.Event().wait()
+
+server.HARD_END_S = 1.0
+settings = load_settings()
+log = LogWriter(settings.secrets())
+log.start()
+server.serve(settings, log, Hung)
+"""
+
+
+def test_a_stop_that_hangs_ends_hard_in_its_time(tmp_path: Path) -> None:
+    environment = {"GATEHOUSE_WORKERS": "0", "GATEHOUSE_DATA_DIR": str(tmp_path), "PORT": "0", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", HUNG], cwd=tmp_path, env=os.environ | environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if '"ready"' in line:
+                break
+        process.terminate()
+        try:
+            told, _ = process.communicate(timeout=15)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert '"hard":true' in told
