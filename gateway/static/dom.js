@@ -89,10 +89,16 @@ export function confirmed(text, act) {
   $("confirm-text").textContent = text;
   $("confirm-yes").textContent = act;
   const dialog = $("confirm-dialog");
-  dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    // not at its close event: that comes later, and may find the answer to the next question
+    const asking = new AbortController();
+    const answer = (yes) => {
+      asking.abort();
+      resolve(yes);
+    };
+    dialog.addEventListener("cancel", () => answer(false), { signal: asking.signal });
+    dialog.addEventListener("submit", (event) => answer(event.submitter?.value === "yes"), { signal: asking.signal });
   });
 }
 
