@@ -88,6 +88,25 @@ def test_stop_ends_a_running_turn_at_once(
     assert settled["settled_at"] - asked_at < STOP_WITHIN_S
 
 
+def test_a_retry_behind_a_new_does_not_run_the_old_conversations_message(
+    busy_bot: Bot, provider: RunningProvider
+) -> None:
+    begin(busy_bot, provider, "anew", "[[stall]] secret of old")
+    os.kill(busy_bot.gateway.worker_pids()[0], signal.SIGSTOP)  # both wait until the turn has heard of its end
+    for command in ("/new", "/retry"):
+        say(busy_bot, "anew", command)
+    calls = provider.calls
+    os.kill(busy_bot.gateway.worker_pids()[0], signal.SIGCONT)
+    say(busy_bot, "anew", "hello")
+    told = texts(busy_bot, "anew", 4)
+    assert told[0] == "Stopped."
+    assert told[-1] == "echo: hello"
+    assert provider.calls == calls + 1
+    found = busy_bot.gateway.get("/v1/sessions/standard%3Adefault%3Aanew?earlier=1")
+    assert [message["content"] for message in found["messages"]] == ["hello", "echo: hello"]
+    assert found["earlier"][0]["content"] == "[[stall]] secret of old"
+
+
 def test_a_newer_message_interrupts(busy_bot: Bot, provider: RunningProvider) -> None:
     begin(busy_bot, provider, "interrupt", "[[stall]]")
     say(busy_bot, "interrupt", "hello")

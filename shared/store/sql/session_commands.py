@@ -112,14 +112,16 @@ def _stop(database: Database, session: str, arrived: ArrivalPlace, command: Comm
 def _execute(database: Database, session: str, seq: int, command: Command) -> str:
     """Carry out a command whose turn has come; return its answer, empty for a retry, which is a message now."""
     begin, began_seq = sessions.began(database, session)
+    # a /new that waited before it has begun another conversation since: what it was about is of the one before
+    about = command.target if command.target > began_seq else 0
     match command.kind:
         case CommandKind.NEW:
             return command.done if _begin_anew(database, session, seq, begin) else command.nothing
         case CommandKind.UNDO:
-            target = command.target or history.last_seq(database, session, begin)
+            target = about or history.last_seq(database, session, begin)
             return command.done if _withdraw_exchange(database, session, target, begin) else command.nothing
         case CommandKind.RETRY:
-            target = command.target or commands.last_ended(database, session, began_seq, seq)
+            target = about or commands.last_ended(database, session, began_seq, seq)
             words = commands.words(database, session, target)
             if words is None:
                 return command.nothing

@@ -330,6 +330,25 @@ class TestWhileTheSessionIsBusy:
         )  # fmt: skip
         assert (await store.claims.claim("host", 10, 30)).claims == ()
 
+    @pytest.mark.parametrize("kind", [CommandKind.RETRY, CommandKind.UNDO])
+    async def test_what_waits_behind_a_new_reaches_into_no_earlier_conversation(
+        self, scratch: Scratch, store: Store, kind: CommandKind
+    ) -> None:
+        await scratch.answer("one", messages=(b"1",), todo=b"[1]")
+        claim = await scratch.accept_and_claim()
+        new = await scratch.order(CommandKind.NEW)
+        behind = await scratch.order(kind)
+        assert behind.state is MessageState.WAITING
+        cut = msgspec.structs.replace(INTERRUPTED, todo=b"[2]")
+        assert (await store.claims.settle(claim.ref, cut)).answers == (
+            CommandAnswer(new.message_id, "done"), CommandAnswer(behind.message_id, "nothing"),
+        )  # fmt: skip
+        assert (await store.claims.claim("host", 10, 30)).claims == ()
+        anew = await store.sessions.conversation(SESSION)
+        assert (anew.messages, anew.todo) == ((), b"[2]")
+        assert await store.sessions.earlier(SESSION) == (b"1", b"cut")
+        assert (await store.inbox.trace(claim.messages[0].id)).state is MessageState.DONE
+
     async def test_old_commands_and_withdrawn_messages_go(self, scratch: Scratch, store: Store) -> None:
         await scratch.answer("one", messages=(b"1",))
         undo = await scratch.order(CommandKind.UNDO)
