@@ -25,7 +25,7 @@ class Burst(msgspec.Struct, frozen=True):
 
 def wire_bytes(request: SignedRequest) -> bytes:
     """Return a request as it goes over the wire."""
-    lines = [f"POST {request.path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(request.body)}"]
+    lines = [f"{request.method} {request.path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(request.body)}"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + request.body
 

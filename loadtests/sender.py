@@ -6,6 +6,7 @@ import itertools
 import secrets as randomness
 import time
 
+from loadtests import further_signing
 from loadtests.platform_wire import Secrets
 from loadtests.signing import SignedRequest, slack, standard, telegram
 
@@ -37,3 +38,22 @@ class Sender:
         number = self._first_update + next(self._numbers)
         token = self.secrets.telegram_secret_token
         return telegram(token, number, time.time(), chat=chat, user=user or chat, text=text)
+
+    def any(self, platform: str, person: int, text: str, *, host: str, api: str) -> SignedRequest:
+        """Return a new message of a person on any platform.
+
+        ``host`` is the url that the gateway is asked at, without a path; ``api`` is the platforms' url.
+        """
+        now = time.time() + next(self._numbers) * 1e-6  # ids are made of it: two messages of a person are never one
+        match platform:
+            case "standard":
+                return self.standard(f"s{person}", text)
+            case "slack":
+                return self.slack(f"D{person}", text)
+            case "telegram":
+                return self.telegram(person, text)
+            case "twilio":
+                return further_signing.twilio(person, text, now, host)
+            case "teams":
+                return further_signing.teams(person, text, now, f"{api}/teams/")
+        return further_signing.SIGNERS[platform](person, text, now)

@@ -18,11 +18,12 @@ TIMESTAMP_WINDOW_S = 300
 
 
 class SignedRequest(msgspec.Struct, frozen=True):
-    """One webhook ready to post: the path on the gateway, the headers, the exact bytes they sign."""
+    """One webhook ready to send: the path on the gateway, the headers, the exact bytes they sign, the HTTP method."""
 
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
 
 def sha256(key: bytes, message: bytes) -> bytes:

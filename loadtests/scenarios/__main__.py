@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx2
 import msgspec
 
+from loadtests import further_settings
 from loadtests.gateway_process import ROOT, GatewayProcess
 from loadtests.platform import API_KEY, platform_environment
 from loadtests.platform_wire import Secrets
 from loadtests.program import running_program
-from loadtests.scenarios import further_settings
 
 RESULTS = ROOT / "loadtests" / "results"
 

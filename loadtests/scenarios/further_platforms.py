@@ -1,39 +1,26 @@
 """The platforms that the plain load test leaves out: their webhooks, their APIs, and people who write there.
 
-Written from the platforms' documents. Matrix, Teams and Google Chat are not among them: their webhooks are proven by
-tokens or memberships that their own servers give; they are tried against real servers elsewhere.
+Written from the platforms' documents. Matrix, Teams and Google Chat are not among them: their servers would have to
+publish keys and tell who is in a room. ``python -m loadtests.bench busy_acks`` has them.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import re
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
 import msgspec
 from locust import between
 
+from loadtests import further_signing
+from loadtests.further_signing import FORM
 from loadtests.locustfile import ChatUser
 from loadtests.platform_wire import JSON, Received
-from loadtests.scenarios.further_settings import (
-    ACCOUNT,
-    APPLICATION,
-    DISCORD_KEY,
-    LINE_SECRET,
-    MATTERMOST_TOKEN,
-    NUMBER,
-    TWILIO_TOKEN,
-    WHATSAPP_SECRET,
-)
-from loadtests.signing import SignedRequest, sha256
+from loadtests.signing import SignedRequest
 from loadtests.wsgi_sink import ReplyDoor, StartResponse, read_headers
-
-FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 class Api(msgspec.Struct, frozen=True):
@@ -113,20 +100,7 @@ class DiscordUser(ChatUser):
         return f"token-{self.number}"
 
     def sign(self, text: str) -> SignedRequest:
-        options = [{"name": "prompt", "type": 3, "value": text}]
-        body = msgspec.json.encode(
-            {
-                "type": 2, "id": f"{self.number}{time.time_ns()}", "application_id": APPLICATION, "version": 1,
-                "token": self.conversation, "channel_id": str(10**17 + self.number), "context": 1,
-                "user": {"id": str(10**17 + self.number)},
-                "data": {"id": "771825006014889984", "name": "ask", "type": 1, "options": options},
-            }
-        )  # fmt: skip
-        stamp = str(int(time.time()))
-        signature = DISCORD_KEY.sign(stamp.encode() + body).hex()
-        return SignedRequest(
-            "/webhooks/discord", JSON | {"x-signature-ed25519": signature, "x-signature-timestamp": stamp}, body
-        )
+        return further_signing.discord(self.number, text, time.time())
 
 
 class WhatsAppUser(ChatUser):
@@ -140,20 +114,7 @@ class WhatsAppUser(ChatUser):
         return f"4915{self.number:09d}"
 
     def sign(self, text: str) -> SignedRequest:
-        message = {
-            "from": self.conversation, "id": f"wamid.{self.number}.{time.time_ns()}",
-            "timestamp": str(int(time.time())), "type": "text", "text": {"body": text},
-        }  # fmt: skip
-        value = {
-            "messaging_product": "whatsapp",
-            "metadata": {"display_phone_number": "15550783881", "phone_number_id": NUMBER},
-            "contacts": [{"profile": {"name": "Ana"}, "wa_id": self.conversation}],
-            "messages": [message],
-        }
-        entry = {"id": "1", "changes": [{"value": value, "field": "messages"}]}
-        body = msgspec.json.encode({"object": "whatsapp_business_account", "entry": [entry]})
-        signature = "sha256=" + sha256(WHATSAPP_SECRET.encode(), body).hex()
-        return SignedRequest("/webhooks/whatsapp", JSON | {"x-hub-signature-256": signature}, body)
+        return further_signing.whatsapp(self.number, text, time.time())
 
 
 class LineUser(ChatUser):
@@ -166,16 +127,7 @@ class LineUser(ChatUser):
         return f"reply-{self.number}"
 
     def sign(self, text: str) -> SignedRequest:
-        number = time.time_ns()
-        event = {
-            "type": "message", "message": {"type": "text", "id": str(number), "quoteToken": "q", "text": text},
-            "timestamp": number // 1_000_000, "source": {"type": "user", "userId": f"U{self.number}"},
-            "replyToken": self.conversation, "mode": "active", "webhookEventId": f"E{number}.{self.number}",
-            "deliveryContext": {"isRedelivery": False},
-        }  # fmt: skip
-        body = msgspec.json.encode({"destination": "Ubot", "events": [event]})
-        signature = base64.b64encode(sha256(LINE_SECRET.encode(), body)).decode()
-        return SignedRequest("/webhooks/line", JSON | {"x-line-signature": signature}, body)
+        return further_signing.line(self.number, text, time.time())
 
 
 class TwilioUser(ChatUser):
@@ -189,15 +141,7 @@ class TwilioUser(ChatUser):
         return f"+1415{self.number:07d}"
 
     def sign(self, text: str) -> SignedRequest:
-        fields = {
-            "MessageSid": f"SM{self.number:08x}{time.time_ns():024x}", "AccountSid": ACCOUNT,
-            "From": self.conversation, "To": "+14155550199", "Body": text, "NumMedia": "0",
-        }  # fmt: skip
-        url = f"{self.host}/webhooks/twilio"
-        content = url + "".join(name + value for name, value in sorted(fields.items()))
-        digest = hmac.new(TWILIO_TOKEN.encode(), content.encode(), hashlib.sha1).digest()
-        headers = FORM | {"x-twilio-signature": base64.b64encode(digest).decode()}
-        return SignedRequest("/webhooks/twilio", headers, urlencode(fields).encode())
+        return further_signing.twilio(self.number, text, time.time(), str(self.host))
 
 
 class MattermostUser(ChatUser):
@@ -210,10 +154,4 @@ class MattermostUser(ChatUser):
         return f"channel{self.number}"
 
     def sign(self, text: str) -> SignedRequest:
-        fields = {
-            "token": MATTERMOST_TOKEN, "channel_id": self.conversation, "channel_name": f"bot__u{self.number}",
-            "team_domain": "t", "team_id": "t1", "post_id": f"p{self.number}.{time.time_ns()}", "text": text,
-            "timestamp": str(int(time.time())), "trigger_word": "", "user_id": f"u{self.number}",
-            "user_name": f"u{self.number}",
-        }  # fmt: skip
-        return SignedRequest("/webhooks/mattermost", FORM, urlencode(fields).encode())
+        return further_signing.mattermost(self.number, text, time.time())

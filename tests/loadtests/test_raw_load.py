@@ -82,7 +82,7 @@ def test_a_process_is_pinned_with_its_threads(bare_route: Program) -> None:
 
 
 def test_benchmarks_are_found_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert {"ack", "pool", "replacement"} <= set(names())
+    assert {"ack", "dispatch", "replacement"} <= set(names())
     assert main(["nonsense"]) == 2
     assert "there is no benchmark nonsense" in capsys.readouterr().err
 
