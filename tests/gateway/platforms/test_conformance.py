@@ -30,7 +30,8 @@ from shared.messages import Reply, ReplyStatus
 from shared.platform_settings import PLATFORM_SETTINGS
 from tests.gateway.platforms.fixtures.fixture import NOW, Fixture, accepts, changed
 
-NAMES = sorted(ADAPTERS)
+#: every platform of the table, and the worked example of docs/platforms.md
+NAMES = sorted([*ADAPTERS, "parrot"])
 HOSTILE = [
     "",
     "é" * 20,
