@@ -16,6 +16,8 @@ Samples = dict[str, list[float]]
 
 #: the environment's name of the file to which every table that is printed is added too, one JSON text a line
 TABLES = "BENCH_TABLES"
+#: exit status of a benchmark that said what is missing here to run it
+MISSING = 77
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -99,6 +101,14 @@ def pss_bytes(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)
+
+
+def may_see_workers(name: str) -> bool:
+    """Tell whether this user may ask for the memory of workers; say it where not."""
+    if os.geteuid() == 0:
+        return True
+    print(f"{name} is not run: the memory of workers is shown to root alone")
+    return False
 
 
 def each_us(count: int, deed: Callable[[], object]) -> float:

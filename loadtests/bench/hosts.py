@@ -26,9 +26,9 @@ import uvloop
 
 from loadtests.bench.store import LIMIT, OUTCOME, arrival
 from loadtests.gateway_process import GatewayProcess
-from loadtests.measuring import figure, percentile, print_table
+from loadtests.measuring import MISSING, figure, percentile, print_table
 from loadtests.platform import running_platform
-from loadtests.postgres_server import PostgresServer
+from loadtests.postgres_server import MissingProgram, PostgresServer
 from loadtests.provider import running_provider
 from loadtests.sender import Sender
 from shared.hosts import Beat
@@ -276,18 +276,23 @@ def share(before: tuple[int, int], after: tuple[int, int]) -> float:
     return hits / max(1, hits + misses)
 
 
-def main() -> None:
-    """Measure and print, with a server of its own."""
-    server = PostgresServer(durable=True)
+def main() -> int:
+    """Measure and print, with a server of its own; MISSING without PostgreSQL."""
+    try:
+        server = PostgresServer(durable=True)
+    except MissingProgram as error:
+        print(f"hosts is not run: {error} is not installed")
+        return MISSING
     try:
         measure_stores(server)
         measure_cluster(server)
     finally:
         server.close()
+    return 0
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         uvloop.run(child(*sys.argv[1:3]))
     else:
-        main()
+        sys.exit(main())

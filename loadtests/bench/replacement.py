@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from loadtests.lone_workers import LoneWorkers, lone_workers
-from loadtests.measuring import print_table, pss_bytes
+from loadtests.measuring import MISSING, may_see_workers, print_table, pss_bytes
 from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.supervisor import Supervisor
 
@@ -103,4 +103,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    if not may_see_workers("replacement"):
+        sys.exit(MISSING)
     uvloop.run(main())

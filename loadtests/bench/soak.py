@@ -22,7 +22,7 @@ import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.gateway_process import GatewayProcess
-from loadtests.measuring import pss_bytes
+from loadtests.measuring import MISSING, may_see_workers, pss_bytes
 from loadtests.platform import platform_environment
 from loadtests.program import running_program
 from loadtests.raw_load import burst, wire_bytes
@@ -128,10 +128,12 @@ def shown(memory: Memory) -> str:
 
 
 def main() -> int:
-    """Measure; 1 if memory grew by more than the limit."""
+    """Measure; 1 if memory grew by more than the limit, MISSING where nobody may know."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.soak")
     parser.add_argument("--turns", type=int, default=int(os.environ.get("BENCH_TURNS", "100000")))
     asked = parser.parse_args()
+    if not may_see_workers("soak"):
+        return MISSING
     with tempfile.TemporaryDirectory() as data_dir, running_gateway(Path(data_dir)) as gateway:
         return 0 if uvloop.run(measure(gateway, asked.turns)) else 1
 
