@@ -21,22 +21,30 @@ _KEY_IN_PATH = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.~%+=-]{16,}")
 #: not inside a longer word; a JSON escape such as ``\n`` before it is no part of one
 _START = rb"(?:(?<![A-Za-z0-9_])|(?<=\\[nrtbf]))"
 
-#: what has to stand in a text before a form is looked for, and the form; what is in a group is kept
+_BEARER = rb"([Bb]earer +|BEARER +)[A-Za-z0-9._~+/=-]{20,}"
+
+#: a piece that all marks of a group have; what has to stand in a text before a form is looked for, and the form, of
+#: which what is in a group is kept. Most texts have neither, and every piece that is looked for costs every turn.
 _FORMS = tuple(
-    (mark, re.compile(_START + form))
-    for marks, form in (
-        ((b"earer", b"EARER"), rb"([Bb]earer +|BEARER +)[A-Za-z0-9._~+/=-]{20,}"),
-        ((b"sk-",), rb"sk-[A-Za-z0-9_-]{20,}"),
-        ((b"xox",), rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
-        ((b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"), rb"gh[pousr]_[A-Za-z0-9]{30,}"),
-        ((b"github_pat_",), rb"github_pat_[A-Za-z0-9_]{30,}"),
-        ((b"AKIA",), rb"AKIA[0-9A-Z]{16}(?![0-9A-Za-z])"),
-        ((b"AIza",), rb"AIza[0-9A-Za-z_-]{35}"),
-        ((b"whsec_",), rb"whsec_[A-Za-z0-9+/=]{24,}"),
-        ((b":AA",), rb"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"),
-        ((b"eyJ",), rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+    (piece, tuple((mark, re.compile(_START + form)) for marks, form in forms for mark in marks))
+    for piece, forms in (
+        (b"earer", (((b"earer",), _BEARER),)),
+        (b"sk-", (((b"sk-",), rb"sk-[A-Za-z0-9_-]{20,}"),)),
+        (b"xox", (((b"xox",), rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),)),
+        (b"gh", (((b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"), rb"gh[pousr]_[A-Za-z0-9]{30,}"),)),
+        (b"github_pat_", (((b"github_pat_",), rb"github_pat_[A-Za-z0-9_]{30,}"),)),
+        (
+            b"A",
+            (
+                ((b"EARER",), _BEARER),
+                ((b"AKIA",), rb"AKIA[0-9A-Z]{16}(?![0-9A-Za-z])"),
+                ((b"AIza",), rb"AIza[0-9A-Za-z_-]{35}"),
+                ((b":AA",), rb"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"),
+            ),
+        ),
+        (b"whsec_", (((b"whsec_",), rb"whsec_[A-Za-z0-9+/=]{24,}"),)),
+        (b"J", (((b"eyJ",), rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),)),
     )
-    for mark in marks
 )
 
 
@@ -56,9 +64,11 @@ class Redaction:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, MASK)
-        for mark, form in _FORMS:  # on every turn's way: a plain test of bytes, and no generator, for each
-            if mark in text:
-                text = form.sub(lambda found: b"".join(found.groups()) + MASK, text)
+        for piece, forms in _FORMS:  # on every turn's way: a plain test of bytes, and no generator, for each
+            if piece in text:
+                for mark, form in forms:
+                    if mark in text:
+                        text = form.sub(lambda found: b"".join(found.groups()) + MASK, text)
         return text
 
 

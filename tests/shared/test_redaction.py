@@ -10,7 +10,7 @@ LETTERS = "aB3dEfGh1jKlMn0pQrStUvWxYz2468AcEgIk"
 TOKENS = [
     f"sk-ant-{LETTERS}",
     f"xoxb-123456789012-{LETTERS[:20]}",
-    f"ghp_{LETTERS}",
+    *(f"{mark}{LETTERS.lower()}" for mark in ("ghp_", "gho_", "ghu_", "ghs_", "ghr_")),
     f"github_pat_{LETTERS}",
     "AKIAIOSFODNN7EXAMPLE",
     f"AIza{LETTERS[:35]}",
@@ -46,9 +46,10 @@ def test_a_secret_that_begins_like_another_leaves_nothing_of_it() -> None:
     assert Redaction(["abcdef", "abcdefghij"]).clean_text("abcdefghij and abcdef") == "*** and ***"
 
 
-def test_a_bearer_header_keeps_its_name() -> None:
-    line = json.dumps({"content": f"Authorization: Bearer {LETTERS}"}).encode()
-    assert json.loads(Redaction().clean(line))["content"] == "Authorization: Bearer ***"
+@pytest.mark.parametrize("bearer", ["Bearer", "bearer", "BEARER"])
+def test_a_bearer_header_keeps_its_name(bearer: str) -> None:
+    line = json.dumps({"content": f"Authorization: {bearer} {LETTERS.lower()}"}).encode()
+    assert json.loads(Redaction().clean(line))["content"] == f"Authorization: {bearer} ***"
 
 
 @pytest.mark.parametrize(
