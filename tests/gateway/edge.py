@@ -106,8 +106,9 @@ class Edge:
         self.pool = pool
 
     async def post(self, signed: SignedRequest, headers: Mapping[str, str] | None = None) -> httpx2.Response:
-        """Post a signed webhook."""
-        return await self.client.post(signed.path, content=signed.body, headers={**signed.headers, **(headers or {})})
+        """Send a signed webhook."""
+        asked = {**signed.headers, **(headers or {})}
+        return await self.client.request(signed.method, signed.path, content=signed.body, headers=asked)
 
     async def sent(self) -> list[str]:
         """Send every reply that is due and return their texts."""

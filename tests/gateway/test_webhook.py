@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import signing
+from loadtests import further_settings, signing
+from loadtests.bench.busy_acks import api_app
+from loadtests.sender import Sender
 from loadtests.signing import SignedRequest
 from shared.errors import NotFound
 from shared.events import Event
+from shared.platform_settings import PLATFORM_SETTINGS
 from tests.gateway.edge import (
     LET_ALL_IN,
     SECRETS,
     Edge,
     raw_answer,
     running_edge,
+    serving,
     signed_raw,
     slack,
     standard,
@@ -65,6 +69,30 @@ async def test_a_redelivery_after_a_restart_starts_no_second_turn(tmp_path: Path
     async with running_edge(tmp_path, LET_ALL_IN) as edge:
         assert (await edge.post(again)).headers[MESSAGE] == first.headers[MESSAGE]
         assert await edge.store.inbox.waiting() == 1
+
+
+async def test_on_every_platform_an_event_that_comes_again_and_again_is_one_message(tmp_path: Path) -> None:
+    """Three times at once, then alone, and once more after a restart; each is answered as the first was."""
+    published: dict[str, object] = {}
+    async with serving(api_app(published)) as api:
+        published |= further_settings.published(api)
+        settings = LET_ALL_IN | further_settings.all_environment(api)
+        async with running_edge(tmp_path, settings) as edge:
+            host, sender = f"http://{edge.client.base_url.netloc.decode()}", Sender(SECRETS)
+            signed = {name: sender.any(name, 7, "hi", host=host, api=api) for name in PLATFORM_SETTINGS}
+            at_once = await asyncio.gather(*(edge.post(one) for one in list(signed.values()) * 3))
+            alone = [await edge.post(one) for one in signed.values()]
+            assert await edge.store.inbox.waiting() == len(signed)
+        async with running_edge(tmp_path, settings | {"GATEHOUSE_PUBLIC_URL": host}) as edge:
+            later = [await edge.post(one) for one in signed.values()]
+            texts = [pending.text for claim in await edge.claimed() for pending in claim.messages]
+            assert await edge.sent() == []
+    assert texts == ["hi"] * len(signed)
+    answers = [*at_once, *alone, *later]
+    assert {answer.status_code for answer in answers} == {200}
+    for number, name in enumerate(signed):
+        seen = {(answer.content, answer.headers[MESSAGE]) for answer in answers[number :: len(signed)]}
+        assert len(seen) == 1, name
 
 
 async def test_a_slack_mention_and_its_message_copy_are_one_message(edge: Edge) -> None:
