@@ -78,6 +78,20 @@ def test_who_is_over_budget_is_told_and_goes_on_with_a_new_conversation(bounded_
     assert 'gatehouse_budget_limit{budget="session",unit="tokens"} 500.0' in metrics
 
 
+def test_a_call_that_is_stopped_before_its_first_byte_counts_against_the_budget(bounded_bot: Bot) -> None:
+    bot = bounded_bot
+    bot.say("stopped", "[[stall]] " + "word " * 500)
+    bot.wait_for_running_model_call()
+    bot.say("stopped", "/stop")
+    bot.wait_until(lambda: len(bot.replies("stopped")) == 2, 30, "the turn's end and the command's answer")
+    used = usage(bot, "stopped")
+    assert (used["model_calls"], used["estimated_calls"]) == (1, 1)
+    assert 600 < used["input_tokens"] < 2000
+    assert used["cost"] == pytest.approx((used["input_tokens"] + used["output_tokens"]) / 1000)
+    assert "has used up its budget of 500 tokens" in answer(bot, "stopped", "more")
+    assert budgets(bot)["hour"]["held"] == 0
+
+
 def test_the_api_answers_429_once_a_budget_is_used_up(bounded_bot: Bot) -> None:
     body = {"model": "gatehouse", "messages": [{"role": "user", "content": "word " * 5000}]}
     path = "/v1/chat/completions"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from abc import ABC, abstractmethod
@@ -13,12 +14,13 @@ import msgspec
 from shared.errors import ContextTooLong
 from shared.events import Emit, Event
 from shared.prices import Price
-from shared.usage import Usage
+from shared.usage import NOTHING, Usage
 from worker.agent.models.failures import Endpoint, RequestRefused
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
 from worker.agent.models.request_shape import RequestShape, room_left
 from worker.agent.models.server import ModelServer
 from worker.agent.models.transport import HttpResponse, Transport
+from worker.agent.models.usage_counts import estimate
 from worker.frames import ModelSpec
 
 #: refusals of one call that something may be learned from; each is of another field, and none is paid for
@@ -151,8 +153,8 @@ class HttpModel(ABC):
         try:
             await self.transport.run(prepared.body, answer, timeout=timeout, stall_s=stall_s)
             reply = answer.reply()
-        except BaseException:
-            watch.spend(answer.usage())
+        except BaseException as failure:
+            watch.spend(_used_by(answer, failure, len(prepared.body)))
             raise
         finally:
             for oddity in answer.oddities:
@@ -179,6 +181,17 @@ class HttpModel(ABC):
         if kind not in self._said:
             self._said.add(kind)
             self._emit(event, model=self.name, problem=words)
+
+
+def _used_by(answer: HttpAnswer, failure: BaseException, sent_bytes: int) -> Usage:
+    """Return what a call used that failed: one that is stopped before any answer has its prompt read, and paid for.
+
+    A server that refuses or stays silent is away: nothing is counted of it.
+    """
+    used = answer.usage()
+    if used == NOTHING and isinstance(failure, asyncio.CancelledError | TimeoutError):
+        return estimate(sent_bytes, 0)
+    return used
 
 
 def http_client_options(ssl_context: ssl.SSLContext | None) -> dict[str, Any]:

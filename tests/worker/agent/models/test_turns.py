@@ -193,6 +193,7 @@ async def test_a_turns_own_limit_ends_it_and_says_so(setup: TurnSetup) -> None:
     outcome = await Turn(request, setup.chain, setup.toolbox, TodoStore()).run()
     assert isinstance(outcome, Ended)
     assert (outcome.status, outcome.text) == (TIMED_OUT, ENGLISH.turn_too_long)
+    assert (outcome.usage.estimated_calls, outcome.usage.input_tokens > 100) == (1, True)
 
 
 async def test_an_answer_that_never_ends_leaves_the_next_model_its_turn(provider: RunningProvider) -> None:
@@ -233,11 +234,12 @@ async def test_what_a_failed_try_used_is_counted(setup: TurnSetup, text: str, ca
     assert (turn.usage.input_tokens > 100) == bool(calls)
 
 
-async def test_what_an_interrupted_call_used_is_counted(setup: TurnSetup, provider: RunningProvider) -> None:
-    turn = setup.turn("[[dribble 0.02]] a few words")
+@pytest.mark.parametrize("text", ["[[dribble 0.02]] a few words", "[[stall]] before the first byte"])
+async def test_what_an_interrupted_call_used_is_counted(setup: TurnSetup, provider: RunningProvider, text: str) -> None:
+    turn = setup.turn(text)
     running = asyncio.create_task(turn.run())
     async with asyncio.timeout(5):
-        while not setup.progress.texts:  # noqa: ASYNC110 - the turn's own loop
+        while not (provider.running if "stall" in text else setup.progress.texts):  # noqa: ASYNC110 - the turn's own loop
             await asyncio.sleep(0.005)
     turn.interrupt()
     outcome = await running
