@@ -116,7 +116,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker.agent",),
     ("worker.forkserver", "worker.library", "worker.live_check", "worker.tool_list"),
     ("worker.pool", "worker.run_agent", "worker.replay"),
-    ("worker.__main__", "worker.host", "gateway"),
+    ("worker.__main__", "worker.serve", "worker.host", "gateway"),
 )
 
 

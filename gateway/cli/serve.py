@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from gateway import keys
 from gateway.cli.command import Command, CommandFailed, Invocation
-from gateway.hidden_environment import hide_environment
 from gateway.tool_check import check_tool_modules
 from shared.events import Event, Events, LogWriter
+from shared.hidden_environment import hide_environment
 from shared.settings import scrub_environment
 from worker.pool.worker_config import known_secrets
 

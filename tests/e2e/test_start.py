@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from loadtests.gateway_process import ROOT
@@ -82,12 +83,16 @@ def test_a_worker_host_without_a_database_url_says_so_in_one_line_and_stays_up_i
         assert host.stderr.read() == ""
 
 
-def test_a_worker_host_serves_health_and_metrics_and_runs_what_others_accept(tmp_path: Path) -> None:
+def test_a_worker_host_serves_health_runs_what_others_accept_and_hides_its_environment(tmp_path: Path) -> None:
     url = shared_server().url()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     variables = environment(tmp_path) | {"DATABASE_URL": url, "PORT": str(port), "GATEHOUSE_WORKERS": "1"}
+    variables |= {"TELEGRAM_BOT_TOKEN": "42:secret-of-telegram", "TELEGRAM_SECRET_TOKEN": "secret-of-a-webhook"}
+    for name in ("shared", "random"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the package of the user was imported')\n")
     host = subprocess.Popen(
         [sys.executable, "-m", "worker"],
         cwd=tmp_path,
@@ -100,6 +105,10 @@ def test_a_worker_host_serves_health_and_metrics_and_runs_what_others_accept(tmp
         assert httpx2.get(f"http://127.0.0.1:{port}/livez").text == "ok\n"
         assert "gatehouse_spares" in httpx2.get(f"http://127.0.0.1:{port}/metrics").text
         assert asyncio.run(reply_of_another_host(url, tmp_path)).startswith("You said: hello")
+        family = [psutil.Process(host.pid), *psutil.Process(host.pid).children(recursive=True)]
+        environments = [Path(f"/proc/{process.pid}/environ").read_bytes() for process in family]
+        assert len(family) > 2
+        assert not [read for read in environments if b"secret-of" in read or url.encode() in read]
     finally:
         host.terminate()
         assert host.wait(30) == 0

@@ -1,4 +1,4 @@
-"""Keeps the environment that the gateway was started with from being read by what runs beside it.
+"""Keeps the environment that a gateway or a host of workers was started with from being read by what runs beside it.
 
 Linux shows every process's first environment in ``/proc/PID/environ`` for as long as it lives, whatever the process
 removes from it later: so the bytes themselves are overwritten. See proc_pid_environ(5) and PR_SET_DUMPABLE in
