@@ -44,10 +44,13 @@ def needs_file(settings: Settings, otherwise: str) -> Path:
 
 
 @asynccontextmanager
-async def opened_store(invocation: Invocation, *, to_write: bool = False) -> AsyncIterator[Store]:
+async def opened_store(
+    invocation: Invocation, *, to_write: bool = False, beside_gateway: bool = False
+) -> AsyncIterator[Store]:
     """Give the store, and say which database it is once that went well.
 
-    Unless ``to_write`` it is only read: neither created, nor brought to another schema, nor changed.
+    Unless ``to_write`` it is only read: neither created, nor brought to another schema, nor changed. Who reads
+    ``beside_gateway`` did not ask for a gateway that runs, so nothing is said of one.
     Raises CommandFailed where there is none, or it cannot be used.
     """
     settings = invocation.settings
@@ -66,5 +69,6 @@ async def opened_store(invocation: Invocation, *, to_write: bool = False) -> Asy
         raise CommandFailed(f"{database_name(settings)} cannot be used: {error}") from None
     finally:
         await store.close()
-    where = f"no gateway runs at {address(settings)}; this is" if settings.port else "this is"
+    asked = settings.port and not beside_gateway
+    where = f"no gateway runs at {address(settings)}; this is" if asked else "this is"
     invocation.terminal.note(f"{where} from the database {database_name(settings)}")

@@ -37,7 +37,7 @@ async def run(invocation: Invocation) -> int:
     wanted = invocation.arguments
     words = " ".join(wanted.words).casefold()
     hits: list[Hit] = []
-    async with opened_store(invocation) as store:
+    async with opened_store(invocation, beside_gateway=True) as store:
         with invocation.terminal.progress("search", None, "session") as bar:
             async for session, messages in conversations(store, wanted.platform):
                 hits += [

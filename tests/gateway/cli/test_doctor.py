@@ -54,6 +54,8 @@ def test_what_was_said_is_found_in_every_session_beside_a_gateway(running: Gatew
             web.post("/v1/chat/completions", json=body, headers={"X-Gatehouse-Session": name}).raise_for_status()
     found = run_inside(running.data_dir, "search", "invoice", "4711", "--json")
     assert found.returncode == 0, found.stderr
+    assert "no gateway runs" not in found.stderr
+    assert str(running.data_dir / "gatehouse.db") in found.stderr
     hits = json.loads(found.stdout)["hits"]
     assert {(hit["session"], hit["role"]) for hit in hits} >= {
         ("api:default:first", "user"),
