@@ -26,6 +26,7 @@ MOST_TEXT = 200
 REFUSED_AGAIN_S, MOST_REFUSED_ROWS = 60.0, 10
 
 KEY_REFUSED = "key_refused"
+LETTER_RETRIED, LETTER_PURGED = "dead_letter_retried", "dead_letter_purged"
 
 #: what is done, by method and route; what is not here is named by both
 ACTIONS = {
@@ -35,8 +36,8 @@ ACTIONS = {
     ("POST", "/v1/workers/{n:int}/recycle"): "worker_recycled",
     ("POST", "/v1/pairings/{code}/approve"): "pairing_approved",
     ("POST", "/v1/pairings/{sender:path}/revoke"): "pairing_revoked",
-    ("POST", "/v1/dead/{id}/retry"): "dead_letter_retried",
-    ("DELETE", "/v1/dead/{id}"): "dead_letter_purged",
+    ("POST", "/v1/dead/{id}/retry"): LETTER_RETRIED,
+    ("DELETE", "/v1/dead/{id}"): LETTER_PURGED,
     ("POST", "/v1/dead/retry"): "dead_letters_retried",
     ("POST", "/v1/dead/purge"): "dead_letters_purged",
 }

@@ -130,7 +130,7 @@ class AuditEntry(msgspec.Struct, frozen=True):
     actor: str
     #: what it was done to
     target: str
-    #: the address that the request came from
+    #: the address that the request came from; of a command without a gateway, whose it was
     origin: str
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import time
 
 import msgspec
 
+from gateway.audit import LETTER_PURGED, LETTER_RETRIED
 from gateway.cli.command import Command, CommandFailed, Invocation
 from gateway.cli.database import database_name, opened_store
 from gateway.cli.running_gateway import RunningGateway, find_gateway, segment
 from gateway.cli.terminal import table
 from gateway.trace_text import last_line, moment
 from shared.errors import NotFound
-from shared.traces import DeadLetter
+from shared.store.port import Store
+from shared.traces import AuditEntry, DeadLetter
 
 LIST_LIMIT = 200
 
@@ -80,10 +84,20 @@ async def change_one(invocation: Invocation, gateway: RunningGateway | None, act
         return
     async with opened_store(invocation, to_write=True) as store:
         try:
-            await (store.inbox.retry_dead if action == "retry" else store.inbox.purge_dead)(message_id)
+            if action == "retry":
+                await store.inbox.retry_dead(message_id)
+                await keep_act(store, LETTER_RETRIED, message_id)
+            else:
+                await store.inbox.purge_dead(message_id)
+                await keep_act(store, LETTER_PURGED, message_id)
         except NotFound:
             where = database_name(invocation.settings)
             raise CommandFailed(f"there is no dead letter {message_id} in {where}") from None
+
+
+async def keep_act(store: Store, action: str, target: str) -> None:
+    """Leave the row in the audit trail that the same act leaves over the API; whose command it was is the origin."""
+    await store.audit.add(AuditEntry(time.time(), action, "command", target, f"uid {os.getuid()}"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def test_a_dead_letter_runs_again_once_its_cause_is_gone(poisoned: Bot, tmp_path
     assert (told.status, answer.status, answer.message) == ("failed", "replied", letter)
     assert "alive" in answer.text
     assert poisoned.gateway.get("/v1/dead") == {"dead": []}
+    (row,) = poisoned.gateway.get("/v1/audit")["audit"]
+    assert (row["action"], row["actor"], row["target"]) == ("dead_letter_retried", "command", letter)
     trace = poisoned.gateway.get(f"/v1/messages/{letter}")
     assert (trace["state"], [reply["state"] for reply in trace["replies"]]) == ("done", ["sent", "sent"])
 
@@ -74,6 +77,13 @@ def test_dead_letters_are_purged_over_http_and_without_a_gateway(poisoned: Bot, 
     assert poisoned.gateway.terminate() == 0
     assert run_command(tmp_path, "dead", "purge", second).returncode == 0
     assert run_command(tmp_path, "dead", "list").stdout == ""
+    poisoned.gateway.start()
+    kept = poisoned.gateway.get("/v1/audit")["audit"]
+    assert [(row["action"], row["target"]) for row in kept] == [
+        ("dead_letter_purged", second),
+        ("dead_letter_purged", first),
+    ]
+    assert (kept[0]["actor"], kept[0]["origin"]) == ("command", f"uid {os.getuid()}")
 
 
 def test_refused_replies_are_dead_letters_that_are_sent_again_in_bulk(poisoned: Bot) -> None:
