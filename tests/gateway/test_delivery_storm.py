@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from starlette.routing import Route
 from gateway.delivery import Delivery
 from gateway.governor import Governor
 from gateway.platforms import ADAPTERS
-from gateway.platforms.port import Adapter, Chat, Rate
+from gateway.platforms.port import Adapter, ApiResponse, Chat, Rate, WithoutThread
 from shared.events import Events
 from shared.ids import new_message_id
-from shared.messages import Reply, ReplyStatus, session_key
+from shared.messages import PARTS, Reply, ReplyStatus, session_key
 from tests.gateway.edge import open_test_store, serving
 from tests.gateway.platforms.fixtures.fixture import Fixture
 from tests.gateway.platforms.test_conformance import fixture_of
@@ -90,15 +90,15 @@ ODD: dict[str, list[tuple[int, Any]]] = {
 
 
 class FaultyPlatform:
-    """Takes replies, and fails by turns in every way; the first chat is told to wait at its first reply."""
+    """Takes replies, and fails by turns in every way; the first chat is told to wait at once, another later."""
 
     def __init__(self, fixture: Fixture) -> None:
         self.fixture = fixture
         self.name = fixture.adapter.name
-        self.taken: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+        self.taken: defaultdict[str, list[tuple[float, str, bytes]]] = defaultdict(list)
         self.allowed_at: dict[str, float] = {}
         self.too_early = 0
-        self.hung = False
+        self.hung = self.limited = False
         self._requests = itertools.count(1)
         self._odd = itertools.cycle(ODD[self.name])
 
@@ -114,8 +114,8 @@ class FaultyPlatform:
     async def answer(self, request: Request) -> Response:
         if request.url.path.endswith("/token"):
             return JSONResponse({"access_token": "t", "expires_in": 3600})
-        raw, now = (await request.body()).decode(), time.monotonic()
-        found = re.search(r"chat (\d+) reply \d+\.", raw.replace("+", " "))
+        raw, now = await request.body(), time.monotonic()
+        found = re.search(r"chat (\d+) reply \d+\.", raw.decode().replace("+", " "))
         if found is None:
             return JSONResponse({"ok": True, "result": {"id": 1}})
         chat = found[1]
@@ -135,9 +135,10 @@ class FaultyPlatform:
             case 11:
                 status, body = next(self._odd)
                 return JSONResponse(body, status)
-            case 13:
+            case 13 if not self.limited:
+                self.limited = True
                 return self._limited(chat, now)
-        self.taken[chat].append((now, found[0]))
+        self.taken[chat].append((now, found[0], raw))
         sent = self.fixture.sent
         return Response(sent.body, sent.status, dict(sent.headers), "application/json")
 
@@ -190,9 +191,13 @@ async def test_a_thousand_replies_all_arrive_whole_in_order_and_none_too_early(
     monkeypatch.setattr("gateway.receivers.SILENT_PAUSE_S", 0.1)
     fakes = [FaultyPlatform(fixture_of(name)) for name in ADDRESSES]
     assert {fake.name for fake in fakes} == set(ADAPTERS) - {"standard"}
-    async with AsyncExitStack() as stack:
-        urls = {fake.name: await stack.enter_async_context(serving(fake.app())) for fake in fakes}
-        store = await stack.enter_async_context(open_test_store(tmp_path))
+    servers = [AsyncExitStack() for _ in fakes]
+    sent: dict[tuple[str, str], list[Reply]] = defaultdict(list)
+    async with open_test_store(tmp_path) as store:
+        urls = {
+            fake.name: await server.enter_async_context(serving(fake.app()))
+            for fake, server in zip(fakes, servers, strict=True)
+        }
         platforms = {fake.name: with_base(fake.fixture.adapter, urls[fake.name]) for fake in fakes}
         delivery = Delivery(store, platforms, Events(), "test", governor=FasterGovernor())
 
@@ -203,6 +208,7 @@ async def test_a_thousand_replies_all_arrive_whole_in_order_and_none_too_early(
                 text = f"chat {chat} reply {number}. **bold** and `code`"
                 key = session_key(name, "a", str(chat))
                 reply = Reply(key, message_id, 0, name, text, address, ReplyStatus.REPLIED)
+                sent[name, str(chat)].append(reply)
                 await store.inbox.announce(reply, (message_id,), 60.0)
 
         await asyncio.gather(*(write(name, chat) for name in ADDRESSES for chat in range(1, CHATS + 1)))
@@ -213,18 +219,33 @@ async def test_a_thousand_replies_all_arrive_whole_in_order_and_none_too_early(
                     await asyncio.sleep(0.05)
         finally:
             await delivery.close()
+            # at once: each takes a tenth of a second to see that it shall end
+            await asyncio.gather(*(server.aclose() for server in servers))
     for fake in fakes:
-        check(fake)
+        check(fake, platforms[fake.name], sent)
 
 
-def check(fake: FaultyPlatform) -> None:
-    adapter = fake.fixture.adapter
+def bodies(adapter: Adapter, name: str, number: int, reply: Reply) -> Iterator[bytes]:
+    """Yield what a reply may look like: marked up or plain, with its thread or without."""
+    (text,) = adapter.chunks(reply.text)
+    cut = msgspec.structs.replace(reply, text=text, part=number * PARTS)
+    refused = [adapter.result(cut, ApiResponse(status, {}, msgspec.json.encode(body))) for status, body in ODD[name]]
+    addresses = [reply.address, *(result.address for result in refused if isinstance(result, WithoutThread))]
+    for plain in (False, True):
+        for address in addresses:
+            yield adapter.call(msgspec.structs.replace(cut, address=address), time.time(), plain=plain).body
+
+
+def check(fake: FaultyPlatform, adapter: Adapter, sent: dict[tuple[str, str], list[Reply]]) -> None:
     assert fake.too_early == 0, fake.name
     for chat in map(str, range(1, CHATS + 1)):
         taken = fake.taken[chat]
         # an answer that a busy machine gives too late is asked for again: at least once, and in order
-        seen = [text for text, _ in itertools.groupby(text for _, text in taken)]
+        seen = [text for text, _ in itertools.groupby(text for _, text, _ in taken)]
         assert seen == [f"chat {chat} reply {number}." for number in range(REPLIES)], fake.name
+        texts = {f"chat {chat} reply {number}.": number for number in range(REPLIES)}
+        for _, text, body in taken:
+            assert body in bodies(adapter, fake.name, texts[text], sent[fake.name, chat][texts[text]]), fake.name
         address = json.dumps(json.loads(ADDRESSES[fake.name] % int(chat))).encode()
         # over all of them: two may arrive together that did not leave so
         for rate in quick(adapter.chat(address).rates):
