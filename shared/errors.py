@@ -6,6 +6,7 @@ GatehouseError
 │   ├── StoreUnavailable   the webhook answers 503; the pool and the delivery back off and go on
 │   │   └── StoreDamaged   as above, and for good: the operator puts a backup in its place
 │   ├── StoreUnusable      the entry point: one line, exit status 1
+│   │   └── StoreOutdated   as above; `migrate` leaves such a database as it is
 │   ├── InboxFull          the webhook answers 503 with Retry-After
 │   │   └── SenderShareFull  as above, for one sender
 │   ├── StaleClaim         the pool drops what the turn did; whoever holds the claim goes on
@@ -59,6 +60,10 @@ class StoreDamaged(StoreUnavailable):
 
 class StoreUnusable(StoreError):
     """Raised when the store cannot be opened at all: corrupt file, newer schema, or held by another process."""
+
+
+class StoreOutdated(StoreUnusable):
+    """Raised for a database of an older schema that is to be read only, and so not brought forward."""
 
 
 class InboxFull(StoreError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.cli.command import Command, CommandFailed, Invocation
-from shared.errors import SettingsError, StoreUnusable
+from shared.errors import SettingsError, StoreOutdated, StoreUnusable
 from shared.settings import read_database_url
 from shared.settings_reader import SettingsReader
 from shared.store import open_store, sqlite_path, transfer
@@ -81,7 +81,8 @@ async def opened_source(url: str) -> AsyncIterator[tuple[Store, bool]]:
     path = sqlite_path(url, Path())
     if path is not None and not path.exists():
         raise CommandFailed(f"--from: there is no database {path}")
-    store = open_store(url, Path(), inbox_limit=NO_LIMIT)
+    # a server's database is no process's own: hosts of an older release may be at work there
+    store = open_store(url, Path(), inbox_limit=NO_LIMIT, read_only=path is None)
     try:
         await store.open()
         in_use = bool(await store.hosts.live())
@@ -98,9 +99,17 @@ async def opened_source(url: str) -> AsyncIterator[tuple[Store, bool]]:
 
 @contextlib.asynccontextmanager
 async def opened_target(url: str) -> AsyncIterator[Store]:
-    """Give the target, which nobody else may have open."""
+    """Give the target, which nobody else may have open. An older one is left as it is."""
+    looked_at = open_store(url, Path(), inbox_limit=NO_LIMIT, read_only=True)
+    with contextlib.suppress(StoreUnusable):  # what else it is is told below
+        try:
+            await looked_at.engine.open()
+        except StoreOutdated as error:
+            raise CommandFailed(f"--to: {error}") from None
+        finally:
+            await looked_at.close()
     store = open_store(url, Path(), inbox_limit=NO_LIMIT)
-    await store.open()
+    await store.engine.open()
     try:
         if await store.hosts.live():
             raise CommandFailed("--to: a gateway runs on this database")

@@ -10,6 +10,9 @@ clock. What an engine has to do is in ``shared/store/engine.py``.
 
 from __future__ import annotations
 
+import contextlib
+
+from shared.errors import StoreUnavailable, StoreUnusable
 from shared.store.engine import Engine, Tell, tell_nobody
 from shared.store.sql.audit import AuditTrail
 from shared.store.sql.claims import Claims
@@ -18,6 +21,7 @@ from shared.store.sql.inbox import Inbox
 from shared.store.sql.outbox import Outbox
 from shared.store.sql.sessions import Sessions
 from shared.store.sql.spending import Spending
+from shared.store.sql.tables import copies
 
 __all__ = ["AuditTrail", "Claims", "Hosts", "Inbox", "Outbox", "Sessions", "Spending", "Store"]
 
@@ -41,8 +45,20 @@ class Store:
         self.signals = engine.signals
 
     async def open(self, tell: Tell = tell_nobody) -> None:
-        """Open and migrate forward, which may take minutes: ``tell`` hears of it, on the loop. Raises StoreUnusable."""
+        """Open and migrate forward, which may take minutes: ``tell`` hears of it, on the loop. Raises StoreUnusable.
+
+        What is accepted by a copy that is not whole would be lost with its next pass: it is refused.
+        """
         await self.engine.open(tell)
+        begun: list[str] = []
+        with contextlib.suppress(StoreUnavailable):  # told by the health check
+            begun = await self.engine.run("", copies.unfinished)
+        if begun:
+            await self.engine.close()
+            raise StoreUnusable(
+                f"the database is a copy of {begun[0]} that is not whole yet: stop the gateway there and call "
+                "`python -m gateway migrate` again"
+            )
 
     async def close(self) -> None:
         """Commit what is queued and close; later calls raise StoreUnavailable."""

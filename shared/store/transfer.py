@@ -18,6 +18,7 @@ import msgspec
 from shared.errors import StoreUnusable
 from shared.store.engine import Database, Row
 from shared.store.port import Store
+from shared.store.sql.tables import copies
 from shared.store.sqlite.schema import Table, tables
 
 #: rows of one chunk
@@ -26,13 +27,6 @@ CHUNK_ROWS = 200
 OWN_TABLES = frozenset({"hosts", "probe", "sequences"})
 #: tables in this order; a deletion from the first of them takes rows of the second
 FIRST = ("history", "summaries")
-#: the row of the target that says whose copy it is, until it is whole
-MARK = "copy of "
-
-ADD_MARK = "INSERT INTO probe (name, at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"
-REMOVE_MARK = "DELETE FROM probe WHERE name = ?"
-READ_MARKS = "SELECT name FROM probe WHERE name >= 'copy of ' AND name < 'copy og'"
-ANYTHING = "SELECT EXISTS (SELECT 1 FROM sessions) OR EXISTS (SELECT 1 FROM inbox) OR EXISTS (SELECT 1 FROM pairings)"
 
 
 class Chunk(NamedTuple):
@@ -56,17 +50,19 @@ class TransferReport(msgspec.Struct, frozen=True):
 
 async def begin(target: Store, source_name: str) -> None:
     """Mark a database as a copy of another. Raises StoreUnusable for one that holds something of its own."""
-    mark = MARK + source_name
+    held = moved_tables()
 
     def job(database: Database) -> str:
-        marks = [str(name) for (name,) in database.all(READ_MARKS)]
-        if marks == [mark]:
+        begun = copies.unfinished(database)
+        if begun == [source_name]:
             return ""
-        if marks:
-            return f"it is a {marks[0]} that is not whole yet"
-        if database.only(ANYTHING)[0]:
-            return "it holds sessions of its own, which would be lost"
-        database.run(ADD_MARK, (mark, database.now()))
+        if begun:
+            return f"it is a copy of {begun[0]} that is not whole yet"
+        if source_name in copies.moved(database):
+            return f"all of {source_name} was moved here before: start the gateway on it"
+        if own := [table.name for table in held if database.all(f"SELECT 1 FROM {table.name} LIMIT 1")]:  # noqa: S608
+            return f"it holds something of its own, which would be lost, in {', '.join(own)}"
+        copies.begin(database, source_name)
         return ""
 
     if problem := await target.engine.run("", job):
@@ -74,12 +70,12 @@ async def begin(target: Store, source_name: str) -> None:
 
 
 async def finish(source: Store, target: Store, source_name: str) -> None:
-    """Let the target go on with numbers that the source never gave, and remove its mark."""
+    """Let the target go on with numbers that the source never gave; now it may be opened."""
     last = await source.engine.run("", lambda database: database.last_epoch())
 
     def job(database: Database) -> None:
         database.begin_epochs_after(last)
-        database.run(REMOVE_MARK, (MARK + source_name,))
+        copies.finish(database, source_name)
 
     await target.engine.run("", job)
 

@@ -6,7 +6,7 @@ import re
 
 import psycopg
 
-from shared.errors import StoreUnusable
+from shared.errors import StoreOutdated, StoreUnusable
 from shared.store.engine import Progress, Tell
 from shared.store.sql.schema import MIGRATIONS
 
@@ -81,7 +81,7 @@ def _check(connection: psycopg.Connection[tuple[object, ...]], server: str) -> N
         raise StoreUnusable(f"{server} has no tables of Gatehouse yet: the next start makes them")
     found = _version(connection)
     if found != len(MIGRATIONS):
-        raise StoreUnusable(
+        raise StoreOutdated(
             f"{server} has schema {found}, and this release reads {len(MIGRATIONS)}: the next start brings it there"
         )
 

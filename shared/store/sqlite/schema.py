@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import apsw
 
-from shared.errors import StoreUnusable
+from shared.errors import StoreOutdated, StoreUnusable
 from shared.store.engine import Progress, Tell, tell_nobody
 from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.table_move import move_table, unmoved
@@ -45,11 +45,11 @@ def check_schema(db: apsw.Connection, path: Path) -> None:
     """Raise StoreUnusable unless the database has today's schema."""
     found = known_schema(db, path)
     if found != len(MIGRATIONS):
-        raise StoreUnusable(
+        raise StoreOutdated(
             f"{path} has schema {found}, and this release reads {len(MIGRATIONS)}: the next start brings it there"
         )
     if unmoved(db):
-        raise StoreUnusable(f"{path} is on its way to this release's schema: the next start brings it there")
+        raise StoreOutdated(f"{path} is on its way to this release's schema: the next start brings it there")
 
 
 class Table(NamedTuple):

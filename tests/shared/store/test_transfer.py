@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gateway.cli.main import main
@@ -15,12 +17,16 @@ from shared.errors import StoreUnusable
 from shared.journal import CallIntent, StepOpening
 from shared.messages import Parked, Step, Summary
 from shared.store import Store, open_store, transfer
+from shared.store.postgres.engine import TABLES
+from shared.store.sql.schema import MIGRATIONS
+from shared.traces import AuditEntry
 from shared.usage import Usage
 from tests.postgres_server import shared_server
 from tests.shared.store.scratch import Scratch, ended, sqlite
 
 BUDGETS = Budgets((Budget(Scope.USER, 10**6, False, BudgetWindow.DAY),))
 USED = Usage(1, 0, 500, 100)
+COLUMN_TYPES = "SELECT type FROM pragma_table_info(?) ORDER BY cid"
 
 
 async def fill(scratch: Scratch) -> None:
@@ -68,6 +74,29 @@ async def test_all_moves_to_a_server_and_back(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == there  # the counts and the checksum
     assert await asyncio.to_thread(run, source, f"{server}_none") == 1
     assert "does not exist" in capsys.readouterr().err
+    assert await asyncio.to_thread(run, source, server) == 1  # the first was killed behind its end, say
+    assert "was moved here before: start the gateway on it" in capsys.readouterr().err
+
+
+async def test_every_table_of_both_engines_is_moved_and_back_or_belongs_to_one_database_alone(tmp_path: Path) -> None:
+    moved = transfer.moved_tables()
+    server = opened(shared_server().url())
+    kept, back = Scratch(sqlite, tmp_path / "kept"), Scratch(sqlite, tmp_path / "back")
+    stores = [await kept.open(), server, await back.open()]
+    await server.open()
+    found = await server.engine.run("", lambda database: database.all(TABLES))
+    named = {table.name for table in moved} | transfer.OWN_TABLES | {"schema_version"}
+    assert {name for (name,) in found} == named
+    for table in moved:  # a value of its type in every column of every one
+        types = await kept.store.engine.run("", lambda database, name: database.all(COLUMN_TYPES, (name,)), table.name)
+        insert = f"INSERT INTO {table.name} VALUES ({', '.join('?' * len(types))})"
+        values = tuple({"INTEGER": 7, "REAL": 7.5, "TEXT": "seven \0", "BLOB": b"7"}[str(kind)] for (kind,) in types)
+        await kept.store.engine.run("", lambda database, *row: database.run(*row), insert, values)
+    reports = [await transfer.copy(one, two, lambda _: None) for one, two in itertools.pairwise(stores)]
+    assert [report.rows for report in reports] == [{table.name: 1 for table in moved}] * 2
+    assert reports[0].checksum == reports[1].checksum
+    for store in stores:
+        await store.close()
 
 
 async def test_the_moved_one_goes_on_where_the_old_one_was(tmp_path: Path) -> None:
@@ -104,12 +133,35 @@ async def test_a_database_that_holds_something_of_its_own_is_not_taken(tmp_path:
     with pytest.raises(StoreUnusable, match="copy of one that is not whole"):
         await transfer.begin(moved, "two")
     await moved.close()
+    with pytest.raises(StoreUnusable, match="copy of one that is not whole yet: stop the gateway there"):
+        await moved.open()  # what it accepted would be lost
     other = Scratch(sqlite, tmp_path / "other")
     store = await other.open()
     await other.accept()
-    with pytest.raises(StoreUnusable, match="sessions of its own"):
+    with pytest.raises(StoreUnusable, match="lost, in dedupe, inbox, sessions"):
         await transfer.begin(store, "one")
     await other.close()
+    audited = Scratch(sqlite, tmp_path / "audited")
+    store = await audited.open()
+    await store.audit.add(AuditEntry(1.0, "turn_interrupted", "ann", "a:b:c", "127.0.0.1"))
+    with pytest.raises(StoreUnusable, match="lost, in audit"):
+        await transfer.begin(store, "one")
+    await audited.close()
+
+
+@pytest.mark.parametrize("option", ["--from", "--to"])
+async def test_a_servers_database_of_another_schema_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    source, url = await made(tmp_path), shared_server().url()
+    older = opened(url)
+    await older.open()
+    await older.close()
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("UPDATE schema_version SET version = version - 1")
+        assert await asyncio.to_thread(run, *((source, url) if option == "--to" else (url, source))) == 1
+        assert f"has schema {len(MIGRATIONS) - 1}, and this release reads" in capsys.readouterr().err
+        assert other.execute("SELECT version FROM schema_version").fetchall() == [(len(MIGRATIONS) - 1,)]
 
 
 async def test_what_a_gateway_still_writes_is_copied_so_far(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
