@@ -24,7 +24,8 @@ from worker.pool import PoolSnapshot, WorkerRow, WorkerState
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 REPLY_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 5)
-LAG_PROBE_S = 0.1
+#: seconds between two timers whose lateness is measured: each wakes a gateway that rests
+LAG_PROBE_S = 0.25
 UP_STATES = frozenset({WorkerState.READY, WorkerState.QUARANTINE})
 
 

@@ -50,6 +50,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     todo_cache_ttl_s: float = 3600.0
     #: sync tools that run at once at most, each in a thread
     tool_threads: int = 64
+    #: seconds between two beats of its loop
+    beat_s: float = 0.1
     #: where session logs are written, empty for nowhere
     log_dir: str = ""
     #: seconds between two writes of one session log at the least

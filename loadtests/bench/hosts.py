@@ -2,7 +2,8 @@
 
 Hosts are processes of this program; a message is accepted, claimed, settled with history, todo list and reply, and its
 reply leased and recorded as sent. BENCH_SECONDS is how long each measurement takes. With gateways and worker hosts as
-they are: how long a message waits for its turn, how long a dead host's turns do, and how often sessions stay.
+they are: how long a message waits for its turn, how long a dead host's turns do, and how often sessions stay;
+BENCH_SESSIONS is how many write.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from shared.store import Store, open_store
 SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))
 ROUND_TRIPS_MS = (1.0, 3.0)
 TOGETHER = 64
-SESSIONS = 20
+SESSIONS = int(os.environ.get("BENCH_SESSIONS", "20"))
 
 
 class LoadingHost:

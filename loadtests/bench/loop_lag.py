@@ -24,7 +24,7 @@ from loadtests.platform import running_platform
 from loadtests.program import running_program
 from loadtests.sender import Sender
 
-SECONDS = float(os.environ.get("BENCH_SECONDS", "10"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "25"))
 RATE = float(os.environ.get("BENCH_RATE", "100"))
 #: messages a second while workers are tormented
 TALK_RATE = 20.0

@@ -20,7 +20,7 @@ import uvloop
 from loadtests.bench.loop_lag import LagProbe, show
 from loadtests.gateway_process import GatewayProcess
 
-SECONDS = float(os.environ.get("BENCH_SECONDS", "10"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "25"))
 READERS = int(os.environ.get("BENCH_READERS", "200"))
 EVENTS = int(os.environ.get("BENCH_EVENTS", "2000"))
 REQUEST = b"GET /v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

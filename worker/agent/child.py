@@ -63,7 +63,8 @@ from worker.shared_page import SharedPage
 from worker.tools.mcp import McpServers
 from worker.tools.toolbox import Toolbox
 
-BEAT_S = 0.1
+#: seconds between two beats until the configuration says
+FIRST_BEAT_S = 0.1
 REPORT_S = 1.0
 #: seconds a worker that nobody waits for may take to write its logs
 LAST_WRITE_S = 0.5
@@ -92,6 +93,7 @@ class Child:
         self._tasks: set[asyncio.Task[None]] = set()
         self._equipment: Equipment | None = None
         self._draining = False
+        self._beat_s = FIRST_BEAT_S
         self._early: list[ToWorker] | None = []
         self._pool: PoolChannel
         self._mcp: McpServers
@@ -145,6 +147,7 @@ class Child:
                     self._mcp.take(frame)
 
     def _configure(self, config: WorkerConfig) -> None:
+        self._beat_s = config.beat_s
         self._pool.hide(config.secrets())
         try:
             self._equipment = equip(config, self._page, self._pool)
@@ -223,7 +226,7 @@ class Child:
 
     def _beat(self) -> None:
         self._page.beat()
-        self._loop.call_later(BEAT_S, self._beat)
+        self._loop.call_later(self._beat_s, self._beat)
 
     def _report(self) -> None:
         equipment = self._equipment

@@ -17,7 +17,7 @@ import uvloop
 
 from shared.errors import FrameTooLarge, ToolError
 from worker import os_processes
-from worker.agent.child import BEAT_S, DRAIN_WRITE_S, REPORT_S, end_group, end_process, warmed
+from worker.agent.child import DRAIN_WRITE_S, FIRST_BEAT_S, REPORT_S, end_group, end_process, warmed
 from worker.agent.pool_channel import PoolChannel, PoolLogHandler
 from worker.agent.todo import TodoStore
 from worker.channel import Channel, open_channel
@@ -70,6 +70,7 @@ class McpChild:
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._said: dict[int, str] = {}
+        self._beat_s = FIRST_BEAT_S
         self._shelf: HostShelf
         self._mcp: McpServers
         self._pool: PoolChannel
@@ -97,6 +98,7 @@ class McpChild:
                 self._keep(self._loop.create_task(self._finish_drain()))
 
     def _configure(self, config: WorkerConfig) -> None:
+        self._beat_s = config.beat_s
         self._pool.hide(config.secrets())
         self._shelf = HostShelf(config.mcp_servers, self._pool)
         self._mcp = McpServers(config.mcp_servers, self._shelf, self._pool.emit)
@@ -159,7 +161,7 @@ class McpChild:
 
     def _beat(self) -> None:
         self._page.beat()
-        self._loop.call_later(BEAT_S, self._beat)
+        self._loop.call_later(self._beat_s, self._beat)
 
     def _report(self) -> None:
         self._pool.send(Report(0, 0, 0, os_processes.rss_bytes(), 0, 0, 0, 0, self._mcp.status))

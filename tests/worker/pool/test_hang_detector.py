@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from shared.messages import Claim, ClaimRef, Pending
+from shared.settings import parse_settings
 from worker.pool.hang_detector import Heartbeat, Limits, hang_cause
 from worker.pool.processes.death import Cause, Death
+from worker.pool.processes.worker_process import HELD_UP_S
 from worker.pool.turns.active_turn import ActiveTurn
+from worker.pool.worker_config import worker_config
 
 LIMITS = Limits(turn_timeout_s=10, kill_grace_s=2, heartbeat_timeout_s=5, memory_bytes=1, turns=1)
 PATIENT = Limits(turn_timeout_s=10, kill_grace_s=2, heartbeat_timeout_s=60, memory_bytes=1, turns=1)
@@ -75,3 +78,14 @@ def test_what_its_sender_stopped_and_does_not_end_is_unstopped() -> None:
 def test_what_its_sender_stopped_ends_with_the_loop_that_another_holds_up() -> None:
     stopped, holder = running(1, 0.0, interrupted=2.0), running(2, 0.0)
     assert killed_for(hang_cause(PATIENT, Heartbeat(2, 1.0), [stopped, holder], 4.1)) == (Cause.HUNG, 2)
+
+
+@pytest.mark.parametrize(("timeout", "grace"), [("5", "5"), ("1", "5"), ("0.5", "1"), ("5", "0.5"), ("5", "0")])
+def test_a_worker_beats_often_enough_for_what_is_read_from_its_beats(timeout: str, grace: str) -> None:
+    settings = parse_settings(
+        {"GATEHOUSE_HEARTBEAT_TIMEOUT": timeout, "GATEHOUSE_KILL_GRACE": grace, "GATEHOUSE_MODEL": "offline"}
+    )
+    beat_s = worker_config(settings).beat_s
+    assert beat_s <= max(settings.heartbeat_timeout_s / 10, 0.05)
+    assert beat_s < settings.kill_grace_s / 2 or beat_s == 0.05
+    assert 2 * beat_s <= HELD_UP_S
