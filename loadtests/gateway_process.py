@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import httpx2
 
+from loadtests.parent_death import ends_with_parent
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -98,7 +100,7 @@ class GatewayProcess:
         """Start it without waiting."""
         self._lines.clear()
         self._process = subprocess.Popen(
-            [*self._prefix, sys.executable, "-m", *self._command],
+            [*self._prefix, *ends_with_parent(), sys.executable, "-m", *self._command],
             cwd=self._directory,
             env=self._environment,
             stdout=subprocess.PIPE,

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psycopg
 
+from loadtests.parent_death import ends_with_parent
+
 ROLE = "gatehouse"
 START_S = 60
 LOOPBACK = "127.0.0.1"
@@ -83,7 +85,7 @@ class PostgresServer:
             *self._settings,
         )
         options = [word for setting in settings for word in ("-c", setting)]
-        command = [str(self._binaries / "postgres"), "-D", str(self._data), *options]
+        command = [*ends_with_parent(), str(self._binaries / "postgres"), "-D", str(self._data), *options]
         user = self._user
         if self._prefix:  # entering a namespace needs root, so the user changes inside
             command = [*self._prefix, "setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
@@ -130,7 +132,7 @@ class PostgresServer:
         if found is None:
             raise MissingProgram(name)
         with (self._directory / f"{name}.log").open("ab") as log:
-            command = [str(found), str(path)]
+            command = [*ends_with_parent(), str(found), str(path)]
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._user)  # type: ignore[call-overload]
         try:
             yield

@@ -15,7 +15,7 @@ from typing import Self
 import httpx2
 import pytest
 
-from worker import os_processes
+from loadtests.parent_death import ends_with_parent
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,11 +49,6 @@ def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> Non
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
         time.sleep(0.1)
-
-
-def die_with_tests() -> None:
-    """Have a server end when whoever runs the tests is killed; outside of Linux it outlives that."""
-    os_processes.die_with_parent(signal.SIGKILL)
 
 
 class ForeignServer:
@@ -94,14 +89,13 @@ class ForeignServer:
         """Start it, and wait until it is ready."""
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command,
+                [*ends_with_parent(), *self._command],
                 cwd=self._directory,
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=die_with_tests,  # noqa: PLW1509 - one call of the system, no lock is taken
             )
         wait_until(self._is_ready, within_s, f"{self._command[0]} is ready; see {self.output}")
 
