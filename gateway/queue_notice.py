@@ -1,4 +1,4 @@
-"""Tells a person who has to wait the place in the queue, once a minute at most.
+"""Tells a person who has to wait the place in the queue, once a minute at most, or which answer is waited for.
 
 It is a courtesy: a store that cannot commit it right now does not make the message's own 200 a failure.
 """
@@ -43,7 +43,15 @@ class QueueNotice:
         self._told: TTLCache[str, bool] = TTLCache(MOST_REMEMBERED, AGAIN_S)
 
     async def tell(self, platform: Adapter, inbound: Inbound, receipt: Receipt, texts: Texts = ENGLISH) -> None:
-        """Announce the place of a message that was just accepted, where it has to wait and the platform shows it."""
+        """Announce the place of a message that was just accepted, where it has to wait and the platform shows it.
+
+        Where the acknowledgement promised an answer, one that shares another's is told so in its place.
+        """
+        if receipt.shares_turn and platform.capabilities.promises_answer:
+            with suppress(StoreUnavailable):
+                once = (f"shares a turn {receipt.message_id}",)
+                await self._announcements.announce(platform, inbound, texts.shared, once, AGAIN_S)
+            return
         running, slots = self._pool.load
         crowded = slots > 0 and receipt.ahead > ROUNDS * slots
         if not crowded or not platform.capabilities.announces_queue_position or inbound.session in self._told:

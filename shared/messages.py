@@ -108,6 +108,7 @@ class Receipt(msgspec.Struct, frozen=True):
     answer: str = ""  #: what its sender is told, where it does not wait any more
     stops: str = ""  #: the message whose running turn is to be ended now, empty for none
     joins: bool = False  #: whether it may join the running turn of its session
+    shares_turn: bool = False  #: whether it may have no answer of its own, but that of the message before it
     withdrawn: tuple[CommandAnswer, ...] = ()  #: the messages that it took back
     resumes: str = ""  #: the message whose turn goes on by it
 

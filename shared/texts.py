@@ -40,6 +40,7 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     # a session that is busy
     queued: str = "You are number {place} in the queue."
+    shared: str = "I answer this together with the message before it."
     busy: str = "I am still working on an earlier message. Please send this one again later."
     newer: str = "I stopped this to turn to a newer message."
     stopped: str = "Stopped."
@@ -144,6 +145,7 @@ GERMAN = Texts(
     span_hour="einer Stunde",
     span_day="einem Tag",
     queued="Du bist Nummer {place} in der Warteschlange.",
+    shared="Ich beantworte das zusammen mit der Nachricht davor.",
     busy="Ich arbeite noch an einer früheren Nachricht. Bitte schicke diese später noch einmal.",
     newer="Ich habe das abgebrochen, um mich einer neueren Nachricht zuzuwenden.",
     stopped="Abgebrochen.",

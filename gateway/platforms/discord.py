@@ -91,6 +91,7 @@ class Discord(Adapter, frozen=True):
         app_rates=(Rate(50, 1.0),),
         stream_gap_s=1.2,
         idempotent=True,
+        promises_answer=True,
     )
 
     def verify(self, req: WebhookRequest) -> None:

@@ -250,6 +250,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     open_to_strangers: bool = False
     #: people see at once what is sent to them, so a place in the queue is worth telling
     announces_queue_position: bool = True
+    #: what acknowledges a message shows that its answer comes, until something else takes that place
+    promises_answer: bool = False
     methods: tuple[str, ...] = ("POST",)
     #: the platform adds paths of its own to the webhook's url
     takes_paths: bool = False

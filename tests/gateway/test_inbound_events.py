@@ -19,6 +19,7 @@ from shared.errors import SettingsError
 from shared.messages import Ended, TurnStatus
 from shared.platform_settings import SenderRate
 from shared.settings import parse_settings
+from shared.texts import ENGLISH
 from tests.gateway.edge import LET_ALL_IN, SECRETS, Edge, running_edge, slack, standard, telegram
 from tests.gateway.platforms.fixtures import discord
 from tests.gateway.platforms.fixtures import slack as slack_fixture
@@ -120,7 +121,7 @@ async def with_discord(tmp_path: Path, environment: dict[str, str]) -> AsyncIter
     async with running_edge(tmp_path, environment, more_platforms={"discord": adapter}) as edge:
 
         async def ask(text: str, number: int) -> httpx2.Response:
-            body = msgspec.json.decode(discord.fixture().direct(text)) | {"id": f"{number}"}
+            body = msgspec.json.decode(discord.fixture().direct(text)) | {"id": f"{number}", "token": f"token{number}"}
             signed = discord.sign(msgspec.json.encode(body), time.time())
             return await edge.client.post("/webhooks/discord", content=signed.raw, headers=dict(signed.headers))
 
@@ -147,6 +148,23 @@ async def test_nobody_who_is_turned_away_on_discord_is_left_with_thinking(tmp_pa
         kinds = [(await ask("hi", number)).json()["type"] for number in (1, 2, 3)]
         assert kinds == [5, 4, 4]
         assert await edge.sent() == []
+
+
+@pytest.mark.parametrize("mode", [{"GATEHOUSE_WHEN_BUSY": "steer"}, {"GATEHOUSE_GATHER": "30"}])
+async def test_who_shares_another_s_answer_on_discord_is_not_left_with_thinking(
+    tmp_path: Path, mode: dict[str, str]
+) -> None:
+    """The first message waits for its answer; the next ones end with a word, each in its own place."""
+    async with with_discord(tmp_path, {**LET_ALL_IN, **mode}) as (edge, ask):
+        assert (await ask("hi", 1)).json() == {"type": 5}
+        if "GATEHOUSE_WHEN_BUSY" in mode:
+            await edge.claimed()
+        assert await edge.sent() == []
+        for number in (2, 3):
+            assert (await ask("and this", number)).json() == {"type": 5}
+            (due,) = (await edge.store.outbox.due("test", 10, 30)).replies
+            assert (due.text, f"token{number}".encode() in due.address) == (ENGLISH.shared, True)
+            await edge.store.outbox.delivered(due, "sent")
 
 
 async def test_the_files_of_a_stranger_s_first_message_wait_with_it(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def receive(database: Database, arrival: Arrival, arrived: ArrivalPlace, ahead: 
     if arrival.when_busy is WhenBusy.INTERRUPT and running:
         inbox.request_stop(database, arrival.session, running, arrival.busy_text)
         stops = inbox.id_of(database, arrival.session, running)
-    return Receipt(arrival.id, duplicate=False, ahead=ahead, stops=stops, joins=steers)
+    return Receipt(arrival.id, duplicate=False, ahead=ahead, stops=stops, joins=steers, shares_turn=continues or steers)
 
 
 def ready_in_time(database: Database, session: str, head: inbox.NextMessage) -> None:
