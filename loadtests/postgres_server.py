@@ -152,6 +152,22 @@ class PostgresServer:
         self._settings = (*self._settings, "ssl=on")
         self.start()
 
+    def ask_for_password(self, role: str, password: str) -> None:
+        """Let a role in with this password alone."""
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {role} all scram-sha-256\n{rules.read_text()}")
+        with self.connect("postgres", "postgres") as opened:
+            opened.execute(f"ALTER ROLE {role} PASSWORD '{password}'".encode())
+            opened.execute("SELECT pg_reload_conf()")
+
+    def replace(self) -> None:
+        """Put another server, which has a copy of its data, in the place of one that was killed."""
+        copy = self._directory / "copy"
+        subprocess.run(["cp", "-a", str(self._data), str(copy)], check=True)
+        shutil.rmtree(self._data)
+        copy.rename(self._data)
+        self.start()
+
     def kill(self) -> None:
         """Kill the server with all its sessions, as a power cut does."""
         if self._process is not None:

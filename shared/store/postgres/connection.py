@@ -22,6 +22,8 @@ from shared.store.postgres import statements
 #: how long a server may take to accept a connection, and to answer a round trip at most, in seconds
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 60.0
+#: how long what was sent may stay without the peer's acknowledgement before the kernel ends the connection
+LOST_AFTER_MS = 20_000
 #: what a server does with a session that is lost on its way, so that its locks are free again soon
 OPTIONS = "-c statement_timeout=60s -c idle_in_transaction_session_timeout=10s -c lock_timeout=20s"
 
@@ -59,7 +61,7 @@ class Connection:
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 application_name=application,
-                tcp_user_timeout=20_000,
+                tcp_user_timeout=LOST_AFTER_MS,
                 **more,
             )
         except psycopg.Error as error:

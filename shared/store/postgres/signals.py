@@ -22,6 +22,7 @@ import msgspec
 import psycopg
 
 from shared.signals import Signal
+from shared.store.postgres.connection import CONNECT_TIMEOUT_S, LOST_AFTER_MS
 
 #: how long signals gather before they are sent, in seconds
 GATHER_S = 0.01
@@ -95,7 +96,11 @@ class PostgresSignals:
             with (
                 contextlib.suppress(psycopg.Error, OSError),
                 psycopg.connect(
-                    self._conninfo, autocommit=True, connect_timeout=5, application_name="gatehouse-signals"
+                    self._conninfo,
+                    autocommit=True,
+                    connect_timeout=CONNECT_TIMEOUT_S,
+                    application_name="gatehouse-signals",
+                    tcp_user_timeout=LOST_AFTER_MS,
                 ) as connection,
             ):
                 self._serve(connection)

@@ -242,6 +242,44 @@ async def test_a_session_that_the_server_ended_is_made_again() -> None:
         assert await store.inbox.waiting() == 2
 
 
+async def test_a_server_that_takes_no_more_connections_is_told_of_and_used_again() -> None:
+    server = shared_server()
+    url = server.url()
+    name = url.rpartition("/")[2]
+    async with opened(url) as store:
+        await store.signals.start("one")
+        await connected(store)
+        with server.connect("postgres", "postgres") as other:
+            other.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 0".encode())
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            with pytest.raises(StoreUnavailable, match="too many connections"):
+                await store.inbox.accept(arrival(1))
+            with pytest.raises(StoreUnavailable, match="too many connections"):
+                await store.check()
+            with pytest.raises(StoreUnusable, match=rf"{name} cannot be used: .*too many connections"):
+                await open_store(url, Path("/nowhere"), inbox_limit=1).open()
+            await connected(store, still=False)
+            other.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1".encode())
+        receipt = await accepted_in_time(store, arrival(1))
+        assert (receipt.message_id, receipt.duplicate) == ("msg_1", False)
+        await connected(store)
+
+
+async def test_a_transaction_of_somebody_else_that_stays_open_holds_nothing_up() -> None:
+    url = shared_server().url()
+    async with opened(url) as store:
+        await store.inbox.accept(arrival(1))
+        with psycopg.connect(url) as other:  # its snapshot keeps every row version behind it
+            other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            assert other.execute("SELECT count(*) FROM inbox").fetchall() == [(1,)]
+            for number in range(2, 5):
+                await store.inbox.accept(arrival(number))
+                claims = (await store.claims.claim("host", 10, 30)).claims
+                await asyncio.gather(*(store.claims.settle(claim.ref, ended("hello")) for claim in claims))
+            assert await store.inbox.waiting() == 0
+            assert other.execute("SELECT count(*) FROM inbox").fetchall() == [(1,)]
+
+
 async def test_what_is_committed_twice_at_two_gateways_is_one_message() -> None:
     url = shared_server().url()
     async with opened(url) as one, opened(url) as two:
@@ -304,6 +342,10 @@ async def test_a_server_of_a_platform_is_reached_by_tls_and_a_right_that_is_miss
         guest = server.url().replace("gatehouse@", "guest@")
         with pytest.raises(StoreUnusable, match="GRANT CREATE ON SCHEMA public"):
             await open_store(guest, tmp_path, inbox_limit=1).open()
+        server.ask_for_password("guest", "right")
+        with pytest.raises(StoreUnusable, match=r"cannot be used: .*password authentication failed") as raised:
+            await open_store(guest.replace("guest@", "guest:wrong@"), tmp_path, inbox_limit=1).open()
+        assert "wrong" not in str(raised.value)
     finally:
         server.close()
 
@@ -445,9 +487,9 @@ async def test_signals_reach_their_host_alone_and_go_on_after_the_connection_was
         assert (await waiting).kind is SignalKind.DUE
 
 
-async def connected(*stores: Store) -> None:
-    """Wait until the signals of every store come and go."""
+async def connected(*stores: Store, still: bool = True) -> None:
+    """Wait until the signals of every store come and go, or those of none do."""
     until = time.monotonic() + BACK_WITHIN_S
-    while not all(store.signals.connected for store in stores):
+    while any(store.signals.connected != still for store in stores):
         assert time.monotonic() < until
         await asyncio.sleep(0.01)
