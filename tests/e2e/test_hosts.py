@@ -237,6 +237,9 @@ def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(
         assert "done" in "".join(text)
     assert cluster.provider.calls == calls + 1
     assert third.terminate() == 0
+    cluster.first.say("gone", "[[say gone soon]]")
+    until(lambda: len(cluster.first.replies("gone")) == 1, "the host of workers has a log of it")
+    running = cluster.provider.running
     cluster.first.say("taken", "[[sleep 2]] [[say taken over]]")
     until(lambda: cluster.provider.running > running, "it runs again")
     other = cluster.start("other", "worker", "1")
@@ -248,9 +251,9 @@ def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(
     assert ask(cluster.second.gateway, "[[say on]]").status_code == 200
     assert other.terminate() == 0
     until(lambda: status(cluster.second.gateway) == 503, "no host has workers")
-    logs = [session_log_path(cluster.worker.data_dir / "logs", f"standard:default:{name}") for name in ("one", "taken")]
+    logs = [session_log_path(cluster.worker.data_dir / "logs", f"standard:default:{name}") for name in ("gone", "taken")]
     assert all(path.exists() for path in logs)
-    assert cluster.second.gateway.ask("DELETE", "/v1/sessions/standard:default:one").status_code == 200
+    assert cluster.second.gateway.ask("DELETE", "/v1/sessions/standard:default:gone").status_code == 200
     cluster.worker.start()
     until(lambda: not logs[0].exists(), "what was removed while the host was away is gone")
     assert logs[1].exists()
