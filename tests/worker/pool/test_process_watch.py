@@ -18,10 +18,14 @@ async def test_an_orphan_in_the_group_of_a_killed_process_dies_with_it() -> None
     ) as leader:
         assert leader.stdout is not None
         orphan = int(leader.stdout.readline())
-        assert orphan not in os_processes.descendants(leader.pid)
         ended = asyncio.Event()
         watch = ProcessWatch(leader.pid, ended.set)
-        watch.kill_group()
+        try:
+            async with asyncio.timeout(10):
+                while orphan in os_processes.descendants(leader.pid):  # until the shell that printed has ended
+                    await asyncio.sleep(0.01)
+        finally:
+            watch.kill_group()
         async with asyncio.timeout(10):
             await ended.wait()
             while os_processes.alive(orphan):  # noqa: ASYNC110 - nobody tells of the end of a process that is not ours
