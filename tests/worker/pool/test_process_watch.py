@@ -22,7 +22,7 @@ async def test_an_orphan_in_the_group_of_a_killed_process_dies_with_it() -> None
         watch = ProcessWatch(leader.pid, ended.set)
         try:
             async with asyncio.timeout(10):
-                while orphan in os_processes.descendants(leader.pid):  # until the shell that printed has ended
+                while orphan in os_processes.descendants(leader.pid):  # noqa: ASYNC110 - until the shell that printed ends
                     await asyncio.sleep(0.01)
         finally:
             watch.kill_group()
