@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from shared.errors import StaleClaim, StoreUnavailable
+from shared.errors import StaleClaim, StoreDamaged, StoreUnavailable
 from shared.journal import CallIntent, JournalEntry
 from shared.messages import ClaimRef, Dead, Ended, Outcome, Settlement, Step, Summary
 from shared.store.port import Store
@@ -35,7 +35,7 @@ class ClaimSettled(msgspec.Struct, frozen=True):
 
 
 class ClaimStale(msgspec.Struct, frozen=True):
-    """A claim is somebody else's by now: nothing of it is written any more."""
+    """A claim is somebody else's by now, or its database is damaged: nothing of it is written any more."""
 
     #: which
     ref: ClaimRef
@@ -145,6 +145,10 @@ class Settler:
         while not due.is_nothing:
             try:
                 settled = await self._write(ref, due)
+            except StoreDamaged as error:  # for good: nobody is to wait for a write that can never succeed
+                self._health.failed(error)
+                self._drop(ref, ClaimStale(ref))
+                return
             except StoreUnavailable as error:
                 self._health.failed(error)
                 await asyncio.sleep(self._health.pause_s)
