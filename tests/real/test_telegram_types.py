@@ -45,7 +45,7 @@ def calls() -> list[ApiRequest]:
 
 def asked_of_the_libraries() -> dict[str, Any]:
     lines = [json.dumps([call.url.rpartition("/")[2], json.loads(call.body)]) for call in calls()]
-    command = [str(installed("telegram") / "bin" / "python"), str(SCRIPTS / "telegram_types.py")]
+    command = [str(installed("bots") / "bin" / "python"), str(SCRIPTS / "telegram_types.py")]
     ended = subprocess.run(command, input="\n".join(lines), check=True, capture_output=True, text=True, timeout=120)
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
