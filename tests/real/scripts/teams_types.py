@@ -27,6 +27,8 @@ def problems_of(activity: dict[str, Any]) -> list[str]:
         found += [f"{name} is read otherwise: {read.get(name)}" for name in activity if differs(name, activity, read)]
         for attached in activity.get("attachments", ()):
             cards.AdaptiveCard.model_validate(attached["content"])
+            for action in attached["content"]["actions"]:  # a card takes actions of any type
+                cards.SubmitAction.model_validate(action)
     except ValidationError as error:
         found.append(str(error))
     return found
