@@ -104,7 +104,7 @@ class HttpModel(ABC):
             for _ in range(LESSONS):
                 prepared = self.prepare(request)
                 try:
-                    return await self._once(prepared, on_text, watch, timeout, stall_s)
+                    return await self._once(prepared, request.image_bytes, on_text, watch, timeout, stall_s)
                 except RequestRefused as refused:
                     ours = [name for name in prepared.fields if name not in request.options or name in REPLACED]
                     learned = self.shape.learn(refused, ours, prepared.limit, prepared.opaque)
@@ -119,7 +119,7 @@ class HttpModel(ABC):
                     if not LEAST_ANSWER_TOKENS <= limit < prepared.limit:
                         raise
                     request = msgspec.structs.replace(request, max_tokens=limit)
-            return await self._once(self.prepare(request), on_text, watch, timeout, stall_s)
+            return await self._once(self.prepare(request), request.image_bytes, on_text, watch, timeout, stall_s)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -144,17 +144,19 @@ class HttpModel(ABC):
     async def _once(
         self,
         prepared: Prepared,
+        image_bytes: int,
         on_text: Callable[[str], None] | None,
         watch: CallWatch,
         timeout: float,
         stall_s: float,
     ) -> ModelReply:
-        answer = self.answer(on_text, watch, len(prepared.body))
+        sent_bytes = max(0, len(prepared.body) - image_bytes)
+        answer = self.answer(on_text, watch, sent_bytes)
         try:
             await self.transport.run(prepared.body, answer, timeout=timeout, stall_s=stall_s)
             reply = answer.reply()
         except BaseException as failure:
-            watch.spend(_used_by(answer, failure, len(prepared.body)))
+            watch.spend(_used_by(answer, failure, sent_bytes))
             raise
         finally:
             for oddity in answer.oddities:

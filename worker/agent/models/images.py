@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from shared.attachments import Attachment
+from shared.usage import BYTES_PER_TOKEN
 from worker.agent.attachments import MARK, attached_to
+from worker.agent.context.repair import IMAGE_TOKENS
 from worker.agent.models.chain import Link
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
 from worker.frames import ModelSpec
@@ -45,7 +47,10 @@ class ImageLink:
         """Call the model once, as ``worker.agent.models.chain.Link`` describes."""
         if any(MARK in message for message in request.messages):
             shown = shown_messages(request.messages, request.images, self._shown)
-            request = msgspec.structs.replace(request, messages=shown, images={})
+            longer = sum(map(len, shown)) - sum(map(len, request.messages))
+            count = len(chosen_digests(request.messages, request.images)) if self._shown else 0
+            beside = longer - count * IMAGE_TOKENS * BYTES_PER_TOKEN
+            request = msgspec.structs.replace(request, messages=shown, images={}, image_bytes=beside)
         return await self._link.call(request, on_text, timeout=timeout, stall_s=stall_s, watch=watch)
 
     async def close(self) -> None:

@@ -55,6 +55,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     #: the bytes of the images that the messages refer to, by digest, as far as they are here
     images: Mapping[str, bytes] = {}
+    #: by how many bytes ``messages`` are longer than their tokens tell, for the images in them
+    image_bytes: int = 0
     #: what else the caller asks for, under the names of chat completions (temperature, stop, tool_choice …)
     options: Mapping[str, Any] = {}
 

@@ -13,15 +13,19 @@ import msgspec
 import pytest
 
 from loadtests.provider import RunningProvider, Script
+from shared.attachments import attach
 from shared.messages import Ended, TurnStatus
 from shared.texts import ENGLISH
 from tests.worker.agent.models.conftest import own_tasks, spec_for
 from tests.worker.agent.scripted import Recorded, unanswered
+from worker.agent.attachments import with_attachments
 from worker.agent.context import transcript
-from worker.agent.context.repair import estimate_tokens
+from worker.agent.context.repair import IMAGE_TOKENS, estimate_tokens
 from worker.agent.models import open_link
 from worker.agent.models.breaker import BreakerPolicy
 from worker.agent.models.chain import Chain, ChainPolicy, Link
+from worker.agent.models.images import ImageLink
+from worker.agent.models.port import CallWatch, ModelRequest
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
@@ -246,3 +250,19 @@ async def test_what_an_interrupted_call_used_is_counted(setup: TurnSetup, provid
     assert isinstance(outcome, Ended)
     assert outcome.usage.estimated_calls == 1
     assert outcome.usage.input_tokens > 100
+
+
+@pytest.mark.parametrize("sdk", ["anthropic", "openai"])
+async def test_an_image_of_a_stopped_call_counts_by_its_tokens_and_not_by_its_bytes(
+    provider: RunningProvider, sdk: str
+) -> None:
+    image = attach("a.png", "image/png", data := bytes(400_000))
+    asked = with_attachments(transcript.user("[[stall]] what is this?"), [image])
+    spec, watch = spec_for(sdk, provider), CallWatch()
+    chain = Chain([ImageLink(open_link(spec), spec)], lambda *_, **__: None, policy=QUICK)
+    with pytest.raises(TimeoutError):
+        await chain.reply(ModelRequest("", (asked,), (), images={image.digest: data}), timeout=0.5, watch=watch)
+    await chain.close()
+    assert watch.usage.estimated_calls == 1
+    assert IMAGE_TOKENS < watch.usage.input_tokens < IMAGE_TOKENS + 200
+    await provider.until(lambda p: p.open_connections == 0)
