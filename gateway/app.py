@@ -283,7 +283,7 @@ class Gateway:
     def _health(self) -> Health:
         pool_metrics = PoolCollector(self.events, self.pool.snapshot)
         self.meter.registry.register(pool_metrics)
-        state_metrics = StateCollector(self.settings, self.readiness.not_ready)
+        state_metrics = StateCollector(self.settings, lambda: self.readiness.not_ready() or self.storage.problem)
         state_metrics.register(self.meter.registry)
         budgets = self.settings.budgets
         return Health(self.store, budgets, self.meter, pool_metrics, state_metrics, self.readiness, self.storage)

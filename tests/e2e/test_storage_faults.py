@@ -74,6 +74,7 @@ def test_a_store_that_cannot_commit_refuses_and_goes_on_when_it_can(
         refused(bot, request)
         bot.wait_until(lambda: readiness(bot).status_code == 503, 10, "not ready")
         assert "the store cannot commit" in readiness(bot).json()["reason"]
+        assert "gatehouse_ready 0.0" in bot.gateway.ask("GET", "/metrics").text
         bot.gateway.wait_for("store_unavailable", within_s=20)
         refused(bot, request)
         assert httpx2.get(f"{bot.gateway.url}/livez").status_code == 200
