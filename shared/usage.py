@@ -41,6 +41,8 @@ class Usage(msgspec.Struct, frozen=True):
         return None if self.unpriced_calls else self.cost_nanos / NANOS
 
     def __add__(self, other: Usage) -> Usage:
+        if self == NOTHING:  # what most turns begin with
+            return other
         names = self.models.keys() | other.models.keys()
         models = {name: self.models.get(name, NOTHING) + other.models.get(name, NOTHING) for name in sorted(names)}
         counts = {name: getattr(self, name) + getattr(other, name) for name in COUNTS}
