@@ -2,8 +2,8 @@
 
 A final answer books its place: the first moment at which every rate allows it. Life signs and edits are courtesies:
 they go now or not at all, and only where they leave room for a final answer. What a platform's own answer asks for (a
-Retry-After) goes before all of it. It is memory of this process alone: where several gateways share a database, the
-replies of a platform are one gateway's alone (worker.pool.host_lease), and only life signs come from others.
+Retry-After) goes before all of it. It is memory of this process alone: where several gateways share a database, each
+sends the replies to what it accepted, and one the replies that answer nothing (worker.pool.host_lease).
 """
 
 from __future__ import annotations

@@ -369,7 +369,7 @@ class Shares(msgspec.Struct, frozen=True):
     """How many replies of each platform may be leased in one look."""
 
     platforms: dict[str, int]
-    #: of these platforms another gateway sends: only what it has left lying for ``LATE_S``
+    #: of these platforms another gateway sends: only what it has left lying for ``LATE_S``, and the host's own
     late_only: frozenset[str] = frozenset()
     #: whether replies of platforms that are not named are leased too, a few of them
     others: bool = False

@@ -15,6 +15,7 @@ import pytest
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import running_platform
 from loadtests.provider import RunningProvider, running_provider
+from shared.messages import LATE_S
 from shared.session_files import session_log_path
 from tests.e2e.bot import Bot
 from tests.postgres_server import shared_server
@@ -130,6 +131,14 @@ def test_a_call_and_a_webhook_are_answered_by_the_worker_host_once_each(cluster:
     assert logs[0] == logs[1]
     lines = [json.loads(line) for line in logs[0].splitlines()]
     assert [(line["message"], line["role"]) for line in lines] == [(*ids, "user"), (*ids, "assistant")]
+
+
+def test_a_reply_leaves_at_once_whichever_gateway_accepted_the_message(cluster: Cluster) -> None:
+    for bot, session in ((cluster.first, "at the first"), (cluster.second, "at the second")):
+        asked = time.monotonic()
+        bot.say(session, "[[say soon]]")
+        until(lambda: len(bot.replies(session)) == 1, "it is answered")  # noqa: B023 - called here
+        assert time.monotonic() - asked < LATE_S
 
 
 def test_the_text_of_a_call_comes_while_another_host_writes_it(cluster: Cluster) -> None:

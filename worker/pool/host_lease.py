@@ -82,8 +82,9 @@ class HostLease:
         return tuple(one for one in self._hosts if one.workers and one.host != self.host)
 
     def sends(self, platform: str) -> bool:
-        """Tell whether replies of a platform are this gateway's: each is one's alone, so that its rates are kept.
+        """Tell whether this gateway sends what belongs to none, of a platform: it is one's alone, to keep its rates.
 
+        What belongs to none answers no message, or one whose gateway is gone.
         The gateway is the one whose name, with that of the platform, has the greatest digest: where one joins or
         leaves, the others keep theirs (https://en.wikipedia.org/wiki/Rendezvous_hashing).
         """

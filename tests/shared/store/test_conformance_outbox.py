@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from shared.errors import NotFound, StaleClaim
+from shared.hosts import Beat
 from shared.messages import LATE_S, Dead, DeadKind, Reply, ReplyState, ReplyStatus, Shares
 from shared.store import Store
-from tests.shared.store.scratch import Scratch
+from tests.shared.store.scratch import Scratch, ended
 
 SESSION = "a:b:c"
 
@@ -148,6 +149,17 @@ class TestDue:
         assert (await store.outbox.due("host", 10, 30, shares)).replies == ()
         scratch.clock.now += LATE_S + 0.1
         assert len((await store.outbox.due("host", 10, 30, shares)).replies) == 1
+
+    async def test_the_gateway_that_accepted_a_message_sends_its_reply_at_once_and_no_other_does(
+        self, scratch: Scratch, store: Store
+    ) -> None:
+        for host in ("one", "two"):
+            await store.hosts.beat(Beat(host, gateway=True, workers=0), 10)
+        await store.inbox.accept(scratch.arrival(gateway="one"))
+        await store.claims.settle((await scratch.claim_one()).ref, ended("hi"))
+        assert (await store.outbox.due("two", 10, 30, Shares({"a": 5}))).replies == ()
+        late = Shares({"a": 5}, late_only=frozenset({"a"}), retries_first=True)
+        assert len((await store.outbox.due("one", 10, 30, late)).replies) == 1
 
     async def test_next_due_tells_when_to_come_again(self, scratch: Scratch, store: Store) -> None:
         assert await scratch.next_due_in_s() is None

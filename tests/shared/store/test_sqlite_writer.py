@@ -49,7 +49,7 @@ WALKS = {
 
 
 #: parts of statements
-FRAGMENTS = {"ASKED_FOR", "PLACE", "OWN", "SPENT"}
+FRAGMENTS = {"ASKED_FOR", "PLACE", "OWN", "OWN_OR_LATE", "SPENT"}
 
 
 def statements() -> list[tuple[str, str, str]]:

@@ -56,6 +56,10 @@ WHERE (session_key, seq, part) IN
 """
 # Rows that a host may send: not those of an answer whose receiver another live host has.
 OWN = "(gateway = '' OR gateway = ? OR gateway NOT IN (SELECT host FROM hosts WHERE lease_until > ?))"
+# The same, with a last place for rows that any host may send: no other than this one may send its own.
+OWN_OR_LATE = """
+(gateway = ? OR place <= ? AND (gateway = '' OR gateway NOT IN (SELECT host FROM hosts WHERE lease_until > ?)))
+"""
 # Lease the rows that are due, longest due first.
 LEASE = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
@@ -68,20 +72,20 @@ RETURNING session_key, message_id, part, platform, text, address, status, render
 LEASE_OF = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform = ? AND place <= ? AND (own)
+  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform = ? AND (own)
    ORDER BY (CASE WHEN attempts > 0 THEN 1 ELSE 0 END), place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
-""".replace("(own)", OWN)
+""".replace("(own)", OWN_OR_LATE)
 # Lease the rows of one platform that are due and were tried; longest due first.
 LEASE_TRIED_OF = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
 WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox
    WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = 1
-     AND place <= ? AND (own)
+     AND (own)
    ORDER BY place LIMIT ? /*SKIP LOCKED*/)
 RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
-""".replace("(own)", OWN)
+""".replace("(own)", OWN_OR_LATE)
 # Lease rows of platforms that are not among some.
 LEASE_OF_OTHERS = """
 UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
@@ -235,7 +239,7 @@ def lease_shares(
         latest = int((now - LATE_S) * 1e6) if platform in shares.late_only else MAX_PLACE
         for statement in (LEASE_TRIED_OF, LEASE_OF) if shares.retries_first else (LEASE_OF,):
             if left > 0:
-                found = database.all(statement, (host, until, platform, latest, host, now, left))
+                found = database.all(statement, (host, until, platform, host, latest, now, left))
                 left -= len(found)
                 rows += found
     if shares.others and len(rows) < limit:
