@@ -90,6 +90,10 @@ class Alerts:
             self._gateway.wait_until(fires, 60, name)
             self.fired.add(name)
 
+    def wait_until_read(self, series: str) -> None:
+        """Wait until Prometheus has a sample of the series."""
+        self._gateway.wait_until(lambda: query(self._client, series) != [], 60, series)
+
 
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
@@ -130,6 +134,8 @@ def make_faults_of_a_dead_model(gateway: GatewayProcess, alerts: Alerts) -> None
 
 def make_faults_of_tools(gateway: GatewayProcess, alerts: Alerts) -> None:
     """Tools fail, end their worker and are slow; nobody takes replies; a user spends a budget."""
+    say(gateway, "b", "boom")
+    alerts.wait_until_read('gatehouse_tool_errors_total{tool="boom"}')  # what grew before its first sample did not grow
     for number in range(30):
         say(gateway, f"b{number}", "boom", user=f"u{number}")
     alerts.wait_for("GatehouseToolErrors", "GatehouseRepliesNotDelivered")
