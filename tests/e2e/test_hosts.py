@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,6 +140,23 @@ def test_a_reply_leaves_at_once_whichever_gateway_accepted_the_message(cluster: 
         bot.say(session, "[[say soon]]")
         until(lambda: len(bot.replies(session)) == 1, "it is answered")  # noqa: B023 - called here
         assert time.monotonic() - asked < LATE_S
+
+
+def test_a_call_that_is_sent_again_to_the_other_gateway_runs_no_second_turn(cluster: Cluster) -> None:
+    calls = cluster.provider.calls
+    body = {"model": "gatehouse", "messages": [{"role": "user", "content": "[[sleep 0.5]] [[say once]]"}]}
+
+    def send(bot: Bot) -> Any:
+        answer = bot.gateway.ask("POST", "/v1/chat/completions", json=body, headers={"Idempotency-Key": "key of one"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    with ThreadPoolExecutor(2) as threads:  # while the first runs
+        answers = list(threads.map(send, (cluster.first, cluster.second)))
+    answers.append(send(cluster.second))  # and behind its end
+    assert len({answer["id"] for answer in answers}) == 1
+    assert {answer["choices"][0]["message"]["content"] for answer in answers} == {"once"}
+    assert cluster.provider.calls == calls + 1
 
 
 def test_the_text_of_a_call_comes_while_another_host_writes_it(cluster: Cluster) -> None:
