@@ -15,10 +15,13 @@ from shared.command import Command, CommandKind
 from shared.messages import Arrival, CommandAnswer, MessageState, Receipt, Reply, ReplyStatus, Settlement
 from shared.store.engine import Database
 from shared.store.sql.arrivals import ready_in_time
-from shared.store.sql.tables import approvals, commands, history, inbox, outbox, sessions, spending
+from shared.store.sql.tables import approvals, audit, commands, history, inbox, outbox, sessions, spending
 from shared.store.sql.tables.sessions import ArrivalPlace
+from shared.traces import AuditEntry
 
 WITHDRAWN = "taken back by its sender before its turn began"
+#: the act of a decision about tool calls in the audit trail
+DECIDED = {Decision.APPROVED: "calls_approved", Decision.DENIED: "calls_denied"}
 
 
 def receive_command(database: Database, arrival: Arrival, command: Command, arrived: ArrivalPlace) -> Receipt:
@@ -86,6 +89,9 @@ def _decide(database: Database, arrival: Arrival, arrived: ArrivalPlace, command
     session = arrival.session
     decision = Decision.APPROVED if command.kind is CommandKind.APPROVE else Decision.DENIED
     decided = approvals.decide(database, session, decision, command.question)
+    if decided:
+        actor = f"{arrival.platform}:{arrival.user}"
+        audit.add(database, AuditEntry(database.now(), DECIDED[decision], actor, session, "chat"))
     if decided and not arrived.finds_running:
         sessions.release(database, session)
     answers = _close(database, session, arrived.seq, command.done if decided else command.nothing)

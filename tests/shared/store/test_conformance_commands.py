@@ -186,6 +186,8 @@ class TestApprovals:
         assert (await store.claims.claim("host", 10, 30)).claims == ()
         receipt = await store.inbox.accept(scratch.arrival(command=Command(CommandKind.APPROVE, "ok", "nothing")))
         assert (receipt.state, receipt.answer) == (MessageState.DONE, "ok")
+        (act,) = await store.audit.latest(10)
+        assert (act.action, act.actor, act.target) == ("calls_approved", "a:ann", "a:b:c")
         again = await scratch.claim_one()
         assert again.approvals == (Approval(1, "c1", Decision.APPROVED), Approval(1, "c2", Decision.APPROVED))
         assert (again.messages[0].attempts, again.open_step and again.open_step.number) == (0, 1)
