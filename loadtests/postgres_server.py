@@ -142,7 +142,7 @@ class PostgresServer:
 
     def encrypt(self, certificate: Path, key: Path) -> None:
         """Start the server anew, with these for connections that ask for TLS."""
-        self.kill()
+        self._stop()
         for source, name in ((certificate, "server.crt"), (key, "server.key")):
             copy = self._data / name
             shutil.copyfile(source, copy)
@@ -172,6 +172,13 @@ class PostgresServer:
         """Kill the server with all its sessions, as a power cut does."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _stop(self) -> None:
+        """End the server in order: what a kill may take, its last commits, is kept."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
             self._process.wait()
             self._process = None
 

@@ -264,8 +264,12 @@ def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(
         assert "done" in "".join(text)
     assert cluster.provider.calls == calls + 1
     assert third.terminate() == 0
-    cluster.first.say("gone", "[[say gone soon]]")
-    until(lambda: len(cluster.first.replies("gone")) == 1, "the host of workers has a log of it")
+    names = ("gone", "kept")
+    for name in names:
+        cluster.first.say(name, "[[say in the log]]")
+    logs = [session_log_path(cluster.worker.data_dir / "logs", f"standard:default:{name}") for name in names]
+    until(lambda: all(path.exists() for path in logs), "the host of workers has a log of both")
+    until(lambda: all(len(cluster.first.replies(name)) == 1 for name in names), "both are answered")
     running = cluster.provider.running
     cluster.first.say("taken", "[[sleep 2]] [[say taken over]]")
     until(lambda: cluster.provider.running > running, "it runs again")
@@ -278,10 +282,6 @@ def test_a_gateway_that_starts_moves_nothing_and_a_dead_worker_host_is_replaced(
     assert ask(cluster.second.gateway, "[[say on]]").status_code == 200
     assert other.terminate() == 0
     until(lambda: status(cluster.second.gateway) == 503, "no host has workers")
-    logs = [
-        session_log_path(cluster.worker.data_dir / "logs", f"standard:default:{name}") for name in ("gone", "taken")
-    ]
-    assert all(path.exists() for path in logs)
     assert cluster.second.gateway.ask("DELETE", "/v1/sessions/standard:default:gone").status_code == 200
     cluster.worker.start()
     until(lambda: not logs[0].exists(), "what was removed while the host was away is gone")
