@@ -16,9 +16,9 @@ def test_what_a_killed_host_had_not_written_is_in_the_log_after_the_next_start(
     tmp_path: Path, platform: RunningPlatform
 ) -> None:
     path = session_log_path(tmp_path / "logs", SESSION)
-    with started(tmp_path, platform, GATEHOUSE_LOG_FLUSH_INTERVAL="3", GATEHOUSE_WORKERS="1") as bot:
+    with started(tmp_path, platform, GATEHOUSE_LOG_FLUSH_INTERVAL="6", GATEHOUSE_WORKERS="1") as bot:
         bot.say("kitchen", "add buy milk")
-        bot.wait_until(lambda: has_log(path) and len(logged_messages(path)) > 2, 20, "the first turn is logged")
+        bot.wait_until(lambda: has_log(path) and len(logged_messages(path)) > 2, 60, "the first turn is logged")
         bot.say("kitchen", "done 1")
         bot.wait_for_replies(2)
         bot.gateway.kill_tree()
@@ -31,6 +31,6 @@ def test_what_a_killed_host_had_not_written_is_in_the_log_after_the_next_start(
         bot.say("kitchen", "list")
         bot.wait_for_replies(3)
         more = bot.gateway.get(f"/v1/sessions/{SESSION}")["messages"]
-        bot.wait_until(lambda: len(logged_messages(path)) >= len(more), 20, "the next turn is logged")
+        bot.wait_until(lambda: len(logged_messages(path)) >= len(more), 60, "the next turn is logged")
         assert logged_messages(path) == more
     assert [line for line in read_log(path) if line.get("repaired")]
