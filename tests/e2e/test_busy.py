@@ -62,9 +62,13 @@ def trace(bot: Bot, message: str) -> dict[str, Any]:
 
 
 def texts(bot: Bot, session: str, count: int) -> list[str]:
-    """Wait for a session's replies and return them."""
-    bot.wait_until(lambda: len(bot.replies(session)) >= count, 30, f"{count} replies in {session}")
-    return [reply.text for reply in bot.replies(session)]
+    """Wait for a session's replies and return them, each once: what a kill cut off may come again, with its id."""
+
+    def told() -> dict[str, str]:
+        return {reply.key: reply.text for reply in bot.platform.received("standard", session)}
+
+    bot.wait_until(lambda: len(told()) >= count, 30, f"{count} replies in {session}")
+    return list(told().values())
 
 
 def slow_call(path: Path, seconds: float = 1.0) -> str:
