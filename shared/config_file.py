@@ -25,7 +25,6 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -89,7 +88,7 @@ def read_config_file(reader: SettingsReader) -> ConfigFile:
     if not path:
         return ConfigFile()
     try:
-        text = Path(path).expanduser().read_text("utf-8-sig")
+        text = reader.path(SETTING, path).read_text("utf-8-sig")
         content = tomllib.loads(text)
     except OSError as error:
         raise SettingsError(SETTING, f"cannot read {path!r}: {error.strerror or error}") from None

@@ -103,13 +103,20 @@ class SettingsReader:
         """Return an http or https url that paths are added to, without a trailing slash."""
         return self.url(name, default).rstrip("/")
 
+    def path(self, name: str, text: str) -> Path:
+        """Return what a text names as a path, with ``~`` filled in."""
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            raise SettingsError(name, f"{text!r} begins with a home directory that there is not") from None
+
     def text_or_file(self, name: str, default: str) -> str:
         """Return the text, or with a leading @ what the file of that path holds."""
         text = self.text(name, default)
         if not text.startswith("@"):
             return text
         try:
-            return Path(text[1:]).expanduser().read_text("utf-8").strip()
+            return self.path(name, text[1:]).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(name, f"cannot read {text[1:]!r}: {reason(error)}") from None
 
@@ -123,7 +130,7 @@ class SettingsReader:
         if not text:
             return b""
         try:
-            content = json.loads(Path(text).expanduser().read_bytes())
+            content = json.loads(self.path(name, text).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise SettingsError(name, f"cannot read {text!r}: {reason(error)}") from None
         found = next((content[key] for key in keys if key in content), None) if isinstance(content, dict) else None

@@ -55,7 +55,7 @@ def _read_backup_dir(reader: SettingsReader) -> Path | None:
         return None
     if not reader.text("DATABASE_URL", "sqlite:").startswith("sqlite:"):
         raise SettingsError(name, "backs up the SQLite file alone; for a server's database use pg_dump")
-    directory = Path(text).expanduser()
+    directory = reader.path(name, text)
     if not directory.is_dir():
         raise SettingsError(name, f"{text!r} is no directory")
     return directory
