@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -42,6 +43,30 @@ async def interleaved(rounds: int, contenders: Mapping[str, Callable[[], Awaitab
         for name, measure in contenders.items():
             samples[name].append(await measure())
     return samples
+
+
+class Measured(Protocol):
+    """A contender that notes more of each round than the figure it gives: by name, a figure a round."""
+
+    samples: Samples
+
+    async def measure(self) -> float:
+        """Run one round; return its figure."""
+
+
+async def warm_rounds(rounds: int, contenders: Mapping[str, Measured]) -> Samples:
+    """Measure contenders in turns, after one round of which nothing is kept."""
+    measures = {name: contender.measure for name, contender in contenders.items()}
+    await interleaved(1, measures)
+    for contender in contenders.values():
+        for values in contender.samples.values():
+            values.clear()
+    return await interleaved(rounds, measures)
+
+
+def noted(contenders: Mapping[str, Measured], what: str) -> Samples:
+    """Return what each contender noted under a name."""
+    return {name: contender.samples[what] for name, contender in contenders.items()}
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -9,7 +9,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 import psycopg
 
 from loadtests.parent_death import ends_with_parent
+from loadtests.program import free_port
 
 ROLE = "gatehouse"
 START_S = 60
@@ -53,7 +53,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._prefix = prefix
         self.address = address
-        self.port = _free_port()
+        self.port = free_port()
         self.last_url = ""
         self._user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         if self._user:
@@ -200,9 +200,3 @@ def _binaries() -> Path:
     if on_path := shutil.which("postgres"):
         return Path(on_path).resolve().parent
     raise MissingProgram("postgresql")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

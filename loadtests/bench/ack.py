@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 
 from loadtests.gateway_process import GatewayProcess
-from loadtests.measuring import Samples, cpu_s, interleaved, percentile, pin, print_table
+from loadtests.measuring import Samples, cpu_s, noted, percentile, pin, print_table, warm_rounds
 from loadtests.platform import platform_environment
 from loadtests.program import running_program
 from loadtests.raw_load import Burst, burst, wire_bytes
@@ -67,12 +67,7 @@ def main() -> None:
             "bare route, no store": Contender(bare.url, bare.pid, sender),
             "gateway": Contender(gateway.url, gateway.pid, sender),
         }
-        warm = {name: contender.measure for name, contender in contenders.items()}
-        uvloop.run(interleaved(1, warm))
-        for contender in contenders.values():
-            for values in contender.samples.values():
-                values.clear()
-        rates = uvloop.run(interleaved(ROUNDS, warm))
+        rates = uvloop.run(warm_rounds(ROUNDS, contenders))
     where = "one core each" if pinned else "not pinned"
     print_table(f"acks a second: {CONNECTIONS} connections, {where}, {ROUNDS} rounds of {REQUESTS}", "req/s", rates)
     for title, what, unit in (
@@ -80,7 +75,7 @@ def main() -> None:
         ("time to the ack, p50", "p50", "ms"),
         ("time to the ack, p99", "p99", "ms"),
     ):
-        print_table(title, unit, {name: contender.samples[what] for name, contender in contenders.items()})
+        print_table(title, unit, noted(contenders, what))
 
 
 if __name__ == "__main__":

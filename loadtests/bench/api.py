@@ -17,7 +17,7 @@ import msgspec
 import uvloop
 
 from loadtests.bench.cost import gateway_for
-from loadtests.measuring import Samples, interleaved, percentile, print_table
+from loadtests.measuring import Samples, noted, percentile, print_table, warm_rounds
 from loadtests.platform import API_KEY
 from loadtests.program import running_program
 
@@ -70,16 +70,10 @@ def main() -> None:
                 "the provider itself": Side(provider.url, "m", clients, history),
                 "through the gateway": Side(gateway.url, "openai:m", clients, history),
             }
-            measures = {name: side.measure for name, side in sides.items()}
-            uvloop.run(interleaved(1, measures))
-            for side in sides.values():
-                side.samples["p50"].clear()
-            rates = uvloop.run(interleaved(ROUNDS, measures))
+            rates = uvloop.run(warm_rounds(ROUNDS, sides))
             what = f"{clients} client{'s' * (clients > 1)}, history of {history}"
             print_table(f"calls a second, {what}, {ROUNDS} rounds", "/s", rates)
-            print_table(
-                f"time of a call, {what}, p50", "ms", {name: side.samples["p50"] for name, side in sides.items()}
-            )
+            print_table(f"time of a call, {what}, p50", "ms", noted(sides, "p50"))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from loadtests.gateway_process import GatewayProcess, descendants
 from loadtests.loopback import Loopback
-from loadtests.measuring import Samples, cpu_s, interleaved, percentile, print_table
+from loadtests.measuring import Samples, cpu_s, noted, percentile, print_table, warm_rounds
 from loadtests.platform import platform_environment
 from loadtests.program import running_program
 from loadtests.sender import Sender
@@ -145,18 +145,12 @@ def main() -> None:
                 gateway, replies, clients
             )
             contender.counted = name == "counted"
-        measures = {name: contender.measure for name, contender in contenders.items()}
-        uvloop.run(interleaved(1, measures))
-        for contender in contenders.values():
-            for values in contender.samples.values():
-                values.clear()
-        rates = uvloop.run(interleaved(ROUNDS, measures))
+        rates = uvloop.run(warm_rounds(ROUNDS, contenders))
     plain = {name: one for name, one in contenders.items() if not one.counted}
     for process in ("gateway", "workers"):
-        samples = {name: one.samples[process] for name, one in plain.items()}
-        print_table(f"CPU of the {process} a message, {ROUNDS} rounds", "ms", samples)
+        print_table(f"CPU of the {process} a message, {ROUNDS} rounds", "ms", noted(plain, process))
     print_table("messages a second, webhook to reply", "/s", {name: rates[name] for name in plain})
-    print_table("webhook to reply, p50", "ms", {name: one.samples["p50"] for name, one in plain.items()})
+    print_table("webhook to reply, p50", "ms", noted(plain, "p50"))
     for counted in COUNTED:
         samples = {f"{one.clients} at once": one.samples[counted] for one in contenders.values() if one.counted}
         print_table(f"{counted} of the store a message", counted, samples)

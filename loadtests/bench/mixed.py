@@ -19,7 +19,7 @@ import uvloop
 from loadtests.bench.cost import Replies, gateway_for
 from loadtests.gateway_process import GatewayProcess
 from loadtests.loopback import Loopback
-from loadtests.measuring import Samples, interleaved, percentile, print_table
+from loadtests.measuring import Samples, interleaved, noted, percentile, print_table
 from loadtests.program import running_program
 from loadtests.sender import Sender
 
@@ -96,7 +96,7 @@ def main() -> None:
         beyond = uvloop.run(interleaved(ROUNDS, measures))
     print_table(f"{SESSIONS} sessions: wait beyond the model call, p99, {ROUNDS} rounds", "ms", beyond)
     for what in ("p50", "p99, the model call too"):
-        print_table(f"the same, {what}", "ms", {name: side.samples[what] for name, side in sides.items()})
+        print_table(f"the same, {what}", "ms", noted(sides, what))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ The provider runs as its own process, so the CPU measured is the client's alone.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import anthropic
 import msgspec
@@ -23,15 +21,15 @@ import openai
 import uvloop
 
 from loadtests.bench.strict_answers import StrictAnthropicAnswer, StrictOpenAIAnswer
-from loadtests.gateway_process import ROOT
 from loadtests.measuring import interleaved, print_table
+from loadtests.program import running_program
 from worker.agent.context import transcript
 from worker.agent.models.anthropic import AnthropicAnswer, AnthropicModel
 from worker.agent.models.failures import Endpoint
 from worker.agent.models.openai import OpenAIAnswer, OpenAIModel
 from worker.agent.models.port import ModelRequest
 from worker.agent.models.server import ModelServer
-from worker.agent.models.transport import Transport
+from worker.agent.models.transport import HttpResponse, Transport
 from worker.frames import ModelSpec
 from worker.tools.spec import ToolSpec
 
@@ -42,22 +40,11 @@ AT_ONCE = f"[[long {DELTAS * 16}]]"
 AS_TOKENS_COME = f"[[slow 0.001]] [[say {'x' * DELTAS}]]"
 
 Call = Callable[[], Awaitable[str]]
+A = TypeVar("A", bound=HttpResponse)
 
 
 def say_nothing(*_: object, **__: object) -> None:
     """Take an event of a model, and tell nobody."""
-
-
-@contextmanager
-def provider_process() -> Iterator[str]:
-    """Run the scripted provider as its own process; yields its url."""
-    command = [sys.executable, "-m", "loadtests.provider", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.kill()
 
 
 def request_of(words: str, history: int) -> ModelRequest:
@@ -69,10 +56,24 @@ def request_of(words: str, history: int) -> ModelRequest:
     return ModelRequest("Be brief.", [*said, transcript.user(words)], tools)
 
 
+def over(
+    line: Transport, body_of: Callable[[], bytes], answer_of: Callable[[], A], text_of: Callable[[A], str]
+) -> Call:
+    """Return a call over a line: its body is encoded, and its answer read, for each anew."""
+
+    async def call() -> str:
+        answer = answer_of()
+        await line.run(body_of(), answer, timeout=60, stall_s=60)
+        return text_of(answer)
+
+    return call
+
+
 def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[str, Call]:
     """Return the ways to make one call of an OpenAI-compatible server."""
     model = OpenAIModel(ModelSpec("openai", "m", "k", url), None, say_nothing, ModelServer(url))
-    fields = msgspec.json.decode(model.body(request))
+    body_of = functools.partial(model.body, request)
+    fields = msgspec.json.decode(body_of())
 
     def with_sdk(client: openai.AsyncOpenAI) -> Call:
         async def call() -> str:
@@ -81,25 +82,15 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
 
         return call
 
+    def line_of(client: openai.AsyncOpenAI) -> Transport:
+        return Transport(lambda _: client, openai, "/chat/completions", Endpoint("openai", "m"), ModelServer(url))
+
     def raw(client: openai.AsyncOpenAI) -> Call:
-        line = Transport(lambda _: client, openai, "/chat/completions", Endpoint("openai", "m"), ModelServer(url))
-
-        async def call() -> str:
-            answer = OpenAIAnswer(line.where, None)
-            await line.run(model.body(request), answer, timeout=60, stall_s=60)
-            return answer.reply().text
-
-        return call
+        line = line_of(client)
+        return over(line, body_of, lambda: OpenAIAnswer(line.where, None), lambda answer: answer.reply().text)
 
     def strict(client: openai.AsyncOpenAI) -> Call:
-        line = Transport(lambda _: client, openai, "/chat/completions", Endpoint("openai", "m"), ModelServer(url))
-
-        async def call() -> str:
-            answer = StrictOpenAIAnswer()
-            await line.run(model.body(request), answer, timeout=60, stall_s=60)
-            return "".join(answer.pieces)
-
-        return call
+        return over(line_of(client), body_of, StrictOpenAIAnswer, lambda answer: "".join(answer.pieces))
 
     transports = {"httpx2": openai.DefaultAsyncHttpxClient(), "aiohttp": openai.DefaultAioHttpClient()}
     made = {name: openai.AsyncOpenAI(api_key="k", base_url=url, http_client=http) for name, http in transports.items()}
@@ -110,7 +101,8 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
 def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[str, Call]:
     """Return the ways to make one call of the Messages API."""
     model = AnthropicModel(ModelSpec("anthropic", "m", "k", url), None, say_nothing, ModelServer(url))
-    fields = msgspec.json.decode(model.body(request))
+    body_of = functools.partial(model.body, request)
+    fields = msgspec.json.decode(body_of())
 
     def with_sdk(client: anthropic.AsyncAnthropic) -> Call:
         async def call() -> str:
@@ -119,25 +111,15 @@ def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict
 
         return call
 
+    def line_of(client: anthropic.AsyncAnthropic) -> Transport:
+        return Transport(lambda _: client, anthropic, "/v1/messages", Endpoint("anthropic", "m"), ModelServer(url))
+
     def raw(client: anthropic.AsyncAnthropic) -> Call:
-        line = Transport(lambda _: client, anthropic, "/v1/messages", Endpoint("anthropic", "m"), ModelServer(url))
-
-        async def call() -> str:
-            answer = AnthropicAnswer(line.where, None)
-            await line.run(model.body(request), answer, timeout=60, stall_s=60)
-            return answer.reply().text
-
-        return call
+        line = line_of(client)
+        return over(line, body_of, lambda: AnthropicAnswer(line.where, None), lambda answer: answer.reply().text)
 
     def strict(client: anthropic.AsyncAnthropic) -> Call:
-        line = Transport(lambda _: client, anthropic, "/v1/messages", Endpoint("anthropic", "m"), ModelServer(url))
-
-        async def call() -> str:
-            answer = StrictAnthropicAnswer()
-            await line.run(model.body(request), answer, timeout=60, stall_s=60)
-            return "".join(answer.pieces)
-
-        return call
+        return over(line_of(client), body_of, StrictAnthropicAnswer, lambda answer: "".join(answer.pieces))
 
     transports = {"httpx2": anthropic.DefaultAsyncHttpxClient(), "aiohttp": anthropic.DefaultAioHttpClient()}
     made = {
@@ -190,5 +172,5 @@ async def measure(url: str) -> None:
 
 
 if __name__ == "__main__":
-    with provider_process() as provider_url:
-        uvloop.run(measure(provider_url))
+    with running_program("loadtests.provider") as provider:
+        uvloop.run(measure(provider.url))

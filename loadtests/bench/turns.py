@@ -16,7 +16,7 @@ import uvloop
 from loadtests.bench.cost import CLIENTS, MESSAGES, ROUNDS, Contender, Replies, gateway_for
 from loadtests.gateway_process import ROOT
 from loadtests.loopback import Loopback
-from loadtests.measuring import Samples, interleaved, print_table
+from loadtests.measuring import Samples, noted, print_table, warm_rounds
 from loadtests.program import running_program
 
 
@@ -67,16 +67,10 @@ def main() -> None:
                 "the SDK alone": SdkAlone(sdk, clients),
                 "webhook to reply": Contender(gateway, replies, clients),
             }
-            measures = {name: side.measure for name, side in sides.items()}
-            uvloop.run(interleaved(1, measures))
-            for side in sides.values():
-                side.samples["p50"].clear()
-            rates = uvloop.run(interleaved(ROUNDS, measures))
+            rates = uvloop.run(warm_rounds(ROUNDS, sides))
             at_once = f"{clients} client{'s' * (clients > 1)}"
             print_table(f"turns a second, {at_once}, {ROUNDS} rounds", "/s", rates)
-            print_table(
-                f"time of a turn, {at_once}, p50", "ms", {name: side.samples["p50"] for name, side in sides.items()}
-            )
+            print_table(f"time of a turn, {at_once}, p50", "ms", noted(sides, "p50"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from loadtests import further_settings
 from loadtests.gateway_process import ROOT, GatewayProcess
 from loadtests.platform import API_KEY, platform_environment
 from loadtests.platform_wire import Secrets
-from loadtests.program import running_program
+from loadtests.program import free_port, running_program
 
 RESULTS = ROOT / "loadtests" / "results"
 
@@ -93,12 +92,6 @@ def run(name: str, scenario: Scenario, run_s: float, results: Path) -> int:
         ).returncode
     print(f"{name}: status {status}; report in {results / f'{name}.html'}", flush=True)
     return status
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def main(arguments: list[str] | None = None) -> int:

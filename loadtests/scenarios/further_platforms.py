@@ -20,7 +20,7 @@ from loadtests.further_signing import FORM
 from loadtests.locustfile import ChatUser
 from loadtests.platform_wire import JSON, Received
 from loadtests.signing import SignedRequest
-from loadtests.wsgi_sink import ReplyDoor, StartResponse, read_headers
+from loadtests.wsgi_sink import ReplyDoor, read_headers
 
 
 class Api(msgspec.Struct, frozen=True):
@@ -85,9 +85,6 @@ class FurtherDoor(ReplyDoor):
                 return 200, JSON, msgspec.json.encode(api.answer)
             return 200, JSON, b'{"id": "bot"}'
         return super()._answer(environ)
-
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Any:
-        return super().__call__(environ, start_response)
 
 
 class DiscordUser(ChatUser):

@@ -20,6 +20,7 @@ import pytest
 
 from loadtests import signing
 from loadtests.gateway_process import ROOT, GatewayProcess
+from loadtests.program import free_port
 
 DEPLOY = ROOT / "deploy"
 SECRET = "whsec_" + "c2VjcmV0" * 4
@@ -45,11 +46,6 @@ PATHS = [
     "/webhooks/..;/v1/sessions",
     "/webhooks\\..\\v1\\sessions",
 ]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def needs(program: str) -> pytest.MarkDecorator:

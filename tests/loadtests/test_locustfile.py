@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +13,10 @@ import pytest
 from loadtests.gateway_process import ROOT
 from loadtests.platform import platform_environment
 from loadtests.platform_wire import Secrets
+from loadtests.program import free_port
 from loadtests.scenarios.__main__ import main
 
 LOCUST = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.foreign import INSTALLED, SCRIPTS, ForeignServer, free_port, installed
+from loadtests.program import free_port
+from tests.real.foreign import INSTALLED, SCRIPTS, ForeignServer, installed
 
 #: of both slots together; each has half of it
 CONTEXT_TOKENS = 4096

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import httpx2
 
-from tests.real.foreign import ForeignServer, free_port, installed
+from loadtests.program import free_port
+from tests.real.foreign import ForeignServer, installed
 
 NAME = "gh.test"
 BOT = f"@gatehouse:{NAME}"

@@ -21,8 +21,8 @@ import psutil
 
 from gateway.platforms.standard import sign
 from loadtests.gateway_process import GatewayProcess
+from loadtests.program import free_port
 from tests.prometheus_server import RULES, has_read, needs_prometheus, prometheus, query
-from tests.real.foreign import free_port
 
 #: fires now, or did
 FIRED = 'max_over_time(ALERTS{{alertname="{name}", alertstate="firing"}}[10m])'

@@ -13,6 +13,7 @@ import pytest
 
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import running_platform
+from loadtests.program import free_port
 from tests.e2e.bot import Bot
 from tests.real.dice import PROMPT
 from tests.real.endurance import (
@@ -21,7 +22,7 @@ from tests.real.endurance import (
     eight_sessions_at_once_are_all_answered,
     ten_turns_of_one_session,
 )
-from tests.real.foreign import ForeignServer, free_port, installed
+from tests.real.foreign import ForeignServer, installed
 
 KEY = "sk-of-the-tests-of-real-servers"
 MOCK = "Hello from the mock."

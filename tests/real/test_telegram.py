@@ -8,9 +8,10 @@ from typing import Any
 import httpx2
 
 from loadtests.gateway_process import GatewayProcess
+from loadtests.program import free_port
 from loadtests.provider import running_provider
 from tests.real.faulty_proxy import FaultyProxy
-from tests.real.foreign import SCRIPTS, ForeignServer, free_port, installed, wait_until
+from tests.real.foreign import SCRIPTS, ForeignServer, installed, wait_until
 
 TOKEN = "123456:a-token-for-the-tests-of-real-servers"
 SECRET = "a-secret-for-the-tests-of-real-servers"

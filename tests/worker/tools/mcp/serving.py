@@ -93,13 +93,6 @@ def over_http(name: str, port: int, timeout_s: float = 30.0) -> McpServer:
     return McpServer(name, url=f"http://127.0.0.1:{port}/mcp", headers={"X-Who": "a test"}, timeout_s=timeout_s)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def http_process(program: str, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server over HTTP, REAL or BARE, in a process of its own for as long as it is used."""

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from mcp.shared import jsonrpc_dispatcher
 
+from loadtests.program import free_port
 from shared.events import Event
 from tests.worker.tools.mcp.serving import (
     BARE,
     REAL,
     Worker,
     bare,
-    free_port,
     gone,
     http_process,
     listening,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.program import free_port
 from shared.events import Event
 from tests.worker.tools.mcp.serving import (
     ODD,
     Worker,
-    free_port,
     gone,
     http_process,
     listening,
