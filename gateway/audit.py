@@ -17,7 +17,7 @@ from gateway.responses import json_response, list_limit
 from shared.errors import StoreError
 from shared.events import Event, Events
 from shared.store.port import Store
-from shared.traces import AuditEntry
+from shared.traces import LETTER_PURGED, LETTER_RETRIED, AuditEntry
 
 #: longest text of a field, characters
 MOST_TEXT = 200
@@ -26,7 +26,6 @@ MOST_TEXT = 200
 REFUSED_AGAIN_S, MOST_REFUSED_ROWS = 60.0, 10
 
 KEY_REFUSED = "key_refused"
-LETTER_RETRIED, LETTER_PURGED = "dead_letter_retried", "dead_letter_purged"
 
 #: what is done, by method and route; what is not here is named by both
 ACTIONS = {

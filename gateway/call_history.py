@@ -59,19 +59,20 @@ class CallHistory:
     def on_event(self, event: Event, fields: Mapping[str, Field]) -> None:
         """Take what a turn did, and whose turn it was once that is told."""
         session, message = str(fields.get("session", "")), str(fields.get("message", ""))
-        with self._lock:
-            match event:
-                case Event.SESSION_CLAIMED:
+        match event:  # most events are none of these, and cost no lock
+            case Event.SESSION_CLAIMED:
+                with self._lock:
                     if len(self._running) < OPEN_LIMIT:
                         self._running[session] = []
-                case Event.MODEL_ANSWERED | Event.MODEL_FAILED | Event.TOOL_ENDED:
+            case Event.MODEL_ANSWERED | Event.MODEL_FAILED | Event.TOOL_ENDED:
+                with self._lock:
                     parts = self._running.get(session)
                     if parts is not None and len(parts) < PARTS_KEPT:
                         parts.append(part_of(event, fields))
-                case Event.TURN_ENDED | Event.MESSAGE_DEAD:
-                    self._keep(session, message)
-                case Event.TURN_PARKED | Event.TURN_RETRIED | Event.CLAIM_LOST:
-                    self._keep(session, message, part_of(event, fields))
+            case Event.TURN_ENDED | Event.MESSAGE_DEAD:
+                self._keep(session, message)
+            case Event.TURN_PARKED | Event.TURN_RETRIED | Event.CLAIM_LOST:
+                self._keep(session, message, part_of(event, fields))
 
     def parts(self, session: str, message: str, *, running: bool) -> tuple[MessagePart, ...]:
         """Return what is remembered of a message, in its order; with ``running`` also of the turn in progress."""
@@ -80,15 +81,16 @@ class CallHistory:
             return (*known, *self._running.get(session, [])) if running else tuple(known)
 
     def _keep(self, session: str, message: str, last: MessagePart | None = None) -> None:
-        parts = self._running.pop(session, None)
-        if parts is None:
-            return
-        known = self._ended.setdefault(message, [])
-        known += parts if last is None else [*parts, last]
-        del known[PARTS_KEPT:]
-        self._ended.move_to_end(message)
-        while len(self._ended) > MESSAGES_KEPT:
-            self._ended.popitem(last=False)
+        with self._lock:
+            parts = self._running.pop(session, None)
+            if parts is None:
+                return
+            known = self._ended.setdefault(message, [])
+            known += parts if last is None else [*parts, last]
+            del known[PARTS_KEPT:]
+            self._ended.move_to_end(message)
+            while len(self._ended) > MESSAGES_KEPT:
+                self._ended.popitem(last=False)
 
 
 def part_of(event: Event, fields: Mapping[str, Field]) -> MessagePart:

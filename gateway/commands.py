@@ -32,9 +32,8 @@ MOST_CHARACTERS = 200
 #: what chat platforms send when somebody opens a conversation with a bot; it is answered like /help
 GREETING = "/start"
 
-#: orders, and those that /help tells, in its order
-ORDERS = frozenset({"/new", "/stop", "/retry", "/undo", "/approve", "/deny"})
-SHOWN_ORDERS = ("/new", "/stop", "/retry", "/undo", "/approve", "/deny")
+#: orders, in the order in which /help tells them
+ORDERS = ("/new", "/stop", "/retry", "/undo", "/approve", "/deny")
 
 #: what decides about a question; behind it may stand which one, as the buttons under it do
 DECISIONS = frozenset({"/approve", "/deny"})
@@ -115,7 +114,7 @@ class Commands:
 
     async def _help(self, asker: Asker, _words: Words) -> str:
         texts = self.texts_of(asker)
-        known = {name: f"help_{name[1:]}" for name in SHOWN_ORDERS}
+        known = {name: f"help_{name[1:]}" for name in ORDERS}
         known |= {name: question.what for name, question in self._questions.items() if question.what}
         return "\n".join(f"{name}: {getattr(texts, what)}" for name, what in known.items())
 

@@ -20,7 +20,7 @@ from gateway.event_stream import EventStream, PageReader, encoded
 from gateway.life_signs import LifeSigns
 from shared.approvals import Question, question_id
 from shared.events import Event, Events, Field
-from shared.messages import AwaitsApproval, Dead, Ended, Outcome
+from shared.messages import AwaitsApproval, Dead, Ended, Outcome, outcome_name
 
 #: events of the log that pages are told, and under which name
 SHOWN_EVENTS = {Event.STRANGER: "pairing", Event.MESSAGE_ACCEPTED: "accepted"}
@@ -255,11 +255,9 @@ class TurnBroadcast:
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """Take the outcome of a turn, after its commit."""
-        state = type(outcome).__name__.lower()
+        state = outcome_name(outcome)
         self._running.pop(session, None)
         if isinstance(outcome, Ended | Dead):
-            if isinstance(outcome, Ended):
-                state = outcome.status.value
             self.outcome_found(message_id, outcome)
         if isinstance(outcome, AwaitsApproval):
             question = Question(question_id(message_id, outcome.calls), outcome.text)

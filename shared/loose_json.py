@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -26,6 +28,19 @@ def decode_loose(text: bytes) -> Any:
             return json.loads(text.decode("utf-8-sig", "replace"), strict=False)
         except RecursionError:
             raise ValueError("nested too deeply") from None
+
+
+def decode_mended(text: bytes, kind: type[T]) -> T:
+    """Decode a JSON text into a struct, mended as ``mend_json`` does where it is refused as it stands.
+
+    Raises what msgspec raises: msgspec.DecodeError, UnicodeDecodeError and RecursionError.
+    """
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return msgspec.json.decode(mend_json(text), type=kind)
 
 
 def mend_json(text: bytes) -> bytes:

@@ -304,6 +304,11 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
 Outcome = Ended | Parked | AwaitsApproval | Retry | Dead
 
 
+def outcome_name(outcome: Outcome) -> str:
+    """Return how pages name an outcome: what an ended turn came to, else the kind."""
+    return outcome.status.value if isinstance(outcome, Ended) else type(outcome).__name__.lower()
+
+
 class RepeatedRequest(msgspec.Struct, frozen=True):
     """What became of a request of the API, for one that asks again."""
 

@@ -120,6 +120,10 @@ class MessageTrace(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+#: what the audit trail calls two acts that the API and a command without a gateway leave there alike
+LETTER_RETRIED, LETTER_PURGED = "dead_letter_retried", "dead_letter_purged"
+
+
 class AuditEntry(msgspec.Struct, frozen=True):
     """One thing that an operator did, or that was refused to somebody."""
 

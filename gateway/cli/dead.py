@@ -8,7 +8,6 @@ import time
 
 import msgspec
 
-from gateway.audit import LETTER_PURGED, LETTER_RETRIED
 from gateway.cli.command import Command, CommandFailed, Invocation
 from gateway.cli.database import database_name, opened_store
 from gateway.cli.running_gateway import RunningGateway, find_gateway, segment
@@ -16,7 +15,7 @@ from gateway.cli.terminal import table
 from gateway.trace_text import last_line, moment
 from shared.errors import NotFound
 from shared.store.port import Store
-from shared.traces import AuditEntry, DeadLetter
+from shared.traces import LETTER_PURGED, LETTER_RETRIED, AuditEntry, DeadLetter
 
 LIST_LIMIT = 200
 

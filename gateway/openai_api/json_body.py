@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from gateway.responses import Refused
-from shared.loose_json import mend_json
+from shared.loose_json import decode_mended
 
 T = TypeVar("T")
 #: zlib's window for a gzip or a zlib header, whichever there is
@@ -51,12 +51,7 @@ def is_bare(body: bytes, encoding: str) -> bool:
 def decode(body: bytes, type: type[T]) -> T:  # noqa: A002 - the word of msgspec
     """Read a JSON object; a lone half of a surrogate pair becomes U+FFFD. Raises Refused."""
     try:
-        try:
-            return msgspec.json.decode(body, type=type)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            return msgspec.json.decode(mend_json(body), type=type)
+        return decode_mended(body, type)
     except msgspec.ValidationError as error:
         raise invalid(*problem_and_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from shared.errors import BodyRejected
-from shared.loose_json import mend_json
+from shared.loose_json import decode_mended
 
 T = TypeVar("T")
 
@@ -29,12 +29,7 @@ CHAT_COMMANDS = frozenset("/new /stop /retry /undo /todo /status /trace /help".s
 def decode(raw: bytes, kind: type[T], what: str) -> T:
     """Decode JSON into a struct; ``what`` names the shape in the error. Raises BodyRejected."""
     try:
-        try:
-            return msgspec.json.decode(raw, type=kind)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            return msgspec.json.decode(mend_json(raw), type=kind)
+        return decode_mended(raw, kind)
     except msgspec.ValidationError as error:
         raise BodyRejected(f"the body is not {what}: {error}") from None
     except RecursionError:

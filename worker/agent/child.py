@@ -94,7 +94,6 @@ class Child:
         self._equipment: Equipment | None = None
         self._draining = False
         self._beat_s = FIRST_BEAT_S
-        self._early: list[ToWorker] | None = []
         self._pool: PoolChannel
         self._mcp: McpServers
 
@@ -105,14 +104,8 @@ class Child:
         self._pool = PoolChannel(channel)
         logging.getLogger().addHandler(PoolLogHandler(self._pool))
         self._beat()
-        early, self._early = self._early or [], None
-        for frame in early:
-            self._on_frame(frame)
 
     def _on_frame(self, frame: ToWorker) -> None:
-        if self._early is not None:  # frames may come before the opening of the channel returns
-            self._early.append(frame)
-            return
         match frame:
             case Configure():
                 self._configure(frame.config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared.errors import StoreDamaged, StoreUnavailable
 from shared.events import Event, Events
+from shared.retry import doubled_s
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
@@ -19,7 +20,7 @@ class StoreHealth:
     @property
     def pause_s(self) -> float:
         """Seconds to wait after the failures so far."""
-        return min(FIRST_PAUSE_S * 2.0 ** max(0, min(self._failures, 10) - 1), LONGEST_PAUSE_S)
+        return doubled_s(self._failures, FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     def failed(self, error: StoreUnavailable) -> None:
         """Count a failure; the first of a row is said, but for damage, which the gateway's storage watch tells once."""

@@ -16,6 +16,7 @@ import msgspec
 
 #: what every provider takes as the name of a property
 PROPERTY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: characters of a name, of a property or a tool, that every provider takes
 NAME_LIMIT_CHARS = 64
 #: bytes of the longest schema that a model is shown
 SIZE_LIMIT_BYTES = 100_000
@@ -190,10 +191,15 @@ def _property_names(schema: object, depth: int = 0) -> Iterator[str]:
             yield from _property_names(part, depth + 1)
 
 
+def told_apart(plain: str, name: str) -> str:
+    """Return a plain name that another has too with a part of the hash of what it stands for, the same for each."""
+    return f"{plain[: NAME_LIMIT_CHARS - 9]}_{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
 def _other_name(name: str, taken: set[str]) -> str:
     """Return a name that every provider takes, the same for the same name, and remember that it is taken."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip("_")[:NAME_LIMIT_CHARS] or "property"
     if plain in taken:
-        plain = f"{plain[: NAME_LIMIT_CHARS - 9]}_{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
+        plain = told_apart(plain, name)
     taken.add(plain)
     return plain

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 from cachetools import LRUCache
 
-from shared.messages import Claim, Ended, Outcome
+from shared.messages import Claim, Outcome, outcome_name
 from shared.signals import Signal, SignalKind, Signals
 from worker.pool.host_lease import HostLease
 from worker.pool.turns.observer import TurnObserver
@@ -115,8 +115,7 @@ class GatewayRelay:
         self._observer.settled(message_id, session, outcome)
         self._flush_one(message_id, session)
         self._texts.pop((message_id, session), None)
-        state = outcome.status.value if isinstance(outcome, Ended) else type(outcome).__name__.lower()
-        self._send(Signal(SignalKind.ENDED, session, message_id, text=state))
+        self._send(Signal(SignalKind.ENDED, session, message_id, text=outcome_name(outcome)))
         self._gateways.pop(message_id, None)
         self._lease.tell_gateways(Signal(SignalKind.DUE))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -17,11 +16,9 @@ from worker.mcp_server import McpServer
 from worker.tools.context import ToolContext
 from worker.tools.declaration import Tool, ToolOptions
 from worker.tools.mcp.wire import OURS
-from worker.tools.portable_schema import PortableSchema, portable_schema
+from worker.tools.portable_schema import NAME_LIMIT_CHARS, PortableSchema, portable_schema, told_apart
 from worker.tools.spec import ToolSpec
 
-#: characters of a tool's name that every provider takes
-NAME_LIMIT_CHARS = 64
 #: characters of a description; some servers put a manual there
 DESCRIPTION_LIMIT_CHARS = 4000
 TOOL_LIMIT = 512
@@ -138,7 +135,7 @@ def shown_names(server: str, tools: Sequence[str]) -> dict[str, str]:
     for text, names in holders.items():
         for name in names if len(names) > 1 else ():
             if text != f"{server}__{name}":  # who has the name as it is keeps it
-                shown[name] = f"{text[: NAME_LIMIT_CHARS - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+                shown[name] = told_apart(text, name)
     return shown
 
 
