@@ -20,7 +20,7 @@ from gateway.running_turns import PoolView, RunningTurns
 from gateway.todo_text import todo_text
 from gateway.trace_text import trace_lines, trace_message
 from shared.approvals import ID_CHARS
-from shared.command import Command, CommandKind
+from shared.command import CHAT_COMMANDS, ORDERS, Command, CommandKind
 from shared.errors import NotFound
 from shared.profiles import Profiles
 from shared.store.port import Store
@@ -32,11 +32,8 @@ MOST_CHARACTERS = 200
 #: what chat platforms send when somebody opens a conversation with a bot; it is answered like /help
 GREETING = "/start"
 
-#: orders, in the order in which /help tells them
-ORDERS = ("/new", "/stop", "/retry", "/undo", "/approve", "/deny")
-
 #: what decides about a question; behind it may stand which one, as the buttons under it do
-DECISIONS = frozenset({"/approve", "/deny"})
+DECISIONS = frozenset({CommandKind.APPROVE, CommandKind.DENY})
 QUESTION = re.compile(rf"[0-9a-f]{{{ID_CHARS}}}")
 
 Words = Sequence[str]
@@ -50,9 +47,8 @@ class Asker(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One question: the text that says what it tells, how many words may follow it, and what answers it."""
+    """One question: how many words may follow it, and what answers it."""
 
-    what: str
     most_words: int
     answer: Callable[[Asker, Words], Awaitable[str]]
 
@@ -80,11 +76,11 @@ class Commands:
         self._pool = pool
         self._turns = RunningTurns(store, pool)
         self._questions = {
-            "/todo": Question("help_todo", 0, self._todo),
-            "/status": Question("help_status", 0, self._status),
-            "/trace": Question("help_trace", 1, self._trace),
-            "/help": Question("help_help", 0, self._help),
-            GREETING: Question("", 1, self._help),
+            "/todo": Question(0, self._todo),
+            "/status": Question(0, self._status),
+            "/trace": Question(1, self._trace),
+            "/help": Question(0, self._help),
+            GREETING: Question(1, self._help),
         }
 
     def find(self, text: str, asker: Asker) -> Inquiry | Command | None:
@@ -114,9 +110,7 @@ class Commands:
 
     async def _help(self, asker: Asker, _words: Words) -> str:
         texts = self.texts_of(asker)
-        known = {name: f"help_{name[1:]}" for name in ORDERS}
-        known |= {name: question.what for name, question in self._questions.items() if question.what}
-        return "\n".join(f"{name}: {getattr(texts, what)}" for name, what in known.items())
+        return "\n".join(f"{name}: {texts.help_of(name)}" for name in CHAT_COMMANDS)
 
     async def _todo(self, asker: Asker, _words: Words) -> str:
         return todo_text(await self._turns.todo(asker.session), self.texts_of(asker))

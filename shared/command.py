@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -12,10 +14,18 @@ class CommandKind(enum.StrEnum):
 
     NEW = "new"  #: begins the conversation anew; the old one and the todo list are kept
     STOP = "stop"  #: ends the running turn
+    RETRY = "retry"  #: takes the last exchange back and runs its words again
     UNDO = "undo"  #: takes the last exchange back, with what it did to the todo list
     APPROVE = "approve"  #: lets the tool calls that wait for it be made
     DENY = "deny"  #: refuses them
-    RETRY = "retry"  #: takes the last exchange back and runs its words again
+
+
+#: what orders are called; a new kind is one by itself
+ORDERS: Mapping[str, CommandKind] = MappingProxyType({f"/{kind}": kind for kind in CommandKind})
+
+#: every chat command, in the order in which people are told of them: orders, then questions. The text
+#: ``help_<name>`` of every language (shared/texts.py) says what it does
+CHAT_COMMANDS = (*ORDERS, "/todo", "/status", "/trace", "/help")
 
 
 class Command(msgspec.Struct, frozen=True):

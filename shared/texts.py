@@ -133,6 +133,11 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         "Something went wrong on our side. Please try again; whoever runs this bot finds the reason in its log."
     )
 
+    def help_of(self, command: str) -> str:
+        """Return what a chat command does; ``command`` is one of CHAT_COMMANDS (shared/command.py)."""
+        text: str = getattr(self, f"help_{command.removeprefix('/')}")
+        return text
+
 
 GERMAN = Texts(
     stranger="Hallo! Ich kenne dich noch nicht. Gib diesen Code der Person, die mich betreibt; sobald sie ihn "
@@ -219,6 +224,12 @@ ENGLISH = Texts()
 
 #: the languages that come with the product
 LANGUAGES: Mapping[str, Texts] = MappingProxyType({"en": ENGLISH, "de": GERMAN})
+
+#: those of them that platforms show to people whose own language they are; everybody else sees English
+TRANSLATIONS: Mapping[str, Texts] = MappingProxyType({"de": GERMAN})
+
+#: what a platform's menu says of the slash command that only speaks to the agent, for whoever runs the bot to change
+ASK = "Talk to the agent"
 
 
 def language(name: str, own: Mapping[str, Texts], setting: str) -> Texts:

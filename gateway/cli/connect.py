@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.cli.command import Command, CommandFailed, Invocation
 from shared.platform_settings import PLATFORM_SETTINGS, required_variables
 from shared.redaction import Redaction
+from shared.retry import retry_after_s
 
 if TYPE_CHECKING:
     from gateway.platform_calls import PlatformCalls
     from gateway.platforms.port import Adapter, ApiRequest
+
+#: how often one call waits for a platform that limits them, and how long at the most, in seconds
+MOST_WAITS, LONGEST_WAIT_S = 3, 60.0
 
 
 async def run(invocation: Invocation) -> int:
@@ -43,8 +48,14 @@ async def run(invocation: Invocation) -> int:
 
 
 async def make(calls: PlatformCalls, platform: Adapter, call: ApiRequest) -> str:
-    """Make one call of a set-up and say what came of it."""
+    """Make one call of a set-up, again where the platform asks to wait for a moment, and say what came of it."""
     answer = await calls.ask(platform, call)
+    for _ in range(MOST_WAITS):
+        wait_s = retry_after_s(answer.headers) if answer is not None and answer.status == 429 else None
+        if wait_s is None or wait_s > LONGEST_WAIT_S:
+            break
+        await asyncio.sleep(wait_s)
+        answer = await calls.ask(platform, call)
     path = call.url.partition("?")[0].rpartition("/")[2]
     if answer is None:
         return f"FAILED: {path}: no answer"

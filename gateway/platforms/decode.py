@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from shared.command import CHAT_COMMANDS
 from shared.errors import BodyRejected
 from shared.loose_json import decode_mended
 
@@ -21,9 +22,6 @@ MOST_TITLE = 100
 
 #: what a session key's inner parts may be made of
 KEY_PART = re.compile(r"[A-Za-z0-9._@-]{1,128}")
-
-#: what a chat command of ours is called; another slash command is a way to speak, and only its text counts
-CHAT_COMMANDS = frozenset("/new /stop /retry /undo /todo /status /trace /help".split())
 
 
 def decode(raw: bytes, kind: type[T], what: str) -> T:
@@ -80,7 +78,7 @@ def as_title(*names: object) -> str:
 
 
 def as_command(name: str, said: str) -> str:
-    """Return what a slash command says: a chat command of ours with its words, or else the words alone."""
+    """Return what a slash command says: a chat command of ours with its words; another is a way to speak them."""
     command = f"/{name.removeprefix('/')}"
     return f"{command} {said}".strip() if command in CHAT_COMMANDS else said or "/help"
 

@@ -41,9 +41,11 @@ from gateway.platforms.port import (
 )
 from gateway.platforms.signature import check_timestamp, required_header
 from shared.approvals import choices
+from shared.command import CHAT_COMMANDS
 from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import DiscordSettings
+from shared.texts import ASK, ENGLISH, TRANSLATIONS
 
 #: 2,000 characters
 MOST_UNITS = 2000
@@ -56,6 +58,7 @@ DEAD_TOKEN = frozenset({10015, 10062, 50027})
 FILE_HOSTS = ("https://cdn.discordapp.com/", "https://media.discordapp.net/")
 AGENT = {"user-agent": "DiscordBot (https://github.com/gatehouse, 1)"}
 EPHEMERAL = 64
+MOST_DESCRIPTION = 100
 ACTION_ROW, BUTTON, GREEN, RED = 1, 2, 3, 4
 QUIET = {"allowed_mentions": {"parse": list[str]()}}
 
@@ -204,15 +207,27 @@ class Discord(Adapter, frozen=True):
         return ApiRequest(file.url, AGENT, b"", "GET") if mine else None
 
     def setup(self, url: str) -> Setup:
-        """The endpoint and one command are set by calls; Discord checks the endpoint while it is set."""
+        """The endpoint and the commands are set by calls; Discord checks the endpoint while it is set."""
         options = [{"type": 3, "name": "text", "description": "What you want to say", "required": True}]
-        ask = {"name": "ask", "description": "Talk to the agent", "type": 1, "options": options, "contexts": [0, 1, 2]}
+        ask = {"name": "ask", "description": ASK, "type": 1, "options": options, "contexts": [0, 1, 2]}
+        others = [
+            {
+                "name": name[1:],
+                "description": ENGLISH.help_of(name)[:MOST_DESCRIPTION],
+                "description_localizations": {
+                    code: texts.help_of(name)[:MOST_DESCRIPTION] for code, texts in TRANSLATIONS.items()
+                },
+                "type": 1,
+                "contexts": [0, 1, 2],
+            }
+            for name in CHAT_COMMANDS
+        ]
         app = f"applications/{self.settings.application_id}"
         calls = (
             msgspec.structs.replace(
                 self._bot_call("applications/@me", {"interactions_endpoint_url": url}), method="PATCH"
             ),
-            self._bot_call(f"{app}/commands", ask),
+            *(self._bot_call(f"{app}/commands", command) for command in (ask, *others)),
         )
         return Setup(f"Install: https://discord.com/oauth2/authorize?client_id={self.settings.application_id}", calls)
 

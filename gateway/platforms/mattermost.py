@@ -36,6 +36,7 @@ from gateway.platforms.port import (
     WithoutThread,
 )
 from gateway.platforms.signature import same
+from shared.command import CHAT_COMMANDS
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import MattermostSettings
@@ -225,7 +226,7 @@ class Mattermost(EditingAdapter, frozen=True):
         return Setup(
             "Integrations > Bot Accounts: make a bot, add it to the teams; its token is MATTERMOST_BOT_TOKEN. "
             f"Outgoing Webhooks and Slash Commands: url {url}, content type application/json; the tokens they show are "
-            "MATTERMOST_WEBHOOK_TOKENS, comma-separated."
+            f"MATTERMOST_WEBHOOK_TOKENS, comma-separated. Commands: /ask, or any of {' '.join(CHAT_COMMANDS)}."
         )
 
     def _api(self, path: str, body: object) -> ApiRequest:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.command import CHAT_COMMANDS
+from shared.texts import ASK, ENGLISH
+
 #: errors that pass, or that an operator can mend while the reply waits
 PASSING = frozenset(
     "ratelimited rate_limited fatal_error internal_error service_unavailable request_timeout message_limit_exceeded "
@@ -24,6 +27,9 @@ GONE = frozenset(
     "channel_not_found not_in_channel is_archived user_not_found user_disabled cannot_dm_bot thread_not_found "
     "restricted_action restricted_action_read_only_channel team_not_found".split()
 )
+
+#: slash commands of Slack's own, which an app cannot have: `/ask /status` works
+TAKEN = frozenset({"/status"})
 
 
 class Address(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,7 +83,10 @@ class ApiAnswer(msgspec.Struct, frozen=True):
 
 def manifest(url: str) -> str:
     """Return the manifest of an app whose events come to a url."""
-    command = {"command": "/ask", "url": url, "description": "Talk to the agent", "should_escape": False}
+    known = {"/ask": ASK} | {name: ENGLISH.help_of(name) for name in CHAT_COMMANDS if name not in TAKEN}
+    commands = [
+        {"command": name, "url": url, "description": what, "should_escape": False} for name, what in known.items()
+    ]
     scopes = (
         "app_mentions:read assistant:write channels:history chat:write commands files:read groups:history groups:read "
         "im:history"
@@ -88,7 +97,7 @@ def manifest(url: str) -> str:
         "features": {
             "app_home": {"messages_tab_enabled": True, "messages_tab_read_only_enabled": False},
             "bot_user": {"display_name": "gatehouse", "always_online": True},
-            "slash_commands": [command],
+            "slash_commands": commands,
         },
         "oauth_config": {"scopes": {"bot": scopes.split()}},
         "settings": {

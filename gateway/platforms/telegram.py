@@ -48,10 +48,12 @@ from gateway.platforms.telegram_api import (
 )
 from gateway.platforms.telegram_update import Bot, Message, Pressed, Stopped, Update, User, read
 from shared.approvals import choices
+from shared.command import CHAT_COMMANDS
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TelegramSettings
 from shared.retry import retry_after_s
+from shared.texts import ENGLISH, TRANSLATIONS, Texts
 
 #: how long the further parts of an album are waited for
 ALBUM_S = 1.0
@@ -245,14 +247,18 @@ class Telegram(Adapter, frozen=True):
         return get_call(f"{self.settings.api_base}/file/bot{self.settings.bot_token}/{found.file_path}")
 
     def setup(self, url: str) -> Setup:
-        """The webhook is set by a call."""
+        """The webhook is set by a call, and the menu of commands by one for each language."""
         webhook = {
             "url": url,
             "secret_token": self.settings.secret_token,
             "allowed_updates": ["message", "edited_message", "callback_query", "stopped_message_generation"],
         }
         steps = "Talk to @BotFather: /newbot gives TELEGRAM_BOT_TOKEN; /setprivacy decides what a group's bot is told."
-        return Setup(steps, (self._api("setWebhook", msgspec.json.encode(webhook)),))
+        menus = [{"commands": menu(ENGLISH)}] + [
+            {"commands": menu(texts), "language_code": code} for code, texts in TRANSLATIONS.items()
+        ]
+        calls = (("setWebhook", webhook), *(("setMyCommands", one) for one in menus))
+        return Setup(steps, tuple(self._api(method, msgspec.json.encode(body)) for method, body in calls))
 
     def identity_call(self) -> ApiRequest:
         """Build getMe: in a group, only with its name the bot can tell its mentions from other bots'."""
@@ -269,3 +275,8 @@ class Telegram(Adapter, frozen=True):
     def _api(self, method: str, body: bytes) -> ApiRequest:
         url = f"{self.settings.api_base}/bot{self.settings.bot_token}/{method}"
         return ApiRequest(url, {"content-type": "application/json"}, body)
+
+
+def menu(texts: Texts) -> list[dict[str, str]]:
+    """Return the chat commands as a person is offered them."""
+    return [{"command": name[1:], "description": texts.help_of(name)} for name in CHAT_COMMANDS]

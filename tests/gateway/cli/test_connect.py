@@ -17,15 +17,17 @@ from gateway.cli import connect
 from gateway.cli.command import Invocation
 from gateway.cli.terminal import Terminal
 from gateway.platforms import ADAPTERS
+from shared.command import CHAT_COMMANDS
 from shared.platform_settings import PlatformSettings
 from shared.settings import Settings, parse_settings
+from shared.texts import LANGUAGES
 from tests.gateway.edge import serving
 from tests.gateway.platforms.test_conformance import fixture_of
 
 #: the calls that register each platform's webhook; the others are set up by hand
 REGISTERS = {
-    "telegram": ["setWebhook"],
-    "discord": ["@me", "commands"],
+    "telegram": ["setWebhook", *["setMyCommands"] * len(LANGUAGES)],
+    "discord": ["@me", *["commands"] * (1 + len(CHAT_COMMANDS))],
     "line": ["endpoint", "test"],
     "matrix": ["register"],
 }
@@ -34,8 +36,9 @@ REGISTERS = {
 class Outside:
     """A platform's API, and the gateway as it is reached from outside."""
 
-    def __init__(self, *, refuses: bool) -> None:
+    def __init__(self, *, refuses: bool = False, limits: int = 0) -> None:
         self.refuses = refuses
+        self.limits = limits  #: how many calls are limited first
         self.called: list[str] = []
         self.bodies: list[dict[str, Any]] = []
 
@@ -53,6 +56,9 @@ class Outside:
         return JSONResponse({}, 401)
 
     async def api(self, request: Request) -> Response:
+        if self.limits > 0:
+            self.limits -= 1
+            return JSONResponse({"retry_after": 0.05}, 429, {"retry-after": "0.05"})
         self.called.append(request.url.path.rpartition("/")[2])
         self.bodies.append(json.loads(await request.body() or b"{}"))
         # what a platform says may name the token that it refuses
@@ -88,3 +94,25 @@ async def test_it_registers_or_tells_and_shows_no_secret(
     assert ("FAILED" in told) == (refuses and name in REGISTERS)
     assert "from outside" in told
     assert not [secret for secret in settings.secrets() if secret in shown]
+
+
+async def test_every_chat_command_is_in_the_menus_that_platforms_show(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """By the one list of them; a platform that takes a few calls at once is waited for."""
+    outside = Outside(limits=2)
+    names = [name[1:] for name in CHAT_COMMANDS]
+    async with serving(outside.app()) as url:
+        for platform in ("telegram", "discord", "slack", "mattermost"):
+            asked = argparse.Namespace(platform=platform)
+            assert await connect.run(Invocation(settings_of(platform, url), asked, Terminal(as_json=True))) == 0
+    english, german = [body for body in outside.bodies if "commands" in body]
+    assert [one["command"] for one in english["commands"]] == [one["command"] for one in german["commands"]] == names
+    assert german["language_code"] == "de"
+    commands = [body for body in outside.bodies if "name" in body]
+    assert [body["name"] for body in commands] == ["ask", *names]
+    assert all(1 <= len(body["description"]) <= 100 for body in commands)
+    told = capfdbinary.readouterr().out.decode()
+    for name in set(names) - {"status"}:  # Slack has one of its own
+        assert f'\\"/{name}\\"' in told
+    assert " ".join(CHAT_COMMANDS) in told

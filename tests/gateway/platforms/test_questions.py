@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from gateway.platforms.port import Kind, WebhookRequest
-from tests.gateway.platforms.fixtures import discord, google_chat, line, slack, teams, telegram
+from shared.command import CHAT_COMMANDS
+from tests.gateway.platforms.fixtures import discord, google_chat, line, mattermost, slack, teams, telegram
 from tests.gateway.platforms.fixtures.fixture import NOW, dumps
 from tests.gateway.platforms.test_conformance import NAMES, body_of, fixture_of, reply_to
 
@@ -99,3 +100,23 @@ def test_a_question_to_a_slash_command_is_answered_outside_of_any_thread() -> No
     body = urlencode({"payload": json.dumps(pressed)}).encode()
     (inbound,) = fixture_of("slack").adapter.parse(WebhookRequest("POST", form, body, NOW)).inbound
     assert inbound.session == "slack:T1:C1"
+
+
+SLASH: dict[str, Callable[[str], WebhookRequest]] = {
+    "slack": lambda name: slack_form(team_id="T1", channel_id="C1", user_id="U1", command=name, trigger_id="1.2"),
+    "discord": lambda name: discord.sign(discord.interaction("", data={"name": name[1:], "type": 1})),
+    "mattermost": lambda name: mattermost.sign(mattermost.form("", command=name, trigger_id="t9")),
+}
+
+
+def slack_form(**fields: str) -> WebhookRequest:
+    return WebhookRequest(
+        "POST", {"content-type": "application/x-www-form-urlencoded"}, urlencode(fields).encode(), NOW
+    )
+
+
+@pytest.mark.parametrize("command", CHAT_COMMANDS)
+@pytest.mark.parametrize("name", SLASH)
+def test_a_slash_command_that_is_called_like_a_chat_command_is_one(name: str, command: str) -> None:
+    (inbound,) = fixture_of(name).adapter.parse(SLASH[name](command)).inbound
+    assert (inbound.kind, inbound.text) == (Kind.COMMAND, command)
