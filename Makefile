@@ -8,7 +8,7 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 # Real servers, each in an environment of its own.
 REAL_SERVERS := llama mcp synapse litellm bots node
 
-.PHONY: run test test-clients test-real check bench peers clean
+.PHONY: run test explore test-clients test-real check bench peers clean
 .DEFAULT_GOAL := run
 
 run: .venv/.run
@@ -16,6 +16,10 @@ run: .venv/.run
 
 test: .venv/.test .venv/.browser .venv/.postgres .venv/.nginx
 	@exec .venv/bin/python -m pytest $(SIDE_BY_SIDE)
+
+# The property tests with other examples each time: what it finds becomes a case of a test.
+explore: .venv/.test
+	@exec .venv/bin/python -m pytest $(SIDE_BY_SIDE) -m hypothesis --hypothesis-profile=explore
 
 # Foreign clients, unmodified, in an environment of their own, and a fuzzer over /openapi.json.
 test-clients: .venv/.test .venv/clients/.made

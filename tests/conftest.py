@@ -7,9 +7,11 @@ from hypothesis import HealthCheck, settings
 
 
 def pytest_configure() -> None:
-    """Let an example of a property test take as long as a loaded machine needs."""
-    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("any machine")
+    """Let an example take as long as a loaded machine needs, and the same commit try the same examples."""
+    patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("gate", patient, derandomize=True)
+    settings.register_profile("explore", patient, print_blob=True)
+    settings.load_profile("gate")
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ MARKS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(derandomize=True, max_examples=500)
+@settings(max_examples=500)
 @given(st.lists(MARKS, max_size=60).map("".join))
 def test_any_text_becomes_well_formed_html_that_shows_the_visible_text(markdown: str) -> None:
     """Nothing is lost on the way, and what can be sent as plain text is the same."""
@@ -144,7 +144,7 @@ def test_any_text_becomes_well_formed_html_that_shows_the_visible_text(markdown:
     assert seen(telegram(markdown)).split() == visible(runs).split() == unmarked(telegram(markdown)).split()
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from([*"ab1 .,👋\n", "word ", "\n\n"]), max_size=60).map("".join))
 def test_words_without_marks_are_all_seen(markdown: str) -> None:
     """In every dialect, in their order."""
@@ -152,7 +152,7 @@ def test_words_without_marks_are_all_seen(markdown: str) -> None:
         assert unmarked(write(read_markdown(markdown), dialect)).split() == markdown.split()
 
 
-@settings(derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(st.text())
 def test_no_text_breaks_the_html(markdown: str) -> None:
     """Any characters at all."""

@@ -53,7 +53,7 @@ def test_files_past_the_limit_of_a_message_are_named() -> None:
 
 
 @given(st.text(), st.text(), st.binary(max_size=300), st.text(max_size=20))
-@settings(derandomize=True, max_examples=150)
+@settings(max_examples=150)
 def test_whatever_is_sent_is_attached_or_told_and_never_raises(
     text: str, name: str, data: bytes, media_type: str
 ) -> None:

@@ -6,14 +6,12 @@ import re
 from uuid import RFC_4122, UUID
 
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from shared.ids import new_message_id, uuid7
 from shared.messages import Usage, session_key
 
 
-@hypothesis_settings(derandomize=True)
 @given(st.integers(0, 2**48 - 1), st.integers(0, 2**74 - 1))
 def test_a_uuid7_carries_version_variant_time_and_every_random_bit(unix_ms: int, random_bits: int) -> None:
     value = UUID(int=uuid7(unix_ms, random_bits))

@@ -12,7 +12,7 @@ LOGS = Path("/logs")
 ANY_TEXT = st.text(st.characters(), max_size=400)
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(ANY_TEXT)
 @example("..")
 @example(".")
@@ -32,7 +32,7 @@ def test_no_session_key_leaves_the_directory_or_is_too_long(session: str) -> Non
     assert path.name.isascii()
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(ANY_TEXT, ANY_TEXT)
 @example("a" * 300, "a" * 301)
 @example("a b", "a%20b")

@@ -191,7 +191,7 @@ def test_children_inherit_model_keys_but_no_platform_token(monkeypatch: pytest.M
 NAMES = st.sampled_from([*sorted(KNOWN_NAMES), "PORT", "DATABASE_URL"])
 
 
-@hypothesis_settings(derandomize=True, max_examples=300)
+@hypothesis_settings(max_examples=300)
 @given(st.dictionaries(NAMES, st.text(max_size=12), max_size=4))
 def test_any_text_in_any_setting_is_accepted_or_refused_by_name(values: dict[str, str]) -> None:
     refusal: SettingsError | None = None

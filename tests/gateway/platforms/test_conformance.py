@@ -132,7 +132,7 @@ def test_a_time_that_is_none_or_long_ago_is_refused(platform: Fixture, at: str) 
         assert not accepts(platform.adapter, msgspec.structs.replace(req, now=NOW - 301))
 
 
-@settings(derandomize=True, max_examples=120)
+@settings(max_examples=120)
 @given(
     body=st.binary(max_size=60),
     cut=st.integers(0, 200),
@@ -198,7 +198,7 @@ def test_who_does_not_speak_to_the_bot_starts_nothing(platform: Fixture) -> None
         assert not [inbound for inbound in parsed.inbound if inbound.addressed], body
 
 
-@settings(derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(
     body=st.binary(max_size=40)
     | st.from_regex(rb'\{"[a-z]{1,9}":("[a-z]*"|\[\]|\{\}|-?[0-9]{1,25}|null)\}', fullmatch=True)
@@ -213,7 +213,7 @@ def test_any_body_is_read_or_refused(name: str, body: bytes) -> None:
         fixture.adapter.parse(req)
 
 
-@settings(derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data())
 @pytest.mark.parametrize("name", NAMES)
 def test_a_message_with_any_field_missing_or_odd_is_read_or_refused(name: str, data: st.DataObject) -> None:
@@ -307,7 +307,7 @@ LINE = "def line(number): return 'it *is* _kept_ <as> `it` & is' # "
 FAMILY = "👨‍👩‍👧‍👦"
 
 
-@settings(derandomize=True, max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     pieces=st.lists(
         st.sampled_from(

@@ -91,7 +91,7 @@ def test_missing_headers_are_refused() -> None:
         ADAPTER.verify(WebhookRequest("POST", {}, BODY, 0))
 
 
-@settings(derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(body=st.binary(max_size=60), mutation=st.integers(0, 10**9))
 def test_every_mutation_has_the_verdict_of_the_official_verifier(body: bytes, mutation: int) -> None:
     """One bit of body, signature, timestamp or id is flipped; ours is never the laxer one."""

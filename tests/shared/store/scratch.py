@@ -64,7 +64,6 @@ def run_machine(machine: type[RuleBasedStateMachine], engine: str, *, steps: int
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )

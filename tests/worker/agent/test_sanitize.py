@@ -16,7 +16,7 @@ CALLS = st.lists(st.builds(ToolCall, st.sampled_from(["", "a", "b"]) | ANYTHING,
 
 
 @given(calls=CALLS)
-@settings(derandomize=True, max_examples=150)
+@settings(max_examples=150)
 def test_calls_get_ids_of_their_own_and_arguments_that_are_objects(calls: list[ToolCall]) -> None:
     sound = sanitize_calls(calls, "msg_1_1")
     message = transcript.read(transcript.assistant("", [readable_call(call) for call in sound]))
@@ -27,7 +27,7 @@ def test_calls_get_ids_of_their_own_and_arguments_that_are_objects(calls: list[T
 
 
 @given(text=ANYTHING)
-@settings(derandomize=True, max_examples=100)
+@settings(max_examples=100)
 def test_text_becomes_text_that_utf8_can_carry_and_sound_text_stays(text: str) -> None:
     sound = sanitize_text(text)
     assert len(sound) == len(text)

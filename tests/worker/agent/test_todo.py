@@ -55,7 +55,7 @@ def todos_of(result: str) -> list[dict[str, str]]:
     return todos
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(CALLS, st.sampled_from(["todo", "todo_list"]))
 def test_any_sequence_of_calls_saves_and_histories_leaves_the_list_of_a_ten_line_model(
     calls: list[dict[str, Any]], name: str
@@ -138,7 +138,7 @@ def test_wrong_shapes_become_an_error_result_and_change_nothing(arguments: dict[
     assert [item.content for item in store.items] == ["kept"]
 
 
-@settings(derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.dictionaries(
         st.sampled_from(["todos", "merge", "other"]),

@@ -429,7 +429,7 @@ CALLS = st.sampled_from(
 
 
 @given(steps=st.lists(st.lists(CALLS, min_size=1, max_size=4), max_size=5), stop_after=st.integers(0, 40))
-@settings(derandomize=True, max_examples=60)
+@settings(max_examples=60)
 def test_an_interrupt_at_any_moment_leaves_a_valid_transcript(
     steps: list[list[tuple[str, str]]], stop_after: int
 ) -> None:

@@ -139,7 +139,7 @@ class Dispatching(RuleBasedStateMachine):
 
 
 TestDispatching = Dispatching.TestCase
-TestDispatching.settings = settings(derandomize=True, max_examples=60, stateful_step_count=40)
+TestDispatching.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_a_session_stays_with_its_slot_while_its_worker_lives() -> None:

@@ -123,7 +123,7 @@ def test_a_writer_that_goes_on_meanwhile_disturbs_nothing(tmp_path: Path) -> Non
     assert logged_messages(path) == shown([*history, *following])
 
 
-@settings(derandomize=True, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.data())
 def test_whatever_was_lost_is_there_in_the_end_and_nothing_twice(
     tmp_path_factory: Any, texts: list[str], data: st.DataObject

@@ -26,7 +26,7 @@ def lines_of(ring: LogRing) -> list[tuple[str, bytes]]:
     return [(record.session, record.line) for record in ring.peek()]
 
 
-@settings(derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.integers(64, 400),
     st.lists(

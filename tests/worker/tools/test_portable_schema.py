@@ -133,7 +133,7 @@ ANY = st.recursive(
 
 
 @given(ANY)
-@settings(derandomize=True, max_examples=400)
+@settings(max_examples=400)
 def test_any_json_is_made_portable_or_refused(schema: Any) -> None:
     try:
         made = portable_schema(schema).schema

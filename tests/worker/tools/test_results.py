@@ -83,6 +83,6 @@ JSON = st.recursive(
 
 
 @given(JSON.filter(lambda value: value is not None and not isinstance(value, str)))
-@settings(derandomize=True, max_examples=100)
+@settings(max_examples=100)
 def test_what_is_json_already_reads_back_as_it_was(value: Any) -> None:
     assert json.loads(result_text(value)) == value

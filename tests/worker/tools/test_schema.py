@@ -142,7 +142,7 @@ async def test_wrong_arguments_are_told_in_words(arguments: str, problem: str) -
 
 
 @given(st.text() | st.binary().map(repr) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(repr))
-@settings(derandomize=True, max_examples=200)
+@settings(max_examples=200)
 def test_nothing_a_model_writes_raises_anything_but_a_tool_error(arguments: str) -> None:
     parameters = Parameters(lambda word: word)
     context: Any = None

@@ -11,7 +11,7 @@ from worker.agent.context.repair import repair, role_of
 from worker.tools.spec import ToolCall
 
 
-@settings(derandomize=True, max_examples=400)
+@settings(max_examples=400)
 @given(PARTS)
 def test_a_repaired_transcript_is_valid_and_stays_as_it_is(messages: list[bytes]) -> None:
     repaired = repair(messages)

@@ -48,7 +48,7 @@ def test_what_fits_is_shown_as_it_is() -> None:
     assert Window([]).surplus(1) == 0
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(PARTS, st.integers(1, 400), st.integers(0, 3))
 def test_a_cut_window_is_a_valid_end_of_the_transcript_behind_its_head(
     messages: list[bytes], keep: int, unfinished: int
@@ -69,7 +69,7 @@ def test_a_cut_window_is_a_valid_end_of_the_transcript_behind_its_head(
     assert again.shown == window.shown
 
 
-@settings(derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(PARTS, st.integers(0, 30), st.integers(0, 30))
 def test_the_same_summary_shows_the_same_whatever_was_read_with_it(
     messages: list[bytes], covers: int, first: int

@@ -119,7 +119,7 @@ def test_content_in_parts_is_taken_as_it_is() -> None:
 ROLES = st.sampled_from(["system", "user", "assistant", "tool"])
 
 
-@settings(derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(ROLES, st.text(max_size=12)), max_size=12), st.text(max_size=5))
 def test_any_transcript_alternates_and_holds_no_blank_text(said: list[tuple[str, str]], prompt: str) -> None:
     call = ToolCall("c", "now", "{}")

@@ -142,7 +142,7 @@ async def test_text_is_streamed_in_small_pieces() -> None:
 VERBS = st.sampled_from(["add", "done", "remove", "Add:", "finished", "delete", "list", "clear"])
 
 
-@settings(derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(VERBS, st.sampled_from(["1", "2", "tea", "milk tea", "3 eggs", ""])), max_size=8))
 async def test_any_words_leave_a_list_that_is_shown_as_it_is(said: list[tuple[str, str]]) -> None:
     chat = Chat()

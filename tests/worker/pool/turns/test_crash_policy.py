@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.messages import Dead, Ended, Parked, Retry, Step, TurnStatus, Usage
@@ -130,7 +130,6 @@ def test_what_its_sender_stopped_never_runs_again(cause: Cause) -> None:
     turns=st.lists(st.integers(1, 4), unique=True, max_size=4),
     attempts=st.integers(0, 5),
 )
-@settings(derandomize=True)
 def test_every_turn_gets_one_verdict_and_only_a_blamed_one_dies(
     cause: Cause, culprit: int, turns: list[int], attempts: int
 ) -> None:
