@@ -31,10 +31,16 @@ UP_STATES = frozenset({WorkerState.READY, WorkerState.QUARANTINE})
 
 #: what is told of each worker: the kind of metric, its name and words, and where it is in the worker's row
 WORKER_FAMILIES: tuple[
-    tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, Callable[[WorkerRow], int]], ...
+    tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, Callable[[WorkerRow], float]], ...
 ] = (
     (GaugeMetricFamily, "worker_up", "Whether a worker takes turns", lambda row: row.state in UP_STATES),
     (GaugeMetricFamily, "worker_rss_bytes", "Resident memory of a worker", lambda row: row.rss_bytes),
+    (
+        GaugeMetricFamily,
+        "worker_loop_lag_seconds",
+        "How late a worker's loop ran a timer at the most of late, or is now",
+        lambda row: row.loop_lag_s,
+    ),
     (GaugeMetricFamily, "leaked_threads", "Threads of tools that were left behind", lambda row: row.leaked_threads),
     (CounterMetricFamily, "todo_cache_hits", "Sessions found in a worker's cache", lambda row: row.cache_hits),
     (CounterMetricFamily, "todo_cache_misses", "Sessions not found in it", lambda row: row.cache_misses),

@@ -34,6 +34,7 @@ def worker_entry(row: WorkerRow) -> dict[str, object]:
         "sessions": row.sessions,
         "rss_bytes": row.rss_bytes,
         "started_at": row.started_at,
+        "loop_lag_s": round(row.loop_lag_s, 4),
         "todo_cache": {"hits": row.cache_hits, "misses": row.cache_misses, "size": row.cache_size},
     }
     if row.mcp:

@@ -1,7 +1,8 @@
 """Memory that a worker shares with its parent and that outlives it: the heartbeat, the running turn, the log ring.
 
 Layout: bytes 0-7 the time of the last beat (CLOCK_MONOTONIC, nanoseconds), bytes 8-15 the running turn (0 for none),
-bytes 16-23 the time after which nothing may be begun (the same clock, 0 for never), the ring from byte 4096 on. Each
+bytes 16-23 the time after which nothing may be begun (the same clock, 0 for never), bytes 24-31 the nanoseconds
+between two beats, bytes 32-39 how late the latest of the last beats was (nanoseconds), the ring from byte 4096 on. Each
 is written by one side alone, in aligned words, so no lock is needed.
 """
 
@@ -21,6 +22,8 @@ RING_AT = 4096
 BEAT = 0
 RUNNING = 1
 FENCE = 2
+INTERVAL = 3
+LATE = 4
 
 
 def anonymous_file(name: str) -> int:
@@ -55,13 +58,22 @@ class SharedPage:
         """The memory of the log ring, RING_BYTES long; zero bytes in a new page."""
         return self._ring
 
-    def beat(self) -> None:
-        """Note that the worker's loop is alive."""
+    def beat(self, interval_s: float = 0.0, late_s: float = 0.0) -> None:
+        """Note that the worker's loop is alive, when it beats again, and how late it was at the most of late."""
+        self._words[INTERVAL] = int(interval_s * 1e9)
+        self._words[LATE] = int(late_s * 1e9)
         self._words[BEAT] = time.monotonic_ns()
 
     def beat_age_s(self) -> float:
         """Return the seconds since the last beat."""
         return (time.monotonic_ns() - self._words[BEAT]) / 1e9
+
+    def loop_lag_s(self) -> float:
+        """Return how late the worker's loop beat at the most of late, or is now, in seconds; 0 before the first."""
+        if not self._words[INTERVAL]:
+            return 0.0
+        overdue_s = self.beat_age_s() - self._words[INTERVAL] / 1e9
+        return max(overdue_s, self._words[LATE] / 1e9)
 
     def set_running(self, turn: int) -> None:
         """Name the turn whose code runs on the worker's loop now; 0 for none."""

@@ -66,7 +66,7 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     if rows:
         lines.append(f"workers   {len(rows)}, {found['spares']} spares, {found['restarts']} replaced so far")
         lines += table(
-            ("WORKER", "PID", "STATE", "TURNS", "SESSIONS", "MEMORY", "SINCE"),
+            ("WORKER", "PID", "STATE", "TURNS", "SESSIONS", "MEMORY", "LOOP LAG", "SINCE"),
             (
                 (
                     f"{row['host']}/{row['n']}" if "host" in row else row["n"],
@@ -75,6 +75,7 @@ def status_lines(found: dict[str, Any]) -> list[str]:
                     row["turns"],
                     row["sessions"],
                     f"{row['rss_bytes'] // MIB} MiB",
+                    f"{row['loop_lag_s'] * 1000:.0f} ms" if "loop_lag_s" in row else "-",
                     moment(row["started_at"]) if row["started_at"] else "-",
                 )
                 for row in rows

@@ -59,7 +59,7 @@ export class Workers {
     const looked = worker.todo_cache.hits + worker.todo_cache.misses;
     row.append(element("td", "n", name(worker)), element("td", `state ${worker.state}`, worker.state));
     const hits = looked ? `${Math.round((worker.todo_cache.hits / looked) * 100)} % of ${looked.toLocaleString()}` : "–";
-    const cells = [["turns", worker.turns], ["sessions", worker.sessions], ["memory", megabytes(worker.rss_bytes)], ["cache hits", hits], ["since", worker.started_at ? ago(worker.started_at) : "–"]];
+    const cells = [["turns", worker.turns], ["sessions", worker.sessions], ["memory", megabytes(worker.rss_bytes)], ["cache hits", hits], ["loop lag", worker.pid ? lag(worker.loop_lag_s) : "–"], ["since", worker.started_at ? ago(worker.started_at) : "–"]];
     for (const [label, text] of cells) {
       const cell = element("td", "number", text);
       cell.dataset.label = label;
@@ -111,6 +111,10 @@ export class Workers {
 
 function name(worker) {
   return worker.host ? `${worker.host}/${worker.n}` : `${worker.n}`;
+}
+
+function lag(seconds) {
+  return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
 }
 
 function turnRow(turn) {

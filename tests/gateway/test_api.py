@@ -136,7 +136,9 @@ def test_the_worker_table_has_the_documented_shape(web: httpx2.Client) -> None:
     table = web.get("/v1/workers").json()
     assert set(table) == {"workers", "spares", "restarts"}
     for row in table["workers"]:
-        assert set(row) == {"n", "pid", "state", "turns", "sessions", "rss_bytes", "started_at", "todo_cache"}
+        facts = {"n", "pid", "state", "turns", "sessions", "rss_bytes", "started_at", "loop_lag_s", "todo_cache"}
+        assert set(row) == facts
+        assert 0 <= row["loop_lag_s"] < 60
         assert set(row["todo_cache"]) == {"hits", "misses", "size"}
 
 
@@ -226,6 +228,7 @@ def test_the_metrics_tell_of_turns_workers_cache_and_loop(web: httpx2.Client) ->
         'gatehouse_model_calls_total{model="offline",provider="offline"}',
         'gatehouse_events_total{event="message_accepted"}',
         "gatehouse_loop_lag_seconds_bucket",
+        'gatehouse_worker_loop_lag_seconds{worker="0"} ',
     ):
         assert name in text
 

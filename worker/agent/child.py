@@ -28,6 +28,7 @@ from shared.redaction import Redaction
 from worker import os_processes
 from worker.agent.attachments import AttachmentCache
 from worker.agent.equipment import Agent, Equipment
+from worker.agent.heartbeats import Heartbeats
 from worker.agent.models import build_chains
 from worker.agent.pool_channel import PoolChannel, PoolLogHandler
 from worker.agent.session_cache import SessionCache
@@ -63,8 +64,6 @@ from worker.shared_page import SharedPage
 from worker.tools.mcp import McpServers
 from worker.tools.toolbox import Toolbox
 
-#: seconds between two beats until the configuration says
-FIRST_BEAT_S = 0.1
 REPORT_S = 1.0
 #: seconds a worker that nobody waits for may take to write its logs
 LAST_WRITE_S = 0.5
@@ -93,7 +92,7 @@ class Child:
         self._tasks: set[asyncio.Task[None]] = set()
         self._equipment: Equipment | None = None
         self._draining = False
-        self._beat_s = FIRST_BEAT_S
+        self._heartbeats = Heartbeats(page, loop)
         self._pool: PoolChannel
         self._mcp: McpServers
 
@@ -103,7 +102,7 @@ class Child:
         channel: Channel[ToWorker, ToPool] = await open_channel(sock, ToWorker, self._on_frame, self._on_closed)
         self._pool = PoolChannel(channel)
         logging.getLogger().addHandler(PoolLogHandler(self._pool))
-        self._beat()
+        self._heartbeats.beat()
 
     def _on_frame(self, frame: ToWorker) -> None:
         match frame:
@@ -140,7 +139,7 @@ class Child:
                     self._mcp.take(frame)
 
     def _configure(self, config: WorkerConfig) -> None:
-        self._beat_s = config.beat_s
+        self._heartbeats.interval_s = config.beat_s
         self._pool.hide(config.secrets())
         try:
             self._equipment = equip(config, self._page, self._pool)
@@ -152,6 +151,7 @@ class Child:
         self._equipment.log.start()
         self._mcp = McpServers(config.mcp_servers, self._equipment.toolbox, self._pool.emit, self._pool.send)
         self._report()
+        self._heartbeats.forget_lag()
         self._pool.send(Ready(os.getpid(), warmed() is not None, self._equipment.toolbox.names))
 
     def _serve(self) -> None:
@@ -216,10 +216,6 @@ class Child:
             closing.start()
             closing.join(LAST_WRITE_S)
         end_group()
-
-    def _beat(self) -> None:
-        self._page.beat()
-        self._loop.call_later(self._beat_s, self._beat)
 
     def _report(self) -> None:
         equipment = self._equipment

@@ -17,7 +17,8 @@ import uvloop
 
 from shared.errors import FrameTooLarge, ToolError
 from worker import os_processes
-from worker.agent.child import DRAIN_WRITE_S, FIRST_BEAT_S, REPORT_S, end_group, end_process, warmed
+from worker.agent.child import DRAIN_WRITE_S, REPORT_S, end_group, end_process, warmed
+from worker.agent.heartbeats import Heartbeats
 from worker.agent.pool_channel import PoolChannel, PoolLogHandler
 from worker.agent.todo import TodoStore
 from worker.channel import Channel, open_channel
@@ -65,12 +66,11 @@ class McpChild:
     """Owns the servers of this process, and the calls that workers make."""
 
     def __init__(self, page: SharedPage, loop: asyncio.AbstractEventLoop) -> None:
-        self._page = page
         self._loop = loop
+        self._heartbeats = Heartbeats(page, loop)
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._said: dict[int, str] = {}
-        self._beat_s = FIRST_BEAT_S
         self._shelf: HostShelf
         self._mcp: McpServers
         self._pool: PoolChannel
@@ -80,7 +80,7 @@ class McpChild:
         channel: Channel[ToWorker, ToPool] = await open_channel(sock, ToWorker, self._on_frame, lambda _: end_group())
         self._pool = PoolChannel(channel)
         logging.getLogger().addHandler(PoolLogHandler(self._pool))
-        self._beat()
+        self._heartbeats.beat()
 
     def _on_frame(self, frame: ToWorker) -> None:
         match frame:
@@ -98,7 +98,7 @@ class McpChild:
                 self._keep(self._loop.create_task(self._finish_drain()))
 
     def _configure(self, config: WorkerConfig) -> None:
-        self._beat_s = config.beat_s
+        self._heartbeats.interval_s = config.beat_s
         self._pool.hide(config.secrets())
         self._shelf = HostShelf(config.mcp_servers, self._pool)
         self._mcp = McpServers(config.mcp_servers, self._shelf, self._pool.emit)
@@ -158,10 +158,6 @@ class McpChild:
         self._pool.send(Drained())
         await self._pool.sent(DRAIN_WRITE_S)
         end_process(0)
-
-    def _beat(self) -> None:
-        self._page.beat()
-        self._loop.call_later(self._beat_s, self._beat)
 
     def _report(self) -> None:
         self._pool.send(Report(0, 0, 0, os_processes.rss_bytes(), 0, 0, 0, 0, self._mcp.status))

@@ -48,6 +48,8 @@ class WorkerRow(msgspec.Struct, frozen=True):
     log_lost: int = 0
     #: threads of tools that were given up and go on
     leaked_threads: int = 0
+    #: how late its loop ran a timer at the most in the last half minute, or is now, in seconds
+    loop_lag_s: float = 0.0
     #: how its MCP servers are, in the order of the configuration
     mcp: tuple[McpStatus, ...] = ()
     #: those of its turns that wait for a model or a tool
@@ -123,6 +125,7 @@ def worker_row(
         log_failures=report.log_failed,
         log_lost=report.log_lost,
         leaked_threads=report.leaked_threads,
+        loop_lag_s=worker.loop_lag_s,
         mcp=report.mcp,
         waiting=sum(bool(turn.waits_for) for turn in turns),
         longest_waiting=longest_waiting(turns, n) if held_up else (),

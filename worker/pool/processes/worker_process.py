@@ -103,6 +103,11 @@ class WorkerProcess:
         return self._channel is not None and self._channel.full
 
     @property
+    def loop_lag_s(self) -> float:
+        """How late its loop ran a timer at the most in the last half minute, or is now, in seconds."""
+        return 0.0 if self.watch.ended else self.page.loop_lag_s()
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code as the process library tells it, negative for a signal; None while unknown."""
         return self._exit_code if self._released else self._process.exitcode
