@@ -1,9 +1,9 @@
 """Chat commands: messages that the gateway answers itself, without a model call.
 
-    /help /status /trace /todo     questions: answered at once, from what the store and the pool know
+    /help /status /trace /todo     queries: answered at once, from what the store and the pool know
     /new /stop /undo /retry        orders: accepted like a message, carried out by the store in the session's order
 
-A question's answer goes through the outbox under the event's own dedupe keys, so a redelivery is answered once; an
+A query's answer goes through the outbox under the event's own dedupe keys, so a redelivery is answered once; an
 order is deduplicated like any message. A text that is not exactly a command of the table goes to the agent.
 """
 
@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.announcements import Announcements
 from gateway.platforms.port import Adapter, Inbound
-from gateway.running_turns import PoolView, RunningTurns
+from gateway.running_turns import RunningTurns, TurnsView
 from gateway.todo_text import todo_text
 from gateway.trace_text import trace_lines, trace_message
 from shared.approvals import ID_CHARS
@@ -40,23 +40,23 @@ Words = Sequence[str]
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Who asks a question, and where."""
+    """Who sends a query, and where."""
 
     session: str
     user: str = ""
 
 
-class Question(msgspec.Struct, frozen=True):
-    """One question: how many words may follow it, and what answers it."""
+class Query(msgspec.Struct, frozen=True):
+    """A command that asks: how many words may follow it, and what answers it."""
 
     most_words: int
     answer: Callable[[Asker, Words], Awaitable[str]]
 
 
-class Inquiry(msgspec.Struct, frozen=True):
-    """A question that somebody asked, with the words that followed it."""
+class AskedQuery(msgspec.Struct, frozen=True):
+    """A query that somebody sent, with the words that followed it."""
 
-    question: Question
+    query: Query
     words: Words
 
 
@@ -66,7 +66,7 @@ class Commands:
     def __init__(
         self,
         store: Store,
-        pool: PoolView,
+        pool: TurnsView,
         announcements: Announcements,
         profiles: Profiles = Profiles(),  # noqa: B008 - frozen
     ) -> None:
@@ -75,16 +75,16 @@ class Commands:
         self._announcements = announcements
         self._pool = pool
         self._turns = RunningTurns(store, pool)
-        self._questions = {
-            "/todo": Question(0, self._todo),
-            "/status": Question(0, self._status),
-            "/trace": Question(1, self._trace),
-            "/help": Question(0, self._help),
-            GREETING: Question(1, self._help),
+        self._queries = {
+            "/todo": Query(0, self._todo),
+            "/status": Query(0, self._status),
+            "/trace": Query(1, self._trace),
+            "/help": Query(0, self._help),
+            GREETING: Query(1, self._help),
         }
 
-    def find(self, text: str, asker: Asker) -> Inquiry | Command | None:
-        """Return the command that a text is: a question, or an order for the store; None if it is none."""
+    def find(self, text: str, asker: Asker) -> AskedQuery | Command | None:
+        """Return the command that a text is: a query, or an order for the store; None if it is none."""
         words = text.split() if len(text) <= MOST_CHARACTERS else []
         name = words[0].lower() if words else ""
         if name in ORDERS and len(words) == 1:
@@ -92,19 +92,19 @@ class Commands:
         if name in DECISIONS and len(words) == 2 and QUESTION.fullmatch(words[1]):
             texts = self.texts_of(asker)
             return msgspec.structs.replace(order(name, texts), question=words[1], nothing=texts.not_asked)
-        question = self._questions.get(name)
-        return Inquiry(question, words[1:]) if question and len(words) - 1 <= question.most_words else None
+        query = self._queries.get(name)
+        return AskedQuery(query, words[1:]) if query and len(words) - 1 <= query.most_words else None
 
     def texts_of(self, asker: Asker) -> Texts:
         """Return what the product says to somebody."""
         return self._profiles.texts_of(asker.session, asker.user)
 
-    async def tell(self, asker: Asker, asked: Inquiry) -> str:
-        """Return the answer to a question. Raises StoreUnavailable."""
-        return await asked.question.answer(asker, asked.words)
+    async def tell(self, asker: Asker, asked: AskedQuery) -> str:
+        """Return the answer to a query. Raises StoreUnavailable."""
+        return await asked.query.answer(asker, asked.words)
 
-    async def answer(self, platform: Adapter, inbound: Inbound, asked: Inquiry) -> None:
-        """Put the answer to a question on its way, once. Raises StoreUnavailable."""
+    async def answer(self, platform: Adapter, inbound: Inbound, asked: AskedQuery) -> None:
+        """Put the answer to a query on its way, once. Raises StoreUnavailable."""
         text = await self.tell(Asker(inbound.session, inbound.user), asked)
         await self._announcements.announce(platform, inbound, text, inbound.dedupe, platform.capabilities.dedupe_ttl_s)
 

@@ -50,7 +50,7 @@ COMPARE_EVERY_S = 3.0
 STORE_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class Hosts(Protocol):
+class OtherHosts(Protocol):
     """What the pool knows of the other hosts that share the database."""
 
     @property
@@ -98,7 +98,7 @@ class Delivery:
         self._governor = governor or Governor()
         self._receivers = Receivers()
         self.platform_calls = PlatformCalls(clock)
-        self.hosts: Hosts = Alone()
+        self.hosts: OtherHosts = Alone()
         self.place_of: PlaceOf = own_place  #: where the beginning of an answer is shown already
         self._clock = clock
         self._woken = asyncio.Event()

@@ -12,7 +12,7 @@ from gateway.amendments import Amendments
 from gateway.announcements import Announcements
 from gateway.arrival import arrival_of
 from gateway.chat_moves import ChatMoves
-from gateway.commands import Asker, Commands, Inquiry
+from gateway.commands import AskedQuery, Asker, Commands
 from gateway.intake import Intake
 from gateway.pairings import Pairings
 from gateway.platforms.port import Adapter, Inbound, Kind
@@ -101,7 +101,7 @@ class InboundEvents:
         stops = isinstance(command, Command) and command.kind is CommandKind.STOP  # that is always let through
         if not stops and (wait_s := self._rates.take(sender)):
             return await self._slow_down(platform, inbound, wait_s)
-        if isinstance(command, Inquiry):
+        if isinstance(command, AskedQuery):
             await self._commands.answer(platform, inbound, command)
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
             return Taken()

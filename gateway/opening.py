@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.responses import error_response, json_response
 from shared.events import Emit, Event
-from shared.store.engine import Progress
+from shared.store.engine import OpeningProgress
 
 #: between two lines of the log that tell how far it is, in seconds
 TELL_EVERY_S = 5.0
@@ -27,11 +27,11 @@ class Opening:
         self._emit = emit
         self._began_mono = 0.0
         self._told_mono = 0.0
-        self._progress: Progress | None = None
+        self._progress: OpeningProgress | None = None
         self.takes_time = asyncio.Event()
         self.done = False
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: OpeningProgress) -> None:
         """Take note of a step of a migration."""
         now = time.monotonic()
         if self._progress is None:

@@ -9,7 +9,7 @@ from shared.store.port import Store
 from worker.pool import TurnRow
 
 
-class PoolView(Protocol):
+class TurnsView(Protocol):
     """What is asked of the pool."""
 
     def running_turn(self, session: str) -> TurnRow | None:
@@ -22,7 +22,7 @@ class PoolView(Protocol):
 class RunningTurns:
     """Looks at running turns; where other hosts may run them, in the checkpoints and the journal that they write."""
 
-    def __init__(self, store: Store, pool: PoolView) -> None:
+    def __init__(self, store: Store, pool: TurnsView) -> None:
         self._store = store
         self._pool = pool
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from gateway.turn_broadcast import TurnBroadcast
-from shared.attachments import Attachment, Upload, upload_key
+from shared.attachments import Attachment, FileSource, upload_key
 from shared.errors import NotFound, StoreError
 from shared.messages import Ended, MessageState, RepeatedRequest, TurnStatus
 from shared.signals import Signal, SignalKind
@@ -27,13 +27,6 @@ LOOK_EVERY_S = 1.0
 AT_ONCE = 64
 #: the worker that pages are told of, for a turn of a host that does not name it
 ELSEWHERE = "another host"
-
-
-class FileSource(Protocol):
-    """Where files of platforms are fetched."""
-
-    async def fetch(self, platform: str, file: Attachment) -> Upload:
-        """Return a file, or why it cannot be had; never raises."""
 
 
 class ReceivedText:

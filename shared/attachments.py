@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -70,6 +71,13 @@ class Attachment(msgspec.Struct, frozen=True):
 def upload_key(file: Attachment) -> str:
     """Return the name under which one gateway keeps a file for the host that asked for it."""
     return f"fetched {hashlib.sha256(file.source).hexdigest()}"
+
+
+class FileSource(Protocol):
+    """Where files are fetched that a message came with; the gateway's."""
+
+    async def fetch(self, platform: str, file: Attachment) -> Upload:
+        """Return a file, or why it cannot be had; never raises."""
 
 
 class ReadUploads(msgspec.Struct, frozen=True):

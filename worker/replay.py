@@ -200,7 +200,7 @@ class _Role(msgspec.Struct):
 
 
 class _Calls(msgspec.Struct):
-    tool_calls: tuple[transcript.CallEntry, ...] | None = None
+    tool_calls: tuple[transcript.TranscriptCall, ...] | None = None
 
 
 def _role(message: bytes) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.database import check_it_exists, database_name, needs_file
 from gateway.cli.terminal import PageProgress
 from shared.store.sqlite.backup import back_up
@@ -64,7 +64,7 @@ def add_restore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` or `salvage` has written")
 
 
-BACKUP = Command(
+BACKUP = Subcommand(
     name="backup",
     summary="copy the database into a file, verified, while the gateway runs",
     examples=(
@@ -75,7 +75,7 @@ BACKUP = Command(
     run=run_backup,
     add_arguments=add_backup_arguments,
 )
-RESTORE = Command(
+RESTORE = Subcommand(
     name="restore",
     summary="put a backup in the database's place, with the gateway stopped; what was there is kept",
     examples=("python -m gateway restore /srv/backup/gatehouse.db",),

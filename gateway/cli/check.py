@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.database import database_file, database_name
 from gateway.cli.finding import Finding
 from gateway.cli.running_gateway import RunningGateway, find_gateway
@@ -143,7 +143,7 @@ PARTS: tuple[tuple[str, Look], ...] = (
     ("disk", look_at_disk),
 )
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="check",
     summary="verify what a start needs: settings, tools, MCP programs, the database and the disk",
     examples=(

@@ -32,7 +32,7 @@ def no_arguments(_: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Subcommand:
     """One command of ``python -m gateway``."""
 
     #: the word it is called by

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from shared.platform_settings import PLATFORM_SETTINGS, required_variables
 from shared.redaction import Redaction
 from shared.retry import retry_after_s
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("platform", choices=sorted(PLATFORM_SETTINGS), help="which platform")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     "connect",
     "register a platform's webhook, or say which steps it takes, and try it from outside",
     (

@@ -8,7 +8,7 @@ import time
 
 import msgspec
 
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.database import database_name, opened_store
 from gateway.cli.running_gateway import RunningGateway, find_gateway, segment
 from gateway.cli.terminal import table
@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     letters.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON value")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="dead",
     summary="list, retry or purge dead letters: messages that used up their attempts",
     examples=(

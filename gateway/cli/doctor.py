@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.cli.check import check_everything
-from gateway.cli.command import Command, Invocation
+from gateway.cli.command import Invocation, Subcommand
 
 
 async def run(invocation: Invocation) -> int:
@@ -11,7 +11,7 @@ async def run(invocation: Invocation) -> int:
     return await check_everything(invocation, live=True)
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="doctor",
     summary="try for real what the gateway needs: models, MCP servers, platforms, the way in from outside",
     examples=(

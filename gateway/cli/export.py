@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from gateway.cli.command import Command, Invocation
+from gateway.cli.command import Invocation, Subcommand
 from gateway.cli.session_export import document, read_session
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION", help="the key that `sessions` shows")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="export",
     summary="write a session as one JSON document, without secrets",
     examples=("python -m gateway export slack:T1:C2 > session.json",),

@@ -6,7 +6,7 @@ import argparse
 
 import msgspec
 
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.terminal import table
 from gateway.keys import Keys
 from gateway.trace_text import moment
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         below.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON value")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="key",
     summary="add, list or revoke a key of the API and the console",
     examples=(

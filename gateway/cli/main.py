@@ -31,7 +31,7 @@ from gateway.cli import (
     status,
     trace,
 )
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.terminal import Terminal
 from shared.errors import GatehouseError, SettingsError
 from shared.printable import printable
@@ -39,7 +39,7 @@ from shared.settings import load_settings
 from shared.version import VERSION
 
 #: every command, in the order the help shows them
-COMMANDS: tuple[Command, ...] = (
+COMMANDS: tuple[Subcommand, ...] = (
     serve.COMMAND,
     check.COMMAND,
     doctor.COMMAND,
@@ -76,7 +76,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str]) -> int:
     """Run a command and return the exit status."""
     given = parser().parse_args(arguments)
-    command: Command = given.command
+    command: Subcommand = given.command
     try:
         terminal = Terminal(as_json=getattr(given, "json", False))
         outcome = command.run(Invocation(load_settings(), given, terminal))

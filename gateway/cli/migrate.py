@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from shared.errors import SettingsError, StoreOutdated, StoreUnusable
 from shared.settings import read_database_url
 from shared.settings_reader import SettingsReader
@@ -124,7 +124,7 @@ def add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="target", required=True, metavar="URL", help="an empty one, or one begun before")
 
 
-MIGRATE = Command(
+MIGRATE = Subcommand(
     name="migrate",
     summary="move everything to another database, SQLite or PostgreSQL, and verify it",
     examples=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.running_gateway import RunningGateway, find_gateway, segment
 from gateway.cli.terminal import table
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", default="", help="approve: the pairing code; revoke: platform:user")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     "pair",
     "list, approve and revoke who may talk on platforms that are open to strangers",
     (

@@ -8,7 +8,7 @@ import subprocess
 
 import msgspec
 
-from gateway.cli.command import Command, Invocation
+from gateway.cli.command import Invocation, Subcommand
 from gateway.cli.session_export import SessionRecord, read_session
 from gateway.own_module import own_module_command
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION", help="the key that `sessions` shows")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="replay",
     summary="run a recorded session again and print where the code of today does otherwise",
     examples=("python -m gateway replay slack:T1:C2",),

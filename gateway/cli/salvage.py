@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from gateway.cli.command import Command, Invocation
+from gateway.cli.command import Invocation, Subcommand
 from gateway.cli.database import check_it_exists, needs_file
 from gateway.cli.terminal import PageProgress
 from shared.store.sqlite.salvage import salvage
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="replace the new one if it exists")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="salvage",
     summary="read what can be read of a damaged database into a new one, and name what is lost",
     examples=(

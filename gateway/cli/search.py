@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.cli.command import Command, Invocation
+from gateway.cli.command import Invocation, Subcommand
 from gateway.cli.database import opened_store
 from gateway.cli.sessions import positive
 from gateway.cli.terminal import table
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", default="", metavar="NAME", help="in the sessions of one platform")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="search",
     summary="find what was said, in every session",
     examples=(

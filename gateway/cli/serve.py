@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway import keys
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.tool_check import check_tool_modules
 from shared.events import Event, Events, LogWriter
 from shared.hidden_environment import hide_environment
@@ -46,7 +46,7 @@ def make_first_key(invocation: Invocation) -> None:
         invocation.terminal.note("`python -m gateway key add NAME` makes more, `key revoke first` takes this one away")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="serve",
     summary="run the gateway with its workers (also what happens without a command)",
     examples=(

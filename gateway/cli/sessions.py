@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from gateway.cli.command import Command, Invocation
+from gateway.cli.command import Invocation, Subcommand
 from gateway.cli.database import opened_store
 from gateway.cli.running_gateway import RunningGateway, find_gateway
 from gateway.cli.terminal import table
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--waiting", action="store_true", help="those with messages that wait")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="sessions",
     summary="list the sessions, latest first",
     examples=(

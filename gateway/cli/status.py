@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.cli.command import Command, Invocation
+from gateway.cli.command import Invocation, Subcommand
 from gateway.cli.database import database_name, opened_store
 from gateway.cli.running_gateway import RunningGateway, address, find_gateway
 from gateway.cli.terminal import table
@@ -84,7 +84,7 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="status",
     summary="tell how the gateway is: ready or why not, its workers, what waits",
     examples=(

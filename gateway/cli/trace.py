@@ -6,7 +6,7 @@ import argparse
 
 import msgspec
 
-from gateway.cli.command import Command, CommandFailed, Invocation
+from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.database import database_name, opened_store
 from gateway.cli.running_gateway import find_gateway, segment
 from gateway.trace_text import trace_lines
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the id that the webhook's answer and the log name: msg_…")
 
 
-COMMAND = Command(
+COMMAND = Subcommand(
     name="trace",
     summary="tell where one message is: every stage with its time",
     examples=(

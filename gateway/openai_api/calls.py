@@ -17,7 +17,7 @@ import msgspec
 from cachetools import TTLCache
 from starlette.requests import Request
 
-from gateway.commands import Asker, Commands, Inquiry
+from gateway.commands import AskedQuery, Asker, Commands
 from gateway.intake import Intake
 from gateway.keys import Caller
 from gateway.openai_api.headers import asks_again, digest, fingerprint, idempotency_key, when_busy_wanted
@@ -138,7 +138,7 @@ class Calls:
             session = keyed_session(key) if key else stateless_key(message_id)
         asker = Asker(session, caller.name)
         command = self._commands.find(chat.text, asker) if name is not None and not chat.options.opening else None
-        if isinstance(command, Inquiry):
+        if isinstance(command, AskedQuery):
             return await self._tell(chat, session, command, caller)
         kept = not is_stateless(session)
         if asks_again(request) and (found := await self._find(session, known_by, chat, named=kept)):
@@ -184,7 +184,7 @@ class Calls:
         if shared.readers == 0:
             shared.timer = asyncio.get_running_loop().call_later(GRACE_S, self._give_up, call.shared)
 
-    async def _tell(self, chat: ChatRequest, session: str, asked: Inquiry, caller: Caller) -> Call:
+    async def _tell(self, chat: ChatRequest, session: str, asked: AskedQuery, caller: Caller) -> Call:
         """Answer a question that is a chat command."""
         follower = Follower()
         follower.put(Ended(TurnStatus.REPLIED, await self._commands.tell(Asker(session, caller.name), asked), ()))

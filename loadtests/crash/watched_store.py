@@ -22,7 +22,7 @@ from shared.messages import (
     Step,
     Summary,
 )
-from shared.store.engine import Progress, Tell, tell_nobody
+from shared.store.engine import OpeningProgress, Tell, tell_nobody
 from shared.store.port import Claims, Inbox, Outbox, Store
 
 
@@ -137,7 +137,7 @@ class WatchedStore(Watched):
     async def open(self, tell: Tell = tell_nobody) -> None:
         """Open it; each step of a migration is a boundary."""
 
-        def tell_and_watch(progress: Progress) -> None:
+        def tell_and_watch(progress: OpeningProgress) -> None:
             tell(progress)
             self._watch.after(Boundary.MIGRATION)
 

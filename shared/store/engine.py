@@ -32,7 +32,7 @@ PROBE_BYTES = 32_768
 ALL_ROWS = (1 << 62) - 1
 
 
-class Progress(msgspec.Struct, frozen=True):
+class OpeningProgress(msgspec.Struct, frozen=True):
     """How far a database has come on its way to today's schema."""
 
     #: what is being brought forward
@@ -43,10 +43,10 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 #: who hears how far it has come
-Tell = Callable[[Progress], None]
+Tell = Callable[[OpeningProgress], None]
 
 
-def tell_nobody(_: Progress) -> None:
+def tell_nobody(_: OpeningProgress) -> None:
     """Do nothing."""
 
 

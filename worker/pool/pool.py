@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shared.attachments import FileSource
 from shared.errors import StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import Claim, ClaimRef, Parked, Retry
@@ -43,7 +44,7 @@ from worker.pool.store_health import StoreHealth
 from worker.pool.supervisor import Supervisor
 from worker.pool.turn_scheduler import TurnScheduler
 from worker.pool.turns.active_turn import TurnRow
-from worker.pool.turns.attachment_loader import AttachmentLoader, FileSource
+from worker.pool.turns.attachment_loader import AttachmentLoader
 from worker.pool.turns.claimer import POLL_S, Claimer
 from worker.pool.turns.gateway_relay import GatewayRelay
 from worker.pool.turns.history_loader import HistoryLoader

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import psycopg
 
 from shared.errors import StoreUnavailable, StoreUnusable
-from shared.store.engine import PROBE_BYTES, Database, Progress, Tell, tell_nobody
+from shared.store.engine import PROBE_BYTES, Database, OpeningProgress, Tell, tell_nobody
 from shared.store.postgres.batch import Job
 from shared.store.postgres.connection import Connection, ConnectionLost
 from shared.store.postgres.database import Shared
@@ -91,7 +91,7 @@ class PostgresEngine:
         """Connect and migrate forward. Raises StoreUnusable."""
         loop = asyncio.get_running_loop()
 
-        def tell_loop(progress: Progress) -> None:
+        def tell_loop(progress: OpeningProgress) -> None:
             loop.call_soon_threadsafe(tell, progress)
 
         connections = await asyncio.to_thread(self._open, tell_loop)

@@ -7,7 +7,7 @@ import re
 import psycopg
 
 from shared.errors import StoreOutdated, StoreUnusable
-from shared.store.engine import Progress, Tell
+from shared.store.engine import OpeningProgress, Tell
 from shared.store.sql.schema import MIGRATIONS
 
 # What no statement of the shared ones can say: the counter of epochs, and the trigger in the server's own language.
@@ -62,7 +62,7 @@ def migrate(
             if found == len(MIGRATIONS):
                 return
             if found:
-                tell(Progress(f"schema {found + 1}", found, len(MIGRATIONS)))
+                tell(OpeningProgress(f"schema {found + 1}", found, len(MIGRATIONS)))
             scripts = MIGRATIONS[found : found + 1] if found else MIGRATIONS
             for script in scripts:
                 connection.execute(translate(script).encode())

@@ -36,7 +36,7 @@ COUNT_MESSAGES = "SELECT count(*) FROM inbox"
 NOT_IN_OTHER = "SELECT id FROM inbox WHERE id NOT IN (SELECT id FROM other.inbox) ORDER BY at LIMIT ?"
 
 #: told how many pages are done, and of how many
-Progress = Callable[[int, int], None]
+TellCopied = Callable[[int, int], None]
 
 
 class BackupReport(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class RestoreReport(msgspec.Struct, frozen=True):
     only_in_kept: tuple[str, ...] | None = ()
 
 
-def back_up(source: Path, target: Path, progress: Progress, *, replace: bool = False) -> BackupReport:
+def back_up(source: Path, target: Path, progress: TellCopied, *, replace: bool = False) -> BackupReport:
     """Copy a database as it is at this moment. Raises StoreUnusable, also where the copy is not sound, and OSError.
 
     It is read beside whoever writes it, in one transaction: commits go on meanwhile and are not in the copy.
@@ -103,7 +103,7 @@ def verified(path: Path, named: Path | None = None) -> BackupReport:
     return BackupReport(str(named), path.stat().st_size, schema, sessions, messages)
 
 
-def restore(backup: Path, database: Path, progress: Progress) -> RestoreReport:
+def restore(backup: Path, database: Path, progress: TellCopied) -> RestoreReport:
     """Put a backup in the place of a database that no gateway uses; the one that is there is kept beside it.
 
     Raises StoreUnusable where the backup is not sound or the database is in use, and OSError.
@@ -125,7 +125,7 @@ def restore(backup: Path, database: Path, progress: Progress) -> RestoreReport:
     return RestoreReport(report, str(kept or ""), missing)
 
 
-def _copy(source: Path, part: Path, progress: Progress) -> None:
+def _copy(source: Path, part: Path, progress: TellCopied) -> None:
     with contextlib.closing(connect_to_read(source)) as read, contextlib.closing(apsw.Connection(str(part))) as write:
         read.execute("BEGIN")
         read.execute("SELECT count(*) FROM sqlite_schema")  # from here on the snapshot stands

@@ -16,7 +16,7 @@ import apsw
 
 from shared.errors import StoreUnavailable, StoreUnusable
 from shared.signals import LocalSignals
-from shared.store.engine import PROBE_BYTES, Database, Progress, Tell, tell_nobody
+from shared.store.engine import PROBE_BYTES, Database, OpeningProgress, Tell, tell_nobody
 from shared.store.sql.tables import outbox
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.reading import connect_to_read
@@ -154,7 +154,7 @@ class SqliteEngine:
         self._opening = None
         return database
 
-    def _tell_on(self, loop: asyncio.AbstractEventLoop, tell: Tell, progress: Progress) -> None:
+    def _tell_on(self, loop: asyncio.AbstractEventLoop, tell: Tell, progress: OpeningProgress) -> None:
         """Tell of a migration on the loop. Raises StoreUnusable where nobody waits for its end any more."""
         if self._closing:
             raise StoreUnusable(f"{self._path} was closed on its way to this release's schema; the next start goes on")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import apsw
 
 from shared.errors import StoreOutdated, StoreUnusable
-from shared.store.engine import Progress, Tell, tell_nobody
+from shared.store.engine import OpeningProgress, Tell, tell_nobody
 from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.table_move import move_table, unmoved
 
@@ -23,7 +23,7 @@ def migrate(db: apsw.Connection, path: Path, tell: Tell = tell_nobody) -> None:
     found = known_schema(db, path)
     heard = tell if found else tell_nobody
     for version in range(found + 1, len(MIGRATIONS) + 1):
-        heard(Progress(f"schema {version}", version - 1, len(MIGRATIONS)))
+        heard(OpeningProgress(f"schema {version}", version - 1, len(MIGRATIONS)))
         db.execute(f"BEGIN IMMEDIATE; {MIGRATIONS[version - 1]}; PRAGMA user_version = {version}; COMMIT")
     for table in unmoved(db):
         move_table(db, table, heard)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import apsw
 
-from shared.store.engine import Progress, Tell, tell_nobody
+from shared.store.engine import OpeningProgress, Tell, tell_nobody
 from shared.store.sql.schema import MIGRATIONS
 
 #: what ends the script of a table that is kept in its key's own order
@@ -72,7 +72,7 @@ def move_table(db: apsw.Connection, table: str, tell: Tell) -> None:
         there = _scripts(db, table + MOVING, "index")
         for name, script in today["index"].items():
             if name not in there:
-                tell(Progress(f"index {name}", 0, 1))
+                tell(OpeningProgress(f"index {name}", 0, 1))
                 db.execute(script.replace(f" ON {table} ", f" ON {table}{MOVING} ", 1))
         _take_place(db, table, [], list(today["trigger"].values()))
 
@@ -102,7 +102,7 @@ def _move_rows(db: apsw.Connection, table: str, tell: Tell) -> None:
             db.execute(f"INSERT INTO {copied} WHERE {upto} ORDER BY {key} ON CONFLICT DO NOTHING", until)
             db.execute(f"DELETE FROM {table} WHERE {upto}", until)  # noqa: S608
             left -= db.changes()
-        tell(Progress(f"rows of {table}", total - left, total))
+        tell(OpeningProgress(f"rows of {table}", total - left, total))
         took_s = max(time.monotonic() - began, 0.001)
         rows = max(1, min(4 * rows, int(rows * CHUNK_S / took_s)))
 

@@ -13,7 +13,7 @@ import pytest
 from shared.errors import StoreUnusable
 from shared.journal import CallIntent, StepOpening
 from shared.messages import Conversation, Parked, Step
-from shared.store.engine import Progress
+from shared.store.engine import OpeningProgress
 from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.salvage import salvage
 from shared.store.sqlite.schema import check_schema, migrate
@@ -113,9 +113,9 @@ def write_long_database(database: Path, rows: int) -> None:
 
 def migrate_until(database: Path, step: int) -> bool:
     """Bring a database forward and die at this step of it; tell whether it came to its end before."""
-    heard: list[Progress] = []
+    heard: list[OpeningProgress] = []
 
-    def die(progress: Progress) -> None:
+    def die(progress: OpeningProgress) -> None:
         heard.append(progress)
         if len(heard) == step:
             raise Killed

@@ -73,7 +73,7 @@ class _OpenCall(msgspec.Struct):
 
     id: str
     own_id: str
-    entry: transcript.Function
+    entry: transcript.TranscriptFunction
 
 
 def _read(message: bytes) -> transcript.TranscriptMessage | None:

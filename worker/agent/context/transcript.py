@@ -10,18 +10,18 @@ import msgspec
 from worker.tools.spec import ToolCall
 
 
-class Function(msgspec.Struct, frozen=True):
+class TranscriptFunction(msgspec.Struct, frozen=True):
     """The function of a tool call; ``arguments`` is JSON text."""
 
     name: str
     arguments: str
 
 
-class CallEntry(msgspec.Struct, frozen=True):
+class TranscriptCall(msgspec.Struct, frozen=True):
     """One tool call inside an assistant message."""
 
     id: str
-    function: Function
+    function: TranscriptFunction
     type: str = "function"
 
 
@@ -30,7 +30,7 @@ class TranscriptMessage(msgspec.Struct, frozen=True, omit_defaults=True):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
-    tool_calls: tuple[CallEntry, ...] = ()
+    tool_calls: tuple[TranscriptCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""
 
@@ -55,7 +55,9 @@ def assistant(text: str, calls: Sequence[ToolCall] = (), state: bytes = b"") -> 
     """
     message: dict[str, object] = {"role": "assistant", "content": text or (None if calls else "")}
     if calls:
-        message["tool_calls"] = [CallEntry(call.id, Function(call.name, call.arguments)) for call in calls]
+        message["tool_calls"] = [
+            TranscriptCall(call.id, TranscriptFunction(call.name, call.arguments)) for call in calls
+        ]
     if state:
         message["provider_state"] = msgspec.Raw(state)
     return msgspec.json.encode(message)

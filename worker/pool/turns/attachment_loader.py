@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Protocol
 
 import msgspec
 
-from shared.attachments import Attachment, AttachmentLimits, Upload, read_uploads, upload_key
+from shared.attachments import Attachment, AttachmentLimits, FileSource, Upload, read_uploads, upload_key
 from shared.errors import NotFound, StoreUnavailable
 from shared.messages import Pending
 from shared.signals import Signal, SignalKind
@@ -28,13 +27,6 @@ LOOK_S = 0.2
 def encode_file(file: Attachment) -> str:
     """Return what names a file to a gateway."""
     return msgspec.json.encode(file).decode()
-
-
-class FileSource(Protocol):
-    """Where files are fetched that a message came with; the gateway's."""
-
-    async def fetch(self, platform: str, file: Attachment) -> Upload:
-        """Return a file, or why it cannot be had; never raises."""
 
 
 class AttachmentLoader:

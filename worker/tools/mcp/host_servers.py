@@ -43,7 +43,7 @@ class _Running:
         self.result: asyncio.Future[HostCallEnded] = asyncio.get_running_loop().create_future()
 
 
-class HostServers:
+class HostServersClient:
     """Shows what these servers offer on a shelf, and calls them; used on one loop."""
 
     def __init__(self, servers: Sequence[McpServer], shelf: Shelf, emit: Emit, send: SendToHostServers) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from shared.events import Emit
 from worker.frames import OfHostServers
 from worker.mcp_server import McpServer, McpStatus, RunScope
-from worker.tools.mcp.host_servers import HostServers, SendToHostServers
+from worker.tools.mcp.host_servers import HostServersClient, SendToHostServers
 
 if TYPE_CHECKING:
     from worker.tools.mcp.listing import Shelf
@@ -44,7 +44,7 @@ class McpServers:
         self._shelf = shelf
         self._emit = emit
         shared = [server for server in servers if server not in self._servers]
-        self._host = HostServers(shared, shelf, emit, send) if send is not None and shared else None
+        self._host = HostServersClient(shared, shelf, emit, send) if send is not None and shared else None
         self._runs: list[SharedRun | SessionRuns] = []
         self._connecting: asyncio.Task[None] | None = None
         self._patient_until = 0.0

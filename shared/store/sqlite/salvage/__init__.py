@@ -16,7 +16,7 @@ from pathlib import Path
 import apsw
 
 from shared.errors import StoreUnusable
-from shared.store.sqlite.backup import INTEGRITY, Progress, locked, part_of, put_in_place
+from shared.store.sqlite.backup import INTEGRITY, TellCopied, locked, part_of, put_in_place
 from shared.store.sqlite.salvage.btree import HEADER_BYTES, MAGIC, PageFile
 from shared.store.sqlite.salvage.mending import mend
 from shared.store.sqlite.salvage.reading import Reading
@@ -27,7 +27,7 @@ from shared.store.sqlite.table_move import finish_moves
 __all__ = ["salvage"]
 
 
-def salvage(source: Path, target: Path, progress: Progress, *, replace: bool = False) -> SalvageReport:
+def salvage(source: Path, target: Path, progress: TellCopied, *, replace: bool = False) -> SalvageReport:
     """Read a damaged database into a new file. Raises StoreUnusable where nothing can be read, and OSError.
 
     The source has to be at rest: a gateway that uses it is told by its lock.
@@ -86,7 +86,7 @@ def _mend_header(copy: Path) -> list[str]:
     return ["the header of the file is damaged: it was read as one of today's release"]
 
 
-def _read_into(copy: Path, part: Path, target: Path, progress: Progress, notes: list[str]) -> SalvageReport:
+def _read_into(copy: Path, part: Path, target: Path, progress: TellCopied, notes: list[str]) -> SalvageReport:
     pages = PageFile(copy)
     try:
         with contextlib.closing(apsw.Connection(str(part))) as new:

@@ -9,7 +9,7 @@ import apsw
 
 from shared.errors import StoreUnusable
 from shared.store.sql.schema import MIGRATIONS
-from shared.store.sqlite.backup import Progress
+from shared.store.sqlite.backup import TellCopied
 from shared.store.sqlite.salvage.btree import Damage, PageFile, StoredRow, Value
 from shared.store.sqlite.salvage.report import TableReport
 from shared.store.sqlite.salvage.stored_table import StoredTable, described
@@ -32,7 +32,7 @@ OBJECTS = "SELECT type, name FROM sqlite_schema WHERE type = 'index' OR type = '
 class Reading:
     """One reading of a damaged file into a new database."""
 
-    def __init__(self, pages: PageFile, new: apsw.Connection, progress: Progress, notes: list[str]) -> None:
+    def __init__(self, pages: PageFile, new: apsw.Connection, progress: TellCopied, notes: list[str]) -> None:
         self._pages = pages
         self._new = new
         self._progress = progress
