@@ -12,7 +12,7 @@ from shared.messages import Step, Summary
 from worker.tools.spec import ToolCall
 
 
-class TurnProgress:
+class TurnNews:
     """What a turn tells as it goes, called on its loop; override what is of interest. None may block."""
 
     def text(self, step: int, text: str) -> None:

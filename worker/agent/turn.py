@@ -34,7 +34,7 @@ from worker.agent.cut_offs import CutOffs, nudge
 from worker.agent.failure_replies import StepLimitReached, how_it_ended, leaves_unanswered, tools_used
 from worker.agent.models.failures import EmptyAnswer
 from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest, finish_of
-from worker.agent.progress import TurnProgress
+from worker.agent.progress import TurnNews
 from worker.agent.resumed_calls import ResumedCalls
 from worker.agent.sanitize import readable_call, sanitize_calls, sanitize_text
 from worker.agent.todo import TodoStore
@@ -64,18 +64,13 @@ class Turn:
     """
 
     def __init__(
-        self,
-        request: TurnRequest,
-        model: Model,
-        toolbox: Toolbox,
-        todo: TodoStore,
-        progress: TurnProgress | None = None,
+        self, request: TurnRequest, model: Model, toolbox: Toolbox, todo: TodoStore, progress: TurnNews | None = None
     ) -> None:
         self._request = request
         self._model = model
         self._toolbox = toolbox
         self._todo = todo
-        self._progress = progress or TurnProgress()
+        self._progress = progress or TurnNews()
         opened = request.open_step
         resumes = request.steps or opened
         asked = [] if resumes else list(opening_of(request.texts, request.options, request.attachments))

@@ -32,7 +32,7 @@ from worker.agent.delta_stream import DeltaStream
 from worker.agent.equipment import Equipment
 from worker.agent.failure_replies import how_it_ended
 from worker.agent.pool_channel import PoolChannel
-from worker.agent.progress import TurnProgress
+from worker.agent.progress import TurnNews
 from worker.agent.session_cache import CachedSession
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
@@ -73,7 +73,7 @@ class _Known(msgspec.Struct, frozen=True):
     repaired: bool
 
 
-class TurnRunner(TurnProgress):
+class TurnRunner(TurnNews):
     """Runs one RunTurn frame to its TurnDone frame, on the child's loop."""
 
     def __init__(self, frame: RunTurn, equipment: Equipment, pool: PoolChannel) -> None:
@@ -328,7 +328,7 @@ class TurnRunner(TurnProgress):
             self._pool.send(self._said)
         self._said, self._said_sent_at = None, self._loop.time()
 
-    def end_call(self, call: ToolCall, result: CallResult) -> None:  # noqa: ARG002 (TurnProgress's)
+    def end_call(self, call: ToolCall, result: CallResult) -> None:  # noqa: ARG002 (TurnNews's)
         """Send the result of a tool call."""
         self._send(ToolEnded(self._frame.turn, result))
 

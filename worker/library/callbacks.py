@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from worker.agent.progress import TurnProgress
+from worker.agent.progress import TurnNews
 from worker.tools.spec import ToolCall
 
 
-class Callbacks(TurnProgress):
+class Callbacks(TurnNews):
     """Tells a caller's functions what a turn does; one that raises is logged and not called again."""
 
     def __init__(self, on_text: Callable[[str], object] | None, on_tool: Callable[[str, str], object] | None) -> None:

@@ -12,7 +12,7 @@ from shared.events import Emit
 from shared.messages import Ended
 from worker.agent.models import build_chain
 from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest
-from worker.agent.progress import TurnProgress
+from worker.agent.progress import TurnNews
 from worker.agent.todo import TodoStore
 from worker.agent.turn import Turn
 from worker.agent.turn_request import TurnRequest
@@ -70,7 +70,7 @@ class EmbeddedWorker:
             self._loop.close(self._close())
             raise
 
-    def run_turn(self, request: TurnRequest, todo: TodoStore, progress: TurnProgress) -> TurnReport:
+    def run_turn(self, request: TurnRequest, todo: TodoStore, progress: TurnNews) -> TurnReport:
         """Run one turn to its end."""
         return self._loop.run(self._run_turn(request, todo, progress))
 
@@ -103,7 +103,7 @@ class EmbeddedWorker:
         await self._mcp.start()
         return toolbox
 
-    async def _run_turn(self, request: TurnRequest, todo: TodoStore, progress: TurnProgress) -> TurnReport:
+    async def _run_turn(self, request: TurnRequest, todo: TodoStore, progress: TurnNews) -> TurnReport:
         heard = _Heard(self._model(self._config.models))
         assert self._toolbox is not None  # noqa: S101 - loaded before the first turn can come
         turn = Turn(request, heard, self._toolbox, todo, progress)

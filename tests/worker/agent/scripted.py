@@ -10,7 +10,7 @@ import msgspec
 
 from shared.messages import Ended, Step, Usage
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest
-from worker.agent.progress import TurnProgress
+from worker.agent.progress import TurnNews
 from worker.agent.turn import Turn
 from worker.tools.spec import ToolCall
 
@@ -66,7 +66,7 @@ class ScriptedModel:
         return None
 
 
-class Recorded(TurnProgress):
+class Recorded(TurnNews):
     """Keeps everything a turn tells."""
 
     def __init__(self) -> None:
