@@ -137,6 +137,8 @@ class SqliteEngine:
         db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
+            # or many statements are compiled anew whenever other values are bound: those might suit another plan
+            db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             db.pragma("journal_mode", "wal")
             db.pragma("synchronous", FULL)
             db.pragma("temp_store", "memory")
