@@ -51,6 +51,7 @@ from gateway.opening import Opening, WhileOpening
 from gateway.pairings import Pairings
 from gateway.platform_files import PlatformFiles
 from gateway.platforms import enabled_platforms
+from gateway.public_files import PublicFiles
 from gateway.queue_notice import QueueNotice
 from gateway.readiness import Readiness
 from gateway.responses import Refused, exception_handlers
@@ -121,13 +122,14 @@ class Gateway:
         self.calls = Calls(
             self.store, self.pool, self.broadcast, self.intake, self.commands, self.stateless, self.meter.api_usage
         )
-        self.openai_api = OpenAIApi(settings, self.store, self.calls, self.readiness)
+        self.openai_api = OpenAIApi(settings, self.store, self.calls, self.readiness, self.public_files)
         self._look_after()
         self._serve()
 
     def _make_pool(self) -> Pool:
         settings, calls = self.settings, self.delivery.platform_calls
-        self.files = PlatformFiles(self.platforms, calls, settings.webhooks.attachments)
+        self.public_files = PublicFiles(settings.fetch_allow)
+        self.files = PlatformFiles(self.platforms, calls, self.public_files, settings.webhooks.attachments)
         return Pool(
             settings, self.store, self.events, self.broadcast, self.host, receiver=self.elsewhere, files=self.files
         )
@@ -232,6 +234,7 @@ class Gateway:
         await self.delivery.close()
         await self.pool.close()
         await self.files.close()
+        await self.public_files.close()
         self._lag.stop()
         await self.store.close()
         if self.tracing is not None:

@@ -1,60 +1,39 @@
 """Fetches the files that people send, by the door that each platform has for them.
 
 At most two requests lead to a file: one that says where it lies, and the one for its bytes. A host that is not named by
-the platform's own settings has to be one of the public internet.
+the platform's own settings is asked as ``gateway/public_files.py`` describes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from collections.abc import Mapping
 
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import PlatformClient
 from gateway.platforms.port import Adapter, ApiRequest, ApiResponse, File
+from gateway.public_files import PublicFiles
 from shared.attachments import Attachment, AttachmentLimits, Upload
 from shared.errors import RequestRejected
-from shared.public_address import is_public
 
 #: files that are fetched at once, so that they take a bounded part of the memory
 AT_ONCE = 8
 
 
-class PublicNames(AbstractResolver):
-    """Looks names up, and refuses those that lead into a private network."""
-
-    def __init__(self) -> None:
-        self._names = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the addresses of a name. Raises OSError."""
-        found = await self._names.resolve(host, port, family)
-        if not all(is_public(ipaddress.ip_address(one["host"].partition("%")[0])) for one in found):
-            raise OSError(f"{host} leads into a private network")
-        return found
-
-    async def close(self) -> None:
-        """Let it go."""
-        await self._names.close()
-
-
 class PlatformFiles:
-    """Owns the connections to where files lie."""
+    """Owns the connections to the platforms' own hosts."""
 
-    def __init__(self, platforms: Mapping[str, Adapter], calls: PlatformCalls, limits: AttachmentLimits) -> None:
+    def __init__(
+        self, platforms: Mapping[str, Adapter], calls: PlatformCalls, public: PublicFiles, limits: AttachmentLimits
+    ) -> None:
         self._platforms = platforms
         self._calls = calls
+        self._public = public
         self._limits = limits
-        self._clients: dict[bool, PlatformClient] = {}
+        self._client: PlatformClient | None = None
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def fetch(self, platform: str, file: Attachment) -> Upload:
@@ -73,9 +52,9 @@ class PlatformFiles:
 
     async def close(self) -> None:
         """Close every connection."""
-        for client in self._clients.values():
-            await client.close()
-        self._clients.clear()
+        if self._client:
+            await self._client.close()
+            self._client = None
 
     async def _fetch(self, adapter: Adapter, wanted: File, file: Attachment) -> Upload:
         request = adapter.fetch(wanted)
@@ -93,25 +72,15 @@ class PlatformFiles:
 
     async def _ask(self, adapter: Adapter, request: ApiRequest) -> ApiResponse | str:
         """Return an answer, or why there is none."""
-        url = URL(request.url, encoded=True)
-        is_own = any(url.origin() == URL(own).origin() for own in adapter.own_urls)
-        if not is_own and not self._may_be_public(url):
-            return "it lies in a private network"
         authorized = await self._calls.authorized(adapter, request)
         if authorized is None:
             return f"{adapter.name} gave no access token"
-        if is_own not in self._clients:
-            self._clients[is_own] = PlatformClient(None if is_own else PublicNames())
-        answer = await self._clients[is_own].send(authorized, self._limits.file_bytes + 1)
+        if not any(URL(request.url, encoded=True).origin() == URL(own).origin() for own in adapter.own_urls):
+            return await self._public.get(authorized, self._limits.file_bytes + 1)
+        if self._client is None:
+            self._client = PlatformClient()
+        answer = await self._client.send(authorized, self._limits.file_bytes + 1)
         return answer if isinstance(answer, ApiResponse) else f"{adapter.name} did not give it: {answer.reason}"
-
-    @staticmethod
-    def _may_be_public(url: URL) -> bool:
-        """Tell whether a url's host is a public address, or a name, which is looked up later."""
-        try:
-            return is_public(ipaddress.ip_address(url.raw_host or ""))
-        except ValueError:
-            return bool(url.raw_host)
 
     @staticmethod
     def _without(file: Attachment, problem: str) -> Upload:

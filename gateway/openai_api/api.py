@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
+from gateway.openai_api.call_reader import CallReader
 from gateway.openai_api.calls import Calls
 from gateway.openai_api.completions import Completions
 from gateway.openai_api.responses_api import ResponsesApi
+from gateway.public_files import PublicFiles
 from gateway.readiness import Readiness
 from shared.settings import Settings
 from shared.store.port import Store
@@ -15,12 +17,14 @@ from shared.store.port import Store
 class OpenAIApi:
     """Serves OpenAI's API over the calls that it is given."""
 
-    def __init__(self, settings: Settings, store: Store, calls: Calls, readiness: Readiness) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, calls: Calls, readiness: Readiness, files: PublicFiles
+    ) -> None:
         models = tuple(dict.fromkeys(model.name for model in settings.models))
-        provider = settings.models[0].provider
+        reader = CallReader(models, settings.models[0].provider, files)
         self.calls = calls
-        self._completions = Completions(calls, models, readiness, settings.session_from, provider)
-        self._responses = ResponsesApi(store, calls, models, readiness, settings.session_from, provider)
+        self._completions = Completions(calls, models, reader, readiness, settings.session_from)
+        self._responses = ResponsesApi(store, calls, reader, readiness, settings.session_from)
 
     def routes(self) -> list[Route]:
         """Return the routes; whoever mounts them guards them."""

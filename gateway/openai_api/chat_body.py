@@ -21,7 +21,7 @@ ToolName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 class ImageUrl(msgspec.Struct, frozen=True):
     """Where an image is."""
 
-    url: str  #: a ``data:`` url
+    url: str  #: a ``data:`` url, or an http(s) one
     detail: str | None = None
 
 
@@ -31,6 +31,7 @@ class FileData(msgspec.Struct, frozen=True):
     file_data: str | None = None  #: a ``data:`` url
     filename: str | None = None
     file_id: str | None = None
+    file_url: str | None = None  #: an http(s) url, as the Responses API has it
 
 
 class ContentPart(msgspec.Struct, frozen=True):

@@ -15,12 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway.keys import Caller
+from gateway.openai_api.call_reader import CallReader
 from gateway.openai_api.calls import Calls
 from gateway.openai_api.chat_answers import stream, whole
 from gateway.openai_api.chat_body import ChatBody
 from gateway.openai_api.headers import session_name, told_session
 from gateway.openai_api.json_body import decode, inflate
-from gateway.openai_api.requests import ANY_MODEL, TEXT_LIMIT_BYTES, ChatRequest, read_chat
+from gateway.openai_api.requests import ANY_MODEL, TEXT_LIMIT_BYTES
 from gateway.readiness import Readiness
 from gateway.responses import Refused, json_response, read_body, too_large
 
@@ -35,18 +37,17 @@ LARGE_BYTES = 256 * 1024
 class Completions:
     """Serves the routes; ``models`` are the names clients may ask for.
 
-    ``provider`` is that of the first model; ``session_from`` tells which field of a body names its session: ``user``,
-    ``metadata:KEY``, or none.
+    ``session_from`` tells which field of a body names its session: ``user``, ``metadata:KEY``, or none.
     """
 
     def __init__(
-        self, calls: Calls, models: tuple[str, ...], readiness: Readiness, session_from: str, provider: str
+        self, calls: Calls, models: tuple[str, ...], reader: CallReader, readiness: Readiness, session_from: str
     ) -> None:
         self._calls = calls
         self._models = models
+        self._reader = reader
         self._readiness = readiness
         self._session_from = session_from
-        self._provider = provider
 
     async def models(self, _: Request) -> Response:
         """Answer ``GET /v1/models``."""
@@ -65,23 +66,18 @@ class Completions:
             raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
         named = session_name(request)
         body = await read_call(request)
-        if len(body) < LARGE_BYTES:
-            name, chat = self._read(body, named)
-        else:
-            name, chat = await asyncio.to_thread(self._read, body, named)
-        call = await self._calls.begin(request, chat, body, name)
+        is_large = len(body) >= LARGE_BYTES
+        chat = await asyncio.to_thread(decode, body, ChatBody) if is_large else decode(body, ChatBody)
+        name = named or told_session(self._session_from, chat.user or "", chat.metadata or {})
+        caller: Caller = request.state.caller
+        asked = await self._reader.read(chat, caller.name, is_large=is_large, in_session=name is not None)
+        call = await self._calls.begin(request, asked, body, name)
         if call.request.stream:
             return ChatStream(stream(call), call.headers, lambda: self._calls.finish(call))
         try:
             return await answer_or_leave(request, whole(call))
         finally:
             self._calls.finish(call)
-
-    def _read(self, body: bytes, named: str | None) -> tuple[str | None, ChatRequest]:
-        """Return the name of the call's session, None without one, and what it asks for. Raises Refused."""
-        chat = decode(body, ChatBody)
-        name = named or told_session(self._session_from, chat.user or "", chat.metadata or {})
-        return name, read_chat(chat, self._models, in_session=name is not None, provider=self._provider)
 
 
 def model_entry(name: str) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,13 +13,13 @@ from gateway.openai_api.chat_body import (
     TAKEN,
     ChatBody,
     ChatMessage,
-    ContentPart,
     ResponseFormat,
     ToolEntry,
 )
+from gateway.openai_api.content import NO_FILES, FileBatch, links_of, plain_text, read_content, recall_content
 from gateway.openai_api.json_body import invalid
 from gateway.responses import Refused
-from shared.attachments import AttachmentLimits, ReadUploads, Upload, image_type, read_uploads
+from shared.attachments import ReadUploads
 from shared.call_options import AnswerFormat, CallOptions, ClientTool
 
 #: the model name that means whatever this gateway runs
@@ -35,8 +33,6 @@ MOST_STOPS = 16
 MOST_LEVELS = 100
 #: bytes of a call's words, files aside
 TEXT_LIMIT_BYTES = 4 * 1024 * 1024
-LIMITS = AttachmentLimits()
-NOT_SHOWN = "[{what} of an earlier message, which is not shown any more]"
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
@@ -50,38 +46,74 @@ class ChatRequest(msgspec.Struct, frozen=True):
     stream: bool
     include_usage: bool
     options: CallOptions = CallOptions()
-    #: the images of the new message
+    #: the images of the new message, and the bytes of those that are shown at all
     uploads: ReadUploads = ReadUploads("")
 
 
 def read_chat(
-    chat: ChatBody, models: tuple[str, ...], *, in_session: bool, all_new: bool = False, provider: str = ""
+    chat: ChatBody,
+    models: tuple[str, ...],
+    *,
+    in_session: bool,
+    all_new: bool = False,
+    provider: str = "",
+    files: FileBatch = NO_FILES,
 ) -> ChatRequest:
     """Check a call and split its messages. Raises Refused with the name of the parameter that is wrong.
 
     With ``all_new`` everything in it goes on with a session. ``provider`` is that of the first model, where its name
-    does not tell.
+    does not tell; ``files`` are those of ``links_shown``.
 
     """
-    refuse_unserved(chat, models)
-    for number, message in enumerate(chat.messages):
-        check_message(message, number)
-    parts = all_of(chat.messages) if all_new else split(chat.messages, in_session=in_session)
-    uploads = read_content(chat.messages[parts.asked], parts.asked) if parts.asked >= 0 else ReadUploads("")
-    if not (parts.opening or uploads.text.strip() or uploads.attachments):
+    parts = split_chat(chat, models, in_session=in_session, all_new=all_new)
+    asked = chat.messages[parts.asked] if parts.asked >= 0 else ChatMessage("user", "")
+    if parts.opening:
+        said = ReadUploads(plain_text(asked))
+    else:
+        said = read_content(asked, files, f"messages.{parts.asked}.content")
+    if not (parts.opening or said.text.strip() or said.attachments):
         raise invalid("the last user message has no text", f"messages.{parts.asked}.content")
-    history, opening = tuple(map(encode, parts.history)), tuple(map(encode, parts.opening))
-    if sum(map(len, history + opening)) + len(uploads.text) > TEXT_LIMIT_BYTES:
+    data = dict(said.data)
+    history, opening = (encode_all(messages, files, data, shown=shown) for messages, shown in parts.earlier(in_session))
+    if sum(map(len, history + opening)) + len(said.text) > TEXT_LIMIT_BYTES:
         raise Refused(413, f"the messages have more than {TEXT_LIMIT_BYTES} bytes of text", param="messages")
     return ChatRequest(
         chat.model,
-        uploads.text,
+        said.text,
         history,
         bool(chat.stream),
         bool(chat.stream_options and chat.stream_options.include_usage),
         options_of(chat, models, provider, opening, system_of(chat.messages) if in_session else ""),
-        ReadUploads("") if opening else uploads,
+        ReadUploads(said.text, said.attachments, data),
     )
+
+
+def links_shown(chat: ChatBody, models: tuple[str, ...], *, in_session: bool, all_new: bool = False) -> list[str]:
+    """Return the urls of the files that the model is to see, those said last first. Raises Refused as ``read_chat``."""
+    parts = split_chat(chat, models, in_session=in_session, all_new=all_new)
+    asked = [] if parts.opening else [chat.messages[parts.asked]]
+    shown = [message for messages, shown in parts.earlier(in_session) if shown for message in messages]
+    return links_of([*shown, *asked])
+
+
+def split_chat(chat: ChatBody, models: tuple[str, ...], *, in_session: bool, all_new: bool) -> Parts:
+    """Check the messages of a call and split them. Raises Refused."""
+    refuse_unserved(chat, models)
+    for number, message in enumerate(chat.messages):
+        check_message(message, number)
+    return all_of(chat.messages) if all_new else split(chat.messages, in_session=in_session)
+
+
+def encode_all(
+    messages: Sequence[ChatMessage], files: FileBatch, data: dict[str, bytes], *, shown: bool
+) -> tuple[bytes, ...]:
+    """Return earlier messages as transcript JSON; the bytes of the images that they show join ``data``."""
+    encoded = []
+    for message in messages:
+        said = recall_content(message, files) if shown else ReadUploads(plain_text(message))
+        data |= said.data
+        encoded.append(encode(message, said))
+    return tuple(encoded)
 
 
 class Parts(NamedTuple):
@@ -91,6 +123,10 @@ class Parts(NamedTuple):
     #: empty where the last user message is all that is new
     opening: Sequence[ChatMessage]
     asked: int
+
+    def earlier(self, in_session: bool) -> tuple[tuple[Sequence[ChatMessage], bool], ...]:
+        """Return the history and the opening, each with whether its images are shown: a session has kept its own."""
+        return (self.history, not in_session), (self.opening, True)
 
 
 def all_of(messages: Sequence[ChatMessage]) -> Parts:
@@ -252,74 +288,18 @@ def check_message(message: ChatMessage, number: int) -> None:
             raise invalid(f"{part.type!r} is no part of a message", f"{param}.content")
 
 
-def read_content(message: ChatMessage, number: int) -> ReadUploads:
-    """Return the new message's words and images. Raises Refused for a file that cannot be taken."""
-    if not isinstance(message.content, list):
-        return ReadUploads(message.content or "")
-    words = "".join(part.text for part in message.content if part.type == "text")
-    uploads = [
-        upload_of(part, f"messages.{number}.content.{place}")
-        for place, part in enumerate(message.content)
-        if part.type not in {"text", "refusal"}
-    ]
-    return read_uploads(words, uploads, LIMITS)
-
-
-def upload_of(part: ContentPart, param: str) -> Upload:
-    """Return the file of a part. Raises Refused for one that is not in the request, or no image where one is meant."""
-    match part:
-        case ContentPart(type="image_url", image_url=image) if image is not None:
-            media_type, data = read_data_url(image.url, f"{param}.image_url.url")
-            if not image_type(data):
-                raise invalid("the image is no PNG, JPEG, GIF or WebP", f"{param}.image_url.url")
-            if len(data) > LIMITS.file_bytes:
-                raise invalid(f"the image is larger than {LIMITS.file_bytes} bytes", f"{param}.image_url.url")
-            return Upload("image", media_type, data)
-        case ContentPart(type="file", file=file) if file is not None and file.file_data:
-            media_type, data = read_data_url(file.file_data, f"{param}.file.file_data")
-            return Upload(file.filename or "file", media_type, data)
-        case ContentPart(type="image_url" | "file"):
-            raise invalid(f"a part {part.type} has to bring its content in a data: url", param.rpartition(".")[0])
-        case _:
-            raise invalid(f"a part {part.type} is not served: text, images and files are read", param)
-
-
-def read_data_url(url: str, param: str) -> tuple[str, bytes]:
-    """Return the media type and the bytes of a ``data:`` url (RFC 2397). Raises Refused."""
-    head, comma, data = url.partition(",")
-    if not head.startswith("data:") or not comma or not head.endswith(";base64"):
-        raise invalid("only data: urls in base64 are read, nothing is fetched", param)
-    try:
-        return head[5:-7], base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid("the data: url is no base64", param) from None
-
-
-def plain_text(message: ChatMessage) -> str:
-    """Return a message of the past as text; what is no text is named."""
-    if not isinstance(message.content, list):
-        return message.content or ""
-    words = {"text": "text", "refusal": "refusal"}
-    parts = [
-        getattr(part, words[part.type])
-        if part.type in words
-        else NOT_SHOWN.format(what="image" if part.type == "image_url" else "file")
-        for part in message.content
-    ]
-    return "".join(parts)
-
-
 def system_of(messages: Sequence[ChatMessage]) -> str:
     """Return what the system messages of a call say, wherever they stand."""
     return "\n\n".join(plain_text(message) for message in messages if message.role in SYSTEM)
 
 
-def encode(message: ChatMessage) -> bytes:
-    """Return a message as transcript JSON."""
-    text = plain_text(message)
-    entry: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": text}
+def encode(message: ChatMessage, said: ReadUploads) -> bytes:
+    """Return a message that says this as transcript JSON."""
+    entry: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": said.text}
     if message.role == "assistant" and message.tool_calls:
-        entry |= {"content": text or None, "tool_calls": message.tool_calls}
+        entry |= {"content": said.text or None, "tool_calls": message.tool_calls}
     if message.role == "tool":
         entry |= {"tool_call_id": message.tool_call_id, "name": message.name or ""}
+    if said.attachments:
+        entry |= {"attachments": said.attachments}
     return msgspec.json.encode(entry)

@@ -14,12 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.keys import Caller
+from gateway.openai_api.call_reader import CallReader
 from gateway.openai_api.calls import Call, Calls
 from gateway.openai_api.chat_answers import end_of, failed_response, is_answer
 from gateway.openai_api.completions import LARGE_BYTES, ChatStream, answer_or_leave, read_call
 from gateway.openai_api.headers import session_name, told_session
 from gateway.openai_api.json_body import decode, invalid
-from gateway.openai_api.requests import ChatRequest, read_chat
+from gateway.openai_api.requests import ChatRequest
 from gateway.openai_api.response_events import PREFIX, ended_response, response_of, stream
 from gateway.openai_api.responses_body import ResponsesBody, as_chat
 from gateway.readiness import Readiness
@@ -31,33 +32,24 @@ from shared.store.port import Store
 
 
 class ResponsesApi:
-    """Serves the routes; ``models`` are the names clients may ask for, ``session_from`` as for Completions."""
+    """Serves the routes; ``session_from`` is as for Completions."""
 
-    def __init__(
-        self,
-        store: Store,
-        calls: Calls,
-        models: tuple[str, ...],
-        readiness: Readiness,
-        session_from: str,
-        provider: str,
-    ) -> None:
+    def __init__(self, store: Store, calls: Calls, reader: CallReader, readiness: Readiness, session_from: str) -> None:
         self._store = store
         self._calls = calls
-        self._models = models
+        self._reader = reader
         self._readiness = readiness
         self._session_from = session_from
-        self._provider = provider
 
     async def create(self, request: Request) -> Response:
         """Answer ``POST /v1/responses``."""
         if reason := self._readiness.refuses_calls():
             raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
         named, raw = session_name(request), await read_call(request)
-        if len(raw) < LARGE_BYTES:
-            body, chat, name = self._read(raw, named)
-        else:
-            body, chat, name = await asyncio.to_thread(self._read, raw, named)
+        is_large = len(raw) >= LARGE_BYTES
+        body = await asyncio.to_thread(decode, raw, ResponsesBody) if is_large else decode(raw, ResponsesBody)
+        name = named or told_session(self._session_from, body.user or "", body.metadata or {})
+        chat = await self._read(request, body, name, is_large=is_large)
         call = await self._calls.begin(request, chat, raw, name, await self._session(request, body, name))
         if body.stream:
             return ChatStream(stream(call, body), call.headers, lambda: self._calls.finish(call))
@@ -84,16 +76,16 @@ class ResponsesApi:
         error = {"code": "server_error", "message": answered.outcome.text}
         return json_response(response_of(call, body, "failed", [], error=error))
 
-    def _read(self, raw: bytes, named: str | None) -> tuple[ResponsesBody, ChatRequest, str | None]:
-        """Return the body, what it asks for, and the name of its session. Raises Refused."""
-        body = decode(raw, ResponsesBody)
-        name = named or told_session(self._session_from, body.user or "", body.metadata or {})
+    async def _read(self, request: Request, body: ResponsesBody, name: str | None, *, is_large: bool) -> ChatRequest:
+        """Return what a call asks for. Raises Refused."""
+        caller: Caller = request.state.caller
         goes_on = body.previous_response_id is not None
         in_session = name is not None or goes_on
-        chat = read_chat(as_chat(body), self._models, in_session=in_session, all_new=goes_on, provider=self._provider)
+        chat = await self._reader.read(
+            as_chat(body), caller.name, is_large=is_large, in_session=in_session, all_new=goes_on
+        )
         system = "\n\n".join(part for part in (body.instructions, chat.options.system) if part)
-        options = msgspec.structs.replace(chat.options, system=system)
-        return body, msgspec.structs.replace(chat, options=options), name
+        return msgspec.structs.replace(chat, options=msgspec.structs.replace(chat.options, system=system))
 
     async def _session(self, request: Request, body: ResponsesBody, name: str | None) -> str | None:
         """Return the key of the session of a call that no header names, None where its name or nothing does."""

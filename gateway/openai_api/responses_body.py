@@ -38,6 +38,7 @@ class InputPart(msgspec.Struct, frozen=True):
     refusal: str = ""
     image_url: str | None = None
     file_data: str | None = None
+    file_url: str | None = None
     filename: str | None = None
 
 
@@ -183,10 +184,11 @@ def content_of(content: str | list[InputPart] | None, param: str) -> str | list[
                 parts.append(ContentPart("refusal", refusal=part.refusal))
             case "input_image" if part.image_url:
                 parts.append(ContentPart("image_url", image_url=ImageUrl(part.image_url)))
-            case "input_file" if part.file_data:
-                parts.append(ContentPart("file", file=FileData(part.file_data, part.filename)))
+            case "input_file" if part.file_data or part.file_url:
+                file = FileData(part.file_data, part.filename, file_url=part.file_url)
+                parts.append(ContentPart("file", file=file))
             case other:
-                raise invalid(f"a part {other!r} has to be text, or bring its content", f"{param}.{number}")
+                raise invalid(f"a part {other!r} has to be text, or bring its content or link it", f"{param}.{number}")
     return parts
 
 

@@ -84,6 +84,13 @@ class Mention(msgspec.Struct, frozen=True, rename="camel"):
     mentionees: tuple[Mentionee, ...] = ()
 
 
+class ContentProvider(msgspec.Struct, frozen=True, rename="camel"):
+    """Who keeps what was attached: LINE, or the app that sent it in a user's name."""
+
+    type: str = ""
+    original_content_url: str = ""
+
+
 class Message(msgspec.Struct, frozen=True, rename="camel"):
     """What was said or attached."""
 
@@ -96,6 +103,16 @@ class Message(msgspec.Struct, frozen=True, rename="camel"):
     title: str = ""
     address: str = ""
     mention: Mention = Mention()
+    content_provider: ContentProvider = ContentProvider()
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """What was attached. Raises BodyRejected."""
+        if self.type not in FILES:
+            return ()
+        external = self.content_provider.type == "external"
+        url = self.content_provider.original_content_url if external else ""
+        return (File(as_key_part(self.id, "id"), self.file_name or self.type, url=url),)
 
     @property
     def words(self) -> str:
@@ -211,8 +228,7 @@ class Line(Adapter, frozen=True):
             return None
         place = as_key_part(event.source.place, "the source")
         user = as_key_part(event.source.user_id or place, "userId")
-        name = message.file_name or message.type
-        files = (File(as_key_part(message.id, "id"), name),) if kind is Kind.MESSAGE and message.type in FILES else ()
+        files = message.files if kind is Kind.MESSAGE else ()
         text = message.words if kind is Kind.MESSAGE else as_text(event.postback.data)
         if not text and not files and kind is not Kind.DELETE:
             return None
@@ -274,7 +290,9 @@ class Line(Adapter, frozen=True):
         return self._post("chat/loading/start", {"chatId": place.to, "loadingSeconds": 60}) if place.person else None
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
-        """A message's content lies on a host of its own."""
+        """A message's content lies on a host of its own, or where an app that sent it keeps it."""
+        if file.url:
+            return get_call(file.url) if answer is None else None
         url = f"{self.settings.data_api_base}/v2/bot/message/{as_key_part(file.id, 'id')}/content"
         return get_call(url, self.settings.channel_access_token) if answer is None else None
 

@@ -1,6 +1,7 @@
 """The plain way in and out: Standard Webhooks, signed with a shared secret in both directions.
 
-In: ``{"session": str, "user": str, "text": str}``, and ``files``: ``[{"name", "media_type", "data": base64}]``.
+In: ``{"session": str, "user": str, "text": str}``, and ``files``: ``[{"name", "media_type", "data": base64}]``, or
+``url`` in place of ``data``.
 Out: ``{"session", "message", "text", "status"}``, whose ``webhook-id`` stays the same over every attempt.
 https://www.standardwebhooks.com, specification 1.0.0.
 """
@@ -15,6 +16,7 @@ from typing import ClassVar
 
 import msgspec
 
+from gateway.platforms.api_call import get_call
 from gateway.platforms.decode import decode
 from gateway.platforms.port import (
     MOST_TEXT,
@@ -24,6 +26,7 @@ from gateway.platforms.port import (
     Capabilities,
     Chat,
     Fail,
+    File,
     Gone,
     Inbound,
     Kind,
@@ -43,6 +46,7 @@ from shared.retry import retry_after_s
 
 #: longest session and user names and webhook ids, in characters
 MOST_NAME = 200
+MOST_URL = 2000
 
 #: the 4xx answers of a receiver that say "not now" and not "never"
 TRANSIENT = frozenset({408, 409, 425, 429})
@@ -53,9 +57,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class BodyFile(msgspec.Struct, frozen=True):
-    """A file that goes with a message; ``data`` is base64."""
+    """A file that goes with a message: ``data``, which is base64, or the http(s) ``url`` where it lies."""
 
-    data: bytes
+    data: bytes = b""
+    url: str = ""
     name: str = "file"
     media_type: str = ""
 
@@ -121,6 +126,8 @@ class Standard(Adapter, frozen=True):
         check_name("session", body.session)
         check_name("user", body.user)
         check_text(body.text)
+        for file in body.files:
+            check_file(file)
         inbound = Inbound(
             kind=Kind.MESSAGE,
             session=session_key(self.name, "default", body.session),
@@ -130,7 +137,8 @@ class Standard(Adapter, frozen=True):
             direct=True,
             mentioned=False,
             reply=msgspec.json.encode(Address(body.session)),
-            uploads=tuple(Upload(file.name, file.media_type, file.data) for file in body.files),
+            files=tuple(File("", file.name, file.media_type, 0, file.url) for file in body.files if file.url),
+            uploads=tuple(Upload(file.name, file.media_type, file.data) for file in body.files if not file.url),
         )
         return Parsed(inbound=(inbound,))
 
@@ -167,6 +175,10 @@ class Standard(Adapter, frozen=True):
             case status:
                 return TryLater(f"HTTP {status}", retry_after_s(answer.headers))
 
+    def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
+        """A file lies where its sender says."""
+        return get_call(file.url) if answer is None else None
+
     def setup(self, url: str) -> Setup:
         """A sender signs with the shared secret."""
         return Setup(
@@ -201,6 +213,14 @@ def check_name(field: str, value: str) -> None:
         raise BodyRejected(f"{field} holds control characters; use printable ones only")
     if "\N{REPLACEMENT CHARACTER}" in value:  # two names that are not alike must not become one
         raise BodyRejected(f"{field} holds what is no whole character; write it anew")
+
+
+def check_file(file: BodyFile) -> None:
+    """Check a file. Raises BodyRejected."""
+    if file.url and file.data:
+        raise BodyRejected("a file brings its data or its url, not both")
+    if file.url and (not file.url.startswith(("http://", "https://")) or len(file.url) > MOST_URL):
+        raise BodyRejected(f"the url of a file begins with https:// or http:// and has at most {MOST_URL} characters")
 
 
 def check_text(text: str) -> None:

@@ -19,10 +19,12 @@ from gateway.platforms.line import Line
 from gateway.platforms.matrix import Matrix
 from gateway.platforms.port import Adapter, ApiRequest, ApiResponse, File
 from gateway.platforms.slack import Slack
+from gateway.platforms.standard import Standard
 from gateway.platforms.teams import Teams
 from gateway.platforms.telegram import Telegram
 from gateway.platforms.twilio import Twilio
 from gateway.platforms.whatsapp import WhatsApp
+from gateway.public_files import PublicFiles
 from loadtests.loopback import Loopback
 from shared.attachments import Attachment, AttachmentLimits, Upload
 from shared.platform_settings import (
@@ -30,6 +32,7 @@ from shared.platform_settings import (
     LineSettings,
     MatrixSettings,
     SlackSettings,
+    StandardSettings,
     TeamsSettings,
     TelegramSettings,
     TwilioSettings,
@@ -67,6 +70,10 @@ class FileServer:
                 return RedirectResponse("http://10.0.0.1/secret")
             case ["login", *_]:
                 return JSONResponse({"access_token": "t", "expires_in": 3600})
+            case [*_, "inside"]:
+                return RedirectResponse("http://169.254.169.254/latest/meta-data")
+            case ["hop", count]:
+                return RedirectResponse(f"{self.url}/hop/{int(count) - 1}" if int(count) else "/moved.png")
             case [*_, "gone"]:
                 return JSONResponse({"error": "not found"}, 404)
             case _:
@@ -98,13 +105,14 @@ def waiting(file: File) -> Attachment:
     return Attachment(file.name, file.media, file.size_bytes, "", msgspec.json.encode(file))
 
 
-async def fetched(adapter: Adapter, file: File) -> Upload:
-    calls = PlatformCalls()
-    files = PlatformFiles({adapter.name: adapter}, calls, LIMITS)
+async def fetched(adapter: Adapter, file: File, *listed: str) -> Upload:
+    calls, public = PlatformCalls(), PublicFiles(listed)
+    files = PlatformFiles({adapter.name: adapter}, calls, public, LIMITS)
     try:
         return await files.fetch(adapter.name, waiting(file))
     finally:
         await files.close()
+        await public.close()
         await calls.close()
 
 
@@ -155,3 +163,32 @@ async def test_a_files_own_words_lead_nowhere(server: FileServer) -> None:
     adapter, file = DOORS["telegram"](server.url)
     assert (await fetched(adapter, file)).data == server.data
     assert len(server.asked) == 2
+
+
+STANDARD = Standard(StandardSettings("whsec_" + "c2VjcmV0" * 4, "http://127.0.0.1:1/"))
+
+
+async def test_a_link_is_followed_hop_by_hop_and_each_hop_is_checked(server: FileServer) -> None:
+    listed = server.url.removeprefix("http://")
+
+    async def linked(path: str) -> Upload:
+        return await fetched(STANDARD, File("", "a.png", url=server.url + path), listed)
+
+    assert (await linked("/hop/3")).data == DATA
+    assert "more than 5 times" in (await linked("/hop/6")).problem
+    assert "169.254.169.254" in (await linked("/inside")).problem
+    assert (await linked("/gone")).problem == "standard answered 404 for it"
+    external = File("1", "a.png", url=server.url + "/kept.png")
+    assert (await fetched(DOORS["line"](server.url)[0], external, listed)).data == DATA
+    server.asked.clear()
+    for url in (
+        server.url,
+        "http://127.1/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://[::ffff:7f00:1]/",
+        "ftp://a/b",
+    ):
+        upload = await fetched(STANDARD, File("", "a.png", url=url), "127.0.0.2:80")
+        assert upload.problem, url
+    assert server.asked == []

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.openai_api.chat_body import ChatBody
+from gateway.openai_api.content import FileBatch
 from gateway.openai_api.json_body import decode, inflate
-from gateway.openai_api.requests import ChatRequest, read_chat
+from gateway.openai_api.requests import ChatRequest, links_shown, read_chat
 from gateway.responses import Refused
+from shared.attachments import Upload
 
 MODELS = ("offline", "openai:gpt")
 
@@ -110,7 +112,7 @@ def test_an_unknown_model_is_a_404_that_names_those_there_are() -> None:
         ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "  "}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "text": "x"}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "text": "x"}]}]}, "messages.0.content.0"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id"),
         ({"messages": [{"role": "assistant", "content": "y"}]}, "messages"),
         ({"model": None}, "model"),
@@ -201,15 +203,37 @@ def test_a_begun_answer_and_a_late_system_message_are_taken() -> None:
     assert chat.options.system == "be brief"
 
 
-def test_an_image_of_the_new_message_is_attached_and_one_of_an_old_message_named() -> None:
+def test_images_are_attached_to_the_messages_that_show_them_and_what_cannot_be_read_of_old_ones_is_named() -> None:
     new = {"role": "user", "content": [{"type": "text", "text": "what is it"}, IMAGE]}
     chat = read(body(messages=[new]), in_session=False)
     (attachment,) = chat.uploads.attachments
     assert (chat.text, attachment.media_type) == ("what is it", "image/png")
     assert chat.uploads.data[attachment.digest].startswith(b"\x89PNG")
-    old = read(body(messages=[new, {"role": "user", "content": "well"}]), in_session=False)
-    assert "not shown any more" in json.loads(old.history[0])["content"]
-    assert old.uploads.attachments == ()
+    sound = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+    bad = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    old = {"role": "user", "content": [{"type": "text", "text": "and"}, bad, sound]}
+    later = read(body(messages=[new, old, {"role": "user", "content": "well"}]), in_session=False)
+    shown, named = map(json.loads, later.history)
+    assert [one["digest"] for one in shown["attachments"]] == [attachment.digest] == list(later.uploads.data)
+    assert named["content"].count("not read") == 2
+    assert later.uploads.attachments == ()
+    kept = read(body(messages=[new, CALLED, RESULT]), in_session=True)  # a session has its own history
+    assert "not shown any more" in json.loads(kept.history[0])["content"]
+    assert kept.uploads.data == {}
+
+
+def test_linked_files_are_those_of_the_messages_that_show_them() -> None:
+    def linked(role: str, url: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "image_url", "image_url": {"url": url}}]}
+
+    messages = [linked("user", "http://a/1"), linked("assistant", "http://a/2"), linked("user", "HTTPS://a/3")]
+    chat = decode(body(messages=messages), ChatBody)
+    assert links_shown(chat, MODELS, in_session=False) == ["HTTPS://a/3", "http://a/1"]
+    assert links_shown(chat, MODELS, in_session=True) == ["HTTPS://a/3"]
+    files = FileBatch({"HTTPS://a/3": Upload("3", "image/png", base64.b64decode(PIXEL))})
+    read_chat_now = read_chat(chat, MODELS, in_session=False, files=files)
+    assert [one.media_type for one in read_chat_now.uploads.attachments] == ["image/png"]
+    assert "too many files" in json.loads(read_chat_now.history[0])["content"]
 
 
 def test_what_steers_a_model_is_passed_on_and_what_it_does_not_take_is_refused_by_name() -> None:

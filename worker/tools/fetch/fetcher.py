@@ -13,9 +13,9 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from shared.allow_list import AllowList
 from shared.errors import ToolError
 from shared.public_address import is_public
-from worker.tools.fetch.allow_list import AllowList
 
 #: seconds for all of it, redirects included
 TIMEOUT_S = 20.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shared.allow_list import AllowList
 from shared.errors import ToolError
 from worker.tools.context import ToolContext
 from worker.tools.declaration import Tool, ToolOptions
-from worker.tools.fetch.allow_list import AllowList
 from worker.tools.fetch.fetcher import Fetcher, Lookup, Page, look_up
 from worker.tools.fetch.page_text import page_text
 from worker.tools.schema import Parameters

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from shared.allow_list import AllowList
 from shared.errors import ToolError
 from tests.worker.tools.fetch.web import Web, running_web
 from tests.worker.waiting import until
 from worker.agent.todo import TodoStore
 from worker.tools import ToolContext
-from worker.tools.fetch.allow_list import AllowList
 from worker.tools.fetch.fetcher import Fetcher
 from worker.tools.fetch.tool import PART_CHARS, read_page
 from worker.tools.spec import ToolCall

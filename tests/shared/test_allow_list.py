@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
+from shared.allow_list import AllowList
 from shared.errors import SettingsError, ToolError
 from shared.public_address import is_public
 from shared.settings import parse_settings
 from shared.settings_reader import HOST
-from worker.tools.fetch.allow_list import AllowList
 
 
 @pytest.mark.parametrize(
