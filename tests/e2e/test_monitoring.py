@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import httpx2
 
 from loadtests.gateway_process import ROOT, GatewayProcess
+from loadtests.provider import RunningProvider, Script, running_provider
 from tests.prometheus_server import DIRECTORY, RULES, has_read, needs_prometheus, prometheus, query
 
 DASHBOARD = ROOT / "docs" / "grafana" / "gatehouse.json"
 #: what only some gateways have something to tell of
 SOMETIMES = {"up"}
+REFUSES = Script(always="[[status 400]]")
+TOOL = '''
+from worker.tools import tool
+
+@tool
+def boom() -> str:
+    """Fail."""
+    raise ValueError("boom")
+'''
 
 
 def alerts() -> list[str]:
@@ -22,8 +33,16 @@ def alerts() -> list[str]:
 
 
 def dashboard_queries() -> list[str]:
+    """Return what the panels ask, with Grafana's variables filled in."""
     panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
-    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    asked = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    return [one.replace("$instance", ".*").replace("$__rate_interval", "1m") for one in asked]
+
+
+def say(gateway: GatewayProcess, text: str) -> None:
+    body = {"model": "gatehouse", "messages": [{"role": "user", "content": text}]}
+    sent = gateway.ask("POST", "/v1/chat/completions", json=body, headers={"X-Gatehouse-Session": "m"})
+    assert sent.status_code == 200, sent.text
 
 
 @needs_prometheus
@@ -36,22 +55,32 @@ def test_every_alert_fires_when_its_fault_is_made_and_not_before() -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def has_data(client: httpx2.Client, expression: str) -> bool:
+    return query(client, expression) != []
+
+
+def model_of(provider: RunningProvider) -> dict[str, str]:
+    """Return the settings of a model that refuses what it is told to refuse, before one that answers."""
+    keys = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{provider.url}/v1"}
+    return keys | {"GATEHOUSE_MODEL": "openai:refuses,offline"}
+
+
 @needs_prometheus
 def test_a_real_prometheus_reads_a_gateway_loads_the_rules_and_answers_the_dashboard(tmp_path: Path) -> None:
     (tmp_path / "copies").mkdir()
+    (tmp_path / "failing.py").write_text(TOOL)
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"gone": {"command": "false"}}}))
     settings = {
+        "GATEHOUSE_TOOLS": "failing",
+        "GATEHOUSE_MCP_CONFIG": str(tmp_path / "mcp.json"),
         "GATEHOUSE_WORKERS": "1",
         "GATEHOUSE_SPARES": "0",
         "GATEHOUSE_BACKUP_DIR": str(tmp_path / "copies"),
         "GATEHOUSE_HOUR_BUDGET": "1000000",
     }
-    with GatewayProcess(tmp_path, settings) as gateway:
+    with running_provider(REFUSES) as provider, GatewayProcess(tmp_path, model_of(provider) | settings) as gateway:
         port = int(gateway.url.rpartition(":")[2])
-        body = {"model": "gatehouse", "messages": [{"role": "user", "content": "add buy milk"}]}
-        sent = httpx2.post(
-            f"{gateway.url}/v1/chat/completions", json=body, headers={"X-Gatehouse-Session": "m"}, timeout=30
-        )
-        assert sent.status_code == 200
+        say(gateway, "boom")  # the first model refuses, the other one calls the tool, which fails
         gateway.wait_for("backup_made")
         told = httpx2.get(f"{gateway.url}/metrics", timeout=30).text
         with prometheus(tmp_path, port) as client:
@@ -61,8 +90,11 @@ def test_a_real_prometheus_reads_a_gateway_loads_the_rules_and_answers_the_dashb
             assert sorted(rules) == sorted(alerts())
             assert query(client, "gatehouse_turn_seconds_count")[0]["metric"]["platform"] == "api"
             assert query(client, "gatehouse_model_call_seconds_count")[0]["metric"]["model"] == "offline"
-            for expression in [*dashboard_queries(), *(rule["query"] for rule in rules.values())]:
-                query(client, expression.replace("$instance", ".*").replace("$__rate_interval", "1m"))
+            for rule in rules.values():
+                query(client, rule["query"])
+            say(gateway, "boom")  # what is counted has to grow
+            for asked in dashboard_queries():
+                gateway.wait_until(partial(has_data, client, asked), 30, asked)
             bad = [rule["lastError"] for rule in rules.values() if rule.get("lastError")]
             assert bad == []
             gateway.terminate()

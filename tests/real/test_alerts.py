@@ -5,12 +5,16 @@ The durations of the rules are shortened: what they wait for, what they look bac
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import secrets
 import signal
+import socket
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,17 +22,24 @@ from pathlib import Path
 
 import httpx2
 import psutil
+import pytest
 
 from gateway.platforms.standard import sign
 from loadtests.gateway_process import GatewayProcess
 from loadtests.program import free_port
+from loadtests.provider import running_provider
 from tests.prometheus_server import RULES, has_read, needs_prometheus, prometheus, query
 
 #: fires now, or did
 FIRED = 'max_over_time(ALERTS{{alertname="{name}", alertstate="firing"}}[10m])'
 SECRET = "whsec_Z2F0ZWhvdXNlLXRlc3Qtc2VjcmV0LTMyLWJ5dGVzLWxvbmc="
-#: their faults are no test's to make: a slow provider, a leak of the gateway, a full disk, days without a backup
-NOT_MADE = {"GatehouseModelSlow", "GatehouseMemory", "GatehouseDiskLow", "GatehouseBackupOld"}
+#: what runs short or is slow: a model that takes its time, memory, a disk, and backups that it has no room for
+OF_RESOURCES = {"GatehouseModelSlow", "GatehouseMemory", "GatehouseDiskLow", "GatehouseBackupOld"}
+#: the gateway's own memory that the shortened rule takes as too much: at rest it has less than half of that
+MEMORY_LIMIT_BYTES = 200 * 1024 * 1024
+#: requests whose bodies stay unfinished, and the bytes of each that a gateway holds meanwhile
+UNFINISHED, UNFINISHED_BYTES = 30, 6 * 1024 * 1024
+SMALL_DISK_BYTES = 16 * 1024 * 1024
 #: between two scrapes, and how long one may take: two seconds while the store cannot commit
 INTERVAL = "3s"
 TOOLS = '''
@@ -56,9 +67,10 @@ def slow() -> str:
 
 
 def shortened(rules: str) -> str:
-    """Return the rules with every duration made seconds."""
+    """Return the rules with every duration made seconds, less memory as too much, and only a share of a disk as low."""
     rules = re.sub(r"for: \d+m", "for: 1s", rules)
     rules = re.sub(r"\[\d+m\]", "[20s]", rules).replace("offset 10m", "offset 10s")
+    rules = rules.replace("> 1024 * 1024 * 1024", f"> {MEMORY_LIMIT_BYTES}").replace("< 512 * 1024 * 1024", "< 0")
     return re.sub(r"> (?:300|60)\b", "> 2", rules)
 
 
@@ -206,4 +218,77 @@ def test_alerts_fire_when_their_faults_are_really_made(tmp_path: Path) -> None:
             make_faults_of_tools(second, alerts)
             make_faults_of_the_machine(second, alerts)
             alerts.wait_for("GatehouseDown")
-    assert set(re.findall(r"- alert: (\w+)", rules)) - alerts.fired == NOT_MADE
+    assert set(re.findall(r"- alert: (\w+)", rules)) - alerts.fired == OF_RESOURCES
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[Path]:
+    """Mount a disk in memory with room for some backups; skip where that is forbidden."""
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(directory)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def fill_up(disk: Path) -> None:
+    """Leave no room on a disk, and let the copies on it be days old, as they are when it has been full for days."""
+    with (disk / "of somebody else").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(65536)):
+            pass
+    for copy in disk.glob("gatehouse-*.db"):
+        days_ago = time.time() - 3 * 86400
+        os.utime(copy, (days_ago, days_ago))
+
+
+@contextmanager
+def unfinished_requests(gateway: GatewayProcess) -> Iterator[None]:
+    """Send large requests, each but its end, which the gateway holds in memory for as long as it waits for that."""
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {UNFINISHED_BYTES + 1}\r\n\r\n"
+    port = int(gateway.url.rpartition(":")[2])
+    with contextlib.ExitStack() as connections:
+        for _ in range(UNFINISHED):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            connection.sendall(head.encode() + b" " * UNFINISHED_BYTES)
+        yield
+
+
+@needs_prometheus
+def test_alerts_of_what_is_slow_or_runs_short_fire_when_it_really_does(tmp_path: Path) -> None:
+    rules = shortened(RULES.read_text("utf-8"))
+    (tmp_path / "data").mkdir()
+    with small_disk(tmp_path / "copies") as disk, running_provider() as provider:
+        settings = {
+            "GATEHOUSE_MODEL": "openai:slow",
+            "OPENAI_BASE_URL": f"{provider.url}/v1",
+            "OPENAI_API_KEY": "k",
+            "GATEHOUSE_WORKERS": "1",
+            "GATEHOUSE_SPARES": "0",
+            "GATEHOUSE_BACKUP_DIR": str(disk),
+            "PORT": str(free_port()),
+            "STANDARD_WEBHOOK_SECRET": SECRET,
+            "STANDARD_WEBHOOK_REPLY_URL": f"http://127.0.0.1:{free_port()}/",
+        }
+        with GatewayProcess(tmp_path / "data", settings) as gateway:
+            gateway.wait_for("backup_made")
+            with prometheus(tmp_path, int(settings["PORT"]), rules=rules, interval=INTERVAL) as client:
+                gateway.wait_until(lambda: has_read(client), 60, "Prometheus has read it")
+                alerts = Alerts(gateway, client)
+                alerts.wait_until_read("gatehouse_last_backup_timestamp_seconds > 0")
+                assert [name for name in OF_RESOURCES if query(client, FIRED.format(name=name))] == []
+                fill_up(disk)
+                gateway.terminate()
+                gateway.start()  # it looks at once whether a backup is due
+                gateway.wait_for("backup_failed")
+                alerts.wait_for("GatehouseDiskLow", "GatehouseBackupOld")
+                numbers = itertools.count()
+                alerts.wait_for(
+                    "GatehouseModelSlow", meanwhile=lambda: say(gateway, f"s{next(numbers)}", "[[sleep 3]] so slow")
+                )
+                with unfinished_requests(gateway):
+                    alerts.wait_for("GatehouseMemory")
+    assert alerts.fired == OF_RESOURCES
