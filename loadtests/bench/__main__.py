@@ -38,6 +38,7 @@ SHORT = {
     "mixed": {"BENCH_SESSIONS": "120", "BENCH_ROUNDS": "3"},
     "model_calls": {"BENCH_ROUNDS": "5"},
     "neighbours": {"BENCH_ROUNDS": "8"},
+    "pages": {"BENCH_SESSIONS": "20000", "BENCH_LETTERS": "2000", "BENCH_ROUNDS": "3"},
     "readers": {"BENCH_SECONDS": "6"},
     "replacement": {"BENCH_ROUNDS": "5"},
     "soak": {"BENCH_TURNS": "20000"},

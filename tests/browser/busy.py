@@ -18,7 +18,7 @@ from loadtests.platform import RunningPlatform, running_platform
 from loadtests.provider import running_provider
 from loadtests.sender import Sender
 from shared.messages import Arrival, Dead, DeadKind, Ended, TurnStatus
-from shared.store import Store, open_store
+from shared.store import open_store
 from shared.usage import Usage
 
 TALK = "api:default:release-notes"
@@ -103,8 +103,8 @@ class PastClock:
         return time.time() - self.minutes_ago * 60
 
 
-async def fill(directory: Path, more: int = 0) -> None:
-    """Fill a new database with conversations and dead letters, and ``more`` plain sessions."""
+async def fill(directory: Path) -> None:
+    """Fill a new database with conversations and dead letters."""
     clock = PastClock()
     store = open_store("", directory, inbox_limit=1_000_000, clock=clock)
     await store.open()
@@ -125,8 +125,6 @@ async def fill(directory: Path, more: int = 0) -> None:
             else:
                 await store.outbox.delivered(reply, "1732")
 
-    clock.minutes_ago = 60 * 24 * 30
-    await plain_sessions(store, more, clock)
     talk = [(60 * 27.0, HISTORY[:5]), (60 * 26.5, HISTORY[5:7]), (1.5, [*HISTORY[7:], LAST])]
     rows = [(float(minutes), key, title, user, ASKED) for key, title, user, minutes in SESSIONS]
     rows += [(minutes, TALK, "", "laptop", said) for minutes, said in talk]
@@ -144,25 +142,6 @@ def ended(messages: Sequence[Mapping[str, object]], todos: object = None) -> End
     encoded = tuple(json.dumps(message).encode() for message in messages)
     todo = json.dumps(todos).encode() if todos else None
     return Ended(TurnStatus.REPLIED, str(messages[-1]["content"]), encoded, todo, USAGE, "1:4711")
-
-
-async def plain_sessions(store: Store, count: int, clock: PastClock) -> None:
-    """Make many sessions of one exchange each, a thousand at once."""
-    for start in range(0, count, 1000):
-        clock.minutes_ago -= 0.1
-        arrivals = [
-            Arrival(
-                f"msg_f{number:031x}", f"telegram:777000:{7_000_000 + number}", "telegram", str(number), "hello",
-                b"{}", (f"p{number}",), 60, clock(), title=f"Person {number}",
-            )
-            for number in range(start, min(start + 1000, count))
-        ]  # fmt: skip
-        await asyncio.gather(*(store.inbox.accept(arrival) for arrival in arrivals))
-        claims = (await store.claims.claim("earlier", 1000, 30)).claims
-        said = ended(ASKED)
-        await asyncio.gather(*(store.claims.settle(claim.ref, said) for claim in claims))
-        while due := (await store.outbox.due("earlier", 1000, 30)).replies:
-            await asyncio.gather(*(store.outbox.delivered(reply, "1") for reply in due))
 
 
 @contextmanager
