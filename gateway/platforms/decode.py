@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -44,6 +45,11 @@ def decode_or_none(raw: bytes, kind: type[T]) -> T | None:
         return decode(raw, kind, "readable")
     except BodyRejected:
         return None
+
+
+def each_readable(raws: Iterable[msgspec.Raw], kind: type[T]) -> Iterator[T]:
+    """Decode the parts of a list one by one, so that one that is odd loses none of the others."""
+    return (part for raw in raws if (part := decode_or_none(bytes(raw), kind)) is not None)
 
 
 def read_form(raw: bytes) -> dict[str, str]:

@@ -14,30 +14,23 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gateway.chunking import cut
 from gateway.formatting import DISCORD_MARKDOWN
-from gateway.platforms.api_call import json_call, read_answer, refused, short_key
+from gateway.platforms.api_call import json_call, short_key
 from gateway.platforms.decode import as_command, as_key_part, as_text, decode
 from gateway.platforms.discord_event import Body, Interaction, InteractionType
+from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, Place, TextLimit
 from gateway.platforms.port import (
-    EMPTY,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
-    Chat,
     File,
     Inbound,
     Kind,
     Parsed,
     Rate,
-    SendResult,
-    Sent,
     Setup,
-    TryLater,
     WebhookRequest,
     WebhookResponse,
-    WithoutThread,
 )
 from gateway.platforms.signature import check_timestamp, required_header
 from shared.approvals import choices
@@ -46,9 +39,6 @@ from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import DiscordSettings
 from shared.texts import ASK, ENGLISH, TRANSLATIONS
-
-#: 2,000 characters
-MOST_UNITS = 2000
 
 #: a token lives 15 minutes; it is left alone a little earlier
 TOKEN_S = 880.0
@@ -63,7 +53,7 @@ ACTION_ROW, BUTTON, GREEN, RED = 1, 2, 3, 4
 QUIET = {"allowed_mentions": {"parse": list[str]()}}
 
 
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+class Address(Place, frozen=True):
     """Where a reply goes: the interaction while its token lives, then the channel."""
 
     channel_id: str
@@ -71,17 +61,7 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     until: float = 0.0
 
 
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """A message, or an error."""
-
-    id: str = ""
-    code: int = 0
-    message: str = ""
-    retry_after: float | None = None
-    is_global: bool = msgspec.field(default=False, name="global")
-
-
-class Discord(Adapter, frozen=True):
+class Discord(JsonApiAdapter, frozen=True):
     """The adapter of one application; its webhook events, about installs, are acknowledged and ignored."""
 
     settings: DiscordSettings
@@ -96,6 +76,12 @@ class Discord(Adapter, frozen=True):
         idempotent=True,
         promises_answer=True,
     )
+    place: ClassVar[type[Address]] = Address
+    writes: ClassVar[TextLimit] = TextLimit(2000, DISCORD_MARKDOWN)
+    answers: ClassVar[AnswerShape] = AnswerShape(
+        id="id", code="code", said="message", wait=("retry_after", 1.0), whole_app="global"
+    )
+    chat_rates: ClassVar[tuple[Rate, ...]] = (Rate(5, 2.0),)  # about; and as many to an interaction
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the Ed25519 signature over timestamp and body."""
@@ -141,7 +127,7 @@ class Discord(Adapter, frozen=True):
             text=as_command(interaction.data.name, said or ("(see above)" if interaction.target else "")),
             direct=direct,
             mentioned=True,
-            reply=msgspec.json.encode(Address(channel, interaction.token, now + TOKEN_S)),
+            reply=Address(channel, interaction.token, now + TOKEN_S).packed,
             context=as_text(interaction.target),
             title=interaction.title,
             files=tuple(
@@ -155,13 +141,9 @@ class Discord(Adapter, frozen=True):
         data = {"content": text, "flags": EPHEMERAL, **QUIET}
         return WebhookResponse(body=msgspec.json.encode({"type": 4, "data": data}))
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into Discord's Markdown."""
-        return cut(markdown, MOST_UNITS, DISCORD_MARKDOWN) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
         """Replace the "thinking…", follow up on it, or write to the channel once the token is dead."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         body: dict[str, object] = {"content": reply.text, **QUIET}
         buttons = [
             {"type": BUTTON, "style": RED if choice.refuses else GREEN, "label": choice.label, "custom_id": choice.says}
@@ -174,31 +156,20 @@ class Discord(Adapter, frozen=True):
             return self._bot_call(f"channels/{address.channel_id}/messages", body)
         return self._token_call(address, body, "/messages/@original" if reply.begins else "")
 
-    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Read a message or an error; a dead token is given up for the channel."""
-        api = read_answer(answer, ApiAnswer)
-        if api is None:
-            return TryLater(f"HTTP {answer.status} with a body that is not Discord's")
-        if answer.status < 300:
-            return Sent(api.id)
-        address = msgspec.json.decode(reply.address, type=Address)
-        if address.token and (api.code in DEAD_TOKEN or answer.status in {401, 404}):
-            return WithoutThread(msgspec.json.encode(Address(address.channel_id)), api.message)
-        outcome = refused(answer, api.message, api.retry_after)
-        return msgspec.structs.replace(outcome, whole_app=api.is_global) if isinstance(outcome, TryLater) else outcome
-
-    def chat(self, address: bytes) -> Chat:
-        """About five messages in two seconds to a channel, and as many to an interaction."""
-        return Chat(msgspec.json.decode(address, type=Address).channel_id, (Rate(5, 2.0),))
+    def elsewhere(self, reply: Reply, found: ApiAnswer) -> bytes | None:
+        """A dead token is given up for the channel."""
+        address = Address.of(reply.address)
+        dead = address.token and (found.code in DEAD_TOKEN or found.status in {401, 404})
+        return address.but(token="", until=0.0) if dead else None
 
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002 - it shows no words
         """Nothing while "thinking…" stands, which the acknowledgement made; then typing."""
-        place = msgspec.json.decode(address, type=Address)
+        place = Address.of(address)
         return None if place.token else self._bot_call(f"channels/{place.channel_id}/typing", {})
 
     def preview(self, reply: Reply) -> ApiRequest | None:
         """The "thinking…" is edited, whose place the answer takes anyhow; elsewhere nothing is shown."""
-        place = msgspec.json.decode(reply.address, type=Address)
+        place = Address.of(reply.address)
         return self.call(reply, 0.0) if place.token else None
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:

@@ -11,19 +11,17 @@ from urllib.parse import quote, urlencode
 import jwt
 import msgspec
 
-from gateway.chunking import cut
 from gateway.formatting import GOOGLE_CHAT
-from gateway.platforms.api_call import form_call, json_call, read_answer, refused, short_key
+from gateway.platforms.api_call import form_call, json_call, short_key
 from gateway.platforms.bearer_token import read_token
 from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, decode
-from gateway.platforms.edited_message import EditingAdapter
+from gateway.platforms.edited_message import EditingAdapter, ShownPlace
 from gateway.platforms.google_chat_event import Event, Happening
+from gateway.platforms.json_api import AnswerShape, TextLimit
 from gateway.platforms.port import (
-    EMPTY,
     ApiRequest,
     ApiResponse,
     Capabilities,
-    Chat,
     File,
     Inbound,
     KeyFormat,
@@ -36,15 +34,11 @@ from gateway.platforms.port import (
     Setup,
     WebhookRequest,
     WebhookResponse,
-    WithoutThread,
 )
 from shared.approvals import choices
 from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import GoogleChatSettings, ServiceAccount
-
-#: about 4,096 characters are shown of a message
-MOST_UNITS = 4000
 
 CHAT_ISSUER = "chat@system.gserviceaccount.com"
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
@@ -55,27 +49,11 @@ TOKEN_S = 3600
 NOTHING = WebhookResponse(body=b"{}")
 
 
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+class Address(ShownPlace, frozen=True):
     """Where a reply goes: a space, and a thread in it."""
 
     space: str
     thread: str = ""
-    #: the message that shows the beginning of the answer
-    shown: str = ""
-
-
-class ApiError(msgspec.Struct, frozen=True):
-    """An error of the REST API."""
-
-    message: str = ""
-    status: str = ""
-
-
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """A message or an error."""
-
-    name: str = ""
-    error: ApiError | None = None
 
 
 class GoogleChat(EditingAdapter, frozen=True):
@@ -91,6 +69,13 @@ class GoogleChat(EditingAdapter, frozen=True):
         stream_gap_s=2.0,
         idempotent=True,
     )
+    place: ClassVar[type[Address]] = Address
+    writes: ClassVar[TextLimit] = TextLimit(4000, GOOGLE_CHAT)  # about 4,096 characters are shown
+    answers: ClassVar[AnswerShape] = AnswerShape(
+        id="name", code="error.status", said="error.message", always_json=False
+    )
+    not_edited: ClassVar[frozenset[int | str]] = frozenset({404})
+    chat_rates: ClassVar[tuple[Rate, ...]] = (Rate(1, 1.0),)
 
     @property
     def by_project(self) -> bool:
@@ -142,7 +127,7 @@ class GoogleChat(EditingAdapter, frozen=True):
             text=text,
             direct=space.direct,
             mentioned=True,  # of a space with others, an app is told only what is meant for it
-            reply=msgspec.json.encode(Address(space.name, "" if space.direct else message.thread.name)),
+            reply=Address(space.name, "" if space.direct else message.thread.name).packed,
             context=f"(about this message: {message.quoted})" if message.quoted else "",
             files=files,
             threaded=message.thread_reply,
@@ -150,13 +135,9 @@ class GoogleChat(EditingAdapter, frozen=True):
         )
         return Parsed(NOTHING, (inbound,))
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into texts with Google Chat's marks."""
-        return cut(markdown, MOST_UNITS, GOOGLE_CHAT) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
         """Create a message under an id of our own: a second call with it makes no second message."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         body: dict[str, Any] = {"text": reply.text}
         if reply.question and not self.settings.project_number:  # an add-on's buttons are urls of its own
             body["cardsV2"] = [{"cardId": "approval", "card": card(reply.question)}]
@@ -171,21 +152,11 @@ class GoogleChat(EditingAdapter, frozen=True):
         return self._api("POST", f"{address.space}/messages?{urlencode(query)}", body)
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Read a message or an error; 409 says that an earlier call with this id was taken."""
-        api = read_answer(answer, ApiAnswer) or ApiAnswer()
-        if answer.status < 300:
-            return Sent(api.name)
+        """409 says that an earlier call with this id was taken."""
         if answer.status == 409:
-            space = msgspec.json.decode(reply.address, type=Address).space
+            space = Address.of(reply.address).space
             return Sent(f"{space}/messages/client-{short_key(reply.idempotency_key, 32)}")
-        address = msgspec.json.decode(reply.address, type=Address)
-        if answer.status == 404 and address.shown:
-            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), "the message is gone")
-        return refused(answer, f"{api.error.status} {api.error.message}" if api.error else "")
-
-    def chat(self, address: bytes) -> Chat:
-        """A space takes a message a second."""
-        return Chat(msgspec.json.decode(address, type=Address).space, (Rate(1, 1.0),))
+        return super().result(reply, answer)
 
     def token_call(self, now: float) -> ApiRequest:
         """Ask for an access token with an assertion that the service account's key signs (RFC 7523)."""

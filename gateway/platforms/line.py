@@ -15,17 +15,14 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from gateway.chunking import cut
-from gateway.formatting import PLAIN
-from gateway.platforms.api_call import get_call, json_call, read_answer, refused
-from gateway.platforms.decode import Int64, as_key_part, as_text, decode, decode_or_none, utf16_slice
+from gateway.platforms.api_call import get_call, json_call
+from gateway.platforms.decode import as_key_part, as_text, decode, each_readable
+from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, Place, TextLimit
+from gateway.platforms.line_event import Event, Webhook
 from gateway.platforms.port import (
-    EMPTY,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
-    Chat,
     File,
     Inbound,
     Kind,
@@ -36,16 +33,12 @@ from gateway.platforms.port import (
     Setup,
     WebhookRequest,
     WebhookResponse,
-    WithoutThread,
 )
-from gateway.platforms.signature import required_header, same
+from gateway.platforms.signature import check_header
 from shared.approvals import choices
-from shared.errors import BodyRejected, SignatureRejected
+from shared.errors import BodyRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import LineSettings
-
-#: 5,000 UTF-16 units
-MOST_UNITS = 5000
 
 #: how long a reply token is used; it lives about a minute from the webhook on
 TOKEN_S = 50.0
@@ -53,116 +46,8 @@ TOKEN_S = 50.0
 #: makes the retry key of a push from a reply's own key
 RETRY_KEYS = uuid.UUID("6f1b0c1e-7a52-4a1c-9a6e-1d8f2f4c5b90")
 
-FILES = frozenset({"image", "video", "audio", "file"})
 
-
-class Source(msgspec.Struct, frozen=True, rename="camel"):
-    """Where it was said; in groups the person may be missing."""
-
-    type: str = ""
-    user_id: str = ""
-    group_id: str = ""
-    room_id: str = ""
-
-    @property
-    def place(self) -> str:
-        """The group, the room or the person."""
-        return self.group_id or self.room_id or self.user_id
-
-
-class Mentionee(msgspec.Struct, frozen=True, rename="camel"):
-    """A name in a text; index and length are taken as UTF-16 units."""
-
-    index: Int64 = 0
-    length: Int64 = 0
-    is_self: bool = False
-
-
-class Mention(msgspec.Struct, frozen=True, rename="camel"):
-    """The names in a text."""
-
-    mentionees: tuple[Mentionee, ...] = ()
-
-
-class ContentProvider(msgspec.Struct, frozen=True, rename="camel"):
-    """Who keeps what was attached: LINE, or the app that sent it in a user's name."""
-
-    type: str = ""
-    original_content_url: str = ""
-
-
-class Message(msgspec.Struct, frozen=True, rename="camel"):
-    """What was said or attached."""
-
-    type: str = ""
-    id: str = ""
-    text: str = ""
-    quote_token: str = ""
-    quoted_message_id: str = ""
-    file_name: str = ""
-    title: str = ""
-    address: str = ""
-    mention: Mention = Mention()
-    content_provider: ContentProvider = ContentProvider()
-
-    @property
-    def files(self) -> tuple[File, ...]:
-        """What was attached. Raises BodyRejected."""
-        if self.type not in FILES:
-            return ()
-        external = self.content_provider.type == "external"
-        url = self.content_provider.original_content_url if external else ""
-        return (File(as_key_part(self.id, "id"), self.file_name or self.type, url=url),)
-
-    @property
-    def words(self) -> str:
-        """The text without our own name before it; what cannot be read is named."""
-        match self.type:
-            case "text":
-                ours = [one for one in self.mention.mentionees if one.is_self and one.index == 0]
-                name = utf16_slice(self.text, 0, ours[0].length) if ours else ""
-                return as_text(self.text.removeprefix(name)) or as_text(self.text)
-            case "location":
-                return as_text(f"(a place: {self.title} {self.address})")
-            case kind if kind in FILES:
-                return ""
-            case kind:
-                return f"(attached, not readable here: {kind})"
-
-
-class Postback(msgspec.Struct, frozen=True):
-    """What a pressed button stands for."""
-
-    data: str = ""
-
-
-class Unsend(msgspec.Struct, frozen=True, rename="camel"):
-    """The message that was taken back."""
-
-    message_id: str = ""
-
-
-class Event(msgspec.Struct, frozen=True, rename="camel"):
-    """One event."""
-
-    type: str
-    webhook_event_id: str = ""
-    mode: str = "active"
-    source: Source = Source()
-    reply_token: str = ""
-    message: Message = Message()
-    postback: Postback = Postback()
-    unsend: Unsend = Unsend()
-
-
-class Webhook(msgspec.Struct, frozen=True):
-    """A whole request; an event is read by itself, so that one of a new kind holds up no other."""
-
-    destination: str = ""
-    events: tuple[msgspec.Raw, ...] = ()
-
-
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+class Address(Place, frozen=True):
     """Where a reply goes: by the token while it is good, then to the person or group."""
 
     to: str
@@ -172,20 +57,7 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     person: bool = False
 
 
-class SentMessage(msgspec.Struct, frozen=True):
-    """A message that was taken."""
-
-    id: str = ""
-
-
-class ApiAnswer(msgspec.Struct, frozen=True, rename="camel"):
-    """Any answer of the Messaging API."""
-
-    message: str = ""
-    sent_messages: tuple[SentMessage, ...] = ()
-
-
-class Line(Adapter, frozen=True):
+class Line(JsonApiAdapter, frozen=True):
     """The adapter of one channel."""
 
     settings: LineSettings
@@ -199,13 +71,15 @@ class Line(Adapter, frozen=True):
         life_sign_every_s=50.0,
         idempotent=True,
     )
+    place: ClassVar[type[Address]] = Address
+    writes: ClassVar[TextLimit] = TextLimit(5000)
+    answers: ClassVar[AnswerShape] = AnswerShape(id="sentMessages.0.id", said="message", always_json=False)
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the signature over the body."""
-        signature = required_header(req.headers, "x-line-signature")
         expected = hmac.digest(self.settings.channel_secret.encode(), req.raw, hashlib.sha256)
-        if not same(signature, base64.b64encode(expected).decode()):
-            raise SignatureRejected("x-line-signature does not match: LINE_CHANNEL_SECRET must be this channel's")
+        hint = "LINE_CHANNEL_SECRET must be this channel's"
+        check_header(req.headers, "x-line-signature", base64.b64encode(expected).decode(), hint)
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read all events of a request."""
@@ -214,12 +88,10 @@ class Line(Adapter, frozen=True):
         return Parsed(WebhookResponse(body=b""), inbound, "" if inbound else "no message of a person")
 
     def _events(self, webhook: Webhook, now: float) -> Iterator[Inbound]:
-        for raw in webhook.events:
-            event = decode_or_none(bytes(raw), Event)
-            if event and event.mode == "active":
-                with contextlib.suppress(BodyRejected):
-                    if found := self._inbound(webhook.destination, event, now):
-                        yield found
+        for event in each_readable(webhook.events, Event):
+            with contextlib.suppress(BodyRejected):
+                if event.mode == "active" and (found := self._inbound(webhook.destination, event, now)):
+                    yield found
 
     def _inbound(self, destination: str, event: Event, now: float) -> Inbound | None:
         kinds = {"message": Kind.MESSAGE, "postback": Kind.ACTION, "unsend": Kind.DELETE}
@@ -232,6 +104,7 @@ class Line(Adapter, frozen=True):
         text = message.words if kind is Kind.MESSAGE else as_text(event.postback.data)
         if not text and not files and kind is not Kind.DELETE:
             return None
+        person = event.source.type == "user"
         same_message = (f"line:{message.id}",) if message.id else ()
         return Inbound(
             kind=kind,
@@ -239,22 +112,16 @@ class Line(Adapter, frozen=True):
             dedupe=(f"line:{as_key_part(event.webhook_event_id, 'webhookEventId')}", *same_message),
             user=user,
             text=text,
-            direct=event.source.type == "user",
+            direct=person,
             mentioned=any(one.is_self for one in message.mention.mentionees),
-            reply=msgspec.json.encode(
-                Address(place, event.reply_token, now + TOKEN_S, message.quote_token, event.source.type == "user")
-            ),
+            reply=Address(place, event.reply_token, now + TOKEN_S, message.quote_token, person).packed,
             files=files,
             amends=f"line:{event.unsend.message_id}" if kind is Kind.DELETE else "",
         )
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into plain texts: LINE shows no marks."""
-        return cut(markdown, MOST_UNITS, PLAIN) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - it is always plain
         """Use the reply token for the beginning of an answer while it is good; push everything else."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         message: dict[str, Any] = {"type": "text", "text": reply.text}
         if items := [
             {"type": "action", "action": {"type": "postback", "label": choice.label, "data": choice.says}}
@@ -270,23 +137,17 @@ class Line(Adapter, frozen=True):
         return msgspec.structs.replace(call, headers={**call.headers, **key})
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Read what was sent; 409 says that an earlier push with this key was taken."""
-        api = read_answer(answer, ApiAnswer) or ApiAnswer()
-        if answer.status < 300 or answer.status == 409:
-            return Sent(api.sent_messages[0].id if api.sent_messages else "")
-        address = msgspec.json.decode(reply.address, type=Address)
-        if answer.status == 400 and address.token:
-            pushed = msgspec.structs.replace(address, token="", quote="")
-            return WithoutThread(msgspec.json.encode(pushed), api.message)
-        return refused(answer, api.message)
+        """409 says that an earlier push with this key was taken."""
+        return Sent("") if answer.status == 409 else super().result(reply, answer)
 
-    def chat(self, address: bytes) -> Chat:
-        """LINE limits the channel as a whole."""
-        return Chat(msgspec.json.decode(address, type=Address).to)
+    def elsewhere(self, reply: Reply, found: ApiAnswer) -> bytes | None:
+        """A reply token that is spent or too old is given up for a push."""
+        address = Address.of(reply.address)
+        return address.but(token="", quote="") if found.status == 400 and address.token else None
 
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002 - it shows no words
         """Show that something loads, for a minute; only to a person."""
-        place = msgspec.json.decode(address, type=Address)
+        place = Address.of(address)
         return self._post("chat/loading/start", {"chatId": place.to, "loadingSeconds": 60}) if place.person else None
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:

@@ -13,25 +13,22 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from gateway.chunking import cut, utf8_bytes
+from gateway.chunking import utf8_bytes
 from gateway.formatting import MATRIX_HTML, unmarked
-from gateway.platforms.api_call import get_call, json_call, read_answer, refused
-from gateway.platforms.decode import as_text, decode, decode_or_none
-from gateway.platforms.edited_message import EditingAdapter
+from gateway.platforms.api_call import get_call, json_call, read_answer
+from gateway.platforms.decode import as_text, decode, decode_or_none, each_readable
+from gateway.platforms.edited_message import EditingAdapter, ShownPlace
+from gateway.platforms.json_api import AnswerShape, TextLimit
 from gateway.platforms.matrix_event import Content, Event, Transaction
 from gateway.platforms.port import (
-    EMPTY,
     MEBIBYTE,
     ApiRequest,
     ApiResponse,
     Capabilities,
-    Chat,
     File,
     Inbound,
     Kind,
     Parsed,
-    SendResult,
-    Sent,
     Setup,
     WebhookRequest,
     WebhookResponse,
@@ -41,9 +38,6 @@ from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import MatrixSettings
 
-#: an event is at most 65,536 bytes; the text is in it twice, and what is around it takes some
-MOST_BYTES = 60_000
-
 #: with a device our transaction ids outlive a restart of the homeserver
 DEVICE = "GATEHOUSE"
 
@@ -52,15 +46,13 @@ NOT_OURS = WebhookResponse(404, b'{"errcode":"M_NOT_FOUND"}')
 FILES = frozenset({"m.image", "m.file", "m.audio", "m.video"})
 
 
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+class Address(ShownPlace, frozen=True):
     """Where a reply goes: a room, a thread in it, and the event it answers."""
 
     room: str
     event: str
     thread: str = ""
     quotes: bool = False
-    #: the event that shows the beginning of the answer
-    shown: str = ""
 
 
 class Predecessor(msgspec.Struct, frozen=True):
@@ -69,15 +61,16 @@ class Predecessor(msgspec.Struct, frozen=True):
     room_id: str = ""
 
 
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """Any answer of the client-server API."""
+class RoomAnswer(msgspec.Struct, frozen=True):
+    """What the homeserver tells of a room: its members, or what it follows."""
 
-    event_id: str = ""
-    errcode: str = ""
-    error: str = ""
-    retry_after_ms: float | None = None
     joined: dict[str, msgspec.Raw] | None = None
     predecessor: Predecessor | None = None
+
+
+def event_bytes(markup: str) -> int:
+    """Count what a text and its HTML take in an event, as JSON."""
+    return utf8_bytes(msgspec.json.encode([unmarked(markup), markup]).decode())
 
 
 class Matrix(EditingAdapter, frozen=True):
@@ -99,6 +92,12 @@ class Matrix(EditingAdapter, frozen=True):
         idempotent=True,
         chats_move=True,
     )
+    place: ClassVar[type[Address]] = Address
+    #: an event is at most 65,536 bytes; what is around the text takes some
+    writes: ClassVar[TextLimit] = TextLimit(60_000, MATRIX_HTML, event_bytes)
+    answers: ClassVar[AnswerShape] = AnswerShape(
+        id="event_id", ok="event_id", code="errcode", said="error", wait=("retry_after_ms", 0.001)
+    )
 
     def verify(self, req: WebhookRequest) -> None:
         """Compare the token that the registration gave the homeserver; old ones send it in the query."""
@@ -112,8 +111,8 @@ class Matrix(EditingAdapter, frozen=True):
         path = req.path.removeprefix("_matrix/app/v1/")
         if not path.startswith("transactions/"):
             return Parsed(NOTHING if path == "ping" else NOT_OURS, ignored="no transaction")
-        events = [decode_or_none(bytes(raw), Event) for raw in decode(req.raw, Transaction, "a transaction").events]
-        known = [event for event in events if event and event.sender != self.settings.user_id]
+        events = each_readable(decode(req.raw, Transaction, "a transaction").events, Event)
+        known = [event for event in events if event.sender != self.settings.user_id]
         inbound = tuple(self._inbounds(known))
         invited = [event.room_id for event in known if event.invites(self.settings.user_id)]
         joins = tuple(self._join(room) for room in [*invited, *(filter(None, (event.successor for event in known)))])
@@ -148,7 +147,7 @@ class Matrix(EditingAdapter, frozen=True):
             text="" if files else text,
             direct=False,
             mentioned=mentioned,
-            reply=msgspec.json.encode(Address(event.room_id, event.event_id, thread, mentioned and not thread)),
+            reply=Address(event.room_id, event.event_id, thread, mentioned and not thread).packed,
             files=files,
             threaded=bool(thread),
             amends=f"matrix:{amends}" if amends else "",
@@ -160,18 +159,19 @@ class Matrix(EditingAdapter, frozen=True):
 
     def _moved(self, event: Event) -> Inbound:
         """Read that a room goes on as another one."""
-        new = msgspec.structs.replace(event, room_id=event.successor)
-        said = self._inbound(new, Content(), Kind.DELETE, "")
-        old = session_key(self.name, self._server, quote(event.room_id, safe="!"))
-        place = msgspec.json.encode(Address(event.successor, ""))
-        return msgspec.structs.replace(said, kind=Kind.MOVED, amends=old, reply=place)
+
+        def session_of(room: str) -> str:
+            return session_key(self.name, self._server, quote(room, safe="!"))
+
+        new, place = event.successor, Address(event.successor, "").packed
+        return Inbound(Kind.MOVED, session_of(new), reply=place, amends=session_of(event.room_id))
 
     def _join(self, room: str) -> ApiRequest:
         return self._api("POST", f"join/{quote(room, safe='')}", {})
 
     def lookup(self, inbound: Inbound) -> ApiRequest:
         """An event does not tell whether its room is a conversation of two, or really follows another one."""
-        room = quote(msgspec.json.decode(inbound.reply, type=Address).room, safe="")
+        room = quote(Address.of(inbound.reply).room, safe="")
         asked = "state/m.room.create" if inbound.kind is Kind.MOVED else "joined_members"
         url = f"{self.settings.api_base}/_matrix/client/v3/rooms/{room}/{asked}"
         return get_call(f"{url}?{self._as_bot()}", self.settings.as_token)
@@ -180,7 +180,7 @@ class Matrix(EditingAdapter, frozen=True):
         """A room of two is a direct conversation; without an answer the homeserver has to ask again."""
         if answer is None or answer.status == 429 or answer.status >= 500:
             return None
-        found = read_answer(answer, ApiAnswer)
+        found = read_answer(answer, RoomAnswer)
         if inbound.kind is Kind.MOVED:
             # the room names its successor, and that names the room: else anybody could lead another's room into theirs
             before = found.predecessor.room_id if found and found.predecessor else ""
@@ -189,14 +189,10 @@ class Matrix(EditingAdapter, frozen=True):
         two = found is not None and found.joined is not None and len(found.joined) <= 2
         return msgspec.structs.replace(inbound, direct=two)
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into HTML that fits an event together with its plain text."""
-        return cut(markdown, MOST_BYTES, MATRIX_HTML, event_bytes) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Send an event under a transaction id of its own, the same on every attempt."""
         new = message(reply.text, plain=plain)
-        shown = msgspec.json.decode(reply.address, type=Address).shown
+        shown = Address.of(reply.address).shown
         if not shown or not reply.begins:
             return self._send(reply, new, reply.idempotency_key)
         replaced = {"rel_type": "m.replace", "event_id": shown}
@@ -204,7 +200,7 @@ class Matrix(EditingAdapter, frozen=True):
         return self._send(reply, content, reply.idempotency_key)
 
     def _send(self, reply: Reply, content: dict[str, Any], transaction: str) -> ApiRequest:
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         if address.thread:
             answered = {"m.in_reply_to": {"event_id": address.event}, "is_falling_back": True}
             content.setdefault("m.relates_to", {"rel_type": "m.thread", "event_id": address.thread, **answered})
@@ -213,21 +209,9 @@ class Matrix(EditingAdapter, frozen=True):
         room = quote(address.room, safe="")
         return self._api("PUT", f"rooms/{room}/send/m.room.message/{quote(transaction, safe='')}", content)
 
-    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - an address never changes
-        """Read an event's id or an error; the milliseconds of a limit are exact, its header is rounded up."""
-        api = read_answer(answer, ApiAnswer) or ApiAnswer()
-        if answer.status < 300 and api.event_id:
-            return Sent(api.event_id)
-        wait_s = None if api.retry_after_ms is None else api.retry_after_ms / 1000
-        return refused(answer, f"{api.errcode} {api.error}".strip(), wait_s)
-
-    def chat(self, address: bytes) -> Chat:
-        """An application service is not limited where its registration says so."""
-        return Chat(msgspec.json.decode(address, type=Address).room)
-
     def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
         """Show that something is typed, for 30 s."""
-        room = quote(msgspec.json.decode(address, type=Address).room, safe="")
+        room = quote(Address.of(address).room, safe="")
         user = quote(self.settings.user_id, safe="")
         return self._api("PUT", f"rooms/{room}/typing/{user}", {"typing": True, "timeout": 30_000})
 
@@ -266,8 +250,3 @@ def message(markup: str, *, plain: bool) -> dict[str, Any]:
     if plain or markup == content["body"]:
         return content
     return {**content, "format": "org.matrix.custom.html", "formatted_body": markup}
-
-
-def event_bytes(markup: str) -> int:
-    """Count what a text and its HTML take in an event, as JSON."""
-    return utf8_bytes(msgspec.json.encode([unmarked(markup), markup]).decode())

@@ -11,29 +11,24 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway.chunking import code_points, cut
+from gateway.chunking import code_points
 from gateway.formatting import MARKDOWN
-from gateway.platforms.api_call import get_call, json_call, read_answer, refused
+from gateway.platforms.api_call import get_call, json_call, read_answer
 from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, read_fields
-from gateway.platforms.edited_message import EditingAdapter
+from gateway.platforms.edited_message import EditingAdapter, ShownPlace
+from gateway.platforms.json_api import AnswerShape, ApiAnswer, TextLimit
 from gateway.platforms.port import (
-    EMPTY,
     ApiRequest,
     ApiResponse,
     Capabilities,
-    Chat,
     File,
     Inbound,
     Kind,
     Parsed,
     Rate,
-    SendResult,
-    Sent,
     Setup,
-    TryLater,
     WebhookRequest,
     WebhookResponse,
-    WithoutThread,
 )
 from gateway.platforms.signature import same
 from shared.command import CHAT_COMMANDS
@@ -41,19 +36,14 @@ from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import MattermostSettings
 
-#: 16,383 characters
-MOST_CHARACTERS = 16_383
-
 NOTHING = WebhookResponse(body=b"{}")
 
 
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+class Address(ShownPlace, frozen=True):
     """Where a reply goes: a channel, and the root of a thread in it."""
 
     channel_id: str
     root_id: str = ""
-    #: the post that shows the beginning of the answer
-    shown: str = ""
 
 
 class AttachedFile(msgspec.Struct, frozen=True):
@@ -100,6 +90,10 @@ class Mattermost(EditingAdapter, frozen=True):
         life_sign_every_s=4.0,
         stream_gap_s=1.2,
     )
+    place: ClassVar[type[Address]] = Address
+    writes: ClassVar[TextLimit] = TextLimit(16_383, MARKDOWN, code_points)
+    answers: ClassVar[AnswerShape] = AnswerShape(id="id", code="id", said="message")
+    not_edited: ClassVar[frozenset[int | str]] = frozenset({400, 403, 404})
 
     def verify(self, req: WebhookRequest) -> None:
         """Compare the token in the body, or in the header that slash commands bring."""
@@ -137,7 +131,7 @@ class Mattermost(EditingAdapter, frozen=True):
             text=as_command(command, said) if command else said or as_text(fields.get("text", "")),
             direct=direct,
             mentioned=True,
-            reply=msgspec.json.encode(Address(channel, root)),
+            reply=Address(channel, root).packed,
             files=files,
             threaded=bool(root),
             title=as_title("" if direct else channel_name, fields.get("user_name")),
@@ -161,46 +155,30 @@ class Mattermost(EditingAdapter, frozen=True):
         if post is None:
             return inbound
         inbound = msgspec.structs.replace(inbound, files=post.files or inbound.files)
-        root, address = post.root_id or post.id, msgspec.json.decode(inbound.reply, type=Address)
+        root, address = post.root_id or post.id, Address.of(inbound.reply)
         if not re.fullmatch("[a-z0-9]{1,64}", root) or (inbound.direct and not post.root_id):
             return inbound
         team = inbound.session.split(":")[1]
         return msgspec.structs.replace(
             inbound,
             session=self._session(team, address.channel_id, root),
-            reply=msgspec.json.encode(Address(address.channel_id, root)),
+            reply=Address(address.channel_id, root).packed,
             threaded=True,
         )
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into Markdown."""
-        return cut(markdown, MOST_CHARACTERS, MARKDOWN, code_points) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
         """Build a post."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         if address.shown and reply.begins:
             path = f"posts/{quote(address.shown, safe='')}/patch"
             return msgspec.structs.replace(self._api(path, {"message": reply.text}), method="PUT")
         return self._api("posts", {"channel_id": address.channel_id, "message": reply.text, "root_id": address.root_id})
 
-    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Read a post or an error; a thread that is gone is left."""
-        api = read_answer(answer, Post)
-        if api is None:
-            return TryLater(f"HTTP {answer.status} with a body that is not Mattermost's")
-        if answer.status < 300:
-            return Sent(api.id)
-        address = msgspec.json.decode(reply.address, type=Address)
-        if address.shown and answer.status in {400, 403, 404}:
-            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), api.message)
-        if address.root_id and "root" in api.id:
-            return WithoutThread(msgspec.json.encode(Address(address.channel_id)), api.message)
-        return refused(answer, api.message)
-
-    def chat(self, address: bytes) -> Chat:
-        """A server limits the app as a whole."""
-        return Chat(msgspec.json.decode(address, type=Address).channel_id)
+    def elsewhere(self, reply: Reply, found: ApiAnswer) -> bytes | None:
+        """A thread that is gone is left."""
+        address = Address.of(reply.address)
+        lost_root = address.root_id and "root" in str(found.code)
+        return super().elsewhere(reply, found) or (Address(address.channel_id).packed if lost_root else None)
 
     def identity_call(self) -> ApiRequest:
         """Ask who the bot is: its own posts may come back by a hook."""
@@ -213,7 +191,7 @@ class Mattermost(EditingAdapter, frozen=True):
 
     def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
         """Show that something is typed."""
-        place = msgspec.json.decode(address, type=Address)
+        place = Address.of(address)
         return self._api("users/me/typing", {"channel_id": place.channel_id, "parent_id": place.root_id})
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:

@@ -99,15 +99,15 @@ class Inbound(msgspec.Struct, frozen=True):
     #: the session key
     session: str
     #: keys that each name this event over redeliveries; any that is known makes it a duplicate
-    dedupe: tuple[str, ...]
-    user: str
-    text: str
+    dedupe: tuple[str, ...] = ()
+    user: str = ""
+    text: str = ""
     #: a conversation with the bot alone
-    direct: bool
+    direct: bool = False
     #: the bot is named or answered
-    mentioned: bool
+    mentioned: bool = False
     #: the JSON address of the answer
-    reply: bytes
+    reply: bytes = b"null"
     #: what the person points at (a quote, a forwarded message), for the model to read before the text
     context: str = ""
     files: tuple[File, ...] = ()

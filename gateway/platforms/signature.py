@@ -37,3 +37,9 @@ def required_header(headers: Mapping[str, str], name: str) -> str:
     if not value.isascii():
         raise SignatureRejected(f"the {name} header is not ASCII")
     return value
+
+
+def check_header(headers: Mapping[str, str], name: str, expected: str, hint: str) -> None:
+    """Check that a header says what it has to; ``hint`` tells what to do. Raises SignatureRejected."""
+    if not same(required_header(headers, name), expected):
+        raise SignatureRejected(f"{name} does not match: {hint}")

@@ -11,47 +11,27 @@ import hmac
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-import msgspec
-
-from gateway.chunking import cut
 from gateway.formatting import SLACK_MARKDOWN, escape_html
-from gateway.platforms.api_call import get_call, json_call, read_answer, refused
+from gateway.platforms.api_call import get_call, json_call, refused
 from gateway.platforms.decode import as_command, as_key_part, as_text, decode, read_form
-from gateway.platforms.edited_message import EditingAdapter
+from gateway.platforms.json_api import AnswerShape, ApiAnswer, ErrorCodes, TextLimit
 from gateway.platforms.port import (
-    EMPTY,
     ApiRequest,
     ApiResponse,
     Capabilities,
-    Chat,
-    Fail,
     File,
-    Gone,
     Inbound,
     Kind,
     Parsed,
     Rate,
-    Reformat,
     SendResult,
     Sent,
     Setup,
-    TryLater,
     WebhookRequest,
     WebhookResponse,
-    WithoutThread,
 )
 from gateway.platforms.signature import check_timestamp, required_header, same
-from gateway.platforms.slack_api import (
-    GONE,
-    LOST_THREAD,
-    MARKUP,
-    NO_MEMBER,
-    NOT_EDITED,
-    PASSING,
-    Address,
-    ApiAnswer,
-    manifest,
-)
+from gateway.platforms.slack_api import CODES, LOST_THREAD, NO_MEMBER, NOT_EDITED, Address, manifest
 from gateway.platforms.slack_event import (
     SPOKEN,
     ChangeEvent,
@@ -64,23 +44,17 @@ from gateway.platforms.slack_event import (
     read_command,
     title_of,
 )
+from gateway.platforms.slack_stream import SlackStreams
 from shared.approvals import choices
-from shared.errors import BodyRejected, SignatureRejected
+from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
-from shared.platform_settings import SlackSettings
-from shared.retry import retry_after_s
 
 #: what a button under a question about tool calls says
 DECIDES = ("/approve ", "/deny ")
 
-#: markdown_text takes 12,000 characters
-MOST_UNITS = 11_900
 
-
-class Slack(EditingAdapter, frozen=True):
+class Slack(SlackStreams, frozen=True):
     """The adapter of one app; delayed events come for a day."""
-
-    settings: SlackSettings
 
     name: ClassVar[str] = "slack"
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -92,6 +66,11 @@ class Slack(EditingAdapter, frozen=True):
         stream_gap_s=1.2,
         stream_only_grows=True,
     )
+    writes: ClassVar[TextLimit] = TextLimit(11_900, SLACK_MARKDOWN)  # markdown_text takes 12,000 characters
+    answers: ClassVar[AnswerShape] = AnswerShape(id="ts", ok="ok", code="error")
+    codes: ClassVar[ErrorCodes] = CODES
+    not_edited: ClassVar[frozenset[int | str]] = NOT_EDITED
+    chat_rates: ClassVar[tuple[Rate, ...]] = (Rate(1, 1.0),)  # about; of a channel, whatever its threads
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the signature over ``v0:timestamp:body``."""
@@ -136,23 +115,12 @@ class Slack(EditingAdapter, frozen=True):
         """Read that a channel has another id, since it is shared with others; the threads in it keep theirs."""
         account = as_key_part(envelope.account, "team_id")
         old, new = as_key_part(change.old_channel_id, "old_channel_id"), as_key_part(change.new_channel_id, "new")
-        inbound = Inbound(
-            kind=Kind.MOVED,
-            session=session_key(self.name, account, new),
-            dedupe=(),
-            user="",
-            text="",
-            direct=False,
-            mentioned=False,
-            reply=msgspec.json.encode(Address(new)),
-            amends=session_key(self.name, account, old),
-        )
-        return Parsed(inbound=(inbound,))
+        was, now = (session_key(self.name, account, channel) for channel in (old, new))
+        return Parsed(inbound=(Inbound(Kind.MOVED, now, reply=Address(new).packed, amends=was),))
 
     def moved(self, address: bytes, place: bytes) -> bytes:
         """Keep all but the channel."""
-        was, now = (msgspec.json.decode(one, type=Address) for one in (address, place))
-        return msgspec.json.encode(msgspec.structs.replace(was, channel=now.channel))
+        return Address.of(address).but(channel=Address.of(place).channel)
 
     def _inbound(self, envelope: Envelope, event: SpokenEvent, text: str) -> Inbound:
         account = as_key_part(envelope.account, "team_id")
@@ -160,9 +128,8 @@ class Slack(EditingAdapter, frozen=True):
         event_id = as_key_part(envelope.event_id, "event_id")
         thread_ts = event.thread_ts if event.direct else event.thread_ts or event.ts
         address = Address(channel, thread_ts)
-        if thread_ts:
-            team = event.user_team or event.team or account
-            address = Address(channel, thread_ts, user=event.user, team=team)
+        if thread_ts:  # where an answer may be streamed to its asker
+            address = Address(channel, thread_ts, user=event.user, team=event.user_team or event.team or account)
         return Inbound(
             kind=Kind.MESSAGE,
             session=session_key(self.name, account, channel, thread_ts),
@@ -171,7 +138,7 @@ class Slack(EditingAdapter, frozen=True):
             text=text,
             direct=event.direct,
             mentioned=event.speaks_to(envelope.bot_user),
-            reply=msgspec.json.encode(address),
+            reply=address.packed,
             context=event.forwarded,
             files=event.attached,
             threaded=event.thread_ts is not None,
@@ -193,7 +160,7 @@ class Slack(EditingAdapter, frozen=True):
             text=SpokenEvent("message", was.user, channel, change.ts, was.text).words(envelope.bot_user),
             direct=direct,
             mentioned=False,
-            reply=msgspec.json.encode(Address(channel, thread_ts)),
+            reply=Address(channel, thread_ts).packed,
             amends=f"slack:{account}:{channel}:{change.amends}",
         )
         return Parsed(inbound=(inbound,))
@@ -225,7 +192,7 @@ class Slack(EditingAdapter, frozen=True):
             text=said,
             direct=place.startswith("D"),
             mentioned=True,
-            reply=msgspec.json.encode(Address(place, thread_ts, self._own(pressed.response_url))),
+            reply=Address(place, thread_ts, self._own(pressed.response_url)).packed,
             outsider=pressed.is_of_outsider,
             title=title_of(place, pressed.channel.name if pressed.channel else "", pressed.user.name),
         )
@@ -248,17 +215,13 @@ class Slack(EditingAdapter, frozen=True):
             text=as_command(command.command, said),
             direct=channel.startswith("D"),
             mentioned=True,
-            reply=msgspec.json.encode(Address(channel, response_url=self._own(command.response_url))),
+            reply=Address(channel, response_url=self._own(command.response_url)).packed,
             title=title_of(channel, command.channel_name, command.user_name),
         )
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into Markdown in which what would ring a whole channel is hushed."""
-        return cut(markdown, MOST_UNITS, SLACK_MARKDOWN) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build chat.postMessage: as Markdown, or as escaped text if ``plain``."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         said: dict[str, object] = {"text": escape_html(reply.text)} if plain else {"markdown_text": reply.text}
         if reply.question:
             said = asked(reply.text, reply.question, plain=plain)
@@ -267,85 +230,34 @@ class Slack(EditingAdapter, frozen=True):
             aloud = {"response_type": "in_channel", "text": escape_html(reply.text), "replace_original": False}
             return json_call(address.response_url, {**aloud, "blocks": blocks} if blocks else aloud)
         if address.stream and reply.begins:
-            below = {"blocks": [buttons(reply.question)]} if reply.question else {}
-            return self._api("chat.stopStream", with_text(address.message, address.rest_of(reply.text)) | below)
+            return self.end(reply, {"blocks": [buttons(reply.question)]} if reply.question else {})
         if address.shown and reply.begins:
-            return self._api("chat.update", {**address.message, **said})
-        body: dict[str, object] = {"channel": address.channel}
-        if address.thread_ts:
-            body["thread_ts"] = address.thread_ts
-        body |= said
-        body |= {"unfurl_links": False, "unfurl_media": False}
-        return self._api("chat.postMessage", body)
+            return self.api("chat.update", {**address.message, **said})
+        thread = {"thread_ts": address.thread_ts} if address.thread_ts else {}
+        quiet = {"unfurl_links": False, "unfurl_media": False}
+        return self.api("chat.postMessage", {"channel": address.channel, **thread, **said, **quiet})
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Read an answer of chat.postMessage, or of a slash command's own url."""
-        address = msgspec.json.decode(reply.address, type=Address)
-        if address.outside:
+        """Read an answer of the Web API, or the plain one of a slash command's own url."""
+        if Address.of(reply.address).outside:
             return Sent("") if answer.status < 300 else refused(answer, answer.body[:100].decode("utf-8", "replace"))
-        try:
-            api = decode(answer.body, ApiAnswer, "an answer")
-        except BodyRejected:
-            return TryLater(
-                f"HTTP {answer.status} with a body that is not the Web API's", retry_after_s(answer.headers)
-            )
-        said = api.error[:200] or f"HTTP {answer.status}"
-        if address.stream and reply.begins and answer.status < 429 and api.error not in PASSING:
-            if api.ok and address.rest_of(reply.text) is not None:
-                return Sent(address.shown)
-            return WithoutThread(address.without_stream, said)  # the whole text is written over what is there
-        if api.ok:
-            return Sent(api.ts)
-        if answer.status == 429 or answer.status >= 500 or api.error in PASSING:
-            return TryLater(said, retry_after_s(answer.headers))
-        if api.error in MARKUP:
-            return Reformat(said)
-        if api.error in NO_MEMBER and address.response_url:
-            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, outside=True)), said)
-        if api.error in NOT_EDITED and address.shown:
-            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), said)
-        if api.error in LOST_THREAD and address.thread_ts:
-            return WithoutThread(msgspec.json.encode(Address(address.channel)), said)
-        return Gone(said) if api.error in GONE else Fail(said)
+        return self.ended(reply, answer) or super().result(reply, answer)
+
+    def elsewhere(self, reply: Reply, found: ApiAnswer) -> bytes | None:
+        """Where the app is no member a slash command's own url is left; a shown message or a thread may be lost."""
+        address = Address.of(reply.address)
+        if found.code in NO_MEMBER and address.response_url:
+            return address.but(outside=True)
+        lost_thread = found.code in LOST_THREAD and address.thread_ts
+        return super().elsewhere(reply, found) or (Address(address.channel).packed if lost_thread else None)
 
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:
         """Show in a thread what the agent does; it goes with the answer, or after two minutes."""
-        place = msgspec.json.decode(address, type=Address)
+        place = Address.of(address)
         if place.thread_ts is None or place.outside:
             return None
         status = {"channel_id": place.channel, "thread_ts": place.thread_ts, "status": f"is {activity}…"}
-        return self._api("assistant.threads.setStatus", status)
-
-    def preview(self, reply: Reply) -> ApiRequest | None:
-        """Stream the beginning in a thread, or post and edit it; where the app is no member nothing is shown."""
-        address = msgspec.json.decode(reply.address, type=Address)
-        if address.outside or (address.stream and not address.streamed):
-            return None  # what an earlier process has streamed nobody knows
-        if address.stream:
-            rest = address.rest_of(reply.text)  # what is there already cannot be changed but by edits, after its end
-            return self._api("chat.appendStream" if rest else "chat.stopStream", with_text(address.message, rest))
-        if address.may_stream and not address.shown:
-            recipient = {"recipient_user_id": address.user, "recipient_team_id": address.team}
-            place = {"channel": address.channel, "thread_ts": address.thread_ts}
-            return self._api("chat.startStream", {**place, **recipient, "markdown_text": reply.text})
-        return self.call(reply, 0.0)
-
-    def shown(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """A stream that cannot begin, or has ended, gives way to edits."""
-        address = msgspec.json.decode(reply.address, type=Address)
-        api = read_answer(answer, ApiAnswer)
-        if api is None or not (address.stream or (address.may_stream and not address.shown)):
-            return self.result(reply, answer)
-        if api.ok and (not address.stream or address.rest_of(reply.text)):
-            return Sent(api.ts)
-        return WithoutThread(address.without_stream, api.error) if answer.status < 429 else self.result(reply, answer)
-
-    def placed(self, address: bytes, sent_id: str, shown: str = "") -> bytes:
-        """Remember the message, and of a stream what is in it."""
-        place = msgspec.json.decode(address, type=Address)
-        begun = place.may_stream and not place.shown and bool(sent_id)
-        place = msgspec.structs.replace(place, shown=place.shown or sent_id, stream=place.stream or begun)
-        return msgspec.json.encode(msgspec.structs.replace(place, streamed=shown if place.stream else ""))
+        return self.api("assistant.threads.setStatus", status)
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file lies at Slack, which wants the token; nobody else is given it."""
@@ -357,18 +269,6 @@ class Slack(EditingAdapter, frozen=True):
     def setup(self, url: str) -> Setup:
         """An app is made of a manifest."""
         return Setup(f"https://api.slack.com/apps > Create New App > From a manifest:\n\n{manifest(url)}")
-
-    def _api(self, method: str, body: object) -> ApiRequest:
-        return json_call(f"{self.settings.api_base}/{method}", body, self.settings.bot_token)
-
-    def chat(self, address: bytes) -> Chat:
-        """A channel takes about one message a second, whatever its threads."""
-        return Chat(msgspec.json.decode(address, type=Address).channel, (Rate(1, 1.0),))
-
-
-def with_text(message: dict[str, object], text: str | None) -> dict[str, object]:
-    """Return the body of a call about a stream, with text where there is some."""
-    return {**message, "markdown_text": text} if text else message
 
 
 def sign(signing_secret: str, timestamp: str, raw: bytes) -> str:

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.platforms.edited_message import ShownPlace
+from gateway.platforms.json_api import ErrorCodes
 from shared.command import CHAT_COMMANDS
 from shared.texts import ASK, ENGLISH
 
-#: errors that pass, or that an operator can mend while the reply waits
-PASSING = frozenset(
-    "ratelimited rate_limited fatal_error internal_error service_unavailable request_timeout message_limit_exceeded "
-    "invalid_auth not_authed account_inactive token_revoked token_expired missing_scope ekm_access_denied".split()
+#: of those that pass, some wait for an operator
+CODES = ErrorCodes(
+    passing=frozenset(
+        "ratelimited rate_limited fatal_error internal_error service_unavailable request_timeout "
+        "message_limit_exceeded invalid_auth not_authed account_inactive token_revoked token_expired missing_scope "
+        "ekm_access_denied".split()
+    ),
+    markup=frozenset(
+        "invalid_blocks invalid_blocks_format invalid_markdown_text markdown_text_conflict msg_blocks_too_long "
+        "msg_too_long".split()
+    ),
+    gone=frozenset(
+        "channel_not_found not_in_channel is_archived user_not_found user_disabled cannot_dm_bot thread_not_found "
+        "restricted_action restricted_action_read_only_channel team_not_found".split()
+    ),
 )
 
-MARKUP = frozenset(
-    "invalid_blocks invalid_blocks_format invalid_markdown_text markdown_text_conflict msg_blocks_too_long "
-    "msg_too_long".split()
-)
-
-#: errors of a channel that the app is not in, and of a thread that is not there
+#: errors of a channel that the app is not in, of a message that cannot be edited, and of a thread that is not there
 NO_MEMBER = frozenset({"channel_not_found", "not_in_channel"})
 NOT_EDITED = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 LOST_THREAD = frozenset({"thread_not_found", "invalid_thread_ts", "message_not_found"})
-
-GONE = frozenset(
-    "channel_not_found not_in_channel is_archived user_not_found user_disabled cannot_dm_bot thread_not_found "
-    "restricted_action restricted_action_read_only_channel team_not_found".split()
-)
 
 #: slash commands of Slack's own, which an app cannot have: `/ask /status` works
 TAKEN = frozenset({"/status"})
 
 
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+class Address(ShownPlace, frozen=True):
     """Where a reply goes: channel, and thread where there is one.
 
     A slash command works where the app is no member: then its own url takes five answers within half an hour.
@@ -45,9 +48,7 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     #: whose message is answered, and their workspace: a stream is for somebody
     user: str = ""
     team: str = ""
-    #: the message that shows the beginning of the answer
-    shown: str = ""
-    #: that message is a stream, in which ``streamed`` is; empty where nobody knows what is
+    #: the message that shows the beginning is a stream, in which ``streamed`` is; empty where nobody knows what is
     stream: bool = False
     streamed: str = ""
     #: no stream is to be had here, but edits
@@ -66,19 +67,11 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def without_stream(self) -> bytes:
         """This address for edits of the message that was streamed."""
-        return msgspec.json.encode(msgspec.structs.replace(self, stream=False, streamed="", edits=True))
+        return self.but(stream=False, streamed="", edits=True)
 
     def rest_of(self, text: str) -> str | None:
         """Return what of a text is not streamed yet, None where something else is there, or nobody knows."""
         return text[len(self.streamed) :] if self.streamed and text.startswith(self.streamed) else None
-
-
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """Any answer of the Web API; HTTP 200 says nothing, ``ok`` does."""
-
-    ok: bool
-    error: str = ""
-    ts: str = ""
 
 
 def manifest(url: str) -> str:

@@ -12,19 +12,17 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from gateway.chunking import cut
 from gateway.formatting import TEAMS_MARKDOWN
-from gateway.platforms.api_call import form_call, json_call, read_answer, refused
+from gateway.platforms.api_call import form_call, json_call
 from gateway.platforms.bearer_token import endorsements, read_token
 from gateway.platforms.decode import as_key_part, as_text, decode, decode_or_none
-from gateway.platforms.edited_message import EditingAdapter
+from gateway.platforms.edited_message import EditingAdapter, ShownPlace
+from gateway.platforms.json_api import AnswerShape, ApiAnswer, TextLimit
 from gateway.platforms.port import (
-    EMPTY,
     ApiRequest,
     ApiResponse,
     Cancelled,
     Capabilities,
-    Chat,
     File,
     Inbound,
     KeyFormat,
@@ -45,27 +43,25 @@ from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TeamsSettings
 
-#: a message is about 80 kB of UTF-16 at the most
-MOST_UNITS = 20_000
-
 ISSUER = "https://api.botframework.com"
 SCOPE = "https://api.botframework.com/.default"
+
+#: what answers a piece of a stream that has ended, or may not be
+STREAM_ENDED = frozenset({400, 403, 404, 405})
 
 CARD = "application/vnd.microsoft.card.adaptive"
 NOTHING = WebhookResponse(body=b"")
 KINDS = {"message": Kind.MESSAGE, "messageUpdate": Kind.EDIT, "messageDelete": Kind.DELETE}
 
 
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a reply goes: the connector, a conversation with its thread, and the activity it answers."""
+class Address(ShownPlace, frozen=True):
+    """Where a reply goes: a conversation with its thread, at the connector, and the activity it answers."""
 
-    service_url: str
     conversation: str
+    service_url: str
     activity: str
     bot: str
     personal: bool = False
-    #: the message that shows the beginning of the answer
-    shown: str = ""
     #: what of it was streamed, and in how many pieces; empty where nobody knows
     streamed: str = ""
     pieces: int = 0
@@ -80,27 +76,13 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def without_stream(self) -> bytes:
         """This address for edits of the message that was streamed."""
-        return msgspec.json.encode(msgspec.structs.replace(self, streamed="", edits=True))
+        return self.but(streamed="", edits=True)
 
     def stream(self, kind: str) -> dict[str, object]:
         """Return what makes an activity the next piece of the stream, or its ``final`` one, which has no number."""
         known: dict[str, object] = {"type": "streaminfo", "streamType": kind}
         known |= {"streamId": self.shown} if self.shown else {}
         return known if kind == "final" else {**known, "streamSequence": self.pieces + 1}
-
-
-class ApiError(msgspec.Struct, frozen=True):
-    """An error of the connector."""
-
-    code: str = ""
-    message: str = ""
-
-
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """A resource's id, or an error."""
-
-    id: str = ""
-    error: ApiError | None = None
 
 
 class Teams(EditingAdapter, frozen=True):
@@ -117,6 +99,11 @@ class Teams(EditingAdapter, frozen=True):
         stream_gap_s=1.5,
         stream_only_grows=True,
     )
+    place: ClassVar[type[Address]] = Address
+    writes: ClassVar[TextLimit] = TextLimit(20_000, TEAMS_MARKDOWN)  # about 80 kB of UTF-16 at the most
+    answers: ClassVar[AnswerShape] = AnswerShape(id="id", code="error.code", said="error.message", always_json=False)
+    not_edited: ClassVar[frozenset[int | str]] = frozenset({403, 404})
+    chat_rates: ClassVar[tuple[Rate, ...]] = (Rate(7, 1.0), Rate(1800, 3600.0))  # operations in a conversation
 
     @property
     def key_sources(self) -> tuple[KeySource, ...]:
@@ -162,9 +149,7 @@ class Teams(EditingAdapter, frozen=True):
         message_key = f"teams:{activity.conversation.id}:message:{activity.id}"
         change_key = f"teams:{activity.conversation.id}:{activity.type}:{activity.id}:{activity.timestamp}"
         personal = activity.conversation.conversation_type == "personal"
-        address = Address(
-            activity.service_url.rstrip("/"), activity.conversation.id, activity.id, activity.recipient.id, personal
-        )
+        connector = activity.service_url.rstrip("/")
         return Inbound(
             kind=Kind.ACTION if activity.pressed else kind,
             session=session_key(self.name, tenant, place, root or None),
@@ -173,7 +158,7 @@ class Teams(EditingAdapter, frozen=True):
             text=text,
             direct=personal,
             mentioned=activity.is_named,
-            reply=msgspec.json.encode(address),
+            reply=Address(activity.conversation.id, connector, activity.id, activity.recipient.id, personal).packed,
             files=files,
             threaded=bool(root),
             amends="" if kind is Kind.MESSAGE else message_key,
@@ -181,13 +166,9 @@ class Teams(EditingAdapter, frozen=True):
             title=activity.title,
         )
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into Teams' Markdown."""
-        return cut(markdown, MOST_UNITS, TEAMS_MARKDOWN) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build a message, the first of an answer as one to its activity."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         body = self._message(address, reply.text, plain=plain)
         if actions := [
             {"type": "Action.Submit", "title": choice.label, "data": {"text": choice.says}}
@@ -201,22 +182,16 @@ class Teams(EditingAdapter, frozen=True):
             return self._activity("PUT", address, f"/{quote(address.shown, safe='')}", body)
         return self._activity("POST", address, f"/{quote(address.activity, safe='')}" if reply.begins else "", body)
 
-    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Read a resource's id or an error."""
-        address = msgspec.json.decode(reply.address, type=Address)
-        if answer.status < 300:
-            api = read_answer(answer, ApiAnswer) or ApiAnswer()
-            return Sent(api.id or address.shown)
-        said = error_of(answer)
-        if address.shown and address.may_stream and answer.status in {400, 403, 404, 405}:
-            return WithoutThread(address.without_stream, said)
-        if answer.status in {403, 404} and address.shown:
-            return WithoutThread(msgspec.json.encode(msgspec.structs.replace(address, shown="")), "the message is gone")
-        return refused(answer, said)
+    def elsewhere(self, reply: Reply, found: ApiAnswer) -> bytes | None:
+        """A stream that has ended is edited."""
+        address = Address.of(reply.address)
+        ended = address.shown and address.may_stream and found.status in STREAM_ENDED
+        return address.without_stream if ended else super().elsewhere(reply, found)
 
-    def chat(self, address: bytes) -> Chat:
-        """1,800 operations an hour in a conversation, seven in a second."""
-        return Chat(msgspec.json.decode(address, type=Address).conversation, (Rate(7, 1.0), Rate(1800, 3600.0)))
+    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
+        """An edit is answered without an id."""
+        sent = super().result(reply, answer)
+        return Sent(sent.id or Address.of(reply.address).shown) if isinstance(sent, Sent) else sent
 
     def token_call(self, now: float) -> ApiRequest:  # noqa: ARG002 - the secret is sent as it is
         """Ask for an access token by client credentials (RFC 6749, section 4.4)."""
@@ -230,14 +205,14 @@ class Teams(EditingAdapter, frozen=True):
 
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002 - it shows no words
         """Show that something is typed, until a stream shows it."""
-        place = msgspec.json.decode(address, type=Address)
+        place = Address.of(address)
         if place.may_stream and place.shown:
             return None
         return self._activity("POST", place, "", {"type": "typing", "from": {"id": place.bot}})
 
     def preview(self, reply: Reply) -> ApiRequest | None:
         """Stream the beginning to a person; elsewhere, or once a stream has ended, send and edit it."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         if not address.may_stream:
             return self.call(reply, 0.0)
         if address.shown and not (address.streamed and reply.text.startswith(address.streamed)):
@@ -247,18 +222,18 @@ class Teams(EditingAdapter, frozen=True):
 
     def shown(self, reply: Reply, answer: ApiResponse) -> SendResult | Cancelled:
         """A stream ends after two minutes, or when the person presses its button."""
-        address = msgspec.json.decode(reply.address, type=Address)
-        if not address.may_stream or answer.status not in {400, 403, 404, 405}:
+        address = Address.of(reply.address)
+        found = self.read(answer)
+        if found is None or not address.may_stream or answer.status not in STREAM_ENDED:
             return self.result(reply, answer)
-        said = error_of(answer)
+        said = found.reason
         return Cancelled(said) if "cancel" in said.casefold() else WithoutThread(address.without_stream, said)
 
     def placed(self, address: bytes, sent_id: str, shown: str = "") -> bytes:
         """Remember the message, and of a stream how many pieces it has."""
-        place = msgspec.json.decode(address, type=Address)
+        place = Address.of(address)
         streamed, pieces = (shown, place.pieces + 1) if shown and place.may_stream else ("", 0)
-        place = msgspec.structs.replace(place, shown=place.shown or sent_id, streamed=streamed, pieces=pieces)
-        return msgspec.json.encode(place)
+        return place.but(shown=place.shown or sent_id, streamed=streamed, pieces=pieces)
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file of a chat has a url with a signature in it; an inline image lies at the connector."""
@@ -295,9 +270,3 @@ class Teams(EditingAdapter, frozen=True):
         conversation = quote(address.conversation, safe="")
         url = f"{address.service_url}/v3/conversations/{conversation}/activities{path}"
         return msgspec.structs.replace(json_call(url, body, method=method), needs_token=True)
-
-
-def error_of(answer: ApiResponse) -> str:
-    """Return the connector's own words for an error."""
-    api = read_answer(answer, ApiAnswer)
-    return f"{api.error.code} {api.error.message}" if api and api.error else ""

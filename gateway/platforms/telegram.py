@@ -11,23 +11,23 @@ from typing import ClassVar, Self
 
 import msgspec
 
-from gateway.chunking import cut
 from gateway.formatting import TELEGRAM_HTML, unmarked
-from gateway.platforms.api_call import get_call, read_answer, short_key
-from gateway.platforms.decode import as_text, decode, decode_or_none
+from gateway.platforms.api_call import get_call, json_call, read_answer, short_key
+from gateway.platforms.decode import as_text, decode
+from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, TextLimit
 from gateway.platforms.port import (
-    EMPTY,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
     Chat,
     File,
+    Gone,
     Inbound,
     Kind,
     Moved,
     Parsed,
     Rate,
+    Reformat,
     SendResult,
     Sent,
     Setup,
@@ -35,24 +35,24 @@ from gateway.platforms.port import (
     WebhookRequest,
     WebhookResponse,
 )
-from gateway.platforms.signature import required_header, same
+from gateway.platforms.signature import check_header
 from gateway.platforms.telegram_api import (
+    GONE,
+    LOST_QUOTE,
+    LOST_TOPIC,
+    MARKUP,
     Address,
-    ApiAnswer,
-    FilePath,
+    Error,
+    FileAnswer,
+    MeAnswer,
     address_of,
-    refusal,
-    sent_id,
-    where,
-    without_thread,
 )
-from gateway.platforms.telegram_update import Bot, Message, Pressed, Stopped, Update, User, read
+from gateway.platforms.telegram_update import Bot, Message, Pressed, Stopped, Update, read
 from shared.approvals import choices
 from shared.command import CHAT_COMMANDS
-from shared.errors import BodyRejected, SignatureRejected
+from shared.errors import BodyRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TelegramSettings
-from shared.retry import retry_after_s
 from shared.texts import ENGLISH, TRANSLATIONS, Texts
 
 #: how long the further parts of an album are waited for
@@ -62,11 +62,8 @@ FILE_PATH = re.compile(r"[A-Za-z0-9._/-]{1,300}", re.ASCII)
 
 SECRET_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105 - the name of a header
 
-#: the limit is 4,096 code points after parsing; counted in UTF-16 units it holds for certain
-MOST_UNITS = 4096
 
-
-class Telegram(Adapter, frozen=True):
+class Telegram(JsonApiAdapter, frozen=True):
     """The adapter of one bot; an update is repeated for 24 hours, so ids are kept two days."""
 
     settings: TelegramSettings
@@ -82,6 +79,12 @@ class Telegram(Adapter, frozen=True):
         stream_gap_s=1.0,
         chats_move=True,
     )
+    place: ClassVar[type[Address]] = Address
+    #: 4,096 code points after parsing; counted in UTF-16 units it holds for certain
+    writes: ClassVar[TextLimit] = TextLimit(4096, TELEGRAM_HTML, seen_only=True)
+    answers: ClassVar[AnswerShape] = AnswerShape(
+        id="result.message_id", ok="ok", said="description", wait=("parameters.retry_after", 1.0)
+    )
 
     @property
     def bot(self) -> Bot:
@@ -90,10 +93,8 @@ class Telegram(Adapter, frozen=True):
 
     def verify(self, req: WebhookRequest) -> None:
         """Compare the secret that setWebhook was given; Telegram signs neither body nor time."""
-        if not same(required_header(req.headers, SECRET_HEADER), self.settings.secret_token):
-            raise SignatureRejected(
-                "X-Telegram-Bot-Api-Secret-Token does not match: register the webhook with TELEGRAM_SECRET_TOKEN"
-            )
+        hint = "register the webhook with TELEGRAM_SECRET_TOKEN"
+        check_header(req.headers, SECRET_HEADER, self.settings.secret_token, hint)
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read an update; only a new message of a person is not ignored."""
@@ -124,41 +125,39 @@ class Telegram(Adapter, frozen=True):
 
     def _migrated(self, update_id: int, old_id: int, new_id: int) -> Parsed:
         """Read that a group has become a supergroup: each of the two chats is told of it."""
-        new = self._bare(update_id, new_id, Kind.MOVED, "", "")
+        new = self._bare(update_id, Address(new_id, 0), Kind.MOVED)
         return Parsed(inbound=(msgspec.structs.replace(new, amends=self._session(old_id)),))
 
-    def _session(self, chat_id: int) -> str:
-        return session_key(self.name, str(self.bot.id), str(chat_id))
+    def _session(self, chat_id: int, thread: str | None = None) -> str:
+        return session_key(self.name, str(self.bot.id), str(chat_id), thread)
 
     def _pressed(self, update_id: int, pressed: Pressed) -> Parsed:
         """Confirm a pressed button in the answer itself, so that it stops to look busy."""
         confirmed = msgspec.json.encode({"method": "answerCallbackQuery", "callback_query_id": pressed.id})
         if pressed.message is None or not pressed.data or pressed.sender.is_bot:
             return Parsed(WebhookResponse(body=confirmed), ignored="a button that stands for nothing")
-        message = pressed.message
-        inbound = self._bare(update_id, message.chat.id, Kind.ACTION, str(pressed.sender.id), as_text(pressed.data))
-        place = session_key(self.name, str(self.bot.id), str(message.chat.id), message.thread)
-        here = msgspec.structs.replace(inbound, session=place, reply=msgspec.json.encode(address_of(message)))
-        return Parsed(WebhookResponse(body=confirmed), (here,))
+        said, here = (str(pressed.sender.id), as_text(pressed.data)), address_of(pressed.message)
+        inbound = self._bare(update_id, here, Kind.ACTION, *said, thread=pressed.message.thread)
+        return Parsed(WebhookResponse(body=confirmed), (inbound,))
 
     def _stopped(self, update_id: int, stopped: Stopped) -> Parsed:
         chat_id, topic = stopped.chat.id, stopped.message_thread_id
-        stop = self._bare(update_id, chat_id, Kind.COMMAND, str(chat_id), "/stop")
-        if topic is not None:
-            address = msgspec.json.encode(Address(chat_id, 0, topic))
-            stop = msgspec.structs.replace(stop, session=f"{stop.session}:{topic}", reply=address)
-        return Parsed(inbound=(stop,))
+        thread = None if topic is None else str(topic)
+        here = Address(chat_id, 0, topic)
+        return Parsed(inbound=(self._bare(update_id, here, Kind.COMMAND, str(chat_id), "/stop", thread=thread),))
 
-    def _bare(self, update_id: int, chat_id: int, kind: Kind, user: str, text: str) -> Inbound:
+    def _bare(
+        self, update_id: int, place: Address, kind: Kind, user: str = "", text: str = "", thread: str | None = None
+    ) -> Inbound:
         return Inbound(
             kind=kind,
-            session=self._session(chat_id),
+            session=self._session(place.chat_id, thread),
             dedupe=(f"telegram:{self.bot.id}:{update_id}",),
             user=user,
             text=text,
-            direct=chat_id > 0,
+            direct=place.chat_id > 0,
             mentioned=True,
-            reply=msgspec.json.encode(Address(chat_id, 0)),
+            reply=place.packed,
         )
 
     def _inbound(self, update_id: int, message: Message, kind: Kind) -> Parsed:
@@ -170,13 +169,13 @@ class Telegram(Adapter, frozen=True):
         update_key = f"telegram:{bot.id}:{update_id}"
         inbound = Inbound(
             kind=Kind.COMMAND if reading.command and kind is Kind.MESSAGE else kind,
-            session=session_key(self.name, str(bot.id), str(message.chat.id), message.thread),
+            session=self._session(message.chat.id, message.thread),
             dedupe=(update_key, message_key) if kind is Kind.MESSAGE else (update_key,),
             user=message.author,
             text=reading.text,
             direct=message.chat.type == "private",
             mentioned=reading.mentioned,
-            reply=msgspec.json.encode(address_of(message)),
+            reply=address_of(message).packed,
             context=message.pointed_at,
             files=message.files,
             threaded=message.thread is not None,
@@ -186,65 +185,75 @@ class Telegram(Adapter, frozen=True):
         )
         return Parsed(inbound=(inbound,))
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into HTML whose visible text fits one message."""
-        return cut(markdown, MOST_UNITS, TELEGRAM_HTML, seen_only=True) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - nothing is timed
         """Build sendMessage: HTML, or its visible text alone if ``plain``."""
-        address = msgspec.json.decode(reply.address, type=Address)
-        body = where(address)
+        address = Address.of(reply.address)
+        body = address.where
         body |= {"text": unmarked(reply.text)} if plain else {"text": reply.text, "parse_mode": "HTML"}
         if reply.begins and address.message_id:
             body["reply_parameters"] = {"message_id": address.message_id, "allow_sending_without_reply": True}
         body["link_preview_options"] = {"is_disabled": True}
         if buttons := [{"text": choice.label, "callback_data": choice.says} for choice in choices(reply.question)]:
             body["reply_markup"] = {"inline_keyboard": [buttons]}
-        return self._api("sendMessage", msgspec.json.encode(body))
+        return self._api("sendMessage", body)
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:
-        """Read an answer of sendMessage."""
-        try:
-            api = decode(answer.body, ApiAnswer, "an answer")
-        except BodyRejected:
-            return TryLater(
-                f"HTTP {answer.status} with a body that is not the Bot API's", retry_after_s(answer.headers)
-            )
-        if api.ok:
-            return Sent(sent_id(api))
-        if api.parameters.migrate_to_chat_id is not None:
-            chat_id = api.parameters.migrate_to_chat_id  # where messages are numbered anew: nothing is quoted
-            return Moved(msgspec.json.encode(Address(chat_id, 0)), self._session(chat_id))
-        return without_thread(reply, api) or refusal(answer, api)
+        """A group that has become a supergroup is followed; messages are numbered anew there: nothing is quoted."""
+        error = read_answer(answer, Error) if answer.status == 400 else None
+        if error is None or error.parameters.migrate_to_chat_id is None:
+            return super().result(reply, answer)
+        new_id = error.parameters.migrate_to_chat_id
+        return Moved(Address(new_id, 0).packed, self._session(new_id))
+
+    def elsewhere(self, reply: Reply, found: ApiAnswer) -> bytes | None:
+        """The topic or the quote that an error says is lost is left out."""
+        address, words = Address.of(reply.address), found.said.casefold()
+        if LOST_TOPIC.search(words) and (address.message_thread_id or address.direct_messages_topic_id):
+            return Address(address.chat_id, address.message_id).packed
+        return address.but(message_id=0) if LOST_QUOTE.search(words) and address.message_id else None
+
+    def judge(self, found: ApiAnswer, answer: ApiResponse) -> SendResult:
+        """Telegram's errors have words and no codes."""
+        words = found.said.casefold()
+        match found.status:
+            case 401 | 404:
+                return TryLater(f"{found.said}: TELEGRAM_BOT_TOKEN is not accepted")
+            case 400 if "is not modified" in words:
+                return Sent("")
+            case 400 if MARKUP.search(words):
+                return Reformat(found.reason)
+            case 400 if GONE.search(words):
+                return Gone(found.reason)
+            case _:
+                return super().judge(found, answer)
 
     def chat(self, address: bytes) -> Chat:
         """A chat takes about one message a second, a group (its id is negative) 20 a minute."""
-        chat_id = msgspec.json.decode(address, type=Address).chat_id
+        chat_id = Address.of(address).chat_id
         return Chat(str(chat_id), (Rate(1, 1.0), Rate(20, 60.0)) if chat_id < 0 else (Rate(1, 1.0),))
 
     def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
         """Show that something is typed, for five seconds."""
-        place = msgspec.json.decode(address, type=Address)
-        return self._api("sendChatAction", msgspec.json.encode({**where(place), "action": "typing"}))
+        return self._api("sendChatAction", {**Address.of(address).where, "action": "typing"})
 
     def preview(self, reply: Reply) -> ApiRequest | None:
         """Show a person a draft, which goes when the message comes; in a group, edits would use up its budget."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         if address.chat_id < 0:
             return None
         draft = {"draft_id": 1 + int(short_key(reply.message_id.partition(".")[0], 8), 16) % 2**31}
         markup = {"text": reply.text, "parse_mode": "HTML", "can_stop": True}
-        return self._api("sendMessageDraft", msgspec.json.encode({**where(address), **draft, **markup}))
+        return self._api("sendMessageDraft", {**address.where, **draft, **markup})
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file's id leads to a path."""
         if answer is None:
-            return self._api("getFile", msgspec.json.encode({"file_id": file.id}))
-        api = read_answer(answer, ApiAnswer)
-        found = decode_or_none(bytes(api.result), FilePath) if api and api.ok else None
-        if found is None or not FILE_PATH.fullmatch(found.file_path) or ".." in found.file_path:
+            return self._api("getFile", {"file_id": file.id})
+        found = read_answer(answer, FileAnswer)
+        path = found.result.file_path if found else ""
+        if not FILE_PATH.fullmatch(path) or ".." in path:
             return None
-        return get_call(f"{self.settings.api_base}/file/bot{self.settings.bot_token}/{found.file_path}")
+        return get_call(f"{self.settings.api_base}/file/bot{self.settings.bot_token}/{path}")
 
     def setup(self, url: str) -> Setup:
         """The webhook is set by a call, and the menu of commands by one for each language."""
@@ -258,23 +267,19 @@ class Telegram(Adapter, frozen=True):
             {"commands": menu(texts), "language_code": code} for code, texts in TRANSLATIONS.items()
         ]
         calls = (("setWebhook", webhook), *(("setMyCommands", one) for one in menus))
-        return Setup(steps, tuple(self._api(method, msgspec.json.encode(body)) for method, body in calls))
+        return Setup(steps, tuple(self._api(method, body) for method, body in calls))
 
     def identity_call(self) -> ApiRequest:
         """Build getMe: in a group, only with its name the bot can tell its mentions from other bots'."""
-        return self._api("getMe", b"{}")
+        return self._api("getMe", {})
 
     def identified(self, answer: ApiResponse) -> Self:
         """Return this adapter with the bot's username."""
-        try:
-            user = decode(bytes(decode(answer.body, ApiAnswer, "an answer").result), User, "a User")
-        except BodyRejected:
-            return self
-        return msgspec.structs.replace(self, username=user.username)
+        me = read_answer(answer, MeAnswer)
+        return msgspec.structs.replace(self, username=me.result.username) if me else self
 
-    def _api(self, method: str, body: bytes) -> ApiRequest:
-        url = f"{self.settings.api_base}/bot{self.settings.bot_token}/{method}"
-        return ApiRequest(url, {"content-type": "application/json"}, body)
+    def _api(self, method: str, body: object) -> ApiRequest:
+        return json_call(f"{self.settings.api_base}/bot{self.settings.bot_token}/{method}", body)
 
 
 def menu(texts: Texts) -> list[dict[str, str]]:

@@ -13,29 +13,19 @@ from collections.abc import Iterator
 from typing import ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
-import msgspec
-
-from gateway.chunking import cut
-from gateway.formatting import PLAIN
-from gateway.platforms.api_call import form_call, get_call, read_answer, refused
+from gateway.platforms.api_call import form_call, get_call
 from gateway.platforms.decode import as_key_part, as_text, as_title, read_form
+from gateway.platforms.json_api import AnswerShape, ErrorCodes, JsonApiAdapter, Place, TextLimit
 from gateway.platforms.port import (
-    EMPTY,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
-    Chat,
     File,
-    Gone,
     Inbound,
     Kind,
     Parsed,
     Rate,
-    SendResult,
-    Sent,
     Setup,
-    TryLater,
     WebhookRequest,
     WebhookResponse,
 )
@@ -44,20 +34,14 @@ from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TwilioSettings
 
-#: 1,600 characters
-MOST_UNITS = 1600
-
 #: a phone number, a short code or a name, on one of Twilio's channels
 PARTY = re.compile(r"(?:(whatsapp|messenger|rcs):)?([+\w.@-]{1,100})", re.ASCII)
 
 EMPTY_TWIML = WebhookResponse(body=b"<Response/>", media="text/xml")
 MOST_FILES = 10
 
-GONE = frozenset({21610, 21211, 21612, 21614, 63016, 63024})
-PASSING = frozenset({20429, 14107, 63018})
 
-
-class Address(msgspec.Struct, frozen=True):
+class Address(Place, frozen=True):
     """Where a reply goes, from which number of ours, and the message it answers."""
 
     to: str
@@ -65,15 +49,7 @@ class Address(msgspec.Struct, frozen=True):
     message_sid: str
 
 
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """A message or an error."""
-
-    sid: str = ""
-    code: int | None = None
-    message: str | None = None
-
-
-class Twilio(Adapter, frozen=True):
+class Twilio(JsonApiAdapter, frozen=True):
     """The adapter of one account."""
 
     settings: TwilioSettings
@@ -85,6 +61,13 @@ class Twilio(Adapter, frozen=True):
         open_to_strangers=True,
         life_sign_every_s=20.0,
     )
+    place: ClassVar[type[Address]] = Address
+    writes: ClassVar[TextLimit] = TextLimit(1600)
+    answers: ClassVar[AnswerShape] = AnswerShape(id="sid", code="code", said="message")
+    codes: ClassVar[ErrorCodes] = ErrorCodes(
+        passing=frozenset({20429, 14107, 63018}), gone=frozenset({21610, 21211, 21612, 21614, 63016, 63024})
+    )
+    chat_rates: ClassVar[tuple[Rate, ...]] = (Rate(1, 1.0),)  # of a long code; Twilio queues what is more
 
     @property
     def tokens(self) -> list[str]:
@@ -126,42 +109,22 @@ class Twilio(Adapter, frozen=True):
             text=text,
             direct=True,
             mentioned=False,
-            reply=msgspec.json.encode(Address(sender, to, sid)),
+            reply=Address(sender, to, sid).packed,
             context="(forwarded)" if fields.get("Forwarded") == "true" else "",
             files=files,
             title=as_title(fields.get("ProfileName")),
         )
         return Parsed(EMPTY_TWIML, (inbound,))
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into plain texts, which an SMS is."""
-        return cut(markdown, MOST_UNITS, PLAIN) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - it is always plain
         """Build a message."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         url = f"{self.settings.api_base}/2010-04-01/Accounts/{self.settings.account_sid}/Messages.json"
         return form_call(url, {"To": address.to, "From": address.sender, "Body": reply.text}, self._basic())
 
-    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - an address never changes
-        """Read a message or an error, whose codes say more than its statuses."""
-        api = read_answer(answer, ApiAnswer)
-        if api is None:
-            return TryLater(f"HTTP {answer.status} with a body that is not Twilio's")
-        if answer.status < 300:
-            return Sent(api.sid)
-        said = f"({api.code}) {api.message}"
-        if api.code in PASSING:
-            return TryLater(said)
-        return Gone(said) if api.code in GONE else refused(answer, said)
-
-    def chat(self, address: bytes) -> Chat:
-        """A long code sends about one message a second; Twilio queues what is more."""
-        return Chat(msgspec.json.decode(address, type=Address).to, (Rate(1, 1.0),))
-
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002 - it shows no words
         """Show that something is typed; only on WhatsApp."""
-        place = msgspec.json.decode(address, type=Address)
+        place = Address.of(address)
         if not place.to.startswith("whatsapp:"):
             return None
         url = f"{self.settings.messaging_api_base}/v2/Indicators/Typing.json"

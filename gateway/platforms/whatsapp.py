@@ -14,48 +14,36 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway.chunking import cut
 from gateway.formatting import WHATSAPP
-from gateway.platforms.api_call import get_call, json_call, read_answer, refused
-from gateway.platforms.decode import as_key_part, as_text, as_title, decode, decode_or_none
+from gateway.platforms.api_call import get_call, json_call, read_answer
+from gateway.platforms.decode import as_key_part, as_text, as_title, decode, decode_or_none, each_readable
+from gateway.platforms.json_api import AnswerShape, ErrorCodes, JsonApiAdapter, Place, TextLimit
 from gateway.platforms.port import (
-    EMPTY,
     MEBIBYTE,
-    Adapter,
     ApiRequest,
     ApiResponse,
     Capabilities,
-    Chat,
-    Fail,
     File,
-    Gone,
     Inbound,
     Kind,
     Parsed,
     Rate,
-    SendResult,
-    Sent,
     Setup,
-    TryLater,
     WebhookRequest,
     WebhookResponse,
 )
-from gateway.platforms.signature import required_header, same
+from gateway.platforms.signature import check_header, same
 from gateway.platforms.whatsapp_event import Contact, Message, Value, Webhook
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import WhatsAppSettings
 
-MOST_UNITS = 4096
-
-#: error codes that pass; that of the limit of a pair, one message in six seconds
-PASSING = frozenset({4, 190, 80007, 130429, 131000, 131048, 131056})
+#: the limit of a pair, one message in six seconds
 PAIR_LIMIT, PAIR_S = 131056, 6.0
-GONE = frozenset({368, 131026, 131030, 131031, 131047})
 FILE_HOSTS = ("https://lookaside.fbsbx.com/", "https://graph.facebook.com/")
 
 
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+class Address(Place, frozen=True):
     """Where a reply goes: a phone number, a business-scoped user id or a group, and the message it answers."""
 
     to: str
@@ -64,28 +52,13 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     by_user_id: bool = False
 
 
-class ApiError(msgspec.Struct, frozen=True):
-    """An error of the Graph API."""
+class FileAnswer(msgspec.Struct, frozen=True):
+    """Where a file lies for a while."""
 
-    message: str = ""
-    code: int = 0
-
-
-class SentMessage(msgspec.Struct, frozen=True):
-    """A message that was taken."""
-
-    id: str
-
-
-class ApiAnswer(msgspec.Struct, frozen=True):
-    """Any answer of the Graph API; ``url`` is that of a file."""
-
-    messages: tuple[SentMessage, ...] = ()
-    error: ApiError | None = None
     url: str = ""
 
 
-class WhatsApp(Adapter, frozen=True):
+class WhatsApp(JsonApiAdapter, frozen=True):
     """The adapter of one business number; Meta repeats for seven days, so ids are kept eight."""
 
     settings: WhatsAppSettings
@@ -100,6 +73,17 @@ class WhatsApp(Adapter, frozen=True):
         app_rates=(Rate(80, 1.0),),
         life_sign_every_s=20.0,
     )
+    place: ClassVar[type[Address]] = Address
+    writes: ClassVar[TextLimit] = TextLimit(4096, WHATSAPP)
+    answers: ClassVar[AnswerShape] = AnswerShape(
+        id="messages.0.id", ok="messages.0.id", code="error.code", said="error.message"
+    )
+    codes: ClassVar[ErrorCodes] = ErrorCodes(
+        passing=frozenset({4, 190, 80007, 130429, 131000, 131048, PAIR_LIMIT}),
+        waits_s={PAIR_LIMIT: PAIR_S},
+        gone=frozenset({368, 131026, 131030, 131031, 131047}),
+    )
+    chat_rates: ClassVar[tuple[Rate, ...]] = (Rate(10, 60.0),)  # to a person, in bursts
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the signature over the body, or the verify token of a handshake."""
@@ -109,10 +93,9 @@ class WhatsApp(Adapter, frozen=True):
             ):
                 raise SignatureRejected("hub.verify_token does not match WHATSAPP_VERIFY_TOKEN")
             return
-        signature = required_header(req.headers, "x-hub-signature-256")
         expected = hmac.digest(self.settings.app_secret.encode(), req.raw, hashlib.sha256).hex()
-        if not same(signature, f"sha256={expected}"):
-            raise SignatureRejected("X-Hub-Signature-256 does not match: WHATSAPP_APP_SECRET must be this app's")
+        hint = "WHATSAPP_APP_SECRET must be this app's"
+        check_header(req.headers, "x-hub-signature-256", f"sha256={expected}", hint)
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read all messages of a request; statuses, echoes and what is not ours are ignored."""
@@ -127,10 +110,9 @@ class WhatsApp(Adapter, frozen=True):
             value = decode_or_none(bytes(change.value), Value) if change.field == "messages" else None
             if value is None or value.metadata.phone_number_id != self.settings.phone_number_id:
                 continue
-            for raw in value.messages:
-                message = decode_or_none(bytes(raw), Message)
+            for message in each_readable(value.messages, Message):
                 with contextlib.suppress(BodyRejected):
-                    if message and (found := self._inbound(message, value.contact_of(message))):
+                    if found := self._inbound(message, value.contact_of(message)):
                         yield found
 
     def _inbound(self, message: Message, contact: Contact) -> Inbound | None:
@@ -151,20 +133,16 @@ class WhatsApp(Adapter, frozen=True):
             text=text,
             direct=not group,
             mentioned=bool(message.context and message.context.sender == self.settings.phone_number_id),
-            reply=msgspec.json.encode(address),
+            reply=address.packed,
             context="(forwarded)" if message.forwarded else "",
             files=message.files,
             amends=f"whatsapp:{amends}" if amends else "",
             title="" if group else as_title(contact.profile.name),
         )
 
-    def chunks(self, markdown: str) -> list[str]:
-        """Cut an answer into texts with WhatsApp's marks."""
-        return cut(markdown, MOST_UNITS, WHATSAPP) or [EMPTY]
-
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
         """Build a text message; the first of an answer quotes what it answers."""
-        address = msgspec.json.decode(reply.address, type=Address)
+        address = Address.of(reply.address)
         body: dict[str, object] = {
             "messaging_product": "whatsapp",
             "recipient_type": address.kind,
@@ -176,27 +154,9 @@ class WhatsApp(Adapter, frozen=True):
             body["context"] = {"message_id": address.message_id}
         return self._post(body)
 
-    def result(self, reply: Reply, answer: ApiResponse) -> SendResult:  # noqa: ARG002 - an address never changes
-        """Read a taken message or an error of the Graph API, whose codes say more than its statuses."""
-        api = read_answer(answer, ApiAnswer)
-        if api is None:
-            return TryLater(f"HTTP {answer.status} with a body that is not the Graph API's")
-        if api.error is None:
-            return Sent(api.messages[0].id) if api.messages else refused(answer, "")
-        said = f"({api.error.code}) {api.error.message}"[:200]
-        if api.error.code in PASSING:
-            return TryLater(said, PAIR_S if api.error.code == PAIR_LIMIT else None)
-        if api.error.code in GONE:
-            return Gone(said)
-        return Fail(said) if answer.status in {403, 404} else refused(answer, said)
-
-    def chat(self, address: bytes) -> Chat:
-        """One message in six seconds to a person, in bursts."""
-        return Chat(msgspec.json.decode(address, type=Address).to, (Rate(10, 60.0),))
-
     def life_sign(self, address: bytes, activity: str) -> ApiRequest:  # noqa: ARG002 - it shows no words
         """Mark the message as read and show that something is typed, for 25 s at the most."""
-        message_id = msgspec.json.decode(address, type=Address).message_id
+        message_id = Address.of(address).message_id
         return self._post(
             {
                 "messaging_product": "whatsapp",
@@ -210,7 +170,7 @@ class WhatsApp(Adapter, frozen=True):
         """A file's id leads to a short-lived url on one of Meta's hosts, which wants the token too."""
         if answer is None:
             return get_call(self._url(as_key_part(file.id, "media id")), self.settings.access_token)
-        found = read_answer(answer, ApiAnswer)
+        found = read_answer(answer, FileAnswer)
         url = found.url if found else ""
         mine = url.startswith((*FILE_HOSTS, self.settings.api_base))
         return get_call(url, self.settings.access_token) if mine else None
