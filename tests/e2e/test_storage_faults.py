@@ -157,8 +157,21 @@ def test_a_database_that_is_damaged_under_a_running_gateway_accepts_nothing_more
 def test_a_corrupt_database_is_one_line_and_status_one_at_the_start(bot: Bot, tmp_path: Path) -> None:
     assert bot.say("s", "hello").status_code == 200
     bot.wait_for_replies(1)
-    assert bot.gateway.terminate() == 0
+    bot.gateway.kill()
     database = tmp_path / DATABASE
+    log = tmp_path / f"{DATABASE}-wal"
+    whole = log.read_bytes()
+    log.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    for arguments in ((), ("check",), ("backup", str(tmp_path / "copy.db"))):
+        ended = run_command(tmp_path, *arguments, GATEHOUSE_WORKERS="0")
+        assert ended.returncode == 1
+        (line,) = ended.stderr.splitlines()
+        assert "of its write-ahead log gatehouse.db-wal commits would be lost" in line
+    salvaged = run_command(tmp_path, "salvage", GATEHOUSE_DATA_DIR=str(tmp_path))
+    assert "is damaged: a later frame has that page" in salvaged.stdout
+    log.write_bytes(whole)
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole = database.read_bytes()
     database.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     for arguments in ((), ("check",)):

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ import msgspec
 from shared.errors import StoreUnusable
 from shared.store.sqlite.reading import connect_to_read
 from shared.store.sqlite.schema import known_schema
+from shared.store.sqlite.synced_mark import connect_unchanged, log_of, mark_of
 
 #: pages copied at a time: often enough to show progress
 STEP_PAGES = 1024
@@ -122,6 +124,7 @@ def restore(backup: Path, database: Path, progress: TellCopied) -> RestoreReport
             report = verified(part, named=database)
             kept, missing = _keep(database, part)
             put_in_place(part, database)
+            mark_of(database).unlink(missing_ok=True)
     return RestoreReport(report, str(kept or ""), missing)
 
 
@@ -184,23 +187,27 @@ def _sync(path: Path) -> None:
 def _keep(database: Path, replacement: Path) -> tuple[Path | None, tuple[str, ...] | None]:
     """Give the database that is to be replaced a second name; return that, and the messages it alone has.
 
-    Its write-ahead log is copied into it first, or kept beside it where that fails: a log that stays would be read as
-    the new database's.
+    Its write-ahead log is copied into it first, or kept beside it where that fails or the log is damaged: a log that
+    stays would be read as the new database's.
     """
     if not database.exists():
         return None, ()
     kept = _free_name(database.with_name(f"{database.name}.replaced-{time.strftime('%Y%m%d-%H%M%S')}"))
     missing: tuple[str, ...] | None = None
-    with contextlib.suppress(apsw.Error), contextlib.closing(apsw.Connection(str(database))) as db:
+    with (
+        contextlib.suppress(apsw.Error, StoreUnusable),
+        contextlib.closing(connect_unchanged(database, str(database), apsw.SQLITE_OPEN_READWRITE)) as db,
+    ):
         db.execute("ATTACH ? AS other", (str(replacement),))
         missing = tuple(str(row[0]) for row in db.execute(NOT_IN_OTHER, (NAMED_LIMIT,)))
         db.execute("DETACH other")
         db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    wal = database.with_name(database.name + "-wal")
-    if wal.exists():
-        wal.rename(kept.with_name(kept.name + "-wal"))
-    database.with_name(database.name + "-shm").unlink(missing_ok=True)
     os.link(database, kept)
+    if (mark := mark_of(database)).exists():
+        shutil.copy2(mark, mark_of(kept))  # a kill here leaves a database that is known to lack its log
+    if (log := log_of(database)).exists():
+        log.rename(log_of(kept))
+    database.with_name(database.name + "-shm").unlink(missing_ok=True)
     return kept, missing
 
 

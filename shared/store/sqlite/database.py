@@ -14,6 +14,7 @@ import apsw
 
 from shared.store.engine import Row
 from shared.store.sql.tables.inbox import COUNT_WAITING
+from shared.store.sqlite.synced_mark import SyncedMark
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -47,8 +48,11 @@ class SqliteDatabase:
         *,
         read_only: bool = False,
         steady: Callable[[], float] | None = None,
+        mark: SyncedMark | None = None,
     ) -> None:
         self.db = db
+        #: how far its log was synced; None where it is only read
+        self.mark = mark
         self.read_only = read_only
         self.last_platform = ""
         #: whether the write-ahead log is to be cut after the commit

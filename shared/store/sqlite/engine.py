@@ -21,6 +21,7 @@ from shared.store.sql.tables import outbox
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.reading import connect_to_read
 from shared.store.sqlite.schema import check_schema, migrate
+from shared.store.sqlite.synced_mark import SyncedMark, connect_unchanged
 from shared.store.sqlite.writer import DAMAGE, FULL, Writer
 
 P = ParamSpec("P")
@@ -134,7 +135,8 @@ class SqliteEngine:
             raise
 
     def _connect(self) -> SqliteDatabase:
-        db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
+        db = connect_unchanged(self._path, str(self._path), apsw.SQLITE_OPEN_READWRITE)
+        mark = None
         try:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
             # or many statements are compiled anew whenever other values are bound: those might suit another plan
@@ -144,14 +146,20 @@ class SqliteEngine:
             db.pragma("temp_store", "memory")
             db.pragma("secure_delete", True)
             db.pragma("journal_size_limit", WAL_SIZE_BYTES)
+            mark = SyncedMark(self._path)
+            mark.clear()  # what a migration writes is copied back on its way
             self._opening = db
             migrate(db, self._path, self._tell)
-            database = SqliteDatabase(db, self._clock, steady=boot_time if self._clock is time.time else None)
+            steady = boot_time if self._clock is time.time else None
+            database = SqliteDatabase(db, self._clock, steady=steady, mark=mark)
             # The lock says that no other process lives, so nobody is sending any more.
             outbox.end_leases(database)
+            mark.begin(db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0])
         except BaseException:
             self._opening = None
             db.close()
+            if mark:
+                mark.close()
             raise
         self._opening = None
         return database

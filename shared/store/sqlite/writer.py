@@ -23,6 +23,7 @@ import apsw
 from shared.errors import StoreDamaged, StoreUnavailable
 from shared.store.jobs import HalfDone, JobAnswer, JobQueue, give, refusals
 from shared.store.sqlite.database import SqliteDatabase
+from shared.store.sqlite.synced_mark import SyncedMark
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Writer:
         self._opened: asyncio.Future[None] | None = None
         self._wal_pages = 0
         self._damage = ""
+        self._mark: SyncedMark | None = None
         self._synchronous = FULL
         self.commits = 0
         self.synced_commits = 0
@@ -134,6 +136,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - the boundary of the thread: whoever opens the store handles it
             give(loop, [JobAnswer(opened, None, error)])
             return
+        self._mark = database.mark
         database.db.set_wal_hook(self._count_wal_pages)
         give(loop, [JobAnswer(opened, None, None)])
         while jobs := self._jobs.take():
@@ -142,6 +145,10 @@ class Writer:
                 continue
             give(loop, self._run_together(database, jobs))
             self._copy_back(database)
+        if self._mark:
+            with contextlib.suppress(apsw.Error):
+                self._copy_all_back(database)
+            self._mark.close()
         database.db.close()
         give(loop, [JobAnswer(ended, None, None)])
 
@@ -190,7 +197,10 @@ class Writer:
     def _count_wal_pages(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         self.commits += 1
-        self.synced_commits += self._synchronous == FULL
+        if self._synchronous == FULL:
+            self.synced_commits += 1
+            if self._mark:
+                self._mark.put(pages)
         return apsw.SQLITE_OK
 
     def _copy_back(self, database: SqliteDatabase) -> None:
@@ -198,6 +208,7 @@ class Writer:
         if database.scrub_asked:
             database.scrub_asked = False
             with contextlib.suppress(apsw.Error):
+                self._copy_all_back(database)
                 database.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 self._wal_pages = 0
             return
@@ -205,9 +216,15 @@ class Writer:
             return
         self._wal_pages = 0
         try:
-            database.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._copy_all_back(database)
         except apsw.Error:
             return  # what is committed is safe in the log; the next commit counts its pages again
+
+    def _copy_all_back(self, database: SqliteDatabase) -> None:
+        """Copy the log into the database; once all of it is there, the next commit may begin the log anew."""
+        pages, copied = database.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if self._mark and pages == copied:
+            self._mark.clear()
 
 
 def _run_one(database: SqliteDatabase, job: Job) -> JobAnswer:

@@ -1,6 +1,6 @@
 """Reads what can be read of a damaged database into a new one, and tells what it could not.
 
-    copy, log folded in ─▶ trees from their roots ─▶ lone pages ─▶ new database ─▶ relations mended ─▶ verified
+    copy ─▶ log folded in ─▶ trees from their roots ─▶ lone pages ─▶ new database ─▶ relations mended ─▶ verified
 
 The damaged file itself is not touched. Rows are read by ``btree``, page by page, and written by SQLite, which refuses
 what cannot be a row. Of messages whose row is lost the ids are named, as far as an index or a reply still has them.
@@ -18,10 +18,12 @@ import apsw
 from shared.errors import StoreUnusable
 from shared.store.sqlite.backup import INTEGRITY, TellCopied, locked, part_of, put_in_place
 from shared.store.sqlite.salvage.btree import HEADER_BYTES, MAGIC, PageFile
+from shared.store.sqlite.salvage.log_folding import FoldedLog, fold_log
 from shared.store.sqlite.salvage.mending import mend
 from shared.store.sqlite.salvage.reading import Reading
 from shared.store.sqlite.salvage.report import SalvageReport
 from shared.store.sqlite.schema import migrate
+from shared.store.sqlite.synced_mark import log_of, read_mark
 from shared.store.sqlite.table_move import finish_moves
 
 __all__ = ["salvage"]
@@ -43,30 +45,21 @@ def salvage(source: Path, target: Path, progress: TellCopied, *, replace: bool =
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700)
         try:
-            copy, notes = _folded_copy(source, work)
-            report = _read_into(copy, part, target, progress, notes)
+            copy, folded = _folded_copy(source, work)
+            report = _read_into(copy, part, target, progress, folded)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         put_in_place(part, target)
     return report
 
 
-def _folded_copy(source: Path, work: Path) -> tuple[Path, list[str]]:
-    """Return a copy of the database with its write-ahead log folded in, and what is to be said of that."""
+def _folded_copy(source: Path, work: Path) -> tuple[Path, FoldedLog]:
+    """Return a copy of the database with its write-ahead log folded in, and what became of that."""
     copy = work / "damaged.db"
     shutil.copyfile(source, copy)
-    wal = source.with_name(source.name + "-wal")
-    notes = _mend_header(copy)
-    if not wal.exists() or not wal.stat().st_size:
-        return copy, notes
-    shutil.copyfile(wal, copy.with_name(copy.name + "-wal"))
-    try:
-        with contextlib.closing(apsw.Connection(str(copy))) as db:
-            db.pragma("user_version")  # the log is opened by the first read, which needs no schema
-            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    except apsw.Error as error:
-        notes.append(f"the write-ahead log {wal} cannot be read, and what it alone has is not there: {error}")
-    return copy, notes
+    folded = fold_log(copy, log_of(source), read_mark(source))
+    folded.notes += _mend_header(copy)
+    return copy, folded
 
 
 def _mend_header(copy: Path) -> list[str]:
@@ -86,11 +79,11 @@ def _mend_header(copy: Path) -> list[str]:
     return ["the header of the file is damaged: it was read as one of today's release"]
 
 
-def _read_into(copy: Path, part: Path, target: Path, progress: TellCopied, notes: list[str]) -> SalvageReport:
+def _read_into(copy: Path, part: Path, target: Path, progress: TellCopied, folded: FoldedLog) -> SalvageReport:
     pages = PageFile(copy)
     try:
         with contextlib.closing(apsw.Connection(str(part))) as new:
-            reading = Reading(pages, new, progress, notes)
+            reading = Reading(pages, new, progress, folded)
             reading.read()
             if reading.found_nothing:
                 raise StoreUnusable(
@@ -104,4 +97,4 @@ def _read_into(copy: Path, part: Path, target: Path, progress: TellCopied, notes
             lost, lost_replies = reading.lost_messages(), reading.lost_replies()
     finally:
         pages.close()
-    return SalvageReport(str(target), tuple(reading.reports.values()), lost, lost_replies, mending, tuple(notes))
+    return SalvageReport(str(target), tuple(reading.reports.values()), lost, lost_replies, mending, tuple(folded.notes))

@@ -11,6 +11,7 @@ from shared.errors import StoreUnusable
 from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.backup import TellCopied
 from shared.store.sqlite.salvage.btree import Damage, PageFile, StoredRow, Value
+from shared.store.sqlite.salvage.log_folding import FoldedLog
 from shared.store.sqlite.salvage.report import TableReport
 from shared.store.sqlite.salvage.stored_table import StoredTable, described
 from shared.store.sqlite.schema import migrate
@@ -32,11 +33,14 @@ OBJECTS = "SELECT type, name FROM sqlite_schema WHERE type = 'index' OR type = '
 class Reading:
     """One reading of a damaged file into a new database."""
 
-    def __init__(self, pages: PageFile, new: apsw.Connection, progress: TellCopied, notes: list[str]) -> None:
+    def __init__(self, pages: PageFile, new: apsw.Connection, progress: TellCopied, folded: FoldedLog) -> None:
         self._pages = pages
         self._new = new
         self._progress = progress
-        self._notes = notes
+        self._notes = folded.notes
+        self._unsure_pages = folded.unsure_pages
+        #: by page and table, what the rows are called that may differ from what was written
+        self._unsure: dict[tuple[int, str], list[str]] = {}
         self._message_ids: set[str] = set()
         self._unsent: set[tuple[str, int, int]] = set()
         self._batch: list[tuple[StoredTable, tuple[Value, ...]]] = []
@@ -57,6 +61,9 @@ class Reading:
                 self._read_table(table)
         self._read_lone_pages([table for table in tables if table.name != "probe"])  # its row is for a check alone
         self._flush()
+        for (page, name), rows in sorted(self._unsure.items()):
+            told = ", ".join(rows[:TOLD_LIMIT]) + (", …" if len(rows) > TOLD_LIMIT else "")
+            self._notes.append(f"page {page}, table {name}: {len(rows)} rows may differ from what was written: {told}")
         for report in self.reports.values():
             report.rows = self._new.execute(f'SELECT count(*) FROM "{report.name}"').get  # noqa: S608 - of the schema
 
@@ -122,6 +129,8 @@ class Reading:
                 self._tell(table.name, found)
             elif (row := table.row(found)) is not None:
                 self._write(table, row)
+                if found.page in self._unsure_pages:
+                    self._unsure.setdefault((found.page, table.name), []).append(table.name_of(row))
             else:
                 self._tell(table.name, Damage(found.page, "a record is no row of this table"))
 

@@ -40,6 +40,12 @@ class StoredTable(msgspec.Struct, frozen=True):
         whole = fits and all(_is_json(values[self.stored.index(name)]) for name in JSON_COLUMNS.get(self.name, ()))
         return tuple(values) if whole else None
 
+    def name_of(self, row: tuple[Value, ...]) -> str:
+        """Return what a row is called: its id, or what its key begins with."""
+        if "id" in self.stored:
+            return str(row[self.stored.index("id")])
+        return " ".join(str(value) for value in row[:2])
+
 
 def described(db: apsw.Connection, name: str, root: int) -> StoredTable:
     """Return how a table of this database is stored."""
