@@ -1,6 +1,7 @@
 """Who may talk to the agent, and who may use the API and the console.
 
-Senders: ``GATEHOUSE_ALLOW`` lists them; where it is unset, members of workspace platforms and holders of a signing
+Senders: ``GATEHOUSE_ALLOW`` lists them, ``slack:*`` for the members of the organization that installed the bot,
+``slack:guests`` for everybody from outside of it, such as the other side of a shared channel; where it is unset, members of workspace platforms and holders of a signing
 secret may talk, and a stranger on an open platform gets a pairing code that an operator approves. API and console:
 keys with a role (gateway/keys.py); where none is needed they are open on loopback, but not to a web page of another
 origin.
@@ -25,6 +26,8 @@ from shared.settings import Settings
 
 #: the cookie of a browser that has signed in
 COOKIE = "gatehouse_login"
+#: who of a platform an entry of GATEHOUSE_ALLOW means that names no one person
+MEMBERS, GUESTS = "*", "guests"
 #: what changes nothing, so that a page elsewhere may make a browser ask for it
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -54,7 +57,8 @@ class Access:
         """Tell whether a sender may talk. Raises StoreUnavailable."""
         sender = f"{platform.name}:{inbound.user}"
         if self._listed:
-            named = {"*", f"{platform.name}:*", sender} & self._listed
+            group = GUESTS if inbound.outsider else MEMBERS
+            named = {"*", f"{platform.name}:{group}", sender} & self._listed
             return Admission.ALLOWED if named else Admission.REFUSED
         if not (platform.capabilities.open_to_strangers or inbound.outsider):
             return Admission.ALLOWED

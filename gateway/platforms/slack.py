@@ -129,7 +129,7 @@ class Slack(SlackStreams, frozen=True):
         thread_ts = event.thread_ts if event.direct else event.thread_ts or event.ts
         address = Address(channel, thread_ts)
         if thread_ts:  # where an answer may be streamed to its asker
-            address = Address(channel, thread_ts, user=event.user, team=event.user_team or event.team or account)
+            address = Address(channel, thread_ts, user=event.user, team=event.home or account)
         return Inbound(
             kind=Kind.MESSAGE,
             session=session_key(self.name, account, channel, thread_ts),

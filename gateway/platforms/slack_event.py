@@ -205,8 +205,15 @@ class SpokenEvent(msgspec.Struct, frozen=True):
     #: each is read by itself, so that one that is odd does not lose the message
     files: tuple[msgspec.Raw, ...] | None = None
     attachments: tuple[msgspec.Raw, ...] | None = None
+    #: the sender's workspace, by whichever name an event has it
     team: str | None = None
     user_team: str | None = None
+    source_team: str | None = None
+
+    @property
+    def home(self) -> str:
+        """The workspace that the sender belongs to, empty where it is not told."""
+        return self.user_team or self.source_team or self.team or ""
 
     @property
     def direct(self) -> bool:
@@ -221,11 +228,13 @@ class SpokenEvent(msgspec.Struct, frozen=True):
         return bool(bot_user) and (named or self.parent_user_id == bot_user)
 
     def is_of_outsider(self, envelope: Envelope) -> bool:
-        """Tell whether the sender belongs to another organization; workspaces of one enterprise are one."""
-        home = self.user_team or self.team
+        """Tell whether the sender belongs to another organization; workspaces of one enterprise are one.
+
+        Who says nothing of it in a channel that is shared with another organization is taken for one of that.
+        """
         one_enterprise = any(one.enterprise_id for one in envelope.authorizations or ())
-        if not home or home in {envelope.account, envelope.team_id}:
-            return bool(home and home != envelope.account)
+        if not self.home or self.home in {envelope.account, envelope.team_id}:
+            return self.home != envelope.account if self.home else envelope.is_ext_shared_channel
         return envelope.is_ext_shared_channel or not one_enterprise
 
     @property

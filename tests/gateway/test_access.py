@@ -20,8 +20,9 @@ from tests.gateway.edge import Woken, edge_settings, open_test_store
 KEYS = {"GATEHOUSE_API_KEYS": "first-key-0123456789,zweiter-schlüssel"}
 
 
-def said_by(user: str, session: str = "telegram:1:2") -> Inbound:
-    return Inbound(Kind.MESSAGE, session, ("k",), user, "hi", True, False, b'{"chat_id":2,"message_id":3}')
+def said_by(user: str, session: str = "telegram:1:2", *, outsider: bool = False) -> Inbound:
+    address = b'{"chat_id":2,"message_id":3}'
+    return Inbound(Kind.MESSAGE, session, ("k",), user, "hi", True, False, address, outsider=outsider)
 
 
 def access_to(settings: Settings, store: Store | None) -> Access:
@@ -34,9 +35,10 @@ def pairings_of(settings: Settings, store: Store | None) -> Pairings:
     return Pairings(store, {}, announcements, None, settings.webhooks)  # type: ignore[arg-type]
 
 
-async def admitted(store: Store, allow: str, platform: str, user: str) -> Admission:
+async def admitted(store: Store, allow: str, platform: str, user: str, *, outsider: bool = False) -> Admission:
     settings = edge_settings({"GATEHOUSE_ALLOW": allow})
-    return await access_to(settings, store).admit(enabled_platforms(settings)[platform], said_by(user))
+    said = said_by(user, outsider=outsider)
+    return await access_to(settings, store).admit(enabled_platforms(settings)[platform], said)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,27 @@ async def test_the_list_decides_where_there_is_one(
     """Without one, strangers exist on open platforms only."""
     async with open_test_store(tmp_path) as store:
         assert await admitted(store, allow, platform, user) is admission
+
+
+@pytest.mark.parametrize(
+    ("allow", "member", "guest"),
+    [
+        ("", Admission.ALLOWED, Admission.STRANGER),
+        ("slack:*", Admission.ALLOWED, Admission.REFUSED),
+        ("slack:guests", Admission.REFUSED, Admission.ALLOWED),
+        ("slack:*,slack:guests", Admission.ALLOWED, Admission.ALLOWED),
+        ("slack:*,slack:U1", Admission.ALLOWED, Admission.ALLOWED),
+        ("slack:*,slack:U2", Admission.ALLOWED, Admission.REFUSED),
+        ("slack:*,teams:guests", Admission.ALLOWED, Admission.REFUSED),
+        ("*", Admission.ALLOWED, Admission.ALLOWED),
+    ],
+)
+async def test_everybody_of_a_workspace_is_not_everybody_in_its_shared_channels(
+    tmp_path: Path, allow: str, member: Admission, guest: Admission
+) -> None:
+    async with open_test_store(tmp_path) as store:
+        assert await admitted(store, allow, "slack", "U1") is member
+        assert await admitted(store, allow, "slack", "U1", outsider=True) is guest
 
 
 async def test_a_stranger_is_sent_one_code_and_may_talk_once_it_is_approved(tmp_path: Path) -> None:

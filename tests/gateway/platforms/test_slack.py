@@ -313,6 +313,9 @@ def test_answers_mean_what_slack_means_by_them(
         ({}, {}, False),
         ({"team": "T9"}, {}, True),
         ({"team": "T0001", "user_team": "T9"}, {"is_ext_shared_channel": True}, True),
+        ({"team": "T0001", "source_team": "T9"}, {"is_ext_shared_channel": True}, True),
+        ({"team": None}, {"is_ext_shared_channel": True}, True),
+        ({"team": None}, {}, False),
         ({"team": "T9"}, {"team_id": "T9"}, True),
         ({"team": "T2"}, {"authorizations": [{"enterprise_id": "E1", "team_id": "T0001"}]}, False),
         (
