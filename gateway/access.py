@@ -1,10 +1,10 @@
 """Who may talk to the agent, and who may use the API and the console.
 
-Senders: ``GATEHOUSE_ALLOW`` lists them, ``slack:*`` for the members of the organization that installed the bot,
-``slack:guests`` for everybody from outside of it, such as the other side of a shared channel; where it is unset, members of workspace platforms and holders of a signing
-secret may talk, and a stranger on an open platform gets a pairing code that an operator approves. API and console:
-keys with a role (gateway/keys.py); where none is needed they are open on loopback, but not to a web page of another
-origin.
+Senders: ``GATEHOUSE_ALLOW`` lists them, ``slack:*`` for the members of the organization that installed the bot and
+``slack:guests`` for everybody from outside of it, such as the other side of a shared channel. Where it is unset,
+members of workspace platforms and holders of a signing secret may talk, and a stranger on an open platform gets a
+pairing code that an operator approves. API and console: keys with a role (gateway/keys.py); where none is needed they
+are open on loopback, but not to a web page of another origin.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class AnswerPreviews:
         if request is None:
             turn.streams = False
             return address
-        if not self._courtesies.allowed(platform, address):
+        if not self._courtesies.allowed(platform, address, request):
             turn.changed.set()  # again soon
             return address
         turn.shown_length, turn.parts = len(text), turn.parts + 1

@@ -2,7 +2,8 @@
 
 A final answer books its place: the first moment at which every rate allows it. Life signs and edits are courtesies:
 they go now or not at all, and only where they leave room for a final answer. What a platform's own answer asks for (a
-Retry-After) goes before all of it. It is memory of this process alone: where several gateways share a database, each
+Retry-After) goes before all of it; where a platform limits its methods apart, what it asks of a courtesy is about that
+courtesy's method alone. It is memory of this process alone: where several gateways share a database, each
 sends the replies to what it accepted, and one the replies that answer nothing (worker.pool.host_lease).
 """
 
@@ -79,18 +80,27 @@ class RateLimits:
 
     def __init__(self, rates: Iterable[Rate]) -> None:
         self.windows = [RateWindow(rate) for rate in rates]
-        self.held_until = 0.0
+        self._held_until: dict[str, float] = {}  #: by method, "" for every one
 
-    def first_free(self, at: float) -> float:
+    def hold(self, now: float, for_s: float, method: str) -> None:
+        """Send nothing, or nothing by one method, for some seconds."""
+        self._held_until = {held: until for held, until in self._held_until.items() if until > now}
+        self._held_until[method] = max(self._held_until.get(method, 0.0), now + for_s)
+
+    def held_until(self, method: str = "") -> float:
+        """Return the moment from which on a method may be used."""
+        return max(self._held_until.get("", 0.0), self._held_until.get(method, 0.0))
+
+    def first_free(self, at: float, method: str) -> float:
         """Return the first moment from ``at`` on that suits every rate and the platform's own wish."""
-        at = max(at, self.held_until)
+        at = max(at, self.held_until(method))
         while (later := max((window.first_free(at) for window in self.windows), default=at)) > at:
             at = later
         return at
 
     def is_over(self, now: float) -> bool:
         """Tell whether nothing of it is worth remembering."""
-        return self.held_until <= now and all(window.forget(now) for window in self.windows)
+        return max(self._held_until.values(), default=0.0) <= now and all(window.forget(now) for window in self.windows)
 
 
 class Governor:
@@ -102,20 +112,20 @@ class Governor:
         self._chats: dict[tuple[str, str], RateLimits] = {}
         self._booked: dict[str, float] = {}
 
-    def book(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, key: str) -> float:
-        """Book a final answer, named ``key``; return the seconds until it may be sent, 0 for now.
+    def book(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, key: str, method: str = "") -> float:
+        """Book a final answer, named ``key`` and sent by ``method``; return the seconds until it may go, 0 for now.
 
         Whoever waited that long asks again under the same key, and sends once the answer is 0.
         """
         now = self._clock()
         all_limits = self._limits_of(app, app_rates, chat)
         if (booked := self._booked.pop(key, None)) is not None:
-            if booked <= now and all(limits.held_until <= now for limits in all_limits):
+            if booked <= now and all(limits.held_until(method) <= now for limits in all_limits):
                 return 0.0
             for window in (window for limits in all_limits for window in limits.windows):
                 window.drop(booked)
         at = now
-        while (later := max(limits.first_free(at) for limits in all_limits)) > at:
+        while (later := max(limits.first_free(at, method) for limits in all_limits)) > at:
             at = later
         for window in (window for limits in all_limits for window in limits.windows):
             window.forget(now)
@@ -131,27 +141,32 @@ class Governor:
             for window in limits.windows:
                 window.add(self._clock())
 
-    def allow_courtesy(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> bool:
-        """Tell whether a life sign or an edit may be sent now, and count it if so."""
+    def allow_courtesy(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, method: str = "") -> bool:
+        """Tell whether a life sign or an edit may be sent now by a method, and count it if so."""
         now = self._clock()
         all_limits = self._limits_of(app, app_rates, chat)
         windows = [window for limits in all_limits for window in limits.windows]
-        if any(limits.held_until > now for limits in all_limits) or not all(w.leaves_room(now) for w in windows):
+        if any(limits.held_until(method) > now for limits in all_limits) or not all(
+            w.leaves_room(now) for w in windows
+        ):
             return False
         for window in windows:
             window.add(now)
         self._forget_what_is_over(now)
         return True
 
-    def hold(self, app: str, chat: Chat | None, for_s: float) -> None:
-        """Send nothing to a chat for some seconds, or nothing of the app where it is None: the platform asked."""
+    def hold(self, app: str, chat: Chat | None, for_s: float, method: str = "") -> None:
+        """Send nothing to a chat for some seconds, or nothing of the app where it is None: the platform asked.
+
+        Where a ``method`` is named, the others go on.
+        """
         limits = self._app(app, ()) if chat is None else self._chat(app, chat)
-        limits.held_until = max(limits.held_until, self._clock() + for_s)
+        limits.hold(self._clock(), for_s, method)
 
     def held_s(self, app: str) -> float:
         """Return the seconds for which nothing of an app may be sent at all."""
         limits = self._apps.get(app)
-        return max(0.0, limits.held_until - self._clock()) if limits else 0.0
+        return max(0.0, limits.held_until() - self._clock()) if limits else 0.0
 
     def _limits_of(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> tuple[RateLimits, RateLimits]:
         return self._app(app, app_rates), self._chat(app, chat)

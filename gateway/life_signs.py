@@ -146,7 +146,7 @@ class LifeSigns:
         request = platform.life_sign(address, words)
         if request is None:
             return False
-        if not self._courtesies.allowed(platform, address):
+        if not self._courtesies.allowed(platform, address, request):
             return True
         answer = await self._courtesies.send(platform, address, request)
         return answer is not None and (answer.status < 400 or answer.status == 429)

@@ -204,7 +204,7 @@ class ReplySender:
         try:
             if not first:
                 self._governor.count(*rates)
-            elif wait_s := self._governor.book(*rates, reply.idempotency_key):
+            elif wait_s := self._governor.book(*rates, reply.idempotency_key, platform.method_of(request)):
                 return NotNow(wait_s)
             if self.hosts is not None and self.hosts.fenced:
                 raise StaleClaim(reply.session, 0)

@@ -72,6 +72,7 @@ class Discord(JsonApiAdapter, frozen=True):
         dedupe_ttl_s=3600.0,
         open_to_strangers=True,
         app_rates=(Rate(50, 1.0),),
+        limits_methods_apart=True,
         stream_gap_s=1.2,
         idempotent=True,
         promises_answer=True,

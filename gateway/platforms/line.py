@@ -68,6 +68,7 @@ class Line(JsonApiAdapter, frozen=True):
         dedupe_ttl_s=48 * 3600.0,
         open_to_strangers=True,
         app_rates=(Rate(2000, 1.0),),
+        limits_methods_apart=True,
         life_sign_every_s=50.0,
         idempotent=True,
     )

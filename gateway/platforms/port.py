@@ -260,6 +260,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     on_internet: bool = True
     #: what the platform allows the whole app, all chats together; empty where it names no limit
     app_rates: tuple[Rate, ...] = ()
+    #: each method of its API has limits of its own, so that one which is limited holds up no other
+    limits_methods_apart: bool = False
     #: how often a life sign is repeated while a turn runs, 0 where there are none
     life_sign_every_s: float = 0.0
     #: a life sign shows what the agent does, in words
@@ -310,6 +312,11 @@ class Adapter(msgspec.Struct, frozen=True):
     def chat(self, address: bytes) -> Chat:
         """Return the chat that an address belongs to."""
         raise NotImplementedError
+
+    def method_of(self, request: ApiRequest) -> str:
+        """Return what a limit that answers a request is about: its method, empty for all that goes to the chat."""
+        apart = self.capabilities.limits_methods_apart
+        return f"{request.method} {request.url.partition('?')[0]}" if apart else ""
 
     @property
     def own_urls(self) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ class Slack(SlackStreams, frozen=True):
     capabilities: ClassVar[Capabilities] = Capabilities(
         signature_headers=frozenset({"x-slack-signature", "x-slack-request-timestamp"}),
         dedupe_ttl_s=24 * 3600.0,
+        limits_methods_apart=True,
         life_sign_every_s=90.0,
         life_sign_words=True,
         chats_move=True,

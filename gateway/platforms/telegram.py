@@ -75,6 +75,7 @@ class Telegram(JsonApiAdapter, frozen=True):
         dedupe_ttl_s=48 * 3600.0,
         open_to_strangers=True,
         app_rates=(Rate(30, 1.0),),
+        limits_methods_apart=True,
         life_sign_every_s=4.0,
         stream_gap_s=1.0,
         chats_move=True,

@@ -160,8 +160,8 @@ async def broken() -> AsyncIterator[bytes]:
 class FasterGovernor(Governor):
     """Allows in a second what the platforms allow in a minute."""
 
-    def book(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, key: str) -> float:
-        return super().book(app, quick(app_rates), Chat(chat.key, quick(chat.rates)), key)
+    def book(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, key: str, method: str = "") -> float:
+        return super().book(app, quick(app_rates), Chat(chat.key, quick(chat.rates)), key, method)
 
     def count(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> None:
         super().count(app, quick(app_rates), Chat(chat.key, quick(chat.rates)))

@@ -105,3 +105,18 @@ def test_what_the_platform_asks_for_goes_before_all() -> None:
     assert governor.book("app", APP, GROUP, "c") >= 9.0
     clock.now += 7.0
     assert governor.book("app", APP, DIRECT, "a") >= 2.0
+
+
+def test_a_limited_method_holds_up_no_other() -> None:
+    """Where a platform counts them apart: the answer does not wait for what only its typing is to wait for."""
+    clock = Clock()
+    governor = Governor(clock)
+    governor.hold("app", DIRECT, 30.0, "typing")
+    assert not governor.allow_courtesy("app", APP, DIRECT, "typing")
+    assert governor.book("app", APP, DIRECT, "a", "send") == 0.0
+    assert governor.book("app", APP, DIRECT, "b", "typing") == 30.0
+    governor.hold("app", DIRECT, 5.0)  # what is asked of the chat is asked of all methods
+    clock.now += 4.0
+    assert governor.book("app", APP, DIRECT, "c", "send") >= 1.0
+    clock.now += 27.0
+    assert governor.allow_courtesy("app", (), Chat("6"), "typing")

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,7 +28,10 @@ from shared.store import Store
 from tests.gateway.edge import open_test_store, serving
 
 ANSWER = "The answer is long enough to be shown while it is written, **boldly**, and goes on."
-ADDRESSES = {"slack": b'{"channel":"C1","thread_ts":"1.5"}', "telegram": b'{"chat_id":5,"message_id":9}'}
+ADDRESSES = {
+    "slack": b'{"channel":"C1","thread_ts":"1.5"}',
+    "telegram": b'{"chat_id":5,"message_id":9}',
+}
 
 
 class ChatServer:
@@ -36,6 +40,7 @@ class ChatServer:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.held: dict[str, asyncio.Event] = {}
+        self.limited: set[str] = set()  #: methods that are to wait for half a minute
 
     def app(self) -> Starlette:
         return Starlette(routes=[Route("/{path:path}", self.answer, methods=["POST"])])
@@ -45,6 +50,9 @@ class ChatServer:
         self.calls.append((method, json.loads(await request.body())))
         if held := self.held.get(method):
             await held.wait()
+        if method in self.limited:
+            said = {"ok": False, "error": "ratelimited", "parameters": {"retry_after": 30}, "retry_after": 30}
+            return JSONResponse(said, 429, {"retry-after": "30"})
         return JSONResponse({"ok": True, "ts": f"7.{len(self.calls)}", "result": {"message_id": len(self.calls)}})
 
     def of(self, method: str) -> list[dict[str, Any]]:
@@ -154,6 +162,26 @@ async def test_telegram_types_and_shows_a_person_a_draft(tmp_path: Path) -> None
         turn.signs.delta(turn.session, 1, ANSWER * 3)
         await asyncio.sleep(1.2)
         assert len(turn.server.calls) == shown
+
+
+@pytest.mark.parametrize(
+    ("platform", "typing", "send"),
+    [
+        ("slack", "assistant.threads.setStatus", "chat.postMessage"),
+        ("telegram", "sendChatAction", "sendMessage"),
+    ],
+)
+async def test_an_answer_does_not_wait_for_what_only_the_typing_is_limited_to(
+    tmp_path: Path, platform: str, typing: str, send: str
+) -> None:
+    """These platforms limit their methods apart."""
+    async with running(tmp_path, platform) as turn:
+        turn.server.limited.add(typing)
+        turn.begin()
+        await turn.server.arrived(typing)
+        await turn.settle("Here it is.")
+        (sent,) = await turn.server.arrived(send)
+        assert "Here it is." in json.dumps(sent)
 
 
 async def test_a_turn_that_ends_at_once_shows_nothing_but_its_answer(tmp_path: Path) -> None:

@@ -364,6 +364,16 @@ def test_threads_of_a_place_share_its_budget(platform: Fixture) -> None:
     assert platform.adapter.chat(address).key
 
 
+def test_a_limit_is_about_one_method_where_the_platform_counts_them_apart(platform: Fixture) -> None:
+    """A repeated send is the same method, whatever key it brings; a life sign is another one."""
+    adapter, reply = platform.adapter, reply_to(platform, "hi")
+    first, again = (adapter.method_of(adapter.call(one, NOW)) for one in (reply, reply_to(platform, "ho")))
+    assert first == again
+    assert bool(first) == (adapter.name in {"slack", "telegram", "discord", "line"})
+    sign = adapter.life_sign(reply.address, "thinking")
+    assert sign is None or not first or adapter.method_of(sign) != first
+
+
 def test_what_platforms_show_while_a_turn_runs_is_a_request_of_theirs(platform: Fixture) -> None:
     """Life signs where there are some; the set-up is told for every platform."""
     address = only(platform, platform.direct("hi")).reply
