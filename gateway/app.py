@@ -154,7 +154,7 @@ class Gateway:
         self.broadcast.tell_elsewhere(self.pool)
         self.delivery.hosts = self.pool
         self.elsewhere.files = self.files
-        self.audit = Audit(self.store, self.events)
+        self.audit = Audit(self.store, self.events, settings.data_dir)
         self.hangs, self.call_history = HangHistory(), CallHistory()
         self.events.subscribe(self.hangs.on_event)
         self.events.subscribe(self.call_history.on_event)
@@ -189,6 +189,7 @@ class Gateway:
             asyncio.create_task(self.retention.run(), name="retention"),
             asyncio.create_task(self.storage.run(), name="storage watch"),
             asyncio.create_task(self.backup.run(), name="backup"),
+            asyncio.create_task(self.audit.run(), name="audit"),
             asyncio.create_task(self.load.run(), name="load history"),
             asyncio.create_task(self._look_for_replies(), name="replies of other hosts"),
             asyncio.create_task(self.elsewhere.run(), name="outcomes of other hosts"),

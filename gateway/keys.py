@@ -21,6 +21,8 @@ from shared.errors import GatehouseError
 from shared.settings import Settings
 
 KEY_FILE = "keys.json"
+#: what the audit trail calls it
+KEY_ADDED = "key_added"
 #: the name of the key that the first start makes
 FIRST = "first"
 #: how long a browser stays signed in, and how long the ticket of a command is good, seconds

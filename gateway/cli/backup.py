@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.cli.acts import keep_act
 from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.database import check_it_exists, database_name, needs_file
 from gateway.cli.terminal import PageProgress
@@ -39,6 +40,7 @@ async def run_restore(invocation: Invocation) -> int:
     with PageProgress(invocation.terminal, "restore") as progress:
         report = await asyncio.to_thread(put_back, invocation.arguments.file, database, progress)
     restored = report.restored
+    await keep_act(invocation, "database_restored", f"from {invocation.arguments.file}")
     lines = [f"{database_name(settings)}: restored; {restored.sessions} sessions, {restored.messages} messages"]
     if report.kept:
         lines.append(f"what was there is kept as {report.kept}")

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from typing import TYPE_CHECKING
 
+from gateway.cli.acts import keep_act
 from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from shared.platform_settings import PLATFORM_SETTINGS, required_variables
 from shared.redaction import Redaction
@@ -39,6 +40,8 @@ async def run(invocation: Invocation) -> int:
         made = [await make(calls, platform, call) for call in setup.calls]
     finally:
         await calls.close()
+    if setup.calls:
+        await keep_act(invocation, "platform_connected", f"{name} {url}")
     hide = Redaction(settings.secrets()).clean_text
     lines = [*setup.steps.splitlines(), "", *(hide(line) for line in made)]
     checks = await public_address(settings)

@@ -6,9 +6,10 @@ import argparse
 
 import msgspec
 
+from gateway.cli.acts import keep_act
 from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from gateway.cli.terminal import table
-from gateway.keys import Keys
+from gateway.keys import KEY_ADDED, Keys
 from gateway.trace_text import moment
 from shared.api_keys import Role, entry_of
 
@@ -16,18 +17,20 @@ SHOWN_ONCE = "this is the only time the key is shown: the gateway keeps its hash
 WHERE = "GATEHOUSE_DATA_DIR says where the keys lie"
 
 
-def run(invocation: Invocation) -> int:
+async def run(invocation: Invocation) -> int:
     """Make, list or revoke. Raises KeyRefused and CommandFailed."""
     keys, terminal, given = Keys(invocation.settings), invocation.terminal, invocation.arguments
     try:
         match given.action:
             case "add":
                 key, secret = keys.add(given.name, Role(given.role))
+                await keep_act(invocation, KEY_ADDED, f"{key.name} {key.role}")
                 entry = entry_of(key)
                 terminal.show({"name": key.name, "role": key.role, "key": secret, "entry": entry}, [secret])
                 terminal.note(f"{SHOWN_ONCE}; on other hosts, add to GATEHOUSE_API_KEYS: {entry}")
             case "revoke":
                 keys.revoke(given.name)
+                await keep_act(invocation, "key_revoked", given.name)
                 terminal.show({"name": given.name, "revoked": True}, [f"{given.name}  revoked"])
             case _:
                 show(invocation, keys)

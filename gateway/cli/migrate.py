@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.cli.acts import leave
 from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from shared.errors import SettingsError, StoreOutdated, StoreUnusable
 from shared.settings import read_database_url
@@ -48,6 +49,7 @@ async def run_migrate(invocation: Invocation) -> int:
         if proof.replaced:
             raise CommandFailed("the databases differ after the copy: something else writes to one of them")
         await transfer.finish(source, target, name)
+    leave(invocation, "database_moved", f"{name} to {target_url.rpartition('@')[2]}")
     show(invocation, MoveReport(proof.rows, proof.checksum, whole=True), "moved and verified")
     invocation.terminal.note(f"start the gateway with DATABASE_URL={given.target}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
+from gateway.cli.acts import leave
 from gateway.cli.command import Invocation, Subcommand
 from gateway.cli.database import check_it_exists, needs_file
 from gateway.cli.terminal import PageProgress
@@ -22,6 +23,7 @@ async def run(invocation: Invocation) -> int:
     target: Path = invocation.arguments.target or source.with_name(f"{source.name}.salvaged")
     with PageProgress(invocation.terminal, "salvage") as progress:
         report = await asyncio.to_thread(salvage, source, target, progress, replace=invocation.arguments.replace)
+    leave(invocation, "database_salvaged", f"{source} into {target}")
     invocation.terminal.show(report, lines_of(report))
     invocation.terminal.note(f"to go on with it: python -m gateway restore {target}   ({source} is kept then, too)")
     return 0

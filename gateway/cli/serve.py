@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from gateway import keys
 from gateway.cli.command import CommandFailed, Invocation, Subcommand
+from gateway.command_acts import leave_act
 from gateway.tool_check import check_tool_modules
+from shared.api_keys import Role
 from shared.events import Event, Events, LogWriter
 from shared.hidden_environment import hide_environment
 from shared.settings import scrub_environment
@@ -36,6 +38,8 @@ def make_first_key(invocation: Invocation) -> None:
     """Make the first admin key where one is needed and there is none, and show it. Raises CommandFailed."""
     try:
         secret = keys.make_first_key(invocation.settings)
+        if secret is not None:
+            leave_act(invocation.settings.data_dir, keys.KEY_ADDED, f"{keys.FIRST} {Role.ADMIN}")
     except OSError as error:
         raise CommandFailed(f"the first key cannot be kept: {error} (GATEHOUSE_DATA_DIR says where)") from None
     if secret is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 from loadtests.gateway_process import GatewayProcess
+from tests.e2e.command_line import port_of, run_inside
 
 KEY = "a-key-of-an-operator-0123"
 
@@ -51,3 +54,38 @@ def test_acts_and_refused_keys_are_kept_told_and_counted(tmp_path: Path) -> None
             assert gateway.ask("GET", "/v1/sessions", headers=forged).status_code == 401
         assert len([entry for entry in entries(gateway) if entry["action"] == "key_refused"]) == 10
         assert 'gatehouse_audit_total{action="key_refused"} 19.0' in gateway.ask("GET", "/metrics").text
+
+
+def rows(data_dir: Path) -> list[tuple[str, str, str]]:
+    with contextlib.closing(sqlite3.connect(data_dir / "gatehouse.db")) as db:
+        return list(db.execute("SELECT action, actor, target FROM audit ORDER BY place"))
+
+
+def test_acts_of_commands_are_kept_whether_a_gateway_runs_or_not(tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy.db"
+    data.mkdir()
+    assert run_inside(data, "key", "add", "early", "--role", "read").returncode == 0  # there is no database yet
+    settings = {"GATEHOUSE_WORKERS": "0", "GATEHOUSE_API_KEYS": KEY}
+    with GatewayProcess(data, settings) as gateway:
+        assert run_inside(data, "key", "add", "ana", port=port_of(gateway)).returncode == 0
+        assert run_inside(data, "key", "revoke", "early", port=port_of(gateway)).returncode == 0
+        assert run_inside(data, "key", "revoke", "nobody", port=port_of(gateway)).returncode == 1
+        told = [(entry["action"], entry["actor"], entry["target"]) for entry in reversed(entries(gateway))]
+        assert told == [
+            ("key_added", "command", "early read"),
+            ("key_added", "command", "ana chat"),
+            ("key_revoked", "command", "early"),
+        ]
+        assert [line["action"] for line in gateway.events("audit")] == [action for action, _, _ in told]
+        assert 'gatehouse_audit_total{action="key_added"} 2.0' in gateway.ask("GET", "/metrics").text
+        assert run_inside(data, "backup", str(copy), port=port_of(gateway)).returncode == 0
+        assert gateway.terminate() == 0
+    assert run_inside(data, "key", "revoke", "ana").returncode == 0
+    assert rows(data) == [*told, ("key_revoked", "command", "ana")]
+    assert run_inside(data, "restore", str(copy)).returncode == 0
+    assert rows(data) == [*told, ("database_restored", "command", f"from {copy}")]
+    assert run_inside(data, "salvage").returncode == 0
+    assert rows(data)[-1][0] == "database_restored"  # a damaged database is not written
+    assert run_inside(data, "key", "add", "ana").returncode == 0
+    assert [action for action, _, _ in rows(data)[-2:]] == ["database_salvaged", "key_added"]
+    assert not list(data.glob("acts.*"))
