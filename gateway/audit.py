@@ -80,9 +80,10 @@ class Audit:
         return json_response({"audit": await self._store.audit.latest(list_limit(request))})
 
     async def done(self, request: Request, route: str, actor: str) -> None:
-        """Keep that a request has changed something."""
+        """Keep that a request has changed something: what its path names, or what it has noted as its target."""
         action = ACTIONS.get((request.method, route), f"{request.method} {route}")
-        target = " ".join(str(value) for value in request.path_params.values())
+        named = " ".join(str(value) for value in request.path_params.values())
+        target = getattr(request.state, "audit_target", named)
         await self._keep(action, actor, target, origin_of(request))
 
     async def key_refused(self, request: Request) -> None:

@@ -1,13 +1,16 @@
 """The routes of dead letters: ``GET /v1/dead``, and retry and purge of one, or of all that fit a filter.
 
-A filter is ``kind`` (message, model, reply), ``platform``, and ``older``: seconds since it died, at the least. It comes
-as the query of a GET, and as the JSON body of ``POST /v1/dead/retry`` and ``/purge``, which may name ``ids`` too.
+A filter is ``kind`` (message, model, reply), ``platform``, ``q``: what the words, the session, the sender or the error
+hold, and ``older``: seconds since it died, at the least. It comes as the query of a GET, which goes through them a page
+at a time, and as the JSON body of ``POST /v1/dead/retry`` and ``/purge``, which may name ``ids`` too.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 from starlette.requests import Request
@@ -15,16 +18,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.intake import Wakeable
-from gateway.responses import LIST_LIMIT, Refused, json_response, read_body
+from gateway.responses import Refused, json_response, list_limit, read_body
 from gateway.turn_broadcast import TurnBroadcast
 from shared.errors import NotFound
 from shared.messages import DeadKind
 from shared.store.port import Store
-from shared.traces import DeadLetter
+from shared.traces import DeadLetter, DeadMark
 
 #: letters that one bulk request acts on at the most; who has more asks again
 BULK_LIMIT = 10_000
 BODY_LIMIT_BYTES = 1_048_576
+#: letters that a bulk request acts on at once
+AT_ONCE = 100
+#: letters that are read at once where a filter looks for some
+LOOK_LIMIT = 500
 
 
 class DeadFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,15 +41,19 @@ class DeadFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     platform: str | None = None
     #: seconds since it died, at the least
     older: float = 0.0
+    #: what its words, its session, its sender or its error hold, in letters of any case
+    q: str = ""
     ids: frozenset[str] | None = None
 
     def fits(self, letter: DeadLetter, now: float) -> bool:
         """Tell whether a letter is meant."""
+        words = self.q.strip().casefold()
         return (
             self.kind in {None, letter.kind}
             and self.platform in {None, letter.platform}
             and letter.dead_at <= now - self.older
             and (self.ids is None or letter.id in self.ids)
+            and any(words in text.casefold() for text in (letter.text, letter.session, letter.user, letter.error))
         )
 
 
@@ -66,10 +77,29 @@ class DeadLetters:
         ]
 
     async def show(self, request: Request) -> Response:
-        """Answer the dead letters that fit, newest first."""
-        wanted = filter_of(dict(request.query_params))
-        letters = await self._fitting(wanted, LIST_LIMIT if wanted == DeadFilter() else BULK_LIMIT)
-        return json_response({"dead": letters[:LIST_LIMIT]})
+        """Answer a page of the dead letters that fit, newest first.
+
+        Where there are more, ``next`` is what ``?after=`` takes for the page behind it, and ``total`` how many there
+        are, unless a filter by more than the kind would have to look at all of them for that.
+        """
+        given = dict(request.query_params)
+        after, limit = place_of(given.pop("after", None)), list_limit(request)
+        given.pop("limit", None)
+        wanted = filter_of(given)
+        page: list[DeadLetter] = []
+        mark: DeadMark | None = None
+        async for place, letter in self._fitting(wanted, after, limit + 1):
+            if len(page) == limit:
+                return json_response({"dead": page, "next": mark_text(mark)} | await self._total(wanted))
+            page.append(letter)
+            mark = place
+        return json_response({"dead": page})
+
+    async def _total(self, wanted: DeadFilter) -> dict[str, int]:
+        if wanted != DeadFilter(kind=wanted.kind):
+            return {}
+        counts = (await self._store.inbox.backlog()).dead_by_kind
+        return {"total": counts.get(wanted.kind, 0) if wanted.kind else sum(counts.values())}
 
     async def retry(self, request: Request) -> Response:
         """Let a message run again, or a reply be sent again."""
@@ -93,13 +123,21 @@ class DeadLetters:
 
     async def _each(self, request: Request, act: Callable[[str], Awaitable[None]], state: str) -> Response:
         body = await read_body(request, BODY_LIMIT_BYTES)
-        done = []
-        for letter in await self._fitting(filter_of(body or b"{}"), BULK_LIMIT):
-            try:
-                await act(letter.id)
-            except NotFound:
-                continue  # another request was faster
-            done.append(letter.id)
+        wanted = filter_of(body or b"{}")
+        if wanted.ids is not None and wanted == DeadFilter(ids=wanted.ids):
+            ids = list(wanted.ids)
+        else:
+            ids = [letter.id async for _, letter in self._fitting(wanted, None, BULK_LIMIT)]
+        done: list[str] = []
+        for start in range(0, len(ids), AT_ONCE):  # those of one moment share their commits
+            some = ids[start : start + AT_ONCE]
+            ends = await asyncio.gather(*map(act, some), return_exceptions=True)
+            for message_id, error in zip(some, ends, strict=True):
+                if error is None:
+                    done.append(message_id)
+                elif not isinstance(error, NotFound):  # another request was faster, or it never was one
+                    raise error
+        request.state.audit_target = f"{len(done)} letters that fit {(body or b'{}').decode()}"
         return json_response({"state": state, "count": len(done), "ids": done})
 
     async def _retry(self, message_id: str) -> None:
@@ -112,9 +150,44 @@ class DeadLetters:
         await self._store.inbox.purge_dead(message_id)
         self._broadcast.tell("dead", message=message_id, state="purged")
 
-    async def _fitting(self, wanted: DeadFilter, limit: int) -> list[DeadLetter]:
+    async def _fitting(
+        self, wanted: DeadFilter, after: DeadMark | None, limit: int
+    ) -> AsyncIterator[tuple[DeadMark, DeadLetter]]:
+        """Yield up to ``limit`` letters that fit, newest first, each with its place; no read is longer than a page."""
         now = time.time()
-        return [letter for letter in await self._store.inbox.dead(limit) if wanted.fits(letter, now)]
+        at_once = min(limit, LOOK_LIMIT) if wanted == DeadFilter() else LOOK_LIMIT
+        found = 0
+        while True:
+            page = await self._store.inbox.dead(at_once, after)
+            for place, letter in zip(page.marks, page.letters, strict=True):
+                if wanted.fits(letter, now):
+                    yield place, letter
+                    found += 1
+                    if found == limit:
+                        return
+            if page.after is None:
+                return
+            after = page.after
+
+
+def place_of(text: str | None) -> DeadMark | None:
+    """Read the place that a page begins behind, None for the first one. Raises Refused."""
+    if text is None:
+        return None
+    dead_at, seq, message_id, session = (text.split(",", 3) + [""] * 3)[:4]
+    try:
+        place = (float(dead_at), session, int(seq), message_id)
+    except ValueError:
+        place = (math.inf, "", 0, "")
+    if not math.isfinite(place[0]) or not 0 <= place[2] < 2**63 or "\0" in text:
+        raise Refused(400, "after has to be the next of an earlier page", param="after")
+    return place
+
+
+def mark_text(place: DeadMark | None) -> str:
+    """Write a place as ``?after=`` takes it."""
+    dead_at, session, seq, message_id = place or (0.0, "", 0, "")
+    return f"{dead_at!r},{seq},{message_id},{session}"
 
 
 def filter_of(given: bytes | dict[str, str]) -> DeadFilter:

@@ -80,6 +80,7 @@ BUSY = Parameter("X-Gatehouse-When-Busy", "what a message does while its session
 AGAIN = Parameter("Idempotency-Key", "a request that is sent again with it gets the first one's answer", {
     "type": "string", "pattern": r"^[!-~]{1,255}$",
 }, "header")  # fmt: skip
+DEAD_MARK = {"type": "string", "pattern": r"^[0-9]{1,12}(\.[0-9]+)?,[0-9]{1,15},[!-+--~]*,"}
 LIMIT = Parameter("limit", "entries at most", {"type": "integer", "minimum": 1, "maximum": 1000})
 
 OPERATIONS = (
@@ -117,7 +118,9 @@ OPERATIONS = (
     Operation("GET", "/v1/dead", "Dead letters, newest first", answers.DeadList, parameters=(
         Parameter("kind", "what died", {"type": "string", "enum": ["message", "model", "reply"]}),
         Parameter("platform", "of one platform"),
-        Parameter("older", "seconds since it died, at the least", {"type": "number", "minimum": 0}),
+        Parameter("q", "what its words, its session, its sender or its error hold"),
+        Parameter("older", "seconds since it died, at the least", {"type": "number", "minimum": 0}), LIMIT,
+        Parameter("after", "``next`` of the page before", DEAD_MARK),
     )),
     Operation("POST", "/v1/dead/retry", "Retry every dead letter that fits", answers.DeadChangedAll, Role.ADMIN,
               DeadFilter),

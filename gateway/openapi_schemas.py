@@ -253,6 +253,8 @@ class DeadList(msgspec.Struct, frozen=True):
     """Dead letters, newest first."""
 
     dead: list[DeadLetter]
+    next: str | msgspec.UnsetType = msgspec.UNSET  #: where there are more: the ``after`` of the next page
+    total: int | msgspec.UnsetType = msgspec.UNSET  #: where there are more, how many; not with q, platform or older
 
 
 class DeadChanged(msgspec.Struct, frozen=True):

@@ -138,6 +138,10 @@ class AuditEntry(msgspec.Struct, frozen=True):
     origin: str
 
 
+#: where a dead letter stands among all: when it died, its session, its number there, its message's id
+DeadMark = tuple[float, str, int, str]
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     """What was given up and is kept: a message, or a reply that its platform refuses."""
 
@@ -158,3 +162,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
     #: unix seconds
     dead_at: float
     kind: DeadKind = DeadKind.MESSAGE
+
+
+class DeadPage(msgspec.Struct, frozen=True):
+    """One page of the dead letters of every kind, newest first."""
+
+    letters: tuple[DeadLetter, ...]
+    #: the place of each
+    marks: tuple[DeadMark, ...]
+    #: where the next page begins; None at the end
+    after: DeadMark | None

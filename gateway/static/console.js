@@ -88,9 +88,9 @@ class Console {
   }
 
   async refreshBadges() {
-    const [dead, pairings] = await Promise.all([askJson("/v1/dead"), askJson("/v1/pairings")]);
-    for (const [id, count] of [["dead-badge", dead.dead.length], ["pairings-badge", pairings.pairings.length]]) {
-      $(id).textContent = count;
+    const [dead, pairings] = await Promise.all([askJson("/v1/dead?limit=1"), askJson("/v1/pairings")]);
+    for (const [id, count] of [["dead-badge", dead.total ?? dead.dead.length], ["pairings-badge", pairings.pairings.length]]) {
+      $(id).textContent = count > 99 ? "99+" : count;
       $(id).hidden = count === 0;
     }
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -97,11 +98,25 @@ def test_refused_replies_are_dead_letters_that_are_sent_again_in_bulk(poisoned: 
         (message, "reply", "standard") for message in messages
     }
     assert all(gateway.get(f"/v1/messages/{message}")["state"] == "done" for message in messages)
-    for nothing in ("kind=model", "platform=slack", "older=3600"):
+    page = gateway.get("/v1/dead?limit=1")
+    assert page["total"] == 2
+    behind = gateway.get(f"/v1/dead?limit=1&after={quote(page['next'])}")
+    assert set(behind) == {"dead"}
+    assert {page["dead"][0]["id"], behind["dead"][0]["id"]} == set(messages)
+    assert [row["id"] for row in gateway.get("/v1/dead?q=DEFAULT%3AC")["dead"]] == [messages[0]]
+    wrong = ("after=1", "after=nan,0,,", "limit=0")
+    assert [gateway.ask("GET", f"/v1/dead?{bad}").status_code for bad in wrong] == [400] * 3
+    for asked, count in ((["--limit", "1"], 1), (["--kind", "reply"], 2), (["--platform", "slack"], 0)):
+        listed = run_command(gateway.data_dir, "dead", "list", *asked, port=port_of(gateway))
+        assert listed.stdout.count("msg_") == count, listed.stderr
+        assert ("there are more" in listed.stderr) == (asked == ["--limit", "1"])
+    for nothing in ("kind=model", "platform=slack", "older=3600", "q=nobody"):
         assert gateway.get(f"/v1/dead?{nothing}") == {"dead": []}
     assert gateway.ask("POST", "/v1/dead/retry", json={"kind": "letter"}).status_code == 400
     assert gateway.ask("POST", "/v1/dead/purge", json={"kind": "message"}).json()["count"] == 0
     retried = gateway.ask("POST", "/v1/dead/retry", json={"kind": "reply"}).json()
     assert (retried["state"], set(retried["ids"])) == ("waiting", set(messages))
+    act = gateway.get("/v1/audit?limit=1")["audit"][0]
+    assert (act["action"], act["target"]) == ("dead_letters_retried", '2 letters that fit {"kind":"reply"}')
     poisoned.wait_until(lambda: bool(poisoned.replies("c") and poisoned.replies("d")), 30, "both replies")
     assert gateway.get("/v1/dead") == {"dead": []}

@@ -7,13 +7,20 @@ from shared.messages import DeadKind
 from shared.store.engine import Database
 from shared.store.sql.session_commands import start_next
 from shared.store.sql.tables import inbox, outbox, refused_replies, sessions
-from shared.traces import DeadLetter
+from shared.traces import DeadMark, DeadPage
+
+#: before the newest one
+NEWEST: DeadMark = (1e15, "", 0, "")
 
 
-def read(database: Database, limit: int) -> list[DeadLetter]:
-    """Return dead letters of every kind, newest first."""
-    letters = [*inbox.dead(database, limit), *refused_replies.read(database, limit)]
-    return sorted(letters, key=lambda letter: letter.dead_at, reverse=True)[:limit]
+def read(database: Database, after: DeadMark | None, limit: int) -> DeadPage:
+    """Return a page of dead letters of every kind, newest first."""
+    behind = after or NEWEST
+    found = [*inbox.dead(database, behind, limit + 1), *refused_replies.read(database, behind, limit + 1)]
+    page = sorted(found, key=lambda one: one[0], reverse=True)[:limit]
+    marks = tuple(mark for mark, _ in page)
+    more = len(found) > limit
+    return DeadPage(tuple(letter for _, letter in page), marks, marks[-1] if more else None)
 
 
 def session_of(database: Database, message_id: str) -> str:

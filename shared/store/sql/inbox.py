@@ -25,7 +25,7 @@ from shared.store.sql.tables import (
     sessions,
     spending,
 )
-from shared.traces import Backlog, DeadLetter, MessageTrace, UnansweredMessage
+from shared.traces import Backlog, DeadMark, DeadPage, MessageTrace, UnansweredMessage
 
 #: what a refused sender is answers to wait, in seconds
 RETRY_AFTER_S = 5
@@ -120,9 +120,9 @@ class Inbox:
         """Return what became of a request of the API, and what its sender is asked now. Raises NotFound."""
         return await self._run("", _answer, message_id)
 
-    async def dead(self, limit: int = 100) -> list[DeadLetter]:
-        """Return dead letters of every kind, newest first."""
-        return await self._run("", dead_letters.read, limit)
+    async def dead(self, limit: int = 100, after: DeadMark | None = None) -> DeadPage:
+        """Return a page of dead letters of every kind, newest first, behind the last one of the page before."""
+        return await self._run("", dead_letters.read, after, limit)
 
     async def retry_dead(self, message_id: str) -> None:
         """Let a dead letter run, or be sent, again, with no attempts used. Raises NotFound."""

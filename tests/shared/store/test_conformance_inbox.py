@@ -199,11 +199,11 @@ class TestDeadLetters:
         message = await scratch.die("first")
         scratch.clock.now += 1
         later = await scratch.die("second")
-        letters = await store.inbox.dead()
+        letters = (await store.inbox.dead()).letters
         assert [letter.id for letter in letters] == [later, message]
         assert (letters[1].text, letters[1].attempts, letters[1].error) == ("first", 3, "worker died")
         assert (letters[1].stacks, letters[1].dead_at) == ("File …", scratch.clock.now - 1)
-        assert [letter.id for letter in await store.inbox.dead(limit=1)] == [later]
+        assert [letter.id for letter in (await store.inbox.dead(limit=1)).letters] == [later]
 
     async def test_the_sender_of_a_dead_letter_is_told(self, scratch: Scratch) -> None:
         await scratch.die("first")
@@ -213,7 +213,7 @@ class TestDeadLetters:
     async def test_a_retried_dead_letter_starts_afresh(self, scratch: Scratch, store: Store) -> None:
         message = await scratch.die("first")
         await store.inbox.retry_dead(message)
-        assert await store.inbox.dead() == []
+        assert (await store.inbox.dead()).letters == ()
         assert await store.inbox.waiting() == 1
         claim = await scratch.claim_one()
         assert claim.messages[0].id == message

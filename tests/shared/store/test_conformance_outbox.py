@@ -29,12 +29,12 @@ class TestRefused:
         await store.outbox.delivered(first, "id")
         await scratch.answer("later")
         await store.outbox.refuse(await lease_one(store), "chat not found")
-        (letter,) = await store.inbox.dead()
+        (letter,) = (await store.inbox.dead()).letters
         assert (letter.kind, letter.text, letter.error) == (DeadKind.REPLY, "two\nthree", "chat not found")
         assert letter.session == SESSION
         on_its_way = await lease_one(store)
         await store.inbox.retry_dead(letter.id)
-        assert await store.inbox.dead() == []
+        assert (await store.inbox.dead()).letters == ()
         assert (await store.outbox.due("host", 10, 30)).replies == ()  # one of a session at a time
         await store.outbox.delivered(on_its_way, "id")
         sent = [on_its_way.text, *[reply.text for reply in await scratch.send_all()]]
@@ -50,23 +50,45 @@ class TestRefused:
         await store.outbox.refuse(await lease_one(store), "blocked")
         scratch.clock.now += 100 * 86_400
         await store.inbox.expire(60)
-        letters = await store.inbox.dead()
+        letters = (await store.inbox.dead()).letters
         assert [(letter.error, letter.kind) for letter in letters] == [
             ("blocked", DeadKind.REPLY),
             ("gone", DeadKind.REPLY),
         ]
         for letter in letters:
             await store.inbox.purge_dead(letter.id)
-        assert await store.inbox.dead() == []
+        assert (await store.inbox.dead()).letters == ()
         with pytest.raises(NotFound):
             await store.inbox.retry_dead("msg_unasked")
+
+    async def test_pages_of_dead_letters_of_every_kind_hold_each_once(self, scratch: Scratch, store: Store) -> None:
+        """Also of those that died at one moment."""
+        made = set()
+        for number in range(3):
+            made.add(await scratch.die(f"{number}", f"a:b:dead{number}"))
+            reply = Reply("a:b:d", f"msg_unasked{number}", 0, "a", "code", b"{}", ReplyStatus.REPLIED)
+            assert await store.inbox.announce(reply, (), 60)
+            made.add(reply.message_id)
+        while due := (await store.outbox.due("host", 10, 30)).replies:
+            for leased in due:
+                await store.outbox.refuse(leased, "blocked")
+        everything = await store.inbox.dead()
+        assert (everything.after, {letter.id for letter in everything.letters}) == (None, made)
+        for limit in (1, 2, 4, 6):
+            page = await store.inbox.dead(limit)
+            found = [*page.letters]
+            while page.after is not None:
+                page = await store.inbox.dead(limit, page.after)
+                assert 0 < len(page.letters) <= limit
+                found += page.letters
+            assert found == list(everything.letters)
 
     async def test_a_reply_to_a_dead_letter_is_none_of_its_own(self, scratch: Scratch, store: Store) -> None:
         await scratch.accept()
         dead = Dead(3, "TimeoutError", "no model answered", kind=DeadKind.MODEL)
         await store.claims.settle((await scratch.claim_one()).ref, dead)
         await store.outbox.refuse(await lease_one(store), "gone")
-        (letter,) = await store.inbox.dead()
+        (letter,) = (await store.inbox.dead()).letters
         assert (letter.kind, letter.error) == (DeadKind.MODEL, "TimeoutError")
 
 

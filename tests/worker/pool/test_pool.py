@@ -233,7 +233,7 @@ async def test_a_tool_that_kills_its_worker_unseen_is_a_dead_letter_after_its_at
         assert f"neighbour {n}" in await made.reply(message)
         assert (await made.trace(message)).attempts == 0
     await until(lambda: made.events.counts[Event.MESSAGE_DEAD] == 1, "it is given up")
-    (letter,) = await made.store.inbox.dead()
+    (letter,) = (await made.store.inbox.dead()).letters
     assert (letter.id, letter.attempts) == (poison, 3)
     assert made.observer.started.count(poison) == 3
 
@@ -264,7 +264,7 @@ async def test_a_message_under_which_its_host_died_as_often_as_it_may_is_given_u
     made = await start_pool()
     await made.done(arrival("s").id)
     assert made.observer.started == []
-    (letter,) = await made.store.inbox.dead()
+    (letter,) = (await made.store.inbox.dead()).letters
     assert (letter.id, letter.attempts) == (arrival("s").id, 3)
 
 

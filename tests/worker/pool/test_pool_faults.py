@@ -111,7 +111,7 @@ async def test_what_goes_wrong_at_one_message_ends_as_its_dead_letter_and_holds_
         assert "fine" in await running.reply(message)
     for session, message in poison.items():
         assert (session, await running.reply_state(message)) == (session, MessageState.DEAD)
-    letters = {letter.id: letter.error for letter in await running.store.inbox.dead()}
+    letters = {letter.id: letter.error for letter in (await running.store.inbox.dead()).letters}
     assert all("planted in" in letters[message] for message in poison.values())
     assert running.events.counts[Event.POOL_FAULT] >= len(PLANTED)
     await until(lambda: running.pool.snapshot().running == 0, "no turn is left behind")

@@ -25,7 +25,7 @@ from shared.messages import (
 from shared.store.engine import Database, Row
 from shared.store.sql.small_deletes import DELETE_LIMIT, last_of_some
 from shared.store.sql.tables.checkpoints import FinishedSteps
-from shared.traces import DeadLetter, UnansweredMessage
+from shared.traces import DeadLetter, DeadMark, UnansweredMessage
 from shared.usage import Usage
 
 #: executions lost with their host before a message is a suspect itself
@@ -139,10 +139,11 @@ WHERE id = ? AND state = 'dead' RETURNING session_key
 """
 # Remove a dead letter.
 PURGE = "DELETE FROM inbox WHERE id = ? AND state = 'dead' RETURNING session_key, seq"
-# List dead letters, newest first.
+# List dead letters behind one of them, newest first.
 DEAD = """
-SELECT id, session_key, platform, user_id, text, attempts, error, stacks, at, settled_at, dead_kind FROM inbox
-WHERE state = 'dead' AND settled_at IS NOT NULL ORDER BY settled_at DESC LIMIT ?
+SELECT id, session_key, platform, user_id, text, attempts, error, stacks, at, settled_at, dead_kind, seq FROM inbox
+WHERE state = 'dead' AND settled_at IS NOT NULL AND (settled_at, session_key, seq) < (?, ?, ?)
+ORDER BY settled_at DESC, session_key DESC, seq DESC LIMIT ?
 """
 # Read every stage of a message.
 TRACE = """
@@ -403,14 +404,15 @@ def purge(database: Database, message_id: str) -> tuple[str, int]:
     return session, seq
 
 
-def dead(database: Database, limit: int) -> list[DeadLetter]:
-    """Return dead letters, newest first."""
+def dead(database: Database, after: DeadMark, limit: int) -> list[tuple[DeadMark, DeadLetter]]:
+    """Return dead letters behind a place, newest first, each with its own place."""
     letters = []
-    for row in database.all(DEAD, (limit,)):
-        message_id, session, platform, user, text, attempts, error, stacks, at, dead_at, kind = row
-        letters.append(
-            DeadLetter(message_id, session, platform, user, text, attempts, error, stacks, at, dead_at, DeadKind(kind))
+    for row in database.all(DEAD, (*after[:3], limit)):
+        message_id, session, platform, user, text, attempts, error, stacks, at, dead_at, kind, seq = row
+        letter = DeadLetter(
+            message_id, session, platform, user, text, attempts, error, stacks, at, dead_at, DeadKind(kind)
         )
+        letters.append(((dead_at, session, seq, message_id), letter))
     return letters
 
 

@@ -9,14 +9,16 @@ from shared.errors import NotFound
 from shared.messages import DeadKind
 from shared.store.engine import Database
 from shared.store.sql.tables import outbox
-from shared.traces import DeadLetter
+from shared.traces import DeadLetter, DeadMark
 
-# List the messages whose replies were refused, newest first.
+# List the messages behind one of them whose replies were refused, newest first.
 LIST = """
 SELECT o.session_key, o.seq, o.message_id, max(o.closed_at) FROM outbox o
 LEFT JOIN inbox i ON i.session_key = o.session_key AND i.seq = o.seq
 WHERE o.state = 'failed' AND (i.state IS NULL OR i.state <> 'dead')
-GROUP BY o.session_key, o.seq, o.message_id ORDER BY max(o.closed_at) DESC LIMIT ?
+GROUP BY o.session_key, o.seq, o.message_id
+HAVING (max(o.closed_at), o.session_key, o.seq, o.message_id) < (?, ?, ?, ?)
+ORDER BY max(o.closed_at) DESC, o.session_key DESC, o.seq DESC, o.message_id DESC LIMIT ?
 """
 # Count the messages whose replies were refused.
 COUNT = """
@@ -41,9 +43,15 @@ WHERE session_key = ? AND seq = ? AND message_id = ? AND state = 'failed'
 PURGE = "DELETE FROM outbox WHERE session_key = ? AND seq = ? AND message_id = ? AND state = 'failed'"
 
 
-def read(database: Database, limit: int) -> list[DeadLetter]:
-    """Return one letter a message, newest first; its text is every part that was not sent."""
-    return [_letter(database, *row) for row in database.all(LIST, (limit,))]
+def read(database: Database, after: DeadMark, limit: int) -> list[tuple[DeadMark, DeadLetter]]:
+    """Return one letter a message behind a place, newest first, each with its own place.
+
+    Its text is every part that was not sent.
+    """
+    return [
+        ((dead_at, session, seq, message_id), _letter(database, session, seq, message_id, dead_at))
+        for session, seq, message_id, dead_at in database.all(LIST, (*after, limit))
+    ]
 
 
 def count(database: Database) -> int:
