@@ -107,6 +107,7 @@ class Gateway:
         )
         for observer in (self.delivery, self.meter):
             self.broadcast.observe(observer)
+        self.broadcast.send_with(self.delivery)
         for watching in (self.meter, EventMetrics(self.meter.registry), self.broadcast):
             self.events.subscribe(watching.on_event)
         self.pool = self._make_pool()

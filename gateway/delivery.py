@@ -146,9 +146,15 @@ class Delivery:
         """Look for due replies now."""
         self._woken.set()
 
+    def settling(self) -> None:
+        """Look for the replies that the settle of a turn writes: behind it, in the same commit."""
+        if not self._store.engine.shared:
+            self.look()
+
     def settled(self, session: str, outcome: Outcome) -> None:  # noqa: ARG002 - every outcome may have written a reply
         """Look for the replies that the settle of a turn wrote; the pool tells other gateways."""
-        self.look()
+        if self._store.engine.shared:
+            self.look()
 
     async def drain(self, within_s: float) -> None:
         """Return once nothing is due or being sent, or after this many seconds."""

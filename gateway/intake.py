@@ -72,11 +72,14 @@ class Intake:
         texts = self._profiles.texts_of(arrival.session, arrival.user)
         busy_text = {WhenBusy.REJECT: texts.busy, WhenBusy.INTERRUPT: texts.newer}.get(mode, "")
         arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=busy_text, gateway=gateway)
+        alone = not self.store.engine.shared
+        if alone:
+            self._pool.wake()  # its look for work comes behind the message, and shares the commit
         receipt = await self.store.inbox.accept(arrival)
         self._emit(arrival, receipt)
         if receipt.duplicate:
             return receipt
-        if receipt.state is MessageState.WAITING or arrival.command is not None:
+        if not alone and (receipt.state is MessageState.WAITING or arrival.command is not None):
             self._pool.wake()
         if receipt.state is not MessageState.WAITING or receipt.withdrawn:
             self._delivery.wake()

@@ -124,6 +124,13 @@ class OutcomeObserver(Protocol):
         """Take an outcome, after its commit; never blocks. What it raises is said and harms nobody."""
 
 
+class ReplyLook(Protocol):
+    """Who looks for the replies that outcomes write."""
+
+    def settling(self) -> None:
+        """Take that an outcome goes to the store now; never blocks and never raises."""
+
+
 class PagesElsewhere(Protocol):
     """How the pages of other gateways are told."""
 
@@ -138,6 +145,7 @@ class TurnBroadcast:
         self._events = events
         self._observers = list(observers)
         self._followers: dict[str, list[Follower]] = {}
+        self._reply_look: ReplyLook | None = None
         self._life_signs: LifeSigns | None = None
         self._pages_elsewhere: PagesElsewhere | None = None
         self._running: dict[str, RunningText] = {}
@@ -146,6 +154,10 @@ class TurnBroadcast:
     def observe(self, observer: OutcomeObserver) -> None:
         """Tell one more observer of every outcome from now on."""
         self._observers.append(observer)
+
+    def send_with(self, reply_look: ReplyLook) -> None:
+        """Tell who looks for replies of each outcome that goes to the store, from now on."""
+        self._reply_look = reply_look
 
     def show_on_platforms(self, life_signs: LifeSigns) -> None:
         """Tell the life signs of turns from now on."""
@@ -252,6 +264,11 @@ class TurnBroadcast:
     def todo_changed(self, session: str, todo: bytes) -> None:
         """Take a session's new todo list (JSON array)."""
         self.stream.tell("todo", session=session, todos=msgspec.Raw(todo))
+
+    def settling(self, session: str) -> None:  # noqa: ARG002 - whichever it is
+        """Take that an outcome goes to the store."""
+        if self._reply_look:
+            self._reply_look.settling()
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """Take the outcome of a turn, after its commit."""

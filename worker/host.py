@@ -63,6 +63,9 @@ class NobodyWatches:
     def todo_changed(self, session: str, todo: bytes) -> None:
         """A tool call changed the session's todo list (JSON array); the turn goes on."""
 
+    def settling(self, session: str) -> None:
+        """A turn's outcome goes to the store now."""
+
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """The claim of the message ended this way; it is committed."""
 

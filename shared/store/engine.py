@@ -124,7 +124,7 @@ class Engine(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether other hosts may have it open too."""
+        """Whether other hosts may have it open too; one that has this host alone runs jobs in the order given."""
 
     @property
     def signals(self) -> Signals:

@@ -67,6 +67,7 @@ class Writer:
     def __init__(self, open_database: Callable[[], SqliteDatabase]) -> None:
         self._open_database = open_database
         self._jobs: JobQueue[Job] = JobQueue(BATCH_LIMIT)
+        self._gathered: list[Job] = []
         self._life: _Life | None = None
         #: done once the database is open, or cannot be
         self._opened: asyncio.Future[None] | None = None
@@ -91,7 +92,7 @@ class Writer:
     async def run(self, work: Callable[Concatenate[SqliteDatabase, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a job and return its value once it is committed. Raises what it raises, and StoreUnavailable."""
         future = self._new_future()
-        self._jobs.put(Job(future, lambda database: work(database, *args, **kwargs)))
+        self._gather(Job(future, lambda database: work(database, *args, **kwargs)))
         return await future  # type: ignore[no-any-return]  # what the job returns
 
     async def run_relaxed(
@@ -99,7 +100,7 @@ class Writer:
     ) -> T:
         """Run a job whose commit may be synced with a later one; else as ``run``."""
         future = self._new_future()
-        self._jobs.put(Job(future, lambda database: work(database, *args, **kwargs), relaxed=True))
+        self._gather(Job(future, lambda database: work(database, *args, **kwargs), relaxed=True))
         return await future  # type: ignore[no-any-return]  # what the job returns
 
     async def scrub(self) -> None:
@@ -116,9 +117,21 @@ class Writer:
                 await asyncio.wait([self._opened])
                 self._opened.exception()
             return
+        self._hand_over()
         self._jobs.close()
         await life.ended
         life.thread.join()
+
+    def _gather(self, job: Job) -> None:
+        """Queue a job with all others of this moment of the loop: they share a commit, and wake the thread once."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._gathered.append(job)
+
+    def _hand_over(self) -> None:
+        for job in self._gathered:
+            self._jobs.put(job)
+        self._gathered.clear()
 
     def _new_future(self) -> asyncio.Future[Any]:
         """Return what a job's caller waits for. Raises StoreUnavailable."""

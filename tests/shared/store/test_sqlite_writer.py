@@ -102,6 +102,20 @@ async def test_callers_at_once_share_commits(tmp_path: Path) -> None:
     assert 0 < next(commits) < 40
 
 
+async def test_what_is_asked_for_behind_a_write_finds_it_and_shares_its_commit(tmp_path: Path) -> None:
+    scratch = Scratch(sqlite, tmp_path)
+    store = await scratch.open()
+    assert isinstance(store.engine, SqliteEngine)
+    commits = store.engine.writer.commits
+    _, found = await asyncio.gather(scratch.accept("a:b:c"), store.claims.claim("host", 1, 30))
+    assert [claim.ref.session for claim in found.claims] == ["a:b:c"]
+    end = store.claims.settle(found.claims[0].ref, ended("well"))
+    _, due = await asyncio.gather(end, store.outbox.due("host", 1, 30))
+    assert [reply.text for reply in due.replies] == ["well"]
+    assert store.engine.writer.commits == commits + 2
+    await scratch.close()
+
+
 async def test_the_loop_goes_on_while_the_store_is_busy(tmp_path: Path) -> None:
     scratch = Scratch(sqlite, tmp_path)
     store = await scratch.open()

@@ -62,6 +62,8 @@ class RecordingObserver:
     def todo_changed(self, session: str, todo: bytes) -> None:
         self.todos.append(todo)
 
+    def settling(self, session: str) -> None: ...
+
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         self.settled_ids.append(message_id)
 

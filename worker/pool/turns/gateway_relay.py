@@ -110,6 +110,10 @@ class GatewayRelay:
         text = todo.decode() if len(todo) <= MOST_BYTES else ""
         self._send_to(self._lease.watchers(), Signal(SignalKind.TODO, session, text=text))
 
+    def settling(self, session: str) -> None:
+        """Tell of an outcome that goes to the store."""
+        self._observer.settling(session)
+
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """Tell of an outcome that is committed; the gateway reads it in the store."""
         self._observer.settled(message_id, session, outcome)

@@ -35,6 +35,9 @@ class TurnObserver(Protocol):
     def todo_changed(self, session: str, todo: bytes) -> None:
         """A tool call changed the session's todo list (JSON array); the turn goes on."""
 
+    def settling(self, session: str) -> None:
+        """A turn's outcome goes to the store now: on an engine of this host alone, what asks next finds its reply."""
+
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """The claim of the message ended this way; it is committed."""
 
@@ -91,6 +94,11 @@ class GuardedObserver:
         """Tell of a changed todo list."""
         with self._guard("todo_changed"):
             self._observer.todo_changed(session, todo)
+
+    def settling(self, session: str) -> None:
+        """Tell of an outcome that goes to the store."""
+        with self._guard("settling"):
+            self._observer.settling(session)
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """Tell of an outcome that is committed."""

@@ -17,6 +17,7 @@ from shared.messages import ClaimRef, Dead, Ended, Outcome, Settlement, Step, Su
 from shared.store.port import Store
 from worker.pool.feed import Feed
 from worker.pool.store_health import StoreHealth
+from worker.pool.turns.observer import TurnObserver
 
 #: how often a write is tried that fails in a way nobody expected, and the wait between two tries, in seconds
 TRIES = 3
@@ -90,10 +91,11 @@ class Due:
 class Settler:
     """Owns the writes of this host's claims; what becomes of them it tells in its ``news``."""
 
-    def __init__(self, store: Store, health: StoreHealth) -> None:
+    def __init__(self, store: Store, health: StoreHealth, observer: TurnObserver) -> None:
         self.news: Feed[SettlerNews] = Feed()
         self._store = store
         self._health = health
+        self._observer = observer
         self._due: dict[ClaimRef, Due] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -186,6 +188,7 @@ class Settler:
             await self._write_journal(ref, due.journal)
             return None
         if (outcome := due.outcome) is not None:
+            self._observer.settling(ref.session)
             return ClaimSettled(ref, outcome, await self._store.claims.settle(ref, outcome))
         return None
 

@@ -85,7 +85,7 @@ class Turns:
         self._health = health
         self._observer = GuardedObserver(observer, events)
         self._budgets = budgets
-        self._settler = Settler(store, health)
+        self._settler = Settler(store, health, self._observer)
         self._active: dict[int, ActiveTurn] = {}
         self._by_session: dict[str, ActiveTurn] = {}
         self._ending: dict[ClaimRef, Ending] = {}

@@ -17,6 +17,7 @@ from shared.store.sqlite.engine import SqliteEngine
 from tests.shared.store.faulty_disk import faulty_disk
 from tests.shared.store.scratch import Scratch, ended, sqlite
 from tests.worker.waiting import until
+from worker.host import NobodyWatches
 from worker.pool.store_health import StoreHealth
 from worker.pool.turns.settler import ClaimSettled, ClaimStale, CommittedIntent, Settler, SettlerNews
 
@@ -32,7 +33,7 @@ class Writing:
         self.scratch = scratch
         self.ref = claim.ref
         self.events = Events()
-        self.settler = Settler(scratch.store, StoreHealth(self.events))
+        self.settler = Settler(scratch.store, StoreHealth(self.events), NobodyWatches())
         self._told: list[SettlerNews] = []
 
     def journal(self, *entries: StepOpening | CallIntent | CallResult) -> None:
