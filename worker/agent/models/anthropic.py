@@ -26,7 +26,7 @@ from worker.agent.models.failures import (
     from_words,
 )
 from worker.agent.models.http_model import HttpModel, Prepared, http_client_options
-from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of
+from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of, finish_with
 from worker.agent.models.provider_state import ProviderState, encode_state, merge
 from worker.agent.models.request_shape import CACHE_MARKS, STATE
 from worker.agent.models.server import ModelServer
@@ -35,6 +35,7 @@ from worker.agent.models.tool_calls import PartialCall, arguments_text
 from worker.agent.models.transport import Transport
 from worker.agent.models.usage_counts import ToldCounts, estimate, is_count
 from worker.agent.models.wire_options import anthropic_fields, format_instruction
+from worker.agent.models.written_calls import CALLS_IN_TEXT, WrittenCalls
 from worker.frames import ModelSpec
 from worker.tools.spec import ToolSpec
 
@@ -48,6 +49,29 @@ class _Block:
         self.start = start
         self.call = call
         self.text: list[str] = []
+        #: the input of a tool that the server runs itself, as it came
+        self.given = ""
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether it is a call, be it of a tool that the server runs itself."""
+        return self.call is not None or str(self.start.get("type")).endswith("_use")
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The input of a tool that the server runs itself; empty where it is no object."""
+        try:
+            found = decode_loose(self.given.encode("utf-8", "replace"))
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def add_input(self, piece: str) -> None:
+        """Take a piece of a call's arguments."""
+        if self.call is not None:
+            self.call.add(piece)
+        else:
+            self.given += piece
 
 
 class AnthropicAnswer:
@@ -59,11 +83,12 @@ class AnthropicAnswer:
         on_text: Callable[[str], None] | None,
         sent_bytes: int = 0,
         watch: CallWatch | None = None,
+        written: WrittenCalls | None = None,
     ) -> None:
         self.finished = False
         self._sent_bytes = sent_bytes
         self._where = where
-        self._text = AnswerText(on_text, watch or CallWatch())
+        self._text = AnswerText(on_text, watch or CallWatch(), written)
         self._blocks: list[_Block] = []
         self._by_index: dict[object, _Block] = {}
         self._counts = ToldCounts()
@@ -72,7 +97,7 @@ class AnthropicAnswer:
 
     def take(self, event: bytes) -> bool:
         """Read one event; types that are new or not asked for (citations, pings) are passed over."""
-        if event == b"[DONE]":  # of the other wire, and sent by some proxies
+        if event.strip(b' "').upper() == b"[DONE]":  # of the other wire, and sent by some proxies
             self.finished = True
             return False
         if not event.strip():
@@ -100,7 +125,9 @@ class AnthropicAnswer:
     def reply(self) -> ModelReply:
         """Return the whole answer. Raises EmptyAnswer, ContextTooLong, and Withheld for a bare refusal."""
         text = self._text.end()
-        calls = tuple(block.call.call("toolu") for block in self._blocks if block.call is not None)
+        parts = [block.call for block in self._blocks if block.call is not None]
+        parts = parts or [PartialCall(None, "", *written) for written in self._text.calls]
+        calls = tuple(call for part in parts for call in part.calls("toolu"))
         if not calls and not text.strip():
             match self._finish:
                 case "refusal":
@@ -116,7 +143,7 @@ class AnthropicAnswer:
             self.usage(),
             self._where.provider,
             self._where.model,
-            finish_of(self._finish),
+            finish_with(finish_of(self._finish), any_calls=bool(calls)),
             encode_state(state),
         )
 
@@ -145,14 +172,14 @@ class AnthropicAnswer:
 
     @property
     def oddities(self) -> list[str]:
-        """Counts that cannot be true."""
-        return self._counts.odd
+        """What cannot be true, or came in another place than it should."""
+        return [*self._counts.odd, *([CALLS_IN_TEXT] if self._text.calls else [])]
 
     def _received_characters(self) -> int:
         return self._text.characters + sum(len(block.call.arguments) for block in self._blocks if block.call)
 
     def _take_event(self, body: dict[str, Any]) -> bool:
-        match body.get("type"):
+        match body.get("type") or _type_of(body):
             case "content_block_delta":
                 return self._take_delta(body.get("index"), body.get("delta"))
             case "content_block_start":
@@ -185,6 +212,7 @@ class AnthropicAnswer:
         self._counts.add(message.get("usage"))
         content = message.get("content")
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        blocks = [blocks] if isinstance(blocks, dict) else blocks
         for index, block in enumerate(blocks if isinstance(blocks, list) else ()):
             self._take_block(index, block)
         if reason := message.get("stop_reason"):
@@ -194,16 +222,18 @@ class AnthropicAnswer:
         if not isinstance(delta, dict):
             return False
         block = self._by_index.get(index) or (self._blocks[-1] if self._blocks else None)
-        match delta.get("type"):
-            case "text_delta":
-                if block is None:
+        match _kind_of_delta(delta):
+            case "text":
+                if block is None or block.start.get("type") != "text":  # what it goes on with was never opened
                     block = self._open(index, {"type": "text", "text": ""}, None)
                 self._add_text(block, delta.get("text"))
-            case "input_json_delta":
-                if block is None or block.call is None:
+            case "partial_json":
+                if block is None or not block.takes_input:
                     block = next((one for one in reversed(self._blocks) if one.call), None)
-                if block is not None and block.call is not None:
-                    block.call.add(arguments_text(delta.get("partial_json")))
+                if block is not None:
+                    block.add_input(arguments_text(delta.get("partial_json")))
+            case "thinking" if block is None or block.start.get("type") == "text":
+                self._open(index, {"type": "thinking", "thinking": str(delta.get("thinking") or "")}, None)
             case _ if block is not None:
                 merge(block.start, {name: value for name, value in delta.items() if name != "type"})
                 return False
@@ -242,13 +272,39 @@ class AnthropicAnswer:
                 own = {name: value for name, value in block.start.items() if name not in _KNOWN_OF_CALLS}
                 opaque = opaque or bool(own)
                 kept.append({"type": "tool_use", "call": number} | own)
-                number += 1
+                number += len(block.call.calls(""))
             elif block.start.get("type") == "text":
                 kept.append({"type": "text", "text": "".join(block.text)})
             else:
                 opaque = True
-                kept.append(block.start)
+                kept.append(block.start | ({"input": block.input} if block.given else {}))
         return kept if opaque else []
+
+
+def _kind_of_delta(delta: dict[str, Any]) -> str:
+    """Return which field a delta goes on with; not every server names its type, or names it alike."""
+    named = str(delta.get("type")).removesuffix("_delta")
+    if named == "input_json":
+        return "partial_json"
+    known = ("text", "partial_json", "thinking")
+    return named if named in known or named != "None" else next((name for name in known if name in delta), "")
+
+
+def _type_of(body: dict[str, Any]) -> str:
+    """Return what an event is whose name stands in the line before it alone."""
+    match body:
+        case {"content_block": _}:
+            return "content_block_start"
+        case {"delta": {"stop_reason": _}}:
+            return "message_delta"
+        case {"delta": _}:
+            return "content_block_delta"
+        case {"message": {"role": _} | {"usage": _}}:
+            return "message_start"
+        case {"role": "assistant", "content": _}:
+            return "message"
+        case _:
+            return ""
 
 
 _KNOWN_OF_CALLS = frozenset(("type", "id", "name", "input"))
@@ -274,9 +330,15 @@ class AnthropicModel(HttpModel):
 
         self.transport = Transport(client, anthropic, "/v1/messages", self.where, server)
 
-    def answer(self, on_text: Callable[[str], None] | None, watch: CallWatch, sent_bytes: int) -> AnthropicAnswer:
+    def answer(
+        self,
+        on_text: Callable[[str], None] | None,
+        watch: CallWatch,
+        sent_bytes: int,
+        written: WrittenCalls | None,
+    ) -> AnthropicAnswer:
         """Return what collects the answer to a request of this size."""
-        return AnthropicAnswer(self.where, on_text, sent_bytes, watch)
+        return AnthropicAnswer(self.where, on_text, sent_bytes, watch, written)
 
     def prepare(self, request: ModelRequest) -> Prepared:
         """Return the request as this server takes it."""
@@ -291,7 +353,7 @@ class AnthropicModel(HttpModel):
         settings["messages"] = msgspec.Raw(messages)
         sent = self.shape.apply(settings)
         opaque = [name for name in _THINKING if b'{"type":"' + name.encode() in messages]
-        return Prepared(encode(sent), tuple(sent), self.limit(request), frozenset(opaque))
+        return Prepared(encode(sent), tuple(sent), self.limit(request), frozenset(opaque), request.tools)
 
     def _settings(self, request: ModelRequest, *, marks: bool) -> dict[str, Any]:
         limit = self.limit(request)

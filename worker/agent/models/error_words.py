@@ -48,7 +48,8 @@ KEY_REFUSED = _any(
     (
         r"api[ _-]?key (is )?(not valid|invalid|expired|missing|required|not found)",  # Gemini, 400
         r"(invalid|incorrect|wrong|bad|missing|no|expired|unknown) (api[ _-]?)key",  # OpenAI, Groq, x.ai (400)
-        r"invalid_api_key|API_KEY_INVALID|authentication_error|AuthenticationError",
+        r"invalid_api_key|API_KEY_INVALID|InvalidApiKey|authentication[ _]?error|AuthenticationError",
+        r"login fail",  # MiniMax (1004)
         r"no connected db",  # LiteLLM's proxy without a database, 400
         r"(invalid|malformed) (proxy server )?(token|bearer|credentials)\b",  # LiteLLM, Hugging Face
     )
@@ -59,7 +60,8 @@ NO_QUOTA = _any(
     (
         r"insufficient_quota",  # OpenAI
         r"credit balance is too low",  # Anthropic, 400
-        r"insufficient (balance|credits|funds)",  # DeepSeek, OpenRouter, Moonshot
+        r"insufficient (account )?(balance|credits|funds)",  # DeepSeek, OpenRouter, Moonshot, MiniMax
+        r"余额不足|欠费|arrearage",  # Zhipu (1113), DashScope
         r"billing (hard limit|details)|exceeded your current quota, please check",  # OpenAI
     )
 )
@@ -78,6 +80,14 @@ REQUEST_REFUSED = _any(
         r"jinja|chat[ _]template|TemplateError|raise_exception",
         r"roles must alternate|unexpected role|system role not supported",
         r"failed to parse (the )?(tool|grammar|json)|unsupported param",
+    )
+)
+
+#: the model wrote a call that its server could not read: another try is another answer
+CALL_UNREADABLE = _any(
+    (
+        r"tool_use_failed|failed_generation|failed to call a function",  # Groq
+        r"tool call validation failed|output_parse_failed",  # Groq
     )
 )
 

@@ -13,6 +13,7 @@ from shared.loose_json import decode_loose
 from shared.redaction import SHORTEST
 from shared.retry import retry_after_s
 from worker.agent.models.error_words import (
+    CALL_UNREADABLE,
     KEY_REFUSED,
     MODEL_UNKNOWN,
     NO_QUOTA,
@@ -112,6 +113,8 @@ def from_status(where: Endpoint, status: int, words: str, headers: Mapping[str, 
     too_long = status in _TOO_LONG_STATUSES and TOO_LONG.search(words)
     if too_long or (status == 429 and TOO_LARGE_FOR_A_MINUTE.search(words)):
         return ContextTooLong(f"{where.name} was sent too much ({status}): {told}")
+    if status in {400, 422} and CALL_UNREADABLE.search(words):
+        return MalformedAnswer(f"{where.name} wrote a call that its server could not read ({status}): {told}")
     if status in {400, 401, 403, 404, 422, 429} and (told_by_words := _misconfigured(where, status, words, told)):
         return told_by_words
     match status:
@@ -155,7 +158,7 @@ def from_event(where: Endpoint, body: dict[str, Any]) -> ModelError | None:
     Such as ``{"error": {…}}``, ``{"error": "words"}``, ``{"object": "error", …}`` (vLLM, SGLang), ``{"type": "error"}``
     (Anthropic), ``{"detail": …}`` (FastAPI), ``{"errors": […]}``, and ``{"message": "words", "code": 500}``.
     """
-    error = body.get("error")
+    error = body.get("error") or _named_otherwise(body)
     if error in (None, False, "", {}, []):
         is_error = "error" in (body.get("object"), body.get("type"))
         error = body if is_error else body.get("detail") or body.get("errors")
@@ -163,7 +166,20 @@ def from_event(where: Endpoint, body: dict[str, Any]) -> ModelError | None:
         error = body
     if error in (None, False, "", {}, []):
         return None
-    return from_status(where, _status_of(error, body), msgspec.json.encode(body).decode(), {})
+    words = msgspec.json.encode(body).decode()
+    settings_are_wrong = NO_QUOTA.search(words) or KEY_REFUSED.search(words) or MODEL_UNKNOWN.search(words)
+    return from_status(where, _status_of(error, body) or (400 if settings_are_wrong else 500), words, {})
+
+
+def _named_otherwise(body: dict[str, Any]) -> Any:
+    """Return the error of a body that has one under a name of its own: MiniMax's, Groq's and Bedrock's streams."""
+    match body:
+        case {"base_resp": {"status_code": int(code)}} if code:
+            return body["base_resp"]
+        case {"x_groq": {"error": error}}:
+            return error
+        case _:
+            return next((value for name, value in body.items() if name.endswith("Exception") and value), None)
 
 
 def from_words(where: Endpoint, words: str) -> ModelError:
@@ -172,7 +188,7 @@ def from_words(where: Endpoint, words: str) -> ModelError:
 
 
 def _status_of(*tellers: object) -> int:
-    """Return the HTTP status that an error names, as a number, a text or a word; 500 where it names none."""
+    """Return the HTTP status that an error names, as a number, a text or a word; 0 where it names none."""
     for teller in tellers:
         if not isinstance(teller, dict):
             continue
@@ -182,7 +198,7 @@ def _status_of(*tellers: object) -> int:
                 return int(word)
             if word in STATUS_OF:
                 return STATUS_OF[word]
-    return 500
+    return 0
 
 
 def tell(where: Endpoint, words: str) -> str:
@@ -206,7 +222,7 @@ def _message(words: str) -> str:
             case [dict() as first, *_]:
                 inner = first
             case dict():
-                names = ("error", "errors", "message", "detail", "msg")
+                names = ("error", "errors", "message", "detail", "msg", "base_resp", "status_msg", "x_groq")
                 inner = next((inner[name] for name in names if inner.get(name)), words)
             case _:
                 return words

@@ -21,7 +21,9 @@ from worker.agent.models.request_shape import RequestShape, room_left
 from worker.agent.models.server import ModelServer
 from worker.agent.models.transport import HttpResponse, Transport
 from worker.agent.models.usage_counts import estimate
+from worker.agent.models.written_calls import WrittenCalls
 from worker.frames import ModelSpec
+from worker.tools.spec import ToolSpec
 
 #: refusals of one call that something may be learned from; each is of another field, and none is paid for
 LESSONS = 8
@@ -33,6 +35,9 @@ LEAST_ANSWER_TOKENS, SPARE_TOKENS = 256, 16
 #: other that it asked for is refused with the server's words, not dropped in silence
 REPLACED = frozenset(("response_format", "tool_choice", "parallel_tool_calls"))
 
+
+#: hosts of the providers whose wires these are
+OWN_HOSTS = ("api.openai.com", "api.anthropic.com", "openai.azure.com")
 
 #: how llama.cpp names itself in its answers, and seconds for what it tells of itself
 LLAMA_CPP = "llama.cpp"
@@ -57,6 +62,8 @@ class Prepared(msgspec.Struct, frozen=True):
     limit: int
     #: the names inside the provider state that goes back with it
     opaque: frozenset[str] = frozenset()
+    #: the tools that it offers
+    tools: tuple[ToolSpec, ...] = ()
 
 
 class HttpAnswer(HttpResponse, Protocol):
@@ -83,6 +90,8 @@ class HttpModel(ABC):
         self.spec = spec
         self.extra: dict[str, Any] = msgspec.json.decode(spec.extra_body)
         self.shape = RequestShape()
+        # the providers themselves read their own models' calls
+        self._is_compatible = bool(spec.base_url) and not any(host in spec.base_url for host in OWN_HOSTS)
         self.transport: Transport
         self._server = server
         self._emit = emit
@@ -130,8 +139,14 @@ class HttpModel(ABC):
         """Return the request as this server takes it."""
 
     @abstractmethod
-    def answer(self, on_text: Callable[[str], None] | None, watch: CallWatch, sent_bytes: int) -> HttpAnswer:
-        """Return what collects the answer to a request of this size."""
+    def answer(
+        self,
+        on_text: Callable[[str], None] | None,
+        watch: CallWatch,
+        sent_bytes: int,
+        written: WrittenCalls | None,
+    ) -> HttpAnswer:
+        """Return what collects the answer to a request of this size; ``written`` reads calls out of its text."""
 
     def limit(self, request: ModelRequest) -> int:
         """Return the tokens that the answer may have."""
@@ -151,7 +166,8 @@ class HttpModel(ABC):
         stall_s: float,
     ) -> ModelReply:
         sent_bytes = max(0, len(prepared.body) - image_bytes)
-        answer = self.answer(on_text, watch, sent_bytes)
+        written = WrittenCalls(prepared.tools) if prepared.tools and self._is_compatible else None
+        answer = self.answer(on_text, watch, sent_bytes, written)
         try:
             await self.transport.run(prepared.body, answer, timeout=timeout, stall_s=stall_s)
             reply = answer.reply()

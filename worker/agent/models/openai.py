@@ -37,15 +37,19 @@ from worker.agent.models.provider_state import (
 from worker.agent.models.request_shape import STATE, SYSTEM_ROLE
 from worker.agent.models.server import ModelServer
 from worker.agent.models.sse import BYTE_ORDER_MARK, ErrorEvent
-from worker.agent.models.tool_calls import StreamedCalls, arguments_text
+from worker.agent.models.tool_calls import PartialCall, StreamedCalls, arguments_text
 from worker.agent.models.transport import Transport
 from worker.agent.models.usage_counts import ToldCounts, estimate
+from worker.agent.models.written_calls import CALLS_IN_TEXT, WrittenCalls
 from worker.frames import ModelSpec
+from worker.tools.spec import ToolCall
 
 BASE_URL = "https://api.openai.com/v1"
 DONE = b"[DONE]"
 #: reasons of an end that are failures of the server: OpenRouter's, SGLang's, DeepSeek's, Zhipu's
 FAILED = frozenset(("error", "abort", "insufficient_system_resource", "network_error"))
+#: reasons of an end that say there is none: DashScope's and Python's words for nothing
+UNFINISHED = frozenset(("null", "none"))
 
 
 class OpenAIAnswer:
@@ -57,21 +61,23 @@ class OpenAIAnswer:
         on_text: Callable[[str], None] | None,
         sent_bytes: int = 0,
         watch: CallWatch | None = None,
+        written: WrittenCalls | None = None,
     ) -> None:
         self.finished = False
         self._sent_bytes = sent_bytes
         self._where = where
-        self._text = AnswerText(on_text, watch or CallWatch())
+        self._text = AnswerText(on_text, watch or CallWatch(), written)
         self._calls = StreamedCalls()
         self._opaque: dict[str, Any] = {}
         self._counts = ToldCounts()
         self._began = False
+        self._in_deltas = False
         self._finish = ""
         self._index: Any = None
 
     def take(self, event: bytes) -> bool:
         """Read one chunk, or the ``[DONE]`` that ends the stream."""
-        if event == DONE:
+        if event == DONE or event.strip(b' "').upper() == DONE:
             self.finished = True
             return False
         if not event.strip():
@@ -100,16 +106,22 @@ class OpenAIAnswer:
         """Return the whole answer. Raises EmptyAnswer, and Withheld for one that the provider withheld."""
         text = self._text.end()
         parts = [part for part in self._calls.calls if part.name or part.arguments]
+        if not parts:
+            parts = [PartialCall(None, "", *written) for written in self._text.calls]
         if not parts and not text.strip():
             if finish_of(self._finish) == "content_filter":
                 raise Withheld(f"{self._where.name} withheld its answer ({self._finish})")
             why = self._finish or "no finish reason"
             raise EmptyAnswer(f"{self._where.name} gave an empty answer ({why})", finish_of(self._finish))
-        calls = tuple(part.call("call") for part in parts)
-        state = ProviderState(self._where.name, self._opaque, [part.opaque or None for part in parts])
+        calls, opaque = list[ToolCall](), list[dict[str, Any] | None]()
+        for part in parts:
+            meant = part.calls("call")
+            calls += meant
+            opaque += [part.opaque or None, *([None] * (len(meant) - 1))]
+        state = ProviderState(self._where.name, self._opaque, opaque)
         return ModelReply(
             text,
-            calls,
+            tuple(calls),
             self.usage(),
             self._where.provider,
             self._where.model,
@@ -138,8 +150,8 @@ class OpenAIAnswer:
 
     @property
     def oddities(self) -> list[str]:
-        """Counts that cannot be true."""
-        return self._counts.odd
+        """What cannot be true, or came in another place than it should."""
+        return [*self._counts.odd, *([CALLS_IN_TEXT] if self._text.calls else [])]
 
     def _received_characters(self) -> int:
         return self._text.characters + sum(len(call.arguments) for call in self._calls.calls)
@@ -166,8 +178,10 @@ class OpenAIAnswer:
     def _take_chunk(self, body: dict[str, Any]) -> bool:
         if (usage := body.get("usage")) is not None:
             self._counts.add(usage)
+        if type(more := body.get("x_groq")) is dict:
+            self._counts.add(more.get("usage"))
         choices = body.get("choices")
-        if (not choices or body.get("error")) and not self.finished:
+        if (not choices or body.get("error") or body.get("x_groq")) and not self.finished:
             error = from_event(self._where, body)
             if error is not None:
                 raise error
@@ -191,15 +205,21 @@ class OpenAIAnswer:
         if isinstance(choice.get("error"), dict) and not self.finished:
             raise from_event(self._where, choice) or BrokenOff(f"{self._where.name} broke off its answer")
         delta = choice.get("delta")
-        if not delta and (
-            "delta" not in choice or not self._received_characters()
-        ):  # some send all of it once more at the end
+        if delta:
+            self._in_deltas = True
+        elif not self._in_deltas or not self._received_characters():  # some send all of it once more at the end
             delta = choice.get("message") or {"content": choice.get("text")}
+        if isinstance(delta, str):
+            delta = {"content": delta}
         held = isinstance(delta, dict) and self._take_delta(delta)
+        if "usage" in choice:  # Moonshot's
+            self._counts.add(choice["usage"])
         finish = choice.get("finish_reason")
+        if isinstance(finish, dict):
+            finish = finish.get("type")
         if isinstance(finish, str) and finish in FAILED and not self.finished:
             raise BrokenOff(f"{self._where.name} broke off its answer: its server says that it failed ({finish})")
-        if finish and isinstance(finish, str):
+        if finish and isinstance(finish, str) and finish.lower() not in UNFINISHED:
             self._finish = finish.lower()
             self.finished = True
         return held
@@ -213,8 +233,10 @@ class OpenAIAnswer:
         elif content:
             for text in _texts(content):
                 self._text.add(text)
-        for part in _objects(delta.get("tool_calls")):
-            self._take_call(part)
+        if delta.get("tool_calls"):
+            self._calls.begin_chunk()
+            for part in _objects(delta["tool_calls"]):
+                self._take_call(part)
         legacy = delta.get("function_call")
         if isinstance(legacy, dict):
             self._take_call({"index": 0, "function": legacy})
@@ -280,9 +302,15 @@ class OpenAIModel(HttpModel):
 
         self.transport = Transport(client, openai, "/chat/completions", self.where, server)
 
-    def answer(self, on_text: Callable[[str], None] | None, watch: CallWatch, sent_bytes: int) -> OpenAIAnswer:
+    def answer(
+        self,
+        on_text: Callable[[str], None] | None,
+        watch: CallWatch,
+        sent_bytes: int,
+        written: WrittenCalls | None,
+    ) -> OpenAIAnswer:
         """Return what collects the answer to a request of this size."""
-        return OpenAIAnswer(self.where, on_text, sent_bytes, watch)
+        return OpenAIAnswer(self.where, on_text, sent_bytes, watch, written)
 
     def prepare(self, request: ModelRequest) -> Prepared:
         """Return the request as this server takes it."""
@@ -296,7 +324,7 @@ class OpenAIModel(HttpModel):
         settings = self._settings(request)
         sent = self.shape.apply(settings)
         body = encode(sent)[:-1] + b',"messages":[' + b",".join(messages) + b"]}"
-        return Prepared(body, tuple(sent), self.limit(request), frozenset(opaque))
+        return Prepared(body, tuple(sent), self.limit(request), frozenset(opaque), request.tools)
 
     def _settings(self, request: ModelRequest) -> dict[str, Any]:
         settings: dict[str, Any] = {

@@ -26,6 +26,14 @@ _FINISHES = {
     "safety": "content_filter",
     "recitation": "content_filter",
     "prohibited_content": "content_filter",
+    "blocklist": "content_filter",
+    "spii": "content_filter",
+    "sensitive": "content_filter",
+    "error_toxic": "content_filter",
+    "content_filtered": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "max_length": LENGTH,
+    "tool_call": "tool_calls",
 }
 
 

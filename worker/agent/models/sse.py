@@ -51,7 +51,10 @@ class EventDecoder:
             lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
         for line in lines:
             if line.startswith(b"data:"):
-                self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+                data = line[6:] if line.startswith(b"data: ") else line[5:]
+                while data.startswith(b"data:"):  # some proxies wrap each line once more
+                    data = data[5:].lstrip(b" ")
+                self._data.append(data)
             elif not line:
                 if self._data:
                     data = b"\n".join(self._data)

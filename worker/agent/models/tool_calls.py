@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import secrets
 from typing import Any
 
@@ -11,16 +14,21 @@ from msgspec.json import encode
 from shared.loose_json import decode_loose, mend_surrogates
 from worker.tools.spec import ToolCall
 
+#: what Kimi adds to a name
+_NUMBER = re.compile(r":\d+$")
+#: it tells where an object ends, which msgspec does not
+_DECODER = json.JSONDecoder(strict=False)
+
 
 class PartialCall:
     """A tool call while it is streamed; ``opaque`` is what its provider added to it."""
 
-    def __init__(self, index: int | None, id_: str, name: str = "") -> None:
+    def __init__(self, index: int | None, id_: str, name: str = "", arguments: str = "") -> None:
         self.index = index
         self.id = id_
         self.name = name
         self.opaque: dict[str, Any] = {}
-        self._arguments: list[str] = []
+        self._arguments = [arguments] if arguments else []
 
     def add(self, arguments: str) -> None:
         """Take the next piece of the arguments."""
@@ -37,10 +45,33 @@ class PartialCall:
         """Whether the arguments so far are an object."""
         return is_object(self.arguments)
 
-    def call(self, prefix: str) -> ToolCall:
-        """Return the call; one that came without an id gets one of its own."""
-        arguments = plain_arguments(mend_surrogates(self.arguments))
-        return ToolCall(self.id or f"{prefix}_{secrets.token_hex(12)}", mend_surrogates(self.name), arguments)
+    def calls(self, prefix: str) -> list[ToolCall]:
+        """Return the call; one that came without an id gets one of its own.
+
+        They are several where their arguments came under one number (OmniRoute's, Ollama's doors).
+        """
+        name = plain_name(mend_surrogates(self.name))
+        ids = [self.id] if self.id else []
+        calls = []
+        for arguments in self._meant():
+            id_ = ids.pop() if ids else f"{prefix}_{secrets.token_hex(12)}"
+            calls.append(ToolCall(id_, name, plain_arguments(mend_surrogates(arguments))))
+        return calls
+
+    def _meant(self) -> list[str]:
+        """Return the arguments that are meant by pieces which do not make one object when they are joined.
+
+        Some servers send all of it again at the end, or in each piece all that came so far.
+        """
+        text = self.arguments
+        if not text.lstrip().startswith("{") or self.is_whole:
+            return [text]
+        pieces = self._arguments
+        if is_object(pieces[-1]) and all(piece.startswith(before) for before, piece in itertools.pairwise(pieces)):
+            return pieces[-1:]
+        objects = [one for one in split_objects(text) if is_object(one)]
+        full = [one for one in objects if one.strip("{} \n")]
+        return (full[:1] if len(set(full)) == 1 else full) or objects[:1] or [text]
 
 
 class StreamedCalls:
@@ -53,6 +84,11 @@ class StreamedCalls:
 
     def __init__(self) -> None:
         self.calls: list[PartialCall] = []
+        self._of_chunk: list[PartialCall] = []
+
+    def begin_chunk(self) -> None:
+        """Take what follows as the pieces of the next chunk; in one chunk two pieces that are equal are two calls."""
+        self._of_chunk = []
 
     def add(self, index: int | None, id_: str, name: str, arguments: str) -> PartialCall:
         """Take one piece, and return the call it belongs to."""
@@ -61,7 +97,11 @@ class StreamedCalls:
             call = PartialCall(index, id_, name)
             self.calls.append(call)
         elif name and id_ == call.id and name == call.name and arguments and arguments == call.arguments:
-            return call  # the whole call once more, at its end
+            if call not in self._of_chunk:
+                return call  # the whole call once more, at its end
+            call = PartialCall(index, id_, name)
+            self.calls.append(call)
+        self._of_chunk.append(call)
         call.id = call.id or id_
         call.name = call.name or name
         call.add(arguments)
@@ -84,6 +124,26 @@ class StreamedCalls:
             return name != call.name or (not arguments and (not id_ or id_ != call.id))
         new_id = bool(id_) and id_ != call.id
         return call.is_whole and (new_id or (bool(arguments) and arguments != call.arguments))
+
+
+def plain_name(name: str) -> str:
+    """Return the name that is meant: gpt-oss' channels leak into it, and it or Kimi may name its namespace."""
+    name = name.partition("<|")[0].strip().removeprefix("functions.")
+    return _NUMBER.sub("", name)
+
+
+def split_objects(text: str) -> list[str]:
+    """Return the objects that stand in a row in a text, or the text where it is not made of objects alone."""
+    objects: list[str] = []
+    at = 0
+    while at < len(text):
+        try:
+            _, end = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return [text]
+        objects.append(text[at:end])
+        at = end + len(text[end:]) - len(text[end:].lstrip())
+    return objects
 
 
 def is_object(arguments: str) -> bool:

@@ -21,7 +21,7 @@ def estimate(sent_bytes: int, received_characters: int) -> Usage:
 
 
 class ToldCounts:
-    """The counts that a server told, by their names; a later one takes the place of an earlier one.
+    """The counts that a server told, by their names; the largest counts, for they grow with the answer.
 
     What is no count (a negative number, a fraction, a text, more than MOST_TOKENS) is left out, and is one of ``odd``.
     """
@@ -55,7 +55,7 @@ class ToldCounts:
                     self._add(value, f"{name}.")
             elif name.endswith("tokens") and value is not None:
                 if is_count(value):
-                    self._counts[prefix + name] = value
+                    self._counts[prefix + name] = max(value, self._counts.get(prefix + name, 0))
                 else:
                     self.odd.append(f"{prefix}{name} is {_shown(value)}")
 

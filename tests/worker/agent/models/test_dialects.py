@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import ModelError
-from tests.worker.agent.models.conftest import asking
+from tests.worker.agent.models.conftest import ROLL, asking
 from tests.worker.agent.models.raw_server import Plan, RawServer, raw_server
 from worker.agent.models import open_link
 from worker.agent.models.anthropic import AnthropicAnswer
@@ -24,6 +24,7 @@ from worker.agent.models.failures import Endpoint
 from worker.agent.models.openai import OpenAIAnswer
 from worker.agent.models.port import ModelReply
 from worker.agent.models.sse import EventDecoder
+from worker.agent.models.written_calls import WrittenCalls
 from worker.frames import ModelSpec
 
 QUICK = ChainPolicy(
@@ -94,7 +95,7 @@ def meant(dialect: Dialect, reply: ModelReply) -> None:
 
 @every_dialect
 async def test_a_dialect_is_read_as_it_is_meant(wire: str, dialect: Dialect, tls: ssl.SSLContext) -> None:
-    for piece_bytes in (1 << 20, 37, 1):
+    for piece_bytes in (37,) if dialect.error else (1 << 20, 1):
         plan = Plan(dialect.sent, content_type=dialect.content_type, piece_bytes=piece_bytes)
         async with raw_server(plan) as server:
             said: list[Any] = []
@@ -116,7 +117,7 @@ class Fed:
 
     def __init__(self, wire: str) -> None:
         kind = OpenAIAnswer if wire == "openai" else AnthropicAnswer
-        self.answer = kind(Endpoint(wire, "m"), None)
+        self.answer = kind(Endpoint(wire, "m"), None, written=WrittenCalls([ROLL]))
 
     def all(self, sent: bytes, size: int) -> ModelReply | None:
         """Return the reply, None where what came is not whole. Raises ModelError, and ValueError for no JSON."""
