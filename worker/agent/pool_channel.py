@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from shared.errors import ChannelClosed
 from shared.events import Event, Field
+from shared.loose_json import mend_surrogates
 from shared.redaction import Redaction
 from worker.channel import Channel
 from worker.frames import LogEvent, ToPool, ToWorker
@@ -50,8 +51,8 @@ class PoolChannel:
                 self._loop.call_soon_threadsafe(self.send, said)
 
     def clean(self, text: str) -> str:
-        """Return the text without the secrets."""
-        return self._redaction.clean_text(text)
+        """Return the text as valid UTF-8, without the secrets."""
+        return self._redaction.clean_text(mend_surrogates(text))
 
     def _clean(self, value: Field) -> Field:
         return self.clean(value)[-TEXT_LIMIT_CHARS:] if isinstance(value, str) else value

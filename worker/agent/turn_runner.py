@@ -105,7 +105,7 @@ class TurnRunner(TurnNews):
         """Run the turn and send how it ended; never raises."""
         try:
             outcome = await self._outcome()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             # the boundary: what is wrong with one turn is settled with it; a tool may cancel every task there is
             outcome = self._failed(error)
         if self._too_large is not None:

@@ -59,9 +59,9 @@ def error_text(error: BaseException) -> str:
 
 
 def error_words(error: BaseException) -> str:
-    """Return what an exception says, or that it cannot be read: its ``__str__`` is a user's code."""
+    """Return what an exception says as valid UTF-8, or that it cannot be read: its ``__str__`` is a user's code."""
     try:
-        return str(error)
+        return str(error).encode("utf-8", "replace").decode()
     except Exception as second:  # noqa: BLE001 - the boundary
         return f"(its text cannot be read: {type(second).__name__})"
 

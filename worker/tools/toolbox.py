@@ -230,8 +230,11 @@ class Toolbox:
             return self._cancelled(call, context)
         except ToolError as error:
             return self._failed(call, context, error_words(error))
-        except (Exception, BaseExceptionGroup, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001
-            # the boundary: it is for the model to read; what would end the worker a task passes on to its loop
+        except GeneratorExit:  # the task is taken down
+            raise
+        except BaseException as error:  # noqa: BLE001
+            # the boundary: it is for the model to read. A panic of a library in Rust is no Exception either, and what
+            # would end the worker a task passes on to its loop
             return self._failed(call, context, error_text(error))
 
     def _cancelled(self, call: ToolCall, context: ToolContext) -> str:

@@ -37,6 +37,19 @@ async def cancel_everybody() -> str:
     return "too late"
 
 
+class PanicException(BaseException):
+    """What libraries in Rust raise."""
+
+
+@tool
+def panic(file: str, context: ToolContext) -> str:
+    """Tell, log and raise what is no UTF-8, as names of files may be."""
+    text = file.encode().decode("ascii", "surrogateescape")
+    context.say(text)
+    logging.getLogger(__name__).warning(text)
+    raise PanicException(text)
+
+
 @tool
 def sleep_in_a_thread(pid_file: str) -> str:
     """Sleep for ever in a thread, with a process of its own beside it."""

@@ -240,6 +240,13 @@ async def test_a_tool_that_cancels_every_task_leaves_no_turn_without_an_end(chil
     assert (await child.ended(child.run_turn("still there?"))).status is TurnStatus.REPLIED
 
 
+async def test_a_panic_whose_words_are_no_utf_8_is_a_result_of_its_tool(child: ChildProcess) -> None:
+    ended = await child.ended(child.run_turn(f"{call('panic', file='Jörg')} [[then]] [[say went on]]"))
+    assert (ended.status, ended.text) == (TurnStatus.REPLIED, "went on")
+    assert "PanicException: J" in str(child.said("tool_failed")[0].fields["error"])
+    assert child.said("worker_said")
+
+
 async def test_a_refused_key_is_told_without_the_key(child: ChildProcess) -> None:
     outcome = await child.outcome(child.run_turn("[[status 401]]"))
     assert isinstance(outcome, Dead)

@@ -91,6 +91,17 @@ def interrupts() -> str:
 async def groups() -> str:
     raise BaseExceptionGroup("several", [SystemExit(1)])
 
+class PanicException(BaseException):
+    """What libraries in Rust raise."""
+
+@tool
+def panics() -> str:
+    raise PanicException("of a library in Rust, at \\udcff")
+
+@tool
+async def panics_async() -> str:
+    raise PanicException("of a library in Rust, at \\ud83d")
+
 @tool(timeout_s=0.05)
 async def stubborn() -> str:
     while not STOP.is_set():
@@ -203,6 +214,8 @@ async def test_options_are_kept(call: Caller) -> None:
         ("leaves_async", "{}", "SystemExit: 3"),
         ("interrupts", "{}", "KeyboardInterrupt: by a library"),
         ("groups", "{}", "BaseExceptionGroup: several"),
+        ("panics", "{}", "PanicException: of a library in Rust, at ?"),
+        ("panics_async", "{}", "PanicException: of a library in Rust, at ?"),
         ("cancels", "{}", "cancelled by the tool itself"),
         ("cancels_its_task", "{}", "cancelled by the tool itself"),
         ("slow_async", "{}", "no result after 0.05 s"),
