@@ -38,17 +38,17 @@ class ContentPart(msgspec.Struct, frozen=True):
     """One part of a message's content."""
 
     type: str
-    text: str = ""
-    refusal: str = ""
-    image_url: ImageUrl | None = None
+    text: str | None = None
+    refusal: str | None = None
+    image_url: ImageUrl | str | None = None
     file: FileData | None = None
 
 
 class Function(msgspec.Struct, frozen=True):
-    """The function of a tool call; ``arguments`` is JSON text."""
+    """The function of a tool call."""
 
     name: str
-    arguments: str
+    arguments: str | dict[str, Any] | None = None  #: JSON text; an object and nothing are read, too
 
 
 class CallEntry(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class CallEntry(msgspec.Struct, frozen=True):
 
     id: str
     function: Function
-    type: str = "function"
+    type: str | None = None
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -79,8 +79,8 @@ class StreamOptions(msgspec.Struct, frozen=True):
 class JsonSchema(msgspec.Struct, frozen=True):
     """The schema that an answer has to follow."""
 
-    name: str = "answer"
-    schema: dict[str, Any] = {}
+    name: str | None = None
+    schema: dict[str, Any] | None = None
     strict: bool | None = None
     description: str | None = None
 
@@ -88,7 +88,7 @@ class JsonSchema(msgspec.Struct, frozen=True):
 class ResponseFormat(msgspec.Struct, frozen=True):
     """The form the client wants the answer in: text, json_object or json_schema."""
 
-    type: str = "text"
+    type: str | None = None
     json_schema: JsonSchema | None = None
 
 
@@ -104,7 +104,7 @@ class FunctionSpec(msgspec.Struct, frozen=True):
 class ToolEntry(msgspec.Struct, frozen=True):
     """A tool of the client; functions are served."""
 
-    type: str = "function"
+    type: str | None = None
     function: FunctionSpec | None = None
 
 

@@ -76,11 +76,18 @@ def plain_text(message: ChatMessage) -> str:
     if not isinstance(message.content, list):
         return message.content or ""
     return "".join(
-        part.text + part.refusal
+        (part.text or "") + (part.refusal or "")
         if part.type in WORDS
         else NOT_SHOWN.format(what="image" if part.type == "image_url" else "file")
         for part in message.content
     )
+
+
+def is_silent(message: ChatMessage) -> bool:
+    """Tell whether a message has neither a word nor a file."""
+    if not isinstance(message.content, list):
+        return not message.content or message.content.isspace()
+    return not _files(message) and not plain_text(message).strip()
 
 
 def upload_of(part: ContentPart, files: FileBatch, param: str) -> Upload:
@@ -108,7 +115,7 @@ def address_of(part: ContentPart) -> str:
     """Return the url of a part's file, empty where it has none."""
     match part:
         case ContentPart(type="image_url", image_url=image) if image is not None:
-            return image.url.strip()
+            return (image if isinstance(image, str) else image.url).strip()
         case ContentPart(type="file", file=file) if file is not None:
             return (file.file_data or file.file_url or "").strip()
         case _:
@@ -145,7 +152,8 @@ def _files(message: ChatMessage) -> list[tuple[int, ContentPart]]:
 def _read(message: ChatMessage, uploads: list[Upload]) -> ReadUploads:
     if not isinstance(message.content, list):
         return ReadUploads(message.content or "")
-    return read_uploads("".join(part.text for part in message.content if part.type in WORDS), uploads, LIMITS)
+    words = "".join(part.text or "" for part in message.content if part.type in WORDS)
+    return read_uploads(words, uploads, LIMITS)
 
 
 def _name(part: ContentPart) -> str:

@@ -12,6 +12,9 @@ from gateway.responses import Refused
 from shared.loose_json import decode_mended
 
 T = TypeVar("T")
+#: parts that one gzip body may have; each costs a copy of what is behind it
+MOST_MEMBERS = 64
+_GZIP = b"\x1f\x8b"
 #: zlib's window for a gzip or a zlib header, whichever there is
 _ANY_HEADER = 32 + zlib.MAX_WBITS
 
@@ -30,16 +33,21 @@ def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
             pass
         case other:
             raise Refused(415, f"the content encoding {other[:40]!r} is not served; gzip and deflate are")
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS if is_bare(body, encoding) else _ANY_HEADER)
-    try:
-        found = inflater.decompress(body, limit_bytes + 1)
-    except zlib.error:
-        raise invalid("the body is not what its content encoding says") from None
-    if len(found) > limit_bytes:
-        raise Refused(413, f"the body is larger than {limit_bytes} bytes")
-    if not inflater.eof:
-        raise invalid("the body is cut off")
-    return found
+    window, found = -zlib.MAX_WBITS if is_bare(body, encoding) else _ANY_HEADER, b""
+    for _ in range(MOST_MEMBERS):
+        inflater = zlib.decompressobj(window)
+        try:
+            found += inflater.decompress(body, limit_bytes + 1 - len(found))
+        except zlib.error:
+            raise invalid("the body is not what its content encoding says") from None
+        if len(found) > limit_bytes:
+            raise Refused(413, f"the body is larger than {limit_bytes} bytes")
+        if not inflater.eof:
+            raise invalid("the body is cut off")
+        body = inflater.unused_data
+        if not body.startswith(_GZIP):  # a gzip body may have several members (RFC 1952, 2.2)
+            return found
+    raise invalid(f"the body has more than {MOST_MEMBERS} members")
 
 
 def is_bare(body: bytes, encoding: str) -> bool:
@@ -54,14 +62,15 @@ def decode(body: bytes, type: type[T]) -> T:  # noqa: A002 - the word of msgspec
         return decode_mended(body, type)
     except msgspec.ValidationError as error:
         raise invalid(*problem_and_param(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        raise invalid("the body is not a JSON object in UTF-8") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        why = "it is empty" if not body.strip() else str(error) or "it is nested too deeply"
+        raise invalid(f"the body is not a JSON object in UTF-8: {why}") from None
 
 
 def problem_and_param(words: str) -> tuple[str, str | None]:
     """Return what msgspec found wrong, and the path to it as OpenAI's errors have it."""
     problem, _, path = words.partition(" - at `$")
-    param = path.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or None
+    param = path.rstrip("`").replace("[...]", "").replace("[", ".").replace("]", "").strip(".") or None
     if problem.startswith("Expected `null`") and "|" not in problem:
         return f"{param} is not served", param
     if refused := re.match(r"Invalid enum value (.*)", problem):
@@ -71,4 +80,4 @@ def problem_and_param(words: str) -> tuple[str, str | None]:
         return f"Unrecognized request argument supplied: {name}", name
     if missing := re.search(r"missing required field `(.*)`$", problem):
         return problem, f"{param}.{missing[1]}" if param else missing[1]
-    return problem, param
+    return f"{param}: {problem}" if param else problem, param

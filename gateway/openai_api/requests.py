@@ -11,12 +11,21 @@ from gateway.openai_api.chat_body import (
     NEUTRAL,
     STEERING,
     TAKEN,
+    CallEntry,
     ChatBody,
     ChatMessage,
     ResponseFormat,
     ToolEntry,
 )
-from gateway.openai_api.content import NO_FILES, FileBatch, links_of, plain_text, read_content, recall_content
+from gateway.openai_api.content import (
+    NO_FILES,
+    FileBatch,
+    is_silent,
+    links_of,
+    plain_text,
+    read_content,
+    recall_content,
+)
 from gateway.openai_api.json_body import invalid
 from gateway.responses import Refused
 from shared.attachments import ReadUploads
@@ -101,7 +110,23 @@ def split_chat(chat: ChatBody, models: tuple[str, ...], *, in_session: bool, all
     refuse_unserved(chat, models)
     for number, message in enumerate(chat.messages):
         check_message(message, number)
-    return all_of(chat.messages) if all_new else split(chat.messages, in_session=in_session)
+    numbers = spoken(chat.messages)
+    messages = [chat.messages[number] for number in numbers]
+    parts = all_of(messages) if all_new else split(messages, in_session=in_session)
+    return parts._replace(asked=numbers[parts.asked] if parts.asked >= 0 else -1)
+
+
+def spoken(messages: Sequence[ChatMessage]) -> list[int]:
+    """Return the numbers of the messages that count: one without a word says nothing, and providers refuse it.
+
+    Clients keep an empty answer where its reader stopped it before the first word.
+    """
+    last_user = max((number for number, message in enumerate(messages) if message.role == "user"), default=-1)
+    return [
+        number
+        for number, message in enumerate(messages)
+        if number == last_user or message.role == "tool" or message.tool_calls or not is_silent(message)
+    ]
 
 
 def encode_all(
@@ -167,15 +192,16 @@ def options_of(
     chat: ChatBody, models: tuple[str, ...], provider: str, new: tuple[bytes, ...], system: str
 ) -> CallOptions:
     """Return what the call asks for beside its words."""
-    tools, form = client_tools(chat.tools or []), answer_format(chat.response_format)
-    fields = steering(chat, models, provider) | tool_choice(chat.tool_choice, tools)
+    form = answer_format(chat.response_format)
+    choice, tools = allowed(chat.tool_choice, client_tools(chat.tools or []))
+    fields = steering(chat, models, provider) | tool_choice(choice, tools)
     for number, tool in enumerate(tools):
         check_value(tool.parameters, f"tools.{number}.function.parameters")
     check_value(form.schema if form else None, "response_format.json_schema.schema")
     for name, value in fields.items():
         check_value(value, name)
     return CallOptions(
-        tools=() if chat.tool_choice == "none" else tools,
+        tools=() if choice == "none" else tools,
         format=form,
         max_tokens=chat.max_completion_tokens or chat.max_tokens,
         fields=fields,
@@ -219,14 +245,39 @@ def client_tools(entries: Sequence[ToolEntry]) -> tuple[ClientTool, ...]:
         raise invalid(f"there are more than {MOST_TOOLS} tools", "tools")
     tools = []
     for number, entry in enumerate(entries):
-        if entry.type != "function" or entry.function is None:
+        if entry.type not in {"function", None}:
             raise invalid(f"only tools of the type function are served, not {entry.type!r}", f"tools.{number}.type")
+        if entry.function is None:
+            raise invalid("the tool has no function", f"tools.{number}.function")
         spec = entry.function
         parameters = spec.parameters or {"type": "object", "properties": {}}
         tools.append(ClientTool(spec.name, spec.description or "", parameters))
     if len({tool.name for tool in tools}) < len(tools):
         raise invalid("two tools have one name", "tools")
     return tuple(tools)
+
+
+def allowed(
+    choice: str | dict[str, Any] | None, tools: tuple[ClientTool, ...]
+) -> tuple[str | dict[str, Any] | None, tuple[ClientTool, ...]]:
+    """Return the choice among the tools that it allows, and those. Raises Refused for one that there is not."""
+    match choice:
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(entries)}}:
+            names = [tool_named(entry) for entry in entries]
+            if unknown := [name for name in names if name not in {tool.name for tool in tools}]:
+                raise invalid(f"{unknown[0]!r} is not among the tools", "tool_choice")
+            return mode, tuple(tool for tool in tools if tool.name in names)
+        case _:
+            return choice, tools
+
+
+def tool_named(entry: Any) -> str:
+    """Return the name of the function that an entry of a choice means, empty where it names none."""
+    match entry:
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name
+        case _:
+            return ""
 
 
 def tool_choice(choice: str | dict[str, Any] | None, tools: tuple[ClientTool, ...]) -> dict[str, Any]:
@@ -239,18 +290,19 @@ def tool_choice(choice: str | dict[str, Any] | None, tools: tuple[ClientTool, ..
         case {"type": "function", "function": {"name": str(name)}} if name in {tool.name for tool in tools}:
             return {"tool_choice": {"type": "function", "function": {"name": name}}}
         case _:
-            raise invalid("tool_choice is none, auto, required or a function among the tools", "tool_choice")
+            known = "none, auto, required, or one or some of the functions among the tools"
+            raise invalid(f"tool_choice is {known}", "tool_choice")
 
 
 def answer_format(form: ResponseFormat | None) -> AnswerFormat | None:
     """Return the form that the answer has to have, None for plain text."""
     match form:
-        case None | ResponseFormat(type="text"):
+        case None | ResponseFormat(type="text" | None):
             return None
         case ResponseFormat(type="json_object"):
             return AnswerFormat()
         case ResponseFormat(type="json_schema", json_schema=schema) if schema is not None:
-            return AnswerFormat(schema.name, schema.schema, schema.strict)
+            return AnswerFormat(schema.name or "answer", schema.schema or {}, schema.strict)
         case ResponseFormat(type="json_schema"):
             raise invalid("json_schema is missing", "response_format")
         case _:
@@ -281,7 +333,7 @@ def check_message(message: ChatMessage, number: int) -> None:
         raise invalid(f"{message.role!r} is no role", f"{param}.role")
     if message.role == "tool" and not message.tool_call_id:
         raise invalid("a tool message needs the tool_call_id it answers", f"{param}.tool_call_id")
-    if message.content is None and message.role != "assistant":
+    if message.content is None and message.role == "user":
         raise invalid("the message has no content", f"{param}.content")
     for part in message.content if isinstance(message.content, list) else ():
         if part.type not in {"text", "refusal", "image_url", "file", "input_audio"}:
@@ -297,9 +349,16 @@ def encode(message: ChatMessage, said: ReadUploads) -> bytes:
     """Return a message that says this as transcript JSON."""
     entry: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": said.text}
     if message.role == "assistant" and message.tool_calls:
-        entry |= {"content": said.text or None, "tool_calls": message.tool_calls}
+        entry |= {"content": said.text or None, "tool_calls": [encode_call(call) for call in message.tool_calls]}
     if message.role == "tool":
         entry |= {"tool_call_id": message.tool_call_id, "name": message.name or ""}
     if said.attachments:
         entry |= {"attachments": said.attachments}
     return msgspec.json.encode(entry)
+
+
+def encode_call(call: CallEntry) -> dict[str, Any]:
+    """Return a tool call of the past as a transcript has it."""
+    given = call.function.arguments
+    arguments = given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
+    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

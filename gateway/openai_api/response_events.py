@@ -9,13 +9,15 @@ import msgspec
 
 from gateway.openai_api.calls import Call
 from gateway.openai_api.chat_answers import KEEP_ALIVE_S, failure, finish_reason, is_answer, is_withheld
-from gateway.openai_api.responses_body import ResponsesBody
+from gateway.openai_api.responses_body import InputItem, ResponsesBody
 from gateway.openai_api.streamed_text import StreamedText
 from gateway.turn_broadcast import ApprovalAsked, GatewayStopping, TextAdded, TurnStarted
 from shared.call_options import ClientCall
 from shared.messages import Dead, Ended, Usage
 
 PREFIX = "resp_"
+#: what the ids of items begin with; the id of their message follows
+WORDS_ITEM, CALL_ITEM = "item_", "fc_"
 #: why a response is not whole, for the reasons of chat completions
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -54,7 +56,7 @@ def ended_response(call: Call, body: ResponsesBody, ended: Ended, text: str | No
     """Return the response of a call that was answered; ``text`` is what was streamed of it."""
     said = ended.text if text is None else text
     output: list[Any] = [message_item(call, said, ended)] if said or not ended.calls else []
-    output += [call_item(one) for one in ended.calls]
+    output += [call_item(call, one, number) for number, one in enumerate(ended.calls)]
     reason = INCOMPLETE.get(finish_reason(ended))
     if reason is None:
         return response_of(call, body, "completed", output, usage=usage_entry(ended.usage))
@@ -160,21 +162,40 @@ def text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def call_item(call: ClientCall) -> dict[str, Any]:
-    """Return the output item of a call of a client's tool."""
+def call_item(call: Call, asked: ClientCall, number: int) -> dict[str, Any]:
+    """Return the output item of a call of a client's tool, the ``number``-th of its response."""
     return {
-        "id": f"fc_{call.id}",
+        "id": f"{CALL_ITEM}{call.id}_{number}",
         "type": "function_call",
         "status": "completed",
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": call.arguments,
+        "call_id": asked.id,
+        "name": asked.name,
+        "arguments": asked.arguments,
     }
 
 
 def item_id(call: Call) -> str:
     """Return the id of the item that holds the assistant's words."""
-    return f"item_{call.id}"
+    return f"{WORDS_ITEM}{call.id}"
+
+
+def message_of_item(item: str) -> str:
+    """Return the id of the message whose response has the item, empty where the id is none of ours."""
+    if item.startswith(WORDS_ITEM):
+        return item.removeprefix(WORDS_ITEM)
+    return item.removeprefix(CALL_ITEM).rpartition("_")[0] if item.startswith(CALL_ITEM) else ""
+
+
+def kept_items(message_id: str, ended: Ended) -> dict[str, InputItem]:
+    """Return the items of a response by their ids, as a later call brings them."""
+    words = InputItem(type="message", role="assistant", content=ended.text)
+    calls = {
+        f"{CALL_ITEM}{message_id}_{number}": InputItem(
+            type="function_call", call_id=call.id, name=call.name, arguments=call.arguments
+        )
+        for number, call in enumerate(ended.calls)
+    }
+    return {f"{WORDS_ITEM}{message_id}": words} | calls
 
 
 def usage_entry(usage: Usage) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import suppress
 
 import msgspec
 from starlette.requests import Request
@@ -21,14 +22,24 @@ from gateway.openai_api.completions import LARGE_BYTES, ChatStream, answer_or_le
 from gateway.openai_api.headers import session_name, told_session
 from gateway.openai_api.json_body import decode, invalid
 from gateway.openai_api.requests import ChatRequest
-from gateway.openai_api.response_events import PREFIX, ended_response, response_of, stream
-from gateway.openai_api.responses_body import ResponsesBody, as_chat
+from gateway.openai_api.response_events import (
+    PREFIX,
+    ended_response,
+    kept_items,
+    message_of_item,
+    response_of,
+    stream,
+)
+from gateway.openai_api.responses_body import InputItem, ResponsesBody, as_chat
 from gateway.readiness import Readiness
 from gateway.responses import Refused, json_response
 from gateway.turn_broadcast import Follower
 from shared.errors import NotFound
 from shared.messages import Ended, session_key
 from shared.store.port import Store
+
+#: earlier responses whose items one call may name; each is looked for in the store
+MOST_RESPONSES = 1000
 
 
 class ResponsesApi:
@@ -48,6 +59,7 @@ class ResponsesApi:
         named, raw = session_name(request), await read_call(request)
         is_large = len(raw) >= LARGE_BYTES
         body = await asyncio.to_thread(decode, raw, ResponsesBody) if is_large else decode(raw, ResponsesBody)
+        body = await self._with_kept_items(body, request.state.caller)
         name = named or told_session(self._session_from, body.user or "", body.metadata or {})
         chat = await self._read(request, body, name, is_large=is_large)
         call = await self._calls.begin(request, chat, raw, name, await self._session(request, body, name))
@@ -81,11 +93,45 @@ class ResponsesApi:
         caller: Caller = request.state.caller
         goes_on = body.previous_response_id is not None
         in_session = name is not None or goes_on
-        chat = await self._reader.read(
-            as_chat(body), caller.name, is_large=is_large, in_session=in_session, all_new=goes_on
-        )
+        try:
+            chat = await self._reader.read(
+                as_chat(body), caller.name, is_large=is_large, in_session=in_session, all_new=goes_on
+            )
+        except Refused as refused:
+            if refused.param is not None and refused.param.startswith("messages"):
+                refused.param = "input"  # as this body has it, where an item may be more or less than a message
+            raise
         system = "\n\n".join(part for part in (body.instructions, chat.options.system) if part)
         return msgspec.structs.replace(chat, options=msgspec.structs.replace(chat.options, system=system))
+
+    async def _with_kept_items(self, body: ResponsesBody, caller: Caller) -> ResponsesBody:
+        """Return the body with the items themselves where it names items of earlier responses.
+
+        Raises Refused where there is no such item, or it is somebody else's.
+        """
+        if isinstance(body.input, str) or not any(item.kind == "item_reference" for item in body.input):
+            return body
+        named = {number: item.id or "" for number, item in enumerate(body.input) if item.kind == "item_reference"}
+        responses = {message_of_item(item) for item in named.values()}
+        if len(responses) > MOST_RESPONSES:
+            raise invalid(f"the input names items of more than {MOST_RESPONSES} responses", "input")
+        kept: dict[str, InputItem] = {}
+        for message_id in responses:
+            kept |= await self._items_of(message_id, caller)
+        for number, item in named.items():
+            if item not in kept:
+                raise Refused(404, f"there is no item {item!r}", param=f"input.{number}.id", code="item_not_found")
+        items = [kept[named[number]] if number in named else item for number, item in enumerate(body.input)]
+        return msgspec.structs.replace(body, input=items)
+
+    async def _items_of(self, message_id: str, caller: Caller) -> dict[str, InputItem]:
+        """Return the items of a response of the caller's, none where there is no such response."""
+        with suppress(Refused, NotFound):
+            await self._session_of(PREFIX + message_id, caller, "id")
+            outcome = (await self._store.inbox.answer(message_id)).outcome
+            if isinstance(outcome, Ended) and is_answer(outcome):
+                return kept_items(message_id, outcome)
+        return {}
 
     async def _session(self, request: Request, body: ResponsesBody, name: str | None) -> str | None:
         """Return the key of the session of a call that no header names, None where its name or nothing does."""

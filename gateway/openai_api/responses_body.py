@@ -34,8 +34,8 @@ class InputPart(msgspec.Struct, frozen=True):
     """One part of an item's content."""
 
     type: str
-    text: str = ""
-    refusal: str = ""
+    text: str | None = None
+    refusal: str | None = None
     image_url: str | None = None
     file_data: str | None = None
     file_url: str | None = None
@@ -43,22 +43,28 @@ class InputPart(msgspec.Struct, frozen=True):
 
 
 class InputItem(msgspec.Struct, frozen=True):
-    """One item of the input: a message, a call of the client's tool, or its result."""
+    """One item of the input: a message, a call of the client's tool, its result, or the id of one that is kept."""
 
-    type: str = "message"
-    role: str = ""
+    type: str | None = None
+    id: str | None = None
+    role: str | None = None
     content: str | list[InputPart] | None = None
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
     output: str | list[InputPart] | None = None
+
+    @property
+    def kind(self) -> str:
+        """Its type, told by its fields where it is left out."""
+        return self.type or ("message" if self.role else "item_reference" if self.id else "message")
 
 
 class FunctionTool(msgspec.Struct, frozen=True):
     """A function that the client runs."""
 
     type: str
-    name: ToolName = "unnamed"
+    name: ToolName | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -75,8 +81,8 @@ class Reasoning(msgspec.Struct, frozen=True):
 class TextFormat(msgspec.Struct, frozen=True):
     """The form of the answer."""
 
-    type: str = "text"
-    name: str = "answer"
+    type: str | None = None
+    name: str | None = None
     schema: dict[str, Any] | None = None
     strict: bool | None = None
     description: str | None = None
@@ -154,11 +160,11 @@ def messages_of(given: str | list[InputItem]) -> list[ChatMessage]:
         return [ChatMessage("user", given)]
     messages: list[ChatMessage] = []
     for number, item in enumerate(given):
-        match item.type:
+        match item.kind:
             case "message":
-                messages.append(ChatMessage(item.role, content_of(item.content, f"input.{number}.content")))
+                messages.append(ChatMessage(item.role or "", content_of(item.content, f"input.{number}.content")))
             case "function_call":
-                call = CallEntry(item.call_id, Function(item.name, item.arguments))
+                call = CallEntry(item.call_id or "", Function(item.name or "", item.arguments))
                 last = messages.pop() if messages and messages[-1].role == "assistant" else ChatMessage("assistant")
                 messages.append(msgspec.structs.replace(last, tool_calls=[*(last.tool_calls or []), call]))
             case "function_call_output":
@@ -196,6 +202,8 @@ def tool_entry(tool: FunctionTool, number: int) -> ToolEntry:
     """Return a tool as chat completions have it."""
     if tool.type != "function":
         raise invalid(f"only tools of the type function are served, not {tool.type!r}", f"tools.{number}.type")
+    if tool.name is None:
+        raise invalid("a function needs a name beside its type", f"tools.{number}.name")
     return ToolEntry("function", FunctionSpec(tool.name, tool.description, tool.parameters, tool.strict))
 
 
@@ -204,6 +212,8 @@ def chosen(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
     match choice:
         case {"type": "function", "name": str(name)}:
             return {"type": "function", "function": {"name": name}}
+        case {"type": "allowed_tools", "mode": str(mode), "tools": list(tools)}:
+            return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [chosen(one) for one in tools]}}
         case _:
             return choice
 

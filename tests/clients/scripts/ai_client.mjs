@@ -20,10 +20,12 @@ for (const model of [openai.chat("gatehouse"), openai.responses("gatehouse")]) {
   assert.deepEqual(object.object, { name: "Ann", age: 4 });
 }
 
-const rolled = await generateText({
-  model: openai.chat("gatehouse"),
-  prompt: '[[tool roll {"sides": 6}]] [[then]] [[say six it is]]',
-  stopWhen: stepCountIs(3),
-  tools: { roll: tool({ inputSchema: z.object({ sides: z.number() }), execute: async ({ sides }) => String(sides) }) },
-});
-assert.equal(rolled.text, "six it is");
+const tools = { roll: tool({ inputSchema: z.object({ sides: z.number() }), execute: async ({ sides }) => String(sides) }) };
+const prompt = '[[say let me]] [[tool roll {"sides": 6}]] [[then]] [[say six it is]]';
+for (const model of [openai.chat("gatehouse"), openai.responses("gatehouse")]) {
+  const rolled = await generateText({ model, prompt, stopWhen: stepCountIs(3), tools });
+  assert.equal(rolled.text, "six it is");
+  // over responses, what was said before is named by the ids of its items
+  const messages = [{ role: "user", content: prompt }, ...rolled.response.messages, { role: "user", content: "again" }];
+  assert.equal((await generateText({ model, messages, tools })).text, "echo: again");
+}

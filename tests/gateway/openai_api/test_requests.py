@@ -6,8 +6,11 @@ import base64
 import gzip
 import json
 import zlib
-from typing import Any
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from gateway.openai_api.chat_body import ChatBody
 from gateway.openai_api.content import FileBatch
 from gateway.openai_api.json_body import decode, inflate
 from gateway.openai_api.requests import ChatRequest, links_shown, read_chat
+from gateway.openai_api.responses_body import ResponsesBody
 from gateway.responses import Refused
 from shared.attachments import Upload
 
@@ -151,6 +155,7 @@ def test_an_unknown_model_is_a_404_that_names_those_there_are() -> None:
 def test_a_wrong_field_is_a_400_that_names_it(fields: dict[str, Any], param: str) -> None:
     error = refused(body(**fields))
     assert (error.status_code, error.param) == (400, param)
+    assert "Expected" not in error.detail or error.detail.startswith(f"{param}: ")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_a_session_without_a_user_message_is_a_400() -> None:
 
 
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n and more").decode()
-IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+IMAGE: dict[str, Any] = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "roll", "arguments": "{}"}}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "6"}
@@ -205,6 +210,8 @@ def test_a_begun_answer_and_a_late_system_message_are_taken() -> None:
 
 def test_images_are_attached_to_the_messages_that_show_them_and_what_cannot_be_read_of_old_ones_is_named() -> None:
     new = {"role": "user", "content": [{"type": "text", "text": "what is it"}, IMAGE]}
+    short: Any = {**IMAGE, "image_url": IMAGE["image_url"]["url"]}
+    assert read(body(messages=[{"role": "user", "content": [short]}]), in_session=False).uploads.attachments
     chat = read(body(messages=[new]), in_session=False)
     (attachment,) = chat.uploads.attachments
     assert (chat.text, attachment.media_type) == ("what is it", "image/png")
@@ -247,6 +254,56 @@ def test_what_steers_a_model_is_passed_on_and_what_it_does_not_take_is_refused_b
     read(body(temperature=1, stop=["x"]), ("anthropic:claude",), in_session=False)
 
 
+def structs_below(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    """Yield a struct and those that its fields hold."""
+    for field in msgspec.structs.fields(kind):
+        for part in {field.type, *get_args(field.type), *chain(*map(get_args, get_args(field.type)))}:
+            if isinstance(part, type) and issubclass(part, msgspec.Struct):
+                yield from structs_below(part)
+    yield kind
+
+
+@pytest.mark.parametrize("kind", [ChatBody, ResponsesBody])
+def test_null_stands_for_whatever_may_be_left_out(kind: type[msgspec.Struct]) -> None:
+    structs = set(structs_below(kind))
+    assert len(structs) > 5
+    for struct in structs:
+        for field in msgspec.structs.fields(struct):
+            if not field.required:
+                assert msgspec.convert(None, field.type) is None, f"{struct.__name__}.{field.name}"
+
+
+def test_messages_without_a_word_are_passed_over() -> None:
+    said = [
+        {"role": "system", "content": None}, {"role": "user", "content": "a"}, {"role": "assistant", "content": ""},
+        {"role": "user", "content": "b"}, {"role": "assistant"}, {"role": "user", "content": "c"},
+        {"role": "assistant", "content": [{"type": "text", "text": None}]},
+    ]  # fmt: skip
+    chat = read(body(messages=said), in_session=False)
+    assert ([json.loads(message)["content"] for message in chat.history], chat.text) == (["a", "b"], "c")
+    assert refused(body(messages=[*said, {"role": "user", "content": " "}])).param == "messages.7.content"
+
+
+def test_calls_of_the_past_are_read_however_their_arguments_are_written() -> None:
+    functions: list[Any] = [{"name": "f", "arguments": written} for written in ('{"a": 1}', {"a": 1}, {}, "", None)]
+    calls = [{"id": f"c{number}", "function": function} for number, function in enumerate(functions)]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": None} for call in calls]
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": calls}, *results]
+    chat = read(body(messages=said), in_session=False)
+    arguments = [call["function"]["arguments"] for call in json.loads(chat.history[-1])["tool_calls"]]
+    assert arguments == ['{"a": 1}', '{"a":1}', "{}", "", "{}"]
+    assert [json.loads(message)["content"] for message in chat.options.opening] == [""] * 5
+
+
+def test_a_choice_may_allow_some_of_the_tools() -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("roll", "draw")]
+    choice: Any = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": tools[1:]}}
+    asked = read(body(tools=tools, tool_choice=choice), in_session=False)
+    assert [tool.name for tool in asked.options.tools] == ["draw"]
+    assert asked.options.fields == {"tool_choice": "required"}
+    assert refused(body(tools=tools[:1], tool_choice=choice)).param == "tool_choice"
+
+
 def test_a_choice_of_no_tool_offers_none() -> None:
     tools = [{"type": "function", "function": {"name": "roll"}}]
     asked = read(body(tools=tools, tool_choice="none"), in_session=False)
@@ -271,6 +328,7 @@ def test_a_schema_of_many_levels_is_taken() -> None:
 @given(st.binary(max_size=200))
 def test_whatever_is_said_to_be_compressed_is_read_or_refused(raw: bytes) -> None:
     assert inflate(gzip.compress(raw), "gzip", 1000) == raw
+    assert inflate(gzip.compress(raw) + gzip.compress(b"more"), "gzip", 1000) == raw + b"more"
     assert inflate(zlib.compress(raw), "deflate", 1000) == raw
     assert inflate(zlib.compress(raw, wbits=-15), "deflate", 1000) == raw
     for encoding, data, status in (("br", raw, 415), ("gzip", b"x" + raw, 400), ("gzip", gzip.compress(raw)[:-4], 400)):
@@ -283,3 +341,5 @@ def test_a_small_body_that_inflates_without_end_is_refused() -> None:
     with pytest.raises(Refused) as caught:
         inflate(gzip.compress(bytes(10_000_000)), "gzip", 1_000_000)
     assert caught.value.status_code == 413
+    with pytest.raises(Refused, match="more than 64 members"):
+        inflate(gzip.compress(b"") * 300_000, "gzip", 1_000_000)

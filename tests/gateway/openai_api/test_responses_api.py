@@ -104,12 +104,36 @@ def test_a_clients_own_retries_are_one_turn(gateway: GatewayProcess, provider: R
     assert provider.calls == before + 1
 
 
+def test_items_of_earlier_responses_are_named_by_their_ids(sdk: openai.OpenAI, provider: RunningProvider) -> None:
+    asked = sdk.responses.create(
+        model="gatehouse", input='[[say let me]] [[tool roll {"sides": 6}]] [[then]] [[say six it is]]', tools=[TOOL]
+    )
+    words, call = asked.output
+    assert call.type == "function_call"
+    items: Any = [
+        {"role": "user", "content": ROLL_ONCE},
+        {"type": "item_reference", "id": words.id},
+        {"id": call.id},
+        {"type": "function_call_output", "call_id": call.call_id, "output": "6"},
+    ]
+    done = sdk.responses.create(model="gatehouse", input=items, tools=[TOOL])
+    assert done.output_text == "six it is"
+    sent = provider.requests[-1].json()["messages"]
+    assert [message["role"] for message in sent][-3:] == ["user", "assistant", "tool"]
+    assert (sent[-2]["content"], sent[-2]["tool_calls"][0]["id"]) == ("let me", call.call_id)
+    missing: Any = [{"type": "item_reference", "id": f"{call.id}0"}]
+    with pytest.raises(openai.NotFoundError, match="there is no item"):
+        sdk.responses.create(model="gatehouse", input=missing)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"input": []}, "messages"), ({"background": True}, "background"), ({"conversation": "x"}, "conversation"),
-        ({"nonsense": 1}, "nonsense"), ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
-        ({"tools": [{"type": "web_search"}]}, "tools.0.type"), ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": []}, "input"), ({"background": True}, "background"), ({"conversation": "x"}, "conversation"),
+        ({"nonsense": 1}, "nonsense"), ({"input": [{"type": "web_search_call", "id": "x"}]}, "input.0.type"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function", "function": {"name": "roll"}}]}, "tools.0.name"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
     ],
 )  # fmt: skip
 def test_what_is_not_served_is_refused_by_its_name(gateway: GatewayProcess, fields: dict[str, Any], param: str) -> None:
