@@ -12,6 +12,7 @@ import resource
 import time
 from typing import Any, cast
 
+import httptools
 import msgspec
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -237,7 +238,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._timer is None:
                 self._give_s(HEADER_TIMEOUT_S)
         self._bytes += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self._began and not self.transport.is_closing():
             self._connections_of_server.hold(self, len(data))
         most = MOST_HEADER_BYTES + (0 if self._in_header else MOST_FRAMING * self._body_bytes)
@@ -286,6 +287,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Serve the request; its body has its own time. Raises TooManyAhead, which stops the parser."""
+        if self._offers_upgrade():
+            return  # it comes again without
         if len(self.pipeline) >= MOST_PIPELINED:
             self._refused, self._bytes = True, 0
             self._stop_timer()
@@ -307,6 +310,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Wait for the answer, however long it takes."""
+        if self._offers_upgrade():
+            return
         self._stop_timer()
         self._connections_of_server.release(self)
         self._connections_of_server.serve(self)
@@ -332,6 +337,28 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread_timer.cancel()
             self._unread_timer = None
         super().resume_writing()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; who offers another protocol is served in this one, as if it did not (RFC 9110, 7.8).
+
+        The parser takes what follows such a header for the other protocol's: with the body of a request of Java's own
+        client, which offers HTTP/2 with each.
+        """
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._offers_upgrade():
+                head = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+                head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+                self._parse(b"\r\n".join([*head, b"", b""]) + data[upgrade.args[0] :])
+
+    def _offers_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size

@@ -318,3 +318,24 @@ def test_two_requests_at_once_on_one_connection_are_answered_in_their_order(runn
         connection.sendall(GET + b"\r\nHEAD /livez HTTP/1.1\r\nHost: a\r\n\r\n" + GET + b"Connection: close\r\n\r\n")
         received = all_of(connection)
     assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200"] * 3
+
+
+@pytest.mark.parametrize(("protocol", "cut"), [(b"h2c", 0), (b"h2c", 30), (b"websocket", -60), (b"TLS/1.0, h2c", -1)])
+def test_who_offers_another_protocol_is_answered_in_this_one(
+    running: GatewayProcess, protocol: bytes, cut: int
+) -> None:
+    """As java.net.http.HttpClient sends each request: the offer, and the body at once or a moment later."""
+    ask = b'{"model": "gatehouse", "messages": [{"role": "user", "content": "still here?"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: %d\r\n"
+    offer = (
+        b"Host: localhost\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\nUpgrade: %s\r\nContent-Type: application/json"
+    )
+    request = b"\r\n\r\n".join([head % len(ask) + offer % protocol, ask])
+    with connected(running) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(request[:cut])
+        running.ask("GET", "/livez")  # it has read the first part by now
+        connection.sendall(request[cut:] + request + GET + b"Connection: close\r\n\r\n")
+        received = all_of(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200"] * 3
+    assert received.count(b"still here?") == 2
