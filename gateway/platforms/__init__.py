@@ -40,4 +40,7 @@ ADAPTERS: Mapping[str, Callable[[Any], Adapter]] = MappingProxyType(
 
 def enabled_platforms(settings: Settings) -> dict[str, Adapter]:
     """Return the adapters of the platforms that are on, by name."""
-    return {name: ADAPTERS[name](platform) for name, platform in settings.platforms.items()}
+    adapters = {name: ADAPTERS[name](platform) for name, platform in settings.platforms.items()}
+    if not (base := settings.webhooks.public_url):
+        return adapters
+    return {name: adapter.reached_at(f"{base}/webhooks/{name}") for name, adapter in adapters.items()}

@@ -1,10 +1,13 @@
 """Mattermost: outgoing webhooks and slash commands in, posts out. https://developers.mattermost.com
 
-What comes in is authenticated by a token in its body alone, one for each hook and command.
+What comes in is authenticated by a token in its body alone, one for each hook and command; what a pressed button brings
+by a proof in its context, for the server adds none.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from typing import ClassVar, Self
 from urllib.parse import quote
@@ -14,7 +17,7 @@ import msgspec
 from gateway.chunking import code_points
 from gateway.formatting import MARKDOWN
 from gateway.platforms.api_call import get_call, json_call, read_answer
-from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, read_fields
+from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, decode_or_none, read_fields
 from gateway.platforms.edited_message import EditingAdapter, ShownPlace
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, TextLimit
 from gateway.platforms.port import (
@@ -31,6 +34,7 @@ from gateway.platforms.port import (
     WebhookResponse,
 )
 from gateway.platforms.signature import same
+from shared.approvals import choices
 from shared.command import CHAT_COMMANDS
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
@@ -75,11 +79,34 @@ class Post(msgspec.Struct, frozen=True):
         return tuple(File(one.id, one.name or "file", one.mime_type, one.size) for one in self.metadata.files)
 
 
+class ActionContext(msgspec.Struct, frozen=True):
+    """What a button of ours brings back; the server shows it to nobody."""
+
+    session: str = ""
+    address: str = ""
+    says: str = ""
+    #: tells that it is ours
+    proof: str = ""
+
+
+class Action(msgspec.Struct, frozen=True):
+    """A pressed button; ``trigger_id`` names the press."""
+
+    context: ActionContext = ActionContext()
+    user_id: str = ""
+    user_name: str = ""
+    trigger_id: str = ""
+
+
 class Mattermost(EditingAdapter, frozen=True):
-    """The adapter of one server; ``bot_id`` is empty until the server told it."""
+    """The adapter of one server.
+
+    ``bot_id`` is empty until the server told it, ``webhook_url`` where no setting tells it: there are no buttons then.
+    """
 
     settings: MattermostSettings
     bot_id: str = ""
+    webhook_url: str = ""
 
     name: ClassVar[str] = "mattermost"
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -96,7 +123,11 @@ class Mattermost(EditingAdapter, frozen=True):
     not_edited: ClassVar[frozenset[int | str]] = frozenset({400, 403, 404})
 
     def verify(self, req: WebhookRequest) -> None:
-        """Compare the token in the body, or in the header that slash commands bring."""
+        """Compare the token in the body, or in the header that slash commands bring; a button proves itself."""
+        if action := action_of(req):
+            if not same(self._proof(action.context), action.context.proof):
+                raise SignatureRejected("the context of the button is not one that was made here")
+            return
         try:
             token = read_fields(req.raw, req.headers.get("content-type", "")).get("token", "")
         except BodyRejected as error:
@@ -108,7 +139,9 @@ class Mattermost(EditingAdapter, frozen=True):
             raise SignatureRejected("the token is none of MATTERMOST_WEBHOOK_TOKENS")
 
     def parse(self, req: WebhookRequest) -> Parsed:
-        """Read a post or a slash command."""
+        """Read a post, a slash command or a pressed button."""
+        if action := action_of(req):
+            return Parsed(NOTHING, (self._pressed(action),))
         fields = read_fields(req.raw, req.headers.get("content-type", ""))
         user = as_key_part(fields.get("user_id", ""), "user_id")
         if user == self.bot_id:
@@ -140,6 +173,19 @@ class Mattermost(EditingAdapter, frozen=True):
             return Parsed(NOTHING, ignored="neither text nor attachment")
         return Parsed(NOTHING, (inbound,))
 
+    def _pressed(self, action: Action) -> Inbound:
+        return Inbound(
+            kind=Kind.ACTION,
+            session=action.context.session,
+            dedupe=(f"mattermost:{as_key_part(action.trigger_id, 'trigger_id')}",),
+            user=as_key_part(action.user_id, "user_id"),
+            text=action.context.says,
+            direct=False,
+            mentioned=True,
+            reply=action.context.address.encode(),
+            title=as_title(action.user_name),
+        )
+
     def _session(self, team: str, channel: str, root: str) -> str:
         return session_key(self.name, as_key_part(team or "direct", "team_id"), channel, root or None)
 
@@ -168,11 +214,34 @@ class Mattermost(EditingAdapter, frozen=True):
 
     def call(self, reply: Reply, now: float, *, plain: bool = False) -> ApiRequest:  # noqa: ARG002 - any text is fine
         """Build a post."""
-        address = Address.of(reply.address)
+        address, said = Address.of(reply.address), {"message": reply.text, **self._buttons(reply)}
         if address.shown and reply.begins:
             path = f"posts/{quote(address.shown, safe='')}/patch"
-            return msgspec.structs.replace(self._api(path, {"message": reply.text}), method="PUT")
-        return self._api("posts", {"channel_id": address.channel_id, "message": reply.text, "root_id": address.root_id})
+            return msgspec.structs.replace(self._api(path, said), method="PUT")
+        return self._api("posts", {"channel_id": address.channel_id, "root_id": address.root_id, **said})
+
+    def _buttons(self, reply: Reply) -> dict[str, object]:
+        """Return the buttons under a question, nothing for any other reply."""
+        if not (reply.question and self.webhook_url):
+            return {}
+        place = Address.of(reply.address).but(shown="").decode()
+        actions = []
+        for choice in choices(reply.question):
+            context = ActionContext(reply.session, place, choice.says)
+            context = msgspec.structs.replace(context, proof=self._proof(context))
+            style = "danger" if choice.refuses else "good"
+            button = {"id": choice.label.lower(), "type": "button", "name": choice.label, "style": style}
+            actions.append(button | {"integration": {"url": self.webhook_url, "context": context}})
+        return {"props": {"attachments": [{"actions": actions}]}}
+
+    def _proof(self, context: ActionContext) -> str:
+        """Return what shows that a button's context was made here: the server itself signs nothing."""
+        said = msgspec.json.encode([context.session, context.address, context.says])
+        return hmac.digest(self.settings.bot_token.encode(), b"button " + said, hashlib.sha256).hex()
+
+    def reached_at(self, url: str) -> Self:
+        """Return this adapter with the url that buttons call."""
+        return msgspec.structs.replace(self, webhook_url=url)
 
     def elsewhere(self, reply: Reply, found: ApiAnswer) -> bytes | None:
         """A thread that is gone is left."""
@@ -209,3 +278,11 @@ class Mattermost(EditingAdapter, frozen=True):
 
     def _api(self, path: str, body: object) -> ApiRequest:
         return json_call(f"{self.settings.api_base}/api/v4/{path}", body, self.settings.bot_token)
+
+
+def action_of(req: WebhookRequest) -> Action | None:
+    """Return the pressed button that a request tells of, None for anything else."""
+    if b'"context"' not in req.raw:
+        return None
+    action = decode_or_none(req.raw, Action)
+    return action if action and action.context.proof else None

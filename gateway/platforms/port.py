@@ -338,6 +338,10 @@ class Adapter(msgspec.Struct, frozen=True):
         """Return this adapter, knowing who the bot is if the answer tells."""
         return self
 
+    def reached_at(self, url: str) -> Self:  # noqa: ARG002 - most platforms tell it themselves
+        """Return this adapter, knowing the public url of its webhook."""
+        return self
+
     def token_call(self, now: float) -> ApiRequest | None:  # noqa: ARG002
         """Build the request for an access token (RFC 6749, section 5.1), None where the settings hold one."""
         return None

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import msgspec
 
+from gateway.chunking import utf16_units
 from gateway.formatting import WHATSAPP
 from gateway.platforms.api_call import get_call, json_call, read_answer
 from gateway.platforms.decode import as_key_part, as_text, as_title, decode, decode_or_none, each_readable
@@ -34,12 +35,15 @@ from gateway.platforms.port import (
 )
 from gateway.platforms.signature import check_header, same
 from gateway.platforms.whatsapp_event import Contact, Message, Value, Webhook
+from shared.approvals import choices
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import WhatsAppSettings
 
 #: the limit of a pair, one message in six seconds
 PAIR_LIMIT, PAIR_S = 131056, 6.0
+#: what a message with buttons may say; a longer question comes without, and people write their answer
+MOST_ASKED = 1024
 FILE_HOSTS = ("https://lookaside.fbsbx.com/", "https://graph.facebook.com/")
 
 
@@ -150,6 +154,9 @@ class WhatsApp(JsonApiAdapter, frozen=True):
             "type": "text",
             "text": {"body": reply.text, "preview_url": False},
         }
+        if reply.question and address.kind == "individual" and utf16_units(reply.text) <= MOST_ASKED:
+            del body["text"]
+            body |= {"type": "interactive", "interactive": asked(reply.text, reply.question)}
         if reply.begins:
             body["context"] = {"message_id": address.message_id}
         return self._post(body)
@@ -187,3 +194,9 @@ class WhatsApp(JsonApiAdapter, frozen=True):
 
     def _url(self, path: str) -> str:
         return f"{self.settings.api_base}/{self.settings.api_version}/{path}"
+
+
+def asked(text: str, question: str) -> dict[str, object]:
+    """Return a question with its buttons; groups take none."""
+    buttons = [{"type": "reply", "reply": {"id": choice.says, "title": choice.label}} for choice in choices(question)]
+    return {"type": "button", "body": {"text": text}, "action": {"buttons": buttons}}

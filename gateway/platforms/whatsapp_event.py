@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.platforms.port import File, Kind
+from shared.approvals import choices
 
 FILE_KINDS = ("image", "video", "audio", "document", "sticker")
 
@@ -63,8 +64,10 @@ class Interactive(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """What was chosen or filled in."""
+        """What was chosen or filled in; of our own buttons what they say."""
         choice, form = self.button_reply or self.list_reply, self.nfm_reply
+        if choice and choice.id in {button.says for button in choices(choice.id.rpartition(" ")[2])}:
+            return choice.id
         return choice.title if choice else (form.response_json or form.body) if form else ""
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.platforms.port import Kind, WebhookRequest
 from shared.command import CHAT_COMMANDS
-from tests.gateway.platforms.fixtures import discord, google_chat, line, mattermost, slack, teams, telegram
+from shared.errors import SignatureRejected
+from tests.gateway.platforms.fixtures import discord, google_chat, line, mattermost, slack, teams, telegram, whatsapp
 from tests.gateway.platforms.fixtures.fixture import NOW, dumps
 from tests.gateway.platforms.test_conformance import NAMES, body_of, fixture_of, reply_to
 
@@ -63,6 +64,22 @@ def pressed_in_line(body: Any) -> WebhookRequest:
     return line.sign(line.webhook(line.event("", type="postback", postback=data, message={})))
 
 
+def pressed_in_whatsapp(body: Any) -> WebhookRequest:
+    assert body["type"] == "interactive"
+    button = body["interactive"]["action"]["buttons"][0]["reply"]
+    assert len(button["title"]) <= 20
+    pressed = {"type": "interactive", "interactive": {"type": "button_reply", "button_reply": button}}
+    return whatsapp.sign(whatsapp.webhook(whatsapp.message("", **pressed)))
+
+
+def pressed_in_mattermost(body: Any) -> WebhookRequest:
+    button = body["props"]["attachments"][0]["actions"][0]
+    assert button["id"].isalnum()
+    pressed = {"user_id": "ana", "channel_id": "c1", "team_id": "t1", "post_id": "p9", "trigger_id": "dHJpZ2dlcg"}
+    context = button["integration"]["context"]
+    return WebhookRequest("POST", {"content-type": "application/json"}, dumps(pressed | {"context": context}), NOW)
+
+
 PRESSED: dict[str, Callable[[Any], WebhookRequest]] = {
     "slack": pressed_in_slack,
     "telegram": pressed_in_telegram,
@@ -70,6 +87,8 @@ PRESSED: dict[str, Callable[[Any], WebhookRequest]] = {
     "teams": pressed_in_teams,
     "google_chat": pressed_in_google_chat,
     "line": pressed_in_line,
+    "whatsapp": pressed_in_whatsapp,
+    "mattermost": pressed_in_mattermost,
 }
 
 
@@ -82,13 +101,37 @@ def test_the_buttons_under_a_question_come_back_as_its_answer_from_the_conversat
     assert APPROVE not in platform.adapter.call(reply_to(platform, "Hello."), NOW).body.decode()
     if name in PRESSED:
         assert DENY in json.dumps(body_of(request))
-        (inbound,) = platform.adapter.parse(PRESSED[name](body_of(request))).inbound
+        pressed = PRESSED[name](body_of(request))
+        if name != "google_chat" and name != "teams":  # their keys are fetched
+            platform.adapter.verify(pressed)
+        (inbound,) = platform.adapter.parse(pressed).inbound
         assert (inbound.kind, inbound.text, inbound.session, inbound.user) == (
             Kind.ACTION,
             APPROVE,
             platform.session,
             platform.user,
         )
+
+
+def test_a_button_in_mattermost_brings_back_what_it_was_given_or_is_refused() -> None:
+    platform = fixture_of("mattermost")
+    asks = msgspec.structs.replace(reply_to(platform, "May I?"), question=QUESTION)
+    pressed = json.loads(pressed_in_mattermost(body_of(platform.adapter.call(asks, NOW))).raw)
+    for changed in ({"session": "mattermost:t1:c2"}, {"says": "/new"}, {"address": "{}"}, {"proof": "0" * 64}):
+        context = {**pressed["context"], **changed}
+        request = WebhookRequest(
+            "POST", {"content-type": "application/json"}, dumps(pressed | {"context": context}), NOW
+        )
+        with pytest.raises(SignatureRejected):
+            platform.adapter.verify(request)
+    hidden = msgspec.structs.replace(platform.adapter, webhook_url="")
+    assert b"actions" not in hidden.call(asks, NOW).body
+
+
+def test_a_question_that_is_too_long_for_buttons_in_whatsapp_is_asked_in_words() -> None:
+    platform = fixture_of("whatsapp")
+    asks = msgspec.structs.replace(reply_to(platform, "x" * 1025), question=QUESTION)
+    assert body_of(platform.adapter.call(asks, NOW))["type"] == "text"
 
 
 def test_a_question_to_a_slash_command_is_answered_outside_of_any_thread() -> None:
