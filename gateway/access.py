@@ -84,6 +84,14 @@ class Access:
             )
         return caller
 
+    def admits(self, request: Request, needed: Role) -> bool:
+        """Tell whether a request that was taken would be taken now."""
+        try:
+            self.authorize(request, needed)
+        except Refused:
+            return False
+        return True
+
     def caller(self, request: Request) -> Caller | None:
         """Return whose key a request shows, None without one. Raises Refused for a cookie sent by a page elsewhere."""
         if (offered := offered_secret(request)) is not None:

@@ -254,7 +254,7 @@ class Gateway:
         log_dir, profiles = self.settings.data_dir / "logs", self.settings.profiles
         redaction, calls = Redaction(known_secrets(self.settings)), self.call_history
         api = Api(self.store, self.pool, self.broadcast, log_dir, redaction, budgets, self.pairings, profiles, calls)
-        console = Console(self.broadcast, self.pool)
+        console = Console(self.broadcast, self.pool, self.access)
         login = Login(self.access, self.audit)
         guarded = [
             *self.openai_api.routes(),

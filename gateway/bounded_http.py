@@ -251,6 +251,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:  # its last answer closes
             return
         if self._status == 400:
+            self._connections_of_server.tell("what came is no HTTP request")
             super().send_400_response(msg)
             return
         if self._status == 431:

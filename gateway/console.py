@@ -6,17 +6,20 @@ The page holds no data of its own, so it is open; everything it shows comes from
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import functools
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from gateway.access import Access
 from gateway.event_stream import encoded
 from gateway.responses import Refused
 from gateway.turn_broadcast import TurnBroadcast
 from gateway.worker_table import worker_table
+from shared.api_keys import Role
 from worker.pool import Pool
 
 STATIC = Path(__file__).parent / "static"
@@ -65,25 +68,29 @@ class Console:
     With ``?session=KEY`` the text of that session's running turn comes too.
     """
 
-    def __init__(self, broadcast: TurnBroadcast, pool: Pool) -> None:
+    def __init__(self, broadcast: TurnBroadcast, pool: Pool, access: Access) -> None:
+        self._access = access
+        self._generation: object = None
         self._broadcast = broadcast
         self._pool = pool
         self._ticking: asyncio.Task[None] | None = None
         self._table = b""
 
     async def events(self, request: Request) -> Response:
-        """Answer the stream; it ends when the page leaves, reads too slowly, or the gateway stops."""
+        """Answer the stream; it ends when the page leaves, reads too slowly or has a key no more, or at the stop."""
         again = {"Retry-After": "2"}
         if self._broadcast.stream.closed:
             raise Refused(503, "the gateway is stopping", code="stopping", headers=again)
         if self._broadcast.stream.full:
             raise Refused(503, "too many pages read the events", code="too_many_readers", headers=again)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        stream = self._stream(request.query_params.get("session", ""))
+        admitted = functools.partial(self._access.admits, request, Role.READ)
+        stream = self._stream(request.query_params.get("session", ""), admitted)
         return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
-    async def _stream(self, session: str) -> AsyncGenerator[bytes]:
+    async def _stream(self, session: str, admitted: Callable[[], bool]) -> AsyncGenerator[bytes]:
         with self._broadcast.watch(session) as reader:
+            reader.admitted = admitted
             if self._ticking is None or self._ticking.done():
                 self._table = b""
                 self._ticking = asyncio.create_task(self._tick(), name="worker table")
@@ -97,7 +104,11 @@ class Console:
         """Tell the worker table when it changes, and a comment when nothing does, for as long as anybody reads."""
         stream = self._broadcast.stream
         quiet = 0
+        self._generation = self._access.keys.generation
         while stream.read and not stream.closed:
+            if self._generation != (generation := self._access.keys.generation):
+                self._generation = generation
+                stream.end_refused()
             table = encoded("workers", worker_table(self._pool.snapshot(), await self._pool.hosts()))
             quiet = 0 if table != self._table else quiet + 1
             if table != self._table:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,7 @@ class PageReader:
     def __init__(self, session: str) -> None:
         self.session = session
         self.dropped = False  #: whether it read too slowly
+        self.admitted: Callable[[], bool] = lambda: True  #: whether it may still read
         self._chunks: deque[bytes] = deque()
         self._own: list[bytes] = []
         self._size = 0
@@ -131,6 +132,11 @@ class EventStream:
             for reader in readers:
                 reader.tell(event)
             self._flush_soon()
+
+    def end_refused(self) -> None:
+        """End the readers that may read no more: the keys have changed."""
+        for reader in [reader for reader in self._readers if not reader.admitted()]:
+            reader.end()
 
     def close(self) -> None:
         """Hand over what waits, then end every reader; each later one ends at once."""

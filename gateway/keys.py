@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from gateway import tickets
-from shared.api_keys import ApiKey, Role, check_name, digest_of, new_secret, parse_entry
+from shared.api_keys import SHARED_ACCOUNT, ApiKey, Role, check_name, digest_of, new_secret, parse_entry
 from shared.errors import GatehouseError
 from shared.settings import Settings
 
@@ -46,7 +46,7 @@ class Caller(msgspec.Struct, frozen=True):
     @property
     def account(self) -> str:
         """The second part of the keys of its sessions: a key that may only chat has sessions of its own."""
-        return self.name if self.role is Role.CHAT else "default"
+        return self.name if self.role is Role.CHAT else SHARED_ACCOUNT
 
 
 #: who asks where no key is needed
@@ -124,9 +124,15 @@ class Keys:
         found = [key for key in self.all() if hmac.compare_digest(key.digest, digest)]
         return Caller(found[0].name, found[0].role) if found else None
 
-    def ticket(self, name: str) -> str | None:
-        """Return a ticket for a browser that showed the key of this name. Raises OSError."""
-        key = self._named(name)
+    @property
+    def generation(self) -> object:
+        """What changes with the keys that commands have made."""
+        return [key.digest for key in self._file.read()]
+
+    def ticket(self, secret: str) -> str | None:
+        """Return a ticket for a browser that showed this key, None for one that is none. Raises OSError."""
+        digest = digest_of(secret)
+        key = next((key for key in self.all() if hmac.compare_digest(key.digest, digest)), None)
         if key is None:
             return None
         return tickets.sign(tickets.make_secret(self._data_dir), key.name, key.digest, self._clock() + SIGNED_IN_S)
@@ -138,15 +144,14 @@ class Keys:
             return None
         if subject == COMMAND:
             return Caller("command", Role.ADMIN) if tickets.verify(secret, ticket, "") else None
-        key = self._named(subject)
-        if key is None or not tickets.verify(secret, ticket, key.digest):
-            return None
-        return Caller(key.name, key.role)
+        # two keys may have one name, where the environment and the file each have one
+        named = [key for key in self.all() if key.name == subject and tickets.verify(secret, ticket, key.digest)]
+        return Caller(named[0].name, named[0].role) if named else None
 
     def add(self, name: str, role: Role) -> tuple[ApiKey, str]:
         """Make a key and return it with its secret, which is kept nowhere. Raises KeyRefused and OSError."""
         try:
-            check_name(name)
+            check_name(name, role)
         except ValueError as error:
             raise KeyRefused(str(error)) from None
         if self._named(name):

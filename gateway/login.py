@@ -70,7 +70,7 @@ class Login:
         except msgspec.DecodeError:
             raise Refused(400, 'the body has to be {"key": "…"}') from None
         caller = self._access.keys.by_secret(given.strip())
-        ticket = self._access.keys.ticket(caller.name) if caller else None
+        ticket = self._access.keys.ticket(given.strip()) if caller else None
         if caller is None or ticket is None:
             await self._audit.key_refused(request)
             raise Refused(401, "that key does not open this gateway", code="invalid_api_key")

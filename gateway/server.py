@@ -125,7 +125,7 @@ async def run(
     settings: Settings, log: LogWriter, listener: socket.socket, compose: Callable[[Settings], Gateway]
 ) -> None:
     """Open, serve and close one gateway."""
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # what it tells at INFO, events tell better
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what it tells below that, events tell better
     gateway = compose(settings)
     room = connection_limits(settings.workers + settings.spares, len(gateway.platforms))
     server = Server(uvicorn_config(gateway, Connections(room.connections, gateway.events)), gateway, log)

@@ -14,6 +14,8 @@ import msgspec
 
 #: names stand in session keys and in metrics
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+#: the account of the sessions of keys that may see all of them
+SHARED_ACCOUNT = "default"
 _HASHED = re.compile(r"(?P<name>[^:]*):(?P<role>[^:]*):(?:sha256[:=$-])?(?P<digest>[0-9a-fA-F]{64})")
 _MEANT_AS_HASHED = re.compile(r"[^:]*:(?:[^:]*:sha256|(?:chat|read|admin):)")
 
@@ -59,9 +61,9 @@ def parse_entry(word: str) -> ApiKey:
             raise ValueError("an entry is name:role:sha256:HEX with 64 hex digits, or a key in plain text")
         digest = digest_of(word)
         return ApiKey(f"key-{digest[:8]}", Role.ADMIN, digest)
-    check_name(found["name"])
     if found["role"] not in set(Role):
         raise ValueError(f"{found['role']!r} is no role; there are {', '.join(Role)}")
+    check_name(found["name"], Role(found["role"]))
     return ApiKey(found["name"], Role(found["role"]), found["digest"].lower())
 
 
@@ -70,7 +72,9 @@ def entry_of(key: ApiKey) -> str:
     return f"{key.name}:{key.role}:sha256:{key.digest}"
 
 
-def check_name(name: str) -> None:
-    """Raise ValueError for a name that no key can have."""
+def check_name(name: str, role: Role) -> None:
+    """Raise ValueError for a name that no key of this role can have."""
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r}: a key's name is 1 to 64 of A-Z a-z 0-9 . _ @ -, a letter or digit first")
+    if role is Role.CHAT and name == SHARED_ACCOUNT:
+        raise ValueError(f"{name!r} is no name for a chat key: the sessions of all other keys are under it")

@@ -90,6 +90,23 @@ def test_a_header_within_the_bounds_is_served(running: GatewayProcess) -> None:
         assert all_of(connection).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+def test_what_is_no_http_is_refused_and_asks_for_other_protocols_are_passed_over_without_filling_the_log(
+    running: GatewayProcess,
+) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: %s\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n"
+    before = len(running.log())
+    for _ in range(20):
+        for junk in (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01" + b"\0" * 200, b"FOO / HTTP/1.1\r\n\r\n"):
+            with connected(running) as connection:
+                connection.sendall(junk)
+                assert all_of(connection).startswith(b"HTTP/1.1 400 ")
+        for protocol in (b"websocket", b"h2c"):
+            with connected(running) as connection:
+                connection.sendall(GET + upgrade % protocol)
+                assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert len(running.log()) - before < 1000
+
+
 def test_who_is_silent_or_drips_is_closed(running: GatewayProcess) -> None:
     """After the time that a header has, however often a byte comes."""
     with connected(running) as silent, connected(running) as dripping, connected(running) as late:

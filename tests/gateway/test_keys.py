@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from gateway.keys import KeyFile
+from gateway.keys import Caller, KeyFile, Keys
 from gateway.tickets import make_secret
 from loadtests.gateway_process import GatewayProcess
-from shared.api_keys import Role, entry_of, parse_entry
+from shared.api_keys import ApiKey, Role, entry_of, parse_entry
+from shared.settings import parse_settings
 from tests.e2e.command_line import port_of, run_command, run_inside
 
 ADMIN = "the-admin-key"
@@ -69,8 +70,12 @@ def test_a_key_is_taken_in_both_headers_and_refused_from_its_revocation_on(
     secret = made(locked, "passing", "admin")
     assert web.get("/v1/workers", headers={"x-api-key": secret}).status_code == 200
     assert web.get("/v1/workers", headers=bearer(secret)).status_code == 200
-    assert run_inside(locked.data_dir, "key", "revoke", "passing").returncode == 0
-    assert web.get("/v1/workers", headers=bearer(secret)).status_code == 401
+    with web.stream("GET", "/v1/events", headers=bearer(secret)) as events:
+        lines = events.iter_lines()
+        assert next(lines)
+        assert run_inside(locked.data_dir, "key", "revoke", "passing").returncode == 0
+        assert web.get("/v1/workers", headers=bearer(secret)).status_code == 401
+        assert "event: bye" in list(lines)  # what it reads ends too
 
 
 def test_the_file_holds_hashes_and_is_its_owners_alone(locked: GatewayProcess) -> None:
@@ -93,7 +98,7 @@ def test_a_directory_that_is_made_for_keys_is_its_owners_alone(tmp_path: Path) -
     ("arguments", "said"),
     [
         (("add", "a:b"), "a key's name is"), (("add", "twice"), "already"), (("revoke", "nobody"), "there is no key"),
-        (("revoke", "key-listed"), "there is no key"),
+        (("revoke", "key-listed"), "there is no key"), (("add", "default"), "is no name for a chat key"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -138,6 +143,19 @@ def test_a_browser_signs_in_with_a_cookie_that_only_this_sites_own_pages_can_use
     assert web.post(retry, headers={"Origin": str(web.base_url).rstrip("/")}).status_code == 404
     assert web.post("/v1/logout").status_code == 200
     assert web.get("/v1/workers").status_code == 401
+
+
+def test_a_cookie_is_of_the_key_that_was_shown_where_two_have_one_name(tmp_path: Path) -> None:
+    """One in the environment, and one in the file, made before that."""
+    environment = {"GATEHOUSE_API_KEYS": f"ops:admin:{parse_entry('big').digest}", "GATEHOUSE_DATA_DIR": str(tmp_path)}
+    KeyFile(tmp_path).write((ApiKey("ops", Role.CHAT, parse_entry("small").digest),))
+    keys = Keys(parse_settings(environment))
+    make_secret(tmp_path)
+    for secret, role in (("big", Role.ADMIN), ("small", Role.CHAT)):
+        ticket = keys.ticket(secret)
+        assert ticket
+        assert keys.by_ticket(ticket) == Caller("ops", role)
+    assert keys.ticket("neither") is None
 
 
 def test_a_forged_cookie_opens_nothing(web: httpx2.Client) -> None:
