@@ -149,7 +149,10 @@ class Mattermost(EditingAdapter, frozen=True):
         channel = as_key_part(fields.get("channel_id", ""), "channel_id")
         said = as_text(fields.get("text", "").removeprefix(fields.get("trigger_word", "")))
         command = fields.get("command", "")
-        event_id = as_key_part(fields.get("trigger_id" if command else "post_id", ""), "the event's id")
+        if command:
+            event_id = name_of(fields.get("trigger_id", ""))
+        else:
+            event_id = as_key_part(fields.get("post_id", ""), "post_id")
         root = as_key_part(fields["root_id"], "root_id") if fields.get("root_id") else ""
         files = tuple(
             File(as_key_part(one, "file_ids"), "file") for one in fields.get("file_ids", "").split(",") if one
@@ -177,7 +180,7 @@ class Mattermost(EditingAdapter, frozen=True):
         return Inbound(
             kind=Kind.ACTION,
             session=action.context.session,
-            dedupe=(f"mattermost:{as_key_part(action.trigger_id, 'trigger_id')}",),
+            dedupe=(f"mattermost:{name_of(action.trigger_id)}",),
             user=as_key_part(action.user_id, "user_id"),
             text=action.context.says,
             direct=False,
@@ -278,6 +281,13 @@ class Mattermost(EditingAdapter, frozen=True):
 
     def _api(self, path: str, body: object) -> ApiRequest:
         return json_call(f"{self.settings.api_base}/api/v4/{path}", body, self.settings.bot_token)
+
+
+def name_of(trigger_id: str) -> str:
+    """Return what names a command or a press: its id is some 200 letters of base64. Raises BodyRejected."""
+    if not trigger_id:
+        raise BodyRejected("trigger_id is missing")
+    return hashlib.sha256(trigger_id.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def action_of(req: WebhookRequest) -> Action | None:

@@ -72,10 +72,14 @@ def pressed_in_whatsapp(body: Any) -> WebhookRequest:
     return whatsapp.sign(whatsapp.webhook(whatsapp.message("", **pressed)))
 
 
+#: as a server makes them
+TRIGGER = "eHIzajV4M3A0cGZrN2trNmNr" * 8 + "b+/v=="
+
+
 def pressed_in_mattermost(body: Any) -> WebhookRequest:
     button = body["props"]["attachments"][0]["actions"][0]
     assert button["id"].isalnum()
-    pressed = {"user_id": "ana", "channel_id": "c1", "team_id": "t1", "post_id": "p9", "trigger_id": "dHJpZ2dlcg"}
+    pressed = {"user_id": "ana", "channel_id": "c1", "team_id": "t1", "post_id": "p9", "trigger_id": TRIGGER}
     context = button["integration"]["context"]
     return WebhookRequest("POST", {"content-type": "application/json"}, dumps(pressed | {"context": context}), NOW)
 
@@ -148,7 +152,7 @@ def test_a_question_to_a_slash_command_is_answered_outside_of_any_thread() -> No
 SLASH: dict[str, Callable[[str], WebhookRequest]] = {
     "slack": lambda name: slack_form(team_id="T1", channel_id="C1", user_id="U1", command=name, trigger_id="1.2"),
     "discord": lambda name: discord.sign(discord.interaction("", data={"name": name[1:], "type": 1})),
-    "mattermost": lambda name: mattermost.sign(mattermost.form("", command=name, trigger_id="t9")),
+    "mattermost": lambda name: mattermost.sign(mattermost.form("", command=name, trigger_id=TRIGGER)),
 }
 
 
