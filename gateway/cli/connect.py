@@ -44,7 +44,7 @@ async def run(invocation: Invocation) -> int:
         await keep_act(invocation, "platform_connected", f"{name} {url}")
     hide = Redaction(settings.secrets()).clean_text
     lines = [*setup.steps.splitlines(), "", *(hide(line) for line in made)]
-    checks = await public_address(settings)
+    checks = await public_address(settings, name)
     lines += [f"{'ok' if check.ok else 'FAILED'}: {check.part}: {check.text}" for check in checks]
     invocation.terminal.show({"platform": name, "url": url, "lines": lines}, lines)
     return 0 if all(check.ok for check in checks) and not any(line.startswith("FAILED") for line in lines) else 1

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import time
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -16,7 +17,8 @@ from gateway.cli.finding import Finding
 from gateway.own_module import own_module_command
 from gateway.platform_client import PlatformClient
 from gateway.platforms import enabled_platforms
-from gateway.platforms.port import Adapter, ApiResponse
+from gateway.platforms.port import Adapter, ApiRequest, ApiResponse
+from shared.platform_settings import PLATFORM_SETTINGS, required_variables
 from shared.redaction import Redaction
 from shared.settings import Settings
 from worker.pool.worker_config import known_secrets, worker_config
@@ -58,52 +60,117 @@ async def worker_side(settings: Settings) -> list[Finding]:
 
 
 async def platforms(settings: Settings) -> list[Finding]:
-    """Ask each platform who the bot is: its answer tells whether it takes the token."""
+    """Ask each platform whether it takes the token, and where it posts its events."""
     client = PlatformClient()
+    public_url = settings.webhooks.public_url
     try:
         adapters = enabled_platforms(settings).items()
-        return list(await asyncio.gather(*(platform(client, name, adapter) for name, adapter in adapters)))
+        found = await asyncio.gather(*(platform(client, name, adapter, public_url) for name, adapter in adapters))
+        return [finding for some in found for finding in some]
     finally:
         await client.close()
 
 
-async def platform(client: PlatformClient, name: str, adapter: Adapter) -> Finding:
+async def platform(client: PlatformClient, name: str, adapter: Adapter, public_url: str) -> list[Finding]:
     """Ask one platform."""
     part = f"platform {name}"
-    call = adapter.identity_call() or adapter.token_call(time.time())
+    call = adapter.token_call(time.time()) or adapter.token_test()
     if call is None:
-        return Finding(part, ok=True, text="on; it has no token that could be tried")
+        return [Finding(part, ok=True, text="on; it has no token that could be tried")]
     answer = await client.send(call)
     if not isinstance(answer, ApiResponse):
-        return Finding(part, ok=False, text=answer.reason)
+        at = "://".join(urlsplit(call.url)[:2])  # no more of it: a token may be in the path
+        return [Finding(part, ok=False, text=f"{at} cannot be reached: {answer.reason}")]
     said = answer.body[:200].decode("utf-8", "replace")
     if answer.status >= 400 or b'"ok":false' in answer.body.replace(b" ", b"")[:200]:
-        return Finding(part, ok=False, text=f"refuses its token: {answer.status} {said}")
+        return [Finding(part, ok=False, text=f"refuses its token ({token_names(name)}): {answer.status} {said}")]
     off_s = clock_difference_s(answer.headers["date"])
     if off_s > MOST_CLOCK_S:
-        return Finding(part, ok=False, text=f"this machine's clock is off by {off_s:.0f} s: signatures will not verify")
-    return Finding(part, ok=True, text="takes its token")
+        text = f"this machine's clock is off by {off_s:.0f} s: signatures will not verify; let it be set (NTP)"
+        return [Finding(part, ok=False, text=text)]
+    taken = Finding(part, ok=True, text="takes its token")
+    return [taken, *await registration(client, name, adapter, public_url)]
 
 
-async def public_address(settings: Settings) -> list[Finding]:
-    """Come in from outside, where GATEHOUSE_PUBLIC_URL says: webhooks have to be there, and nothing else."""
-    if not settings.webhooks.public_url:
+def token_names(name: str) -> str:
+    """Return the variables that a platform's token may be in."""
+    secrets = [variable for variable in required_variables(PLATFORM_SETTINGS[name]) if "TOKEN" in variable]
+    return ", ".join(secrets) or ", ".join(required_variables(PLATFORM_SETTINGS[name]))
+
+
+async def registration(client: PlatformClient, name: str, adapter: Adapter, public_url: str) -> list[Finding]:
+    """Ask a platform that tells it where it posts its events: there, and nowhere else, it has to."""
+    call = adapter.registration_call()
+    answer = await client.send(call) if call is not None else None
+    found = adapter.registration(answer) if isinstance(answer, ApiResponse) else None
+    if found is None:
         return []
-    part = f"from outside ({settings.webhooks.public_url})"
-    name = next(iter(settings.platforms), "standard")
+    part, mend = f"webhook of {name}", f"`python -m gateway connect {name}` sets it"
+    wanted = f"{public_url}/webhooks/{name}" if public_url else ""
+    if not found.url:
+        return [Finding(part, ok=False, text=f"none is set: no message will come; {mend}")]
+    if wanted and found.url != wanted:
+        return [Finding(part, ok=False, text=f"{name} posts to {found.url}, not to {wanted}; {mend}")]
+    if found.problem:
+        return [Finding(part, ok=False, text=f"{name} posts to {found.url} and says: {found.problem}")]
+    return [Finding(part, ok=True, text=f"{name} posts to {found.url}")]
+
+
+async def public_address(settings: Settings, only: str = "") -> list[Finding]:
+    """Come in from outside, where GATEHOUSE_PUBLIC_URL says: webhooks, or one, have to be there, and nothing else."""
+    url = settings.webhooks.public_url
+    if not url:
+        return []
+    part = f"from outside ({url})"
     async with httpx2.AsyncClient(timeout=ASK_S, follow_redirects=False) as client:
         try:
-            hook = await client.post(f"{settings.webhooks.public_url}/webhooks/{name}", content=b"{}")
-            inside = await client.get(f"{settings.webhooks.public_url}/v1/sessions")
+            inside = await client.get(f"{url}/v1/sessions")
+            adapters = [one for name, one in enabled_platforms(settings).items() if only in {"", name}]
+            hooks = await asyncio.gather(*(way_in(client, f"{url}/webhooks/{one.name}", one) for one in adapters))
         except (httpx2.HTTPError, ValueError) as error:
-            return [Finding(part, ok=False, text=f"cannot be reached: {error or type(error).__name__}")]
-    if settings.platforms and hook.status_code not in {200, 400, 401}:
-        return [Finding(part, ok=False, text=f"/webhooks/{name} answers {hook.status_code}; a gateway answers 401")]
+            why = f"{error or type(error).__name__}; does the name lead here, is its certificate valid?"
+            return [Finding(part, ok=False, text=f"cannot be reached: {why}")]
     if inside.status_code == 200:
-        return [
-            Finding(part, ok=False, text="the admin API answers strangers: publish /webhooks/ alone (docs/deploy.md)")
-        ]
-    return [Finding(part, ok=True, text=f"/webhooks/{name} is there, the admin API is not open")]
+        text = "the admin API answers strangers: publish /webhooks/ alone (docs/deploy.md)"
+        return [*hooks, Finding(part, ok=False, text=text)]
+    return [*hooks, Finding(part, ok=True, text="the admin API is not open")]
+
+
+async def way_in(client: httpx2.AsyncClient, url: str, adapter: Adapter) -> Finding:
+    """Post to a webhook as its platform does, signed where we can, which tells of headers and bodies that are changed.
+
+    Raises HTTPError.
+    """
+    part = f"way in of {adapter.name}"
+    signed = adapter.handshake(url, time.time())
+    call = signed or ApiRequest(url, {"content-type": "application/json"}, b"{}")
+    answer = await client.request(call.method, call.url, headers=call.headers, content=call.body)
+    match answer.status_code:
+        case 200 if signed:
+            return Finding(part, ok=True, text="takes what is signed with the secret")
+        case 200 | 400 | 401 if not signed:
+            return Finding(part, ok=True, text="is there; only the platform can sign")
+        case 401:
+            why = f"{error_words(answer)}; another gateway is there, or a proxy changes headers or bodies"
+            return Finding(part, ok=False, text=f"refuses what is signed with the secret: {why}")
+        case 404:
+            why = f"the proxy has to pass /webhooks/ on, to a gateway where {adapter.name} is on (docs/deploy.md)"
+        case 502 | 503 | 504:
+            why = "is the gateway up, and does the proxy lead to its HOST:PORT?"
+        case status if 300 <= status < 400:
+            where = answer.headers.get("location", "nowhere")
+            why = f"platforms follow no redirect (to {where}): GATEHOUSE_PUBLIC_URL has to be what answers itself"
+        case _:
+            why = "a gateway answers 200 or 401: what else answers there?"
+    return Finding(part, ok=False, text=f"{url} answers {answer.status_code}; {why}")
+
+
+def error_words(answer: httpx2.Response) -> str:
+    """Return what a gateway's error says, or that it is none of a gateway."""
+    try:
+        return str(msgspec.json.decode(answer.content)["error"]["message"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return "no gateway says that"
 
 
 def descriptors() -> Finding:

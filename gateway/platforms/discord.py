@@ -15,9 +15,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.formatting import DISCORD_MARKDOWN
-from gateway.platforms.api_call import json_call, short_key
+from gateway.platforms.api_call import json_call, read_answer, short_key
 from gateway.platforms.decode import as_command, as_key_part, as_text, decode
-from gateway.platforms.discord_event import Body, Interaction, InteractionType
+from gateway.platforms.discord_event import Application, Body, Interaction, InteractionType
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, Place, TextLimit
 from gateway.platforms.port import (
     ApiRequest,
@@ -28,6 +28,7 @@ from gateway.platforms.port import (
     Kind,
     Parsed,
     Rate,
+    Registration,
     Setup,
     WebhookRequest,
     WebhookResponse,
@@ -202,6 +203,16 @@ class Discord(JsonApiAdapter, frozen=True):
             *(self._bot_call(f"{app}/commands", command) for command in (ask, *others)),
         )
         return Setup(f"Install: https://discord.com/oauth2/authorize?client_id={self.settings.application_id}", calls)
+
+    def registration_call(self) -> ApiRequest:
+        """Ask for the application, which names its endpoint."""
+        headers = {"authorization": f"Bot {self.settings.bot_token}", **AGENT}
+        return ApiRequest(f"{self.settings.api_base}/applications/@me", headers, b"", "GET")
+
+    def registration(self, answer: ApiResponse) -> Registration | None:
+        """Read the endpoint of interactions."""
+        found = read_answer(answer, Application)
+        return Registration(found.interactions_endpoint_url or "") if found and answer.status == 200 else None
 
     def _token_call(self, address: Address, body: object, path: str) -> ApiRequest:
         url = f"{self.settings.api_base}/webhooks/{self.settings.application_id}/{quote(address.token, safe='')}{path}"

@@ -105,6 +105,12 @@ class Channel(msgspec.Struct, frozen=True):
     name: Any = ""
 
 
+class Application(msgspec.Struct, frozen=True):
+    """What Discord knows of the app."""
+
+    interactions_endpoint_url: str | None = None
+
+
 class Interaction(msgspec.Struct, frozen=True):
     """One interaction; a member comes from a server, a user from a direct conversation."""
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from gateway.platforms.api_call import get_call, json_call
+from gateway.platforms.api_call import get_call, json_call, read_answer
 from gateway.platforms.decode import as_key_part, as_text, decode, each_readable
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, Place, TextLimit
-from gateway.platforms.line_event import Event, Webhook
+from gateway.platforms.line_event import Endpoint, Event, Webhook
 from gateway.platforms.port import (
     ApiRequest,
     ApiResponse,
@@ -28,6 +28,7 @@ from gateway.platforms.port import (
     Kind,
     Parsed,
     Rate,
+    Registration,
     SendResult,
     Sent,
     Setup,
@@ -78,9 +79,8 @@ class Line(JsonApiAdapter, frozen=True):
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the signature over the body."""
-        expected = hmac.digest(self.settings.channel_secret.encode(), req.raw, hashlib.sha256)
         hint = "LINE_CHANNEL_SECRET must be this channel's"
-        check_header(req.headers, "x-line-signature", base64.b64encode(expected).decode(), hint)
+        check_header(req.headers, "x-line-signature", self._signature(req.raw), hint)
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read all events of a request."""
@@ -163,6 +163,30 @@ class Line(JsonApiAdapter, frozen=True):
         call = msgspec.structs.replace(self._post("channel/webhook/endpoint", {"endpoint": url}), method="PUT")
         test = self._post("channel/webhook/test", {"endpoint": url})
         return Setup("In the LINE Developers Console: switch 'Use webhook' and 'Webhook redelivery' on.", (call, test))
+
+    def token_test(self) -> ApiRequest:
+        """Ask who the bot is."""
+        return get_call(f"{self.settings.api_base}/v2/bot/info", self.settings.channel_access_token)
+
+    def registration_call(self) -> ApiRequest:
+        """Ask for the endpoint."""
+        url = f"{self.settings.api_base}/v2/bot/channel/webhook/endpoint"
+        return get_call(url, self.settings.channel_access_token)
+
+    def registration(self, answer: ApiResponse) -> Registration | None:
+        """Read the endpoint, and whether it is used; there may be none, which is a 404."""
+        found = read_answer(answer, Endpoint)
+        off = "'Use webhook' is off in the LINE Developers Console"
+        return Registration(found.endpoint, "" if found.active else off) if found else None
+
+    def handshake(self, url: str, now: float) -> ApiRequest:  # noqa: ARG002 - LINE signs no time
+        """Build the request without an event that LINE sends as a test."""
+        raw = b'{"destination":"","events":[]}'
+        return ApiRequest(url, {"content-type": "application/json", "x-line-signature": self._signature(raw)}, raw)
+
+    def _signature(self, raw: bytes) -> str:
+        digest = hmac.digest(self.settings.channel_secret.encode(), raw, hashlib.sha256)
+        return base64.b64encode(digest).decode()
 
     def _post(self, path: str, body: object) -> ApiRequest:
         return json_call(f"{self.settings.api_base}/v2/bot/{path}", body, self.settings.channel_access_token)

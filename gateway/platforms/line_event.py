@@ -109,6 +109,13 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
     unsend: Unsend = Unsend()
 
 
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where LINE posts, and whether it does."""
+
+    endpoint: str = ""
+    active: bool = True
+
+
 class Webhook(msgspec.Struct, frozen=True):
     """A whole request; an event is read by itself, so that one of a new kind holds up no other."""
 

@@ -223,6 +223,15 @@ class Matrix(EditingAdapter, frozen=True):
         path = f"{quote(server, safe='')}/{quote(media, safe='')}"
         return get_call(f"{self.settings.api_base}/_matrix/client/v1/media/download/{path}", self.settings.as_token)
 
+    def token_test(self) -> ApiRequest:
+        """Ask who the bot is."""
+        url = f"{self.settings.api_base}/_matrix/client/v3/account/whoami?{self._as_bot()}"
+        return get_call(url, self.settings.as_token)
+
+    def handshake(self, url: str, now: float) -> ApiRequest:  # noqa: ARG002 - the token is no signature
+        """Build the ping that a homeserver makes when it is asked to."""
+        return json_call(f"{url}/_matrix/app/v1/ping", {"transaction_id": "doctor"}, self.settings.hs_token)
+
     def setup(self, url: str) -> Setup:
         """The homeserver reads a registration file at its start."""
         local = self.settings.user_id[1:].partition(":")[0]

@@ -283,6 +283,15 @@ class Setup(msgspec.Struct, frozen=True):
     calls: tuple[ApiRequest, ...] = ()
 
 
+class Registration(msgspec.Struct, frozen=True):
+    """Where a platform posts its events, by its own account."""
+
+    #: empty where it knows no webhook
+    url: str
+    #: what it says is wrong with it, empty for nothing
+    problem: str = ""
+
+
 class Adapter(msgspec.Struct, frozen=True):
     """One platform. The methods of the first half are every platform's, those of the second have a default."""
 
@@ -383,6 +392,25 @@ class Adapter(msgspec.Struct, frozen=True):
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:  # noqa: ARG002
         """Build the request for a file, or the one after the ``answer`` to it; None where that is the file itself."""
+        return None
+
+    def token_test(self) -> ApiRequest | None:
+        """Build a request that the platform refuses unless it takes our token; None where the settings hold none."""
+        return self.identity_call() or self.registration_call()
+
+    def registration_call(self) -> ApiRequest | None:
+        """Build the request that asks where the platform posts its events, None where it does not tell."""
+        return None
+
+    def registration(self, answer: ApiResponse) -> Registration | None:  # noqa: ARG002 - only who asks reads an answer
+        """Read the answer to ``registration_call``, None where it tells nothing."""
+        return None
+
+    def handshake(self, url: str, now: float) -> ApiRequest | None:  # noqa: ARG002
+        """Build a request to the webhook that is signed as the platform signs, and of which nothing comes.
+
+        None where the platform alone can sign one, or where each is a message.
+        """
         return None
 
     def setup(self, url: str) -> Setup:

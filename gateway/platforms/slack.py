@@ -267,6 +267,17 @@ class Slack(SlackStreams, frozen=True):
         at_base = file.url.startswith(self.settings.api_base.removesuffix("/api") + "/")
         return get_call(file.url, self.settings.bot_token) if answer is None and (mine or at_base) else None
 
+    def token_test(self) -> ApiRequest:
+        """Build auth.test."""
+        return json_call(f"{self.settings.api_base}/auth.test", {}, self.settings.bot_token)
+
+    def handshake(self, url: str, now: float) -> ApiRequest:
+        """Build the url_verification that Slack sends when the url is entered."""
+        raw, timestamp = b'{"type":"url_verification","challenge":"doctor"}', str(int(now))
+        signature = sign(self.settings.signing_secret, timestamp, raw)
+        signed = {"x-slack-request-timestamp": timestamp, "x-slack-signature": signature}
+        return ApiRequest(url, {"content-type": "application/json", **signed}, raw)
+
     def setup(self, url: str) -> Setup:
         """An app is made of a manifest."""
         return Setup(f"https://api.slack.com/apps > Create New App > From a manifest:\n\n{manifest(url)}")

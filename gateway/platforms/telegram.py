@@ -7,6 +7,7 @@ genuine update that we cannot use is answered with 200 and ignored.
 from __future__ import annotations
 
 import re
+import time
 from typing import ClassVar, Self
 
 import msgspec
@@ -28,6 +29,7 @@ from gateway.platforms.port import (
     Parsed,
     Rate,
     Reformat,
+    Registration,
     SendResult,
     Sent,
     Setup,
@@ -45,6 +47,7 @@ from gateway.platforms.telegram_api import (
     Error,
     FileAnswer,
     MeAnswer,
+    WebhookInfoAnswer,
     address_of,
 )
 from gateway.platforms.telegram_update import Bot, Message, Pressed, Stopped, Update, read
@@ -278,6 +281,20 @@ class Telegram(JsonApiAdapter, frozen=True):
         """Return this adapter with the bot's username."""
         me = read_answer(answer, MeAnswer)
         return msgspec.structs.replace(self, username=me.result.username) if me else self
+
+    def registration_call(self) -> ApiRequest:
+        """Build getWebhookInfo."""
+        return self._api("getWebhookInfo", {})
+
+    def registration(self, answer: ApiResponse) -> Registration | None:
+        """Read the url, and what came of the last update where it could not be delivered."""
+        found = read_answer(answer, WebhookInfoAnswer)
+        return Registration(found.result.url, found.result.problem(time.time())) if found else None
+
+    def handshake(self, url: str, now: float) -> ApiRequest:  # noqa: ARG002 - Telegram signs no time
+        """Build an update of a kind that nobody asked for."""
+        headers = {"content-type": "application/json", SECRET_HEADER: self.settings.secret_token}
+        return ApiRequest(url, headers, b'{"update_id":0}')
 
     def _api(self, method: str, body: object) -> ApiRequest:
         return json_call(f"{self.settings.api_base}/bot{self.settings.bot_token}/{method}", body)

@@ -15,6 +15,8 @@ LOST_TOPIC = re.compile(r"(thread|topic).{0,20}(not found|deleted|closed)|topic_
 LOST_QUOTE = re.compile(r"repl.*not found|not found.*repl")
 MARKUP = re.compile(r"can't parse entities|too long|text is empty")
 GONE = re.compile(r"not found|deactivated|upgraded")
+#: seconds for which the last error of a delivery tells something of now
+LATELY_S = 3600
 
 
 class Address(Place, frozen=True):
@@ -57,6 +59,24 @@ class FileAnswer(msgspec.Struct, frozen=True):
     """What getFile answers."""
 
     result: FilePath = FilePath()
+
+
+class WebhookInfo(msgspec.Struct, frozen=True):
+    """Where Telegram posts, and the last error of that."""
+
+    url: str = ""
+    last_error_date: int = 0
+    last_error_message: str = ""
+
+    def problem(self, now: float) -> str:
+        """Return the last error, empty where it is none of late."""
+        return self.last_error_message if now - self.last_error_date < LATELY_S else ""
+
+
+class WebhookInfoAnswer(msgspec.Struct, frozen=True):
+    """What getWebhookInfo answers."""
+
+    result: WebhookInfo
 
 
 class MeAnswer(msgspec.Struct, frozen=True):

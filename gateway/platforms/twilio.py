@@ -138,6 +138,11 @@ class Twilio(JsonApiAdapter, frozen=True):
         url = answer.headers.get("location", "") if answer.status in {301, 302, 307, 308} else ""
         return get_call(url) if url.startswith("https://") else None
 
+    def token_test(self) -> ApiRequest:
+        """Ask for the account."""
+        url = f"{self.settings.api_base}/2010-04-01/Accounts/{self.settings.account_sid}.json"
+        return ApiRequest(url, {"authorization": self._basic()}, b"", "GET")
+
     def setup(self, url: str) -> Setup:
         """A number's webhook is set in the console."""
         return Setup(

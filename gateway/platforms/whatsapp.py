@@ -97,9 +97,8 @@ class WhatsApp(JsonApiAdapter, frozen=True):
             ):
                 raise SignatureRejected("hub.verify_token does not match WHATSAPP_VERIFY_TOKEN")
             return
-        expected = hmac.digest(self.settings.app_secret.encode(), req.raw, hashlib.sha256).hex()
         hint = "WHATSAPP_APP_SECRET must be this app's"
-        check_header(req.headers, "x-hub-signature-256", f"sha256={expected}", hint)
+        check_header(req.headers, "x-hub-signature-256", self._signature(req.raw), hint)
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read all messages of a request; statuses, echoes and what is not ours are ignored."""
@@ -181,6 +180,18 @@ class WhatsApp(JsonApiAdapter, frozen=True):
         url = found.url if found else ""
         mine = url.startswith((*FILE_HOSTS, self.settings.api_base))
         return get_call(url, self.settings.access_token) if mine else None
+
+    def token_test(self) -> ApiRequest:
+        """Ask for the phone number."""
+        return get_call(self._url(self.settings.phone_number_id), self.settings.access_token)
+
+    def handshake(self, url: str, now: float) -> ApiRequest:  # noqa: ARG002 - Meta signs no time
+        """Build a webhook without an entry."""
+        raw = b'{"object":"whatsapp_business_account","entry":[]}'
+        return ApiRequest(url, {"content-type": "application/json", "x-hub-signature-256": self._signature(raw)}, raw)
+
+    def _signature(self, raw: bytes) -> str:
+        return f"sha256={hmac.digest(self.settings.app_secret.encode(), raw, hashlib.sha256).hex()}"
 
     def setup(self, url: str) -> Setup:
         """The webhook is set by hand; Meta calls it while it is set."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -17,7 +18,9 @@ from gateway.cli import connect
 from gateway.cli.command import Invocation
 from gateway.cli.terminal import Terminal
 from gateway.platforms import ADAPTERS
+from gateway.platforms.port import WebhookRequest
 from shared.command import CHAT_COMMANDS
+from shared.errors import SignatureRejected
 from shared.platform_settings import PlatformSettings
 from shared.settings import Settings, parse_settings
 from shared.texts import LANGUAGES
@@ -47,12 +50,22 @@ class Outside:
         return Starlette(
             routes=[
                 Route("/webhooks/{name}", self.gateway, methods=methods),
-                Route("/v1/sessions", self.gateway, methods=methods),
+                Route("/webhooks/{name}/{rest:path}", self.gateway, methods=methods),
+                Route("/v1/sessions", self.closed),
                 Route("/{rest:path}", self.api, methods=methods),
             ]
         )
 
-    async def gateway(self, _request: Request) -> Response:
+    async def gateway(self, request: Request) -> Response:
+        """Answer as a gateway does that has the fixture's secrets."""
+        adapter = fixture_of(request.path_params["name"]).adapter
+        try:
+            adapter.verify(WebhookRequest(request.method, request.headers, await request.body(), time.time()))
+        except SignatureRejected as error:
+            return JSONResponse({"error": {"message": str(error)}}, 401)
+        return JSONResponse({})
+
+    async def closed(self, _request: Request) -> Response:
         return JSONResponse({}, 401)
 
     async def api(self, request: Request) -> Response:

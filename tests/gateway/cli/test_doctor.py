@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
 
 import httpx2
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from gateway.platforms import ADAPTERS
+from loadtests import further_settings
 from loadtests.gateway_process import GatewayProcess
+from loadtests.platform import platform_environment
+from loadtests.platform_wire import Secrets
+from loadtests.program import free_port
 from tests.e2e.command_line import run_command, run_inside
+from tests.gateway.edge import serving
 
 #: a port that nothing listens on
 NOWHERE = "http://127.0.0.1:9"
@@ -65,3 +76,75 @@ def test_what_was_said_is_found_in_every_session_beside_a_gateway(running: Gatew
     assert "Ünïcode INVOICE 4711" in shown.stdout
     nothing = run_inside(running.data_dir, "search", "nobody said this")
     assert (nothing.returncode, nothing.stdout) == (1, "")
+
+
+class Platforms:
+    """The APIs of all platforms: what each says by the last part of its path, and what most say."""
+
+    def __init__(self, answers: dict[str, tuple[int, object]]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def app(self) -> Starlette:
+        return Starlette(routes=[Route("/{path:path}", self.answer, methods=["GET", "POST"])])
+
+    async def answer(self, request: Request) -> Response:
+        self.asked.append(request.url.path)
+        status, body = self.answers.get(request.url.path.rpartition("/")[2], (200, {"ok": True}))
+        return JSONResponse(body, status)
+
+
+async def test_each_platform_is_asked_for_its_token_and_its_webhook_and_the_way_in_is_tried(tmp_path: Path) -> None:
+    """All is well beside a gateway; then each fault is named, with what to do."""
+    platforms = Platforms({})
+    async with serving(platforms.app()) as api:
+        port = free_port()
+        public = f"http://127.0.0.1:{port}"
+        settings = (
+            platform_environment(api, Secrets())
+            | further_settings.all_environment(api)
+            | {
+                "PORT": str(port),
+                "GATEHOUSE_WORKERS": "0",
+                "GATEHOUSE_PUBLIC_URL": public,
+            }
+        )
+        hooks = {name: f"{public}/webhooks/{name}" for name in ("telegram", "line", "discord")}
+        platforms.answers |= {
+            "getWebhookInfo": (200, {"ok": True, "result": {"url": hooks["telegram"]}}),
+            "endpoint": (200, {"endpoint": hooks["line"], "active": True}),
+            "@me": (200, {"interactions_endpoint_url": hooks["discord"]}),
+        }
+        with GatewayProcess(tmp_path, settings):
+            good = await findings(tmp_path, settings)
+            assert [part for part, (ok, _) in good.items() if not ok] == []
+            assert {part.removeprefix("way in of ") for part in good if part.startswith("way in")} == set(ADAPTERS)
+            tried = {part.removeprefix("platform ") for part, (_, text) in good.items() if text == "takes its token"}
+            assert tried == set(ADAPTERS) - {"standard"}
+
+            platforms.answers |= {
+                "getWebhookInfo": (200, {"ok": True, "result": {"url": ""}}),
+                "endpoint": (200, {"endpoint": hooks["line"], "active": False}),
+                "@me": (200, {"interactions_endpoint_url": "https://elsewhere.example/x"}),
+                "auth.test": (200, {"ok": False, "error": "invalid_auth"}),
+            }
+            bad = await findings(tmp_path, settings | {"LINE_CHANNEL_SECRET": "another"})
+        wrong = {part: text for part, (ok, text) in bad.items() if not ok}
+        assert set(wrong) == {
+            "webhook of telegram", "webhook of line", "webhook of discord", "platform slack", "way in of line",
+        }  # fmt: skip
+        assert "python -m gateway connect telegram" in wrong["webhook of telegram"]
+        assert "'Use webhook' is off" in wrong["webhook of line"]
+        assert f"elsewhere.example/x, not to {hooks['discord']}" in wrong["webhook of discord"]
+        assert "SLACK_BOT_TOKEN" in wrong["platform slack"]
+        assert "invalid_auth" in wrong["platform slack"]
+        assert "LINE_CHANNEL_SECRET must be this channel's" in wrong["way in of line"]
+
+
+async def findings(directory: Path, settings: dict[str, str]) -> dict[str, tuple[bool, str]]:
+    """Return what the doctor finds of platforms and the way in."""
+    own = {name: value for name, value in settings.items() if name != "PORT"}
+    ended = await asyncio.to_thread(run_command, directory, "doctor", "--json", port=int(settings["PORT"]), **own)
+    found = json.loads(ended.stdout)["findings"]
+    parts = {one["part"]: (one["ok"], one["text"]) for one in found}
+    return {part: one for part, one in parts.items() if part.startswith(("platform", "webhook", "way", "from"))}
