@@ -33,7 +33,7 @@ MOST_CHARACTERS = 200
 GREETING = "/start"
 
 #: what decides about a question; behind it may stand which one, as the buttons under it do
-DECISIONS = frozenset({CommandKind.APPROVE, CommandKind.DENY})
+DECISIONS = frozenset({f"/{CommandKind.APPROVE}", f"/{CommandKind.DENY}"})
 QUESTION = re.compile(rf"[0-9a-f]{{{ID_CHARS}}}")
 
 Words = Sequence[str]

@@ -11,6 +11,7 @@ import pytest
 from loadtests import signing
 from loadtests.signing import SignedRequest
 from shared.messages import Ended, Reply, TurnStatus, Usage
+from shared.texts import ENGLISH
 from tests.gateway.edge import SECRETS, Edge, running_edge
 
 LET_ALL_IN = {"GATEHOUSE_ALLOW": "*"}
@@ -125,3 +126,11 @@ async def test_a_person_who_has_to_wait_is_told_the_place_once(edge: Edge) -> No
 def claimed_account() -> str:
     """The bot's id, the account part of its session keys."""
     return SECRETS.telegram_bot_token.partition(":")[0]
+
+
+async def test_an_answer_to_a_question_is_an_order_that_names_it(edge: Edge) -> None:
+    """As the buttons under it say; the agent never reads it."""
+    for number, text in enumerate(("/approve 0123456789abcdef", "/deny 0123456789abcdef")):
+        await edge.post(telegram(text, number + 1))
+    assert [reply.text for reply in await sent(edge)] == [ENGLISH.not_asked] * 2
+    assert await edge.claimed() == []
