@@ -31,7 +31,7 @@ class PoolView(Protocol):
 
     @property
     def load(self) -> tuple[int, int]:
-        """How many turns run on all hosts together, and how many they run at once."""
+        """How many turns have begun on all hosts together, and how many they run at once."""
 
 
 class QueueNotice:
@@ -53,7 +53,8 @@ class QueueNotice:
                 await self._announcements.announce(platform, inbound, texts.shared, once, AGAIN_S)
             return
         running, slots = self._pool.load
-        crowded = slots > 0 and receipt.ahead > ROUNDS * slots
+        let_go = max(0, running - slots)  # those wait behind this one
+        crowded = slots > 0 and receipt.ahead - let_go > ROUNDS * slots
         if not crowded or not platform.capabilities.announces_queue_position or inbound.session in self._told:
             return
         self._told[inbound.session] = True

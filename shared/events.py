@@ -57,6 +57,7 @@ class Event(enum.StrEnum):
     CLAIM_LOST = "claim_lost"
     TURN_ENDED = "turn_ended"
     TURN_PARKED = "turn_parked"
+    TURN_LET_GO = "turn_let_go"
     TURN_AWAITS_APPROVAL = "turn_awaits_approval"
     TURN_RETRIED = "turn_retried"
     TURN_INTERRUPTED = "turn_interrupted"

@@ -19,6 +19,7 @@ from shared.model_spec import ModelSpec as ModelSpec
 from shared.profiles import AgentProfile
 from shared.redaction import SHORTEST, password_in
 from shared.texts import ENGLISH, Texts
+from shared.usage import Usage
 from worker.mcp_server import McpServer as McpServer
 from worker.mcp_server import McpStatus
 
@@ -182,6 +183,13 @@ class Steer(msgspec.Struct, frozen=True, tag=True):
 
 class Interrupt(msgspec.Struct, frozen=True, tag=True):
     """Pool to worker: end this turn now; the sender asked for it."""
+
+    #: number of the turn
+    turn: int
+
+
+class Park(msgspec.Struct, frozen=True, tag=True):
+    """Pool to worker: park this turn in the middle of its model call, unless some of an answer has come."""
 
     #: number of the turn
     turn: int
@@ -402,12 +410,17 @@ class ModelAway(msgspec.Struct, frozen=True, tag=True):
 
 
 class TurnWaits(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: the turn waits, for a model's answer or a tool, and does nothing else meanwhile."""
+    """Worker to pool: the turn waits, for a model's answer or a tool, and does nothing else meanwhile.
+
+    It comes again when a model call is sent anew, and as the answer to a ``Park`` for which it is too late.
+    """
 
     #: number of the turn
     turn: int
     #: ``model``, or the name of a tool
     waits_for: str
+    #: what its step has used if the model call under way is cut off and nothing of its answer comes
+    usage: Usage = Usage()
 
 
 class TurnGoesOn(msgspec.Struct, frozen=True, tag=True):
@@ -472,6 +485,7 @@ ToWorker = (
     | IntentCommitted
     | Steer
     | Interrupt
+    | Park
     | Drain
     | Forget
     | HostTools

@@ -32,6 +32,8 @@ SLOTS, WAITING = 4, 64
 BEHIND_SILENT = 700
 #: model calls that hang and tool calls that sleep, within what may wait; sessions of one sender, messages in each
 HUNG, ASLEEP, SESSIONS, MESSAGES = 60, 60, 30, 4
+#: model calls that hang, more than may wait
+HUNG_PAST_THE_BOUND = 300
 #: what the model takes for every answer, and for those of the busy sender, in seconds
 ANSWER_S, BUSY_ANSWER_S = 0.2, 1.0
 PATIENCE_S = 120.0
@@ -88,9 +90,23 @@ def silent_receivers(quiet: Quiet, _: RunningProvider) -> None:
 def hung_models(quiet: Quiet, provider: RunningProvider) -> None:
     """Let model calls hang, many times the slots."""
     before = provider.running
-    for number in range(HUNG):
-        quiet.post("[[stall]]", 1_000_000 + number)
+    hang(quiet, HUNG)
     provider.wait_until(lambda seen: seen.running >= before + HUNG, PATIENCE_S)
+
+
+def more_hung_models_than_may_wait(quiet: Quiet, _: RunningProvider) -> None:
+    """Let model calls hang, several times what a worker holds."""
+    for _ in range(5):
+        quiet.wait_s()
+    last = hang(quiet, HUNG_PAST_THE_BOUND)
+    quiet.gateway.wait_until(
+        lambda: quiet.gateway.get(f"/v1/messages/{last}")["claimed_at"] is not None, PATIENCE_S, "each was tried"
+    )
+
+
+def hang(quiet: Quiet, count: int) -> str:
+    """Post so many messages whose model call hangs; return the last one's id."""
+    return [quiet.post("[[stall]]", 1_000_000 + number) for number in range(count)][-1]
 
 
 def sleeping_tools(quiet: Quiet, _: RunningProvider) -> None:
@@ -114,6 +130,7 @@ def one_busy_sender(quiet: Quiet, _: RunningProvider) -> None:
 SCENES: dict[str, Callable[[Quiet, RunningProvider], None]] = {
     "silent receivers": silent_receivers,
     "hung models": hung_models,
+    "more hung models than may wait": more_hung_models_than_may_wait,
     "sleeping tools": sleeping_tools,
     "one busy sender": one_busy_sender,
 }

@@ -49,6 +49,7 @@ from worker.frames import (
     HostTools,
     IntentCommitted,
     Interrupt,
+    Park,
     Ready,
     Report,
     RunTurn,
@@ -130,6 +131,9 @@ class Child:
             case Interrupt():
                 if frame.turn in self._turns:
                     self._turns[frame.turn].interrupt()
+            case Park():
+                if frame.turn in self._turns:
+                    self._turns[frame.turn].park_now()
             case Drain():
                 self._drain()
             case Forget():

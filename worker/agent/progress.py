@@ -9,6 +9,7 @@ from shared.attachments import Attachment
 from shared.budgets import Allowance, Spend
 from shared.journal import CallIntent, CallResult, StepOpening
 from shared.messages import Step, Summary
+from shared.usage import Usage
 from worker.tools.spec import ToolCall
 
 
@@ -23,6 +24,9 @@ class TurnNews:
 
     def model_away(self, model: str, problem: str) -> None:
         """No model can answer now; the turn waits for this one, inside its time."""
+
+    def call_sent(self, usage: Usage) -> None:
+        """A model call goes out; so much the step has used if it is cut off before anything of its answer comes."""
 
     async def more(self, used: Spend, wanted: Spend) -> Allowance | None:  # noqa: ARG002
         """The turn has used so much, and wants so much in all; return what it may use, None where nothing bounds it."""

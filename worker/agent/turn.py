@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -72,7 +72,8 @@ class Turn:
         self._todo = todo
         self._progress = progress or TurnNews()
         opened = request.open_step
-        resumes = request.steps or opened
+        # of a step whose model call was cut off nothing is known but what it used
+        resumes = request.steps or (opened is not None and opened.messages)
         asked = [] if resumes else list(opening_of(request.texts, request.options, request.attachments))
         self._call = CallRequest(request.options)
         self._system = self._call.system(request.system)
@@ -105,6 +106,7 @@ class Turn:
         self._task: asyncio.Task[object] | None = None
         self._ends_at = 0.0
         self._interrupted = self._parked = False
+        self._is_silent = self._is_let_go = False
         for message in opened.messages if opened else ():
             self._add(message)
         if not resumes:
@@ -128,10 +130,10 @@ class Turn:
         except TurnAwaitsApproval as waits:
             return waits.outcome
         except asyncio.CancelledError:
-            if not self._interrupted or task is None:
+            if not (self._interrupted or self._is_let_go) or task is None:
                 raise
             task.uncancel()
-            return self._fail(TurnInterrupted())
+            return self._fail(TurnInterrupted()) if self._interrupted else Parked()
         except Exception as error:  # noqa: BLE001 - the boundary: whatever went wrong becomes the turn's outcome
             if limit.expired() and self._waits_for is not None:
                 return self._fail(self._waits_for)
@@ -157,6 +159,14 @@ class Turn:
     def park(self) -> None:
         """End the turn as Parked at its next step boundary, unless it comes to its end first."""
         self._parked = True
+
+    def park_now(self) -> bool:
+        """Park in the middle of a model call; False if it is in none, or some of an answer has come."""
+        if self._task is None or not self._is_silent or self._interrupted or self._is_let_go:
+            return False
+        self._is_let_go = True
+        self._task.cancel()
+        return True
 
     async def _steps(self) -> Ended:
         while self._number <= self._request.step_limit:
@@ -259,21 +269,34 @@ class Turn:
         request = self._call.request(ModelRequest(self._system, shown, specs, self._request.session, images=images))
         # a second more than there is: the turn's own limit ends the call, and tells why
         left_s = 1.0 + self._ends_at - asyncio.get_running_loop().time()
-        watch = _Watch(self._restart, self._wait)
+        watch = _Watch(self)
+        self._is_silent = True
         try:
             with self._progress.waiting("model"):
                 reply = await self._model.reply(request, self._heard, timeout=left_s, watch=watch)
         except BaseException:
             self._spend(watch.usage)
             raise
+        finally:
+            self._is_silent = False
         self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
         return reply
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
+        """Begin the step's text again."""
         self._partial.clear()
         self._progress.restarted(self._number)
 
-    def _wait(self, model: str, failure: Exception) -> None:
+    def call_sent(self, usage: Usage) -> None:
+        """Tell what the step has used if the call that goes out, and has used so much, is cut off."""
+        self._progress.call_sent(self._step_usage + usage)
+
+    def heard_of(self) -> None:
+        """Note that the model has begun to answer."""
+        self._is_silent = False
+
+    def wait_for(self, model: str, failure: Exception) -> None:
+        """Tell that no model can answer now."""
         told, self._waits_for = str(self._waits_for), failure
         if told != str(failure):
             self._progress.model_away(model, str(failure))
@@ -436,16 +459,21 @@ def _gave_result(task: asyncio.Task[bytes]) -> bool:
 class _Watch(CallWatch):
     """Passes on what a turn has to know of its model call."""
 
-    def __init__(self, on_restart: Callable[[], None], on_wait: Callable[[str, Exception], None]) -> None:
+    def __init__(self, turn: Turn) -> None:
         super().__init__()
-        self._on_restart = on_restart
-        self._on_wait = on_wait
+        self._turn = turn
+
+    def sent(self, usage: Usage) -> None:
+        self._turn.call_sent(usage)
+
+    def heard_of(self) -> None:
+        self._turn.heard_of()
 
     def restarted(self) -> None:
-        self._on_restart()
+        self._turn.restart()
 
     def waiting(self, model: str, failure: Exception) -> None:
-        self._on_wait(model, failure)
+        self._turn.wait_for(model, failure)
 
 
 def _last_word(reply: ModelReply) -> str:

@@ -26,6 +26,7 @@ from shared.messages import (
     TurnStatus,
     is_stateless,
 )
+from shared.usage import Usage
 from worker.agent.attachments import attached_to
 from worker.agent.context import transcript
 from worker.agent.delta_stream import DeltaStream
@@ -146,6 +147,11 @@ class TurnRunner(TurnNews):
         self._history.cancel()
         if self._turn is not None:
             self._turn.park()
+
+    def park_now(self) -> None:
+        """Park in the middle of a model call of which nothing was heard; where it is too late for that, say so."""
+        if self._turn is None or not self._turn.park_now():
+            self._wait.tell_again()
 
     def take_history(self, history: History) -> None:
         """Take the conversation that this turn asked for."""
@@ -268,6 +274,10 @@ class TurnRunner(TurnNews):
             raise TurnParked  # another host may run this turn by now
         with self._wait.waiting(waits_for):
             yield
+
+    def call_sent(self, usage: Usage) -> None:
+        """Tell the pool what the step has used if the call is cut off, once the turn has waited for a while."""
+        self._wait.call_sent(usage)
 
     async def more(self, used: Spend, wanted: Spend) -> Allowance:
         """Ask the host to hold more of the budgets."""

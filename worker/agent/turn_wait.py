@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
+from shared.usage import NOTHING, Usage
 from worker.agent.pool_channel import PoolChannel
 from worker.frames import TurnGoesOn, TurnWaits
 
@@ -23,6 +24,7 @@ class TurnWait:
         self._waits: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._is_told = False
+        self._usage = NOTHING
 
     @contextlib.contextmanager
     def waiting(self, waits_for: str) -> Iterator[None]:
@@ -37,12 +39,23 @@ class TurnWait:
             if not self._waits:
                 self._go_on()
 
+    def call_sent(self, usage: Usage) -> None:
+        """Take what the step has used if the model call that goes out is cut off."""
+        self._usage = usage
+        self.tell_again()
+
+    def tell_again(self) -> None:
+        """Tell the pool that the turn waits still, if it does."""
+        if self._is_told:
+            self._tell()
+
     def _tell(self) -> None:
         self._timer = None
         self._is_told = True
-        self._pool.send(TurnWaits(self._turn, self._waits[0]))
+        self._pool.send(TurnWaits(self._turn, self._waits[0], self._usage))
 
     def _go_on(self) -> None:
+        self._usage = NOTHING
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

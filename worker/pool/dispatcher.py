@@ -2,11 +2,17 @@
 
 A session stays with its slot, where its conversation is cached. One whose slot is full waits in the backlog, and moves
 to another slot only when it has waited from one ``rebalance`` to the next. New sessions go to the least loaded slot.
+
+A slot that holds as many turns as it may gives the place of one that may be let go to a new one. Those that were let go
+rest, and go on where places are left beside the ones that new turns need:
+
+    backlog ──> running ── let go for another ──> yielding ── rest ──> resting ── resume_rested ──> running
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -30,6 +36,8 @@ class Assignment(msgspec.Struct, frozen=True):
     session: str
     #: number of the slot
     slot: int
+    #: the turn that is let go for it, 0 for none
+    displaces: int = 0
 
 
 @dataclass(slots=True)
@@ -44,6 +52,10 @@ class Load:
     running: dict[int, str] = field(default_factory=dict)
     #: those of the turns that wait for a model or a tool
     waiting: set[int] = field(default_factory=set)
+    #: those of the waiting turns that may be let go, those to be let go first in front
+    expendable: dict[int, None] = field(default_factory=dict)
+    #: those of the waiting turns that are let go and have yet to leave
+    yielding: set[int] = field(default_factory=set)
     #: sessions that stay with it
     sessions: set[str] = field(default_factory=set)
     #: whether it takes new turns
@@ -51,9 +63,20 @@ class Load:
 
     @property
     def free(self) -> int:
-        """How many more turns it takes now."""
+        """How many more turns it takes now, those counted for which another is let go."""
         places = self.capacity - (len(self.running) - len(self.waiting))
-        return max(0, min(places, self.most - len(self.running))) if self.open else 0
+        return max(0, min(places, self.most - self.held + len(self.expendable))) if self.open else 0
+
+    @property
+    def free_for_rested(self) -> int:
+        """How many turns that rest it takes: those that are new find as many places as it runs at once, and one now."""
+        left = self.most - self.held + len(self.expendable) - min(self.capacity, self.waiting_limit)
+        return min(self.free - (self.capacity > 1), left)
+
+    @property
+    def held(self) -> int:
+        """How many turns it holds, those that are let go aside."""
+        return len(self.running) - len(self.yielding)
 
     @property
     def most(self) -> int:
@@ -62,8 +85,23 @@ class Load:
 
     def leave(self, turn: int) -> bool:
         """Forget a turn; False if it is not here."""
-        self.waiting.discard(turn)
+        self.goes_on(turn)
         return self.running.pop(turn, None) is not None
+
+    def goes_on(self, turn: int) -> None:
+        """Note that a turn waits no more."""
+        self.waiting.discard(turn)
+        self.expendable.pop(turn, None)
+        self.yielding.discard(turn)
+
+    def displace(self) -> int:
+        """Let a turn go where there are more than there may be; return which, 0 for none."""
+        if self.held <= self.most or not self.expendable:
+            return 0
+        turn = next(iter(self.expendable))
+        del self.expendable[turn]
+        self.yielding.add(turn)
+        return turn
 
 
 class Dispatcher:
@@ -79,6 +117,7 @@ class Dispatcher:
         self._slot_of: OrderedDict[str, int] = OrderedDict()
         self._sticky_limit = sticky_limit
         self._backlog: OrderedDict[int, Waiting] = OrderedDict()
+        self._resting: OrderedDict[int, Waiting] = OrderedDict()
         self._overdue: set[int] = set()
 
     @property
@@ -161,11 +200,49 @@ class Dispatcher:
     def take_place(self, turn: int) -> None:
         """Note that a turn goes on; where its place is taken by now it runs beside."""
         if load := self._load_of(turn):
-            load.waiting.discard(turn)
+            load.goes_on(turn)
+
+    def crowded(self) -> list[int]:
+        """Return the slots that have fewer places left than they run turns at once."""
+        return [n for n, load in self._loads.items() if load.waiting and load.most - load.held < load.capacity]
+
+    def may_let_go(self, slot: int, turns: Iterable[int]) -> list[Assignment]:
+        """Note which waiting turns of a slot may be let go, in this order; return what runs in their places."""
+        if load := self._loads.get(slot):
+            load.expendable = {turn: None for turn in turns if turn in load.waiting and turn not in load.yielding}
+        return self._dispatch_backlog()
+
+    def keep(self, turn: int) -> None:
+        """Note that a turn does not leave that was let go: what it waited for has come."""
+        if load := self._load_of(turn):
+            load.yielding.discard(turn)
+
+    def rest(self, turn: int, session: str) -> list[Assignment]:
+        """Take back a turn that was let go; return what can run in its place."""
+        assigned = self.finish(turn)
+        self._resting[turn] = Waiting(turn, session)
+        return assigned
+
+    @property
+    def resting(self) -> int:
+        """How many turns were let go and have yet to go on."""
+        return len(self._resting)
+
+    def resume_rested(self) -> list[Assignment]:
+        """Return which of the turns that rest go on now, those that have rested longest first."""
+        assigned: list[Assignment] = []
+        while self._resting and not self._backlog:
+            waiting = next(iter(self._resting.values()))
+            own = self._slot_of.get(waiting.session)
+            slot = own if own is not None and self._loads[own].free_for_rested > 0 else self._roomiest()
+            if slot is None:
+                break
+            assigned.append(self._assign(waiting, slot))
+        return assigned
 
     def held_up(self) -> list[int]:
         """Return the slots that take nothing new because they hold as many turns as they may, and some of them wait."""
-        return [n for n, load in self._loads.items() if load.waiting and len(load.running) >= load.most]
+        return [n for n, load in self._loads.items() if load.waiting and load.held >= load.most and not load.expendable]
 
     def finish(self, turn: int) -> list[Assignment]:
         """Forget a turn, running or waiting; return what can run in its place."""
@@ -200,6 +277,11 @@ class Dispatcher:
         ]
         return min(free)[2] if free else None
 
+    def _roomiest(self) -> int | None:
+        free = [(load.free_for_rested, -slot) for slot, load in self._loads.items()]
+        most, slot = max(free, default=(0, 0))
+        return -slot if most > 0 else None
+
     def _load_of(self, turn: int) -> Load | None:
         return next((load for load in self._loads.values() if turn in load.running), None)
 
@@ -207,7 +289,7 @@ class Dispatcher:
         self._withdraw(waiting.turn)
         self._loads[slot].running[waiting.turn] = waiting.session
         self._stay(waiting.session, slot)
-        return Assignment(waiting.turn, waiting.session, slot)
+        return Assignment(waiting.turn, waiting.session, slot, self._loads[slot].displace())
 
     def _stay(self, session: str, slot: int) -> None:
         self._leave(session)
@@ -231,4 +313,5 @@ class Dispatcher:
 
     def _withdraw(self, turn: int) -> None:
         self._backlog.pop(turn, None)
+        self._resting.pop(turn, None)
         self._overdue.discard(turn)

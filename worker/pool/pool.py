@@ -55,6 +55,8 @@ from worker.pool.worker_config import worker_config
 
 #: seconds between two moves of turns that wait for a full slot
 REBALANCE_EVERY_S = 1.0
+#: seconds between two looks at which turns may be let go for new ones
+MAKE_ROOM_EVERY_S = 0.25
 #: how long outcomes may still be written after the last worker is gone, in seconds
 FLUSH_S = 3.0
 
@@ -142,6 +144,7 @@ class Pool:
         self._loops.always("renewing leases", self._renew)
         self._loops.always("looking for hangs", self._look_for_hangs)
         self._loops.always("rebalancing", self._rebalance)
+        self._loops.always("making room", self._make_room)
         self._loops.always("replacing workers", self._replace_outdated)
         self._loops.always("auditing session logs", self._log_audit.run)
         await self._ready.wait()
@@ -180,7 +183,7 @@ class Pool:
 
     @property
     def load(self) -> tuple[int, int]:
-        """How many turns run on all hosts together, and how many they run at once."""
+        """How many turns have begun on all hosts together, and how many they run at once."""
         if self._lease.shared:
             return self._lease.load
         return self._scheduler.counts[0], self._slots
@@ -193,9 +196,7 @@ class Pool:
         """Park every turn at its next step boundary; what has not parked in time is killed and resumes later."""
         await self._stop_claiming()
         self._supervisor.drain_all()
-        for turn in self._turns:
-            if turn.worker is None:
-                self._scheduler.end(turn, Parked())
+        self._scheduler.drain()
         try:
             async with asyncio.timeout(within_s):
                 await self._turns.none_held()
@@ -325,6 +326,13 @@ class Pool:
         await asyncio.sleep(REBALANCE_EVERY_S)
         self._scheduler.rebalance()
         self._scheduler.tell_who_waits()
+
+    async def _make_room(self) -> None:
+        await asyncio.sleep(MAKE_ROOM_EVERY_S)
+        was_full = self._dispatcher.room == 0
+        self._scheduler.make_room()
+        if was_full and self._dispatcher.room > 0:
+            self._claimer.wake()
 
     async def _replace_outdated(self) -> None:
         async for worker in self._rolling_restart.due():

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from shared.errors import FrameTooLarge, StaleClaim
 from shared.events import Event, Events
-from shared.messages import Claim, ClaimRef, Dead, Outcome, Parked
+from shared.messages import Claim, ClaimRef, Dead, Ended, Outcome, Parked, TurnStatus
 from shared.settings import Settings
 from worker.frames import (
     AllowanceGranted,
@@ -24,7 +25,9 @@ from worker.frames import (
     NeedAttachment,
     NeedHistory,
     OfTurn,
+    Park,
     Steer,
+    StepOpened,
     TurnDone,
     TurnGoesOn,
     TurnWaits,
@@ -32,15 +35,19 @@ from worker.frames import (
 from worker.pool.dispatcher import Assignment, Dispatcher
 from worker.pool.faults import fault_text, tell_fault
 from worker.pool.loops import Loops
+from worker.pool.patience import Patience
 from worker.pool.processes.death import Death
 from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.quarantine import Quarantine
-from worker.pool.turns.active_turn import ActiveTurn
+from worker.pool.turns.active_turn import MODEL, ActiveTurn
 from worker.pool.turns.attachment_loader import AttachmentLoader
 from worker.pool.turns.crash_policy import given_up_text, judge, used, went_wrong
 from worker.pool.turns.early_requests import EarlyRequests
 from worker.pool.turns.history_loader import HistoryLoader
 from worker.pool.turns.turns import Turns, longest_waiting
+
+#: memory that turns which were let go take here at most; past it none is let go
+RESTING_LIMIT_BYTES = 128 << 20
 
 
 class TurnScheduler:
@@ -71,6 +78,8 @@ class TurnScheduler:
         self._attachments = attachments
         self._loops = loops
         self._early = EarlyRequests()
+        self._patience = Patience()
+        self._draining = False
         self._serving: dict[int, WorkerProcess] = {}
 
     @property
@@ -80,8 +89,8 @@ class TurnScheduler:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many turns run in workers, and how many were claimed and wait."""
-        running = sum(turn.worker is not None for turn in self._turns)
+        """How many turns have begun, those counted that were let go, and how many were claimed and wait."""
+        running = sum(turn.worker is not None or turn.rests > 0 for turn in self._turns)
         return running, len(self._turns) - running
 
     # Workers that come and go.
@@ -122,6 +131,8 @@ class TurnScheduler:
         self.stop_serving(worker)
         self._turns.forget_worker(worker)
         turns = self._turns.of_worker(worker)
+        for turn in turns:
+            self._turns.cut_off(turn)
         verdicts = judge(death, [turn.ran() for turn in turns], self._max_attempts, worker.name)
         for turn in turns:
             self.end(turn, verdicts[turn.number])
@@ -130,6 +141,31 @@ class TurnScheduler:
     def rebalance(self) -> None:
         """Move turns that have waited for their full slot to any other."""
         self._dispatch(self._dispatcher.rebalance())
+
+    def make_room(self) -> None:
+        """See which turns may be let go where new ones would find no place, and let those go on that were."""
+        resting = [turn for turn in self._turns if turn.rests and turn.worker is None]
+        for turn in resting:
+            if time.monotonic() - turn.started_mono >= self._turn_timeout_s:
+                self.end(turn, turn.out_of_time())
+        full = sum(turn.kept_bytes for turn in resting) > RESTING_LIMIT_BYTES
+        for n in self._dispatcher.crowded():
+            silent = [] if full else [turn for turn in self._turns if self._may_be_let_go(turn, n)]
+            silent.sort(key=lambda turn: turn.waits_since_mono)
+            self._dispatch(self._dispatcher.may_let_go(n, [turn.number for turn in silent]))
+        self._dispatch(self._dispatcher.resume_rested())
+
+    def _may_be_let_go(self, turn: ActiveTurn, n: int) -> bool:
+        if turn.waits_for != MODEL or turn.worker is None or turn.worker.n != n or turn.let_go:
+            return False
+        return turn.waited_s >= self._patience.of(turn.profile, turn.rests)
+
+    def drain(self) -> None:
+        """Park all that no worker has, from now on."""
+        self._draining = True
+        for turn in self._turns:
+            if turn.worker is None:
+                self.end(turn, Parked())
 
     def tell_who_waits(self) -> None:
         """Say once which workers take nothing new because turns wait in them, and for what the longest do."""
@@ -198,17 +234,43 @@ class TurnScheduler:
                 self._spawn_for(turn, self._attachments.keep(turn, digest, data))
             case NeedAllowance():
                 self._spawn_for(turn, self._send_allowance(turn, worker, frame))
+            case TurnDone(outcome=Parked()) if turn.let_go and not self._draining:
+                self._rest(turn)
             case TurnDone(outcome=outcome):
+                self._note_answer(turn, frame)
                 self._turns.done(turn, worker.name, outcome)
                 self._left(turn)
-            case TurnWaits(waits_for=waits_for):
-                turn.wait(waits_for)
-                self._dispatch(self._dispatcher.give_place(turn.number))
+            case TurnWaits():
+                self._wait(turn, frame)
             case TurnGoesOn():
                 turn.go_on()
                 self._dispatcher.take_place(turn.number)
             case _:
+                self._note_answer(turn, frame)
                 self._turns.said(turn, frame)
+
+    def _wait(self, turn: ActiveTurn, frame: TurnWaits) -> None:
+        turn.wait(frame.waits_for, frame.usage)
+        if turn.let_go:  # too late: some of an answer has come
+            turn.let_go = False
+            turn.wait_anew()
+            self._dispatcher.keep(turn.number)
+        self._dispatch(self._dispatcher.give_place(turn.number))
+
+    def _rest(self, turn: ActiveTurn) -> None:
+        """Take back a turn that was let go; it ends where its sender or its time ended it meanwhile."""
+        if turn.interrupted_mono is not None:
+            self._turns.cut_off(turn)
+            self.end(turn, turn.stopped(turn.texts.stopped))
+            return
+        self._turns.rest(turn)
+        self._dispatch(self._dispatcher.rest(turn.number, turn.session))
+
+    def _note_answer(self, turn: ActiveTurn, frame: OfTurn) -> None:
+        """Learn from a step that a model answered how long that took."""
+        match frame:
+            case StepOpened() | TurnDone(outcome=Ended(status=TurnStatus.REPLIED)):
+                self._patience.answered(turn.profile, turn.answer_s)
 
     def frame_failed(self, worker: WorkerProcess, frame: OfTurn, error: Exception) -> None:
         """End the turn a frame was about that could not be acted on."""
@@ -287,6 +349,7 @@ class TurnScheduler:
         waiting = deque(assignments)
         while waiting:
             assignment = waiting.popleft()
+            self._displace(assignment)
             turn = self._turns.get(assignment.turn)
             worker = self._serving.get(assignment.slot)
             if turn is None:
@@ -297,6 +360,13 @@ class TurnScheduler:
             elif (unrun := self._start(turn, worker)) is not None:
                 self._turns.end(turn, unrun)
                 waiting += self._dispatcher.finish(turn.number)
+
+    def _displace(self, assignment: Assignment) -> None:
+        """Let the turn go whose place another one has."""
+        turn = self._turns.get(assignment.displaces)
+        if turn is not None and turn.worker is not None:
+            turn.let_go = True
+            turn.worker.send(Park(turn.number))
 
     def _run_suspect(self, turn: ActiveTurn, worker: WorkerProcess) -> None:
         if (unrun := self._start(turn, worker)) is not None:

@@ -32,24 +32,33 @@ class Dispatching(RuleBasedStateMachine):
         self.slots: set[int] = set()
         self.paused: set[int] = set()
         self.in_model: set[int] = set()
+        self.expendable: set[int] = set()
+        self.yielding: set[int] = set()
+        self.resting: set[int] = set()
 
     def places_taken(self, slot: int) -> int:
         return sum(1 for turn, n in self.running.items() if n == slot and turn not in self.in_model)
 
     def take(self, assignments: Iterable[Assignment]) -> None:
         for assignment in assignments:
-            assert assignment.turn in self.waiting, "a turn was given out twice, or never came"
+            known = self.waiting if assignment.turn in self.waiting else self.resting
+            assert assignment.turn in known, "a turn was given out twice, or never came"
             assert assignment.slot in self.slots - self.paused, "a turn was given to a slot that takes none"
             assert assignment.session == self.sessions[assignment.turn]
-            self.waiting.remove(assignment.turn)
+            known.remove(assignment.turn)
             self.running[assignment.turn] = assignment.slot
             self.in_model.discard(assignment.turn)
+            if assignment.displaces:
+                assert self.running[assignment.displaces] == assignment.slot
+                assert assignment.displaces in self.expendable, "a turn was let go that may not be"
+                self.expendable.remove(assignment.displaces)
+                self.yielding.add(assignment.displaces)
             assert self.places_taken(assignment.slot) <= CAPACITY, "a turn was given to a slot without a place"
 
     @rule(session=st.integers(0, 5))
     def claim(self, session: int) -> None:
         key = f"s:{session}"
-        if any(self.sessions[turn] == key for turn in [*self.running, *self.waiting]):
+        if any(self.sessions[turn] == key for turn in [*self.running, *self.waiting, *self.resting]):
             return  # the store leases a session once
         self.turns += 1
         self.sessions[self.turns] = key
@@ -58,12 +67,48 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        known = [*self.running, *self.waiting]
+        known = [*self.running, *self.waiting, *self.resting]
         if known:
             turn = data.draw(st.sampled_from(sorted(known)))
-            self.running.pop(turn, None)
+            self.leave(turn)
             self.waiting.discard(turn)
+            self.resting.discard(turn)
             self.take(self.dispatcher.finish(turn))
+
+    def leave(self, turn: int) -> None:
+        self.running.pop(turn, None)
+        self.goes_on(turn)
+
+    def goes_on(self, turn: int) -> None:
+        for turns in (self.in_model, self.expendable, self.yielding):
+            turns.discard(turn)
+
+    @rule(slot=st.integers(0, SLOTS - 1))
+    def models_are_silent(self, slot: int) -> None:
+        if slot in self.slots:
+            silent = [turn for turn, n in self.running.items() if n == slot and turn in self.in_model - self.yielding]
+            self.expendable = {turn for turn in self.expendable if self.running[turn] != slot} | set(silent)
+            self.take(self.dispatcher.may_let_go(slot, silent))
+
+    @rule(data=st.data(), answered=st.booleans())
+    def a_turn_is_let_go(self, data: st.DataObject, answered: bool) -> None:
+        if not self.yielding:
+            return
+        turn = data.draw(st.sampled_from(sorted(self.yielding)))
+        self.yielding.discard(turn)
+        if answered:
+            self.dispatcher.keep(turn)
+            return
+        self.leave(turn)
+        assigned = self.dispatcher.rest(turn, self.sessions[turn])
+        self.resting.add(turn)
+        self.take(assigned)
+
+    @rule()
+    def those_that_rest_go_on(self) -> None:
+        assigned = self.dispatcher.resume_rested()
+        assert not (assigned and self.waiting), "a turn that was let go went before a new one"
+        self.take(assigned)
 
     @rule(data=st.data())
     def model_is_asked(self, data: st.DataObject) -> None:
@@ -76,7 +121,7 @@ class Dispatching(RuleBasedStateMachine):
     def model_answers(self, data: st.DataObject) -> None:
         if self.running:
             turn = data.draw(st.sampled_from(sorted(self.running)))
-            self.in_model.discard(turn)
+            self.goes_on(turn)
             self.dispatcher.take_place(turn)
 
     @rule(slot=st.integers(0, SLOTS - 1))
@@ -89,7 +134,8 @@ class Dispatching(RuleBasedStateMachine):
     def worker_dies(self, slot: int) -> None:
         self.slots.discard(slot)
         self.paused.discard(slot)
-        self.running = {turn: n for turn, n in self.running.items() if n != slot}
+        for turn in [turn for turn, n in self.running.items() if n == slot]:
+            self.leave(turn)
         self.take(self.dispatcher.remove_slot(slot))
 
     @rule(slot=st.integers(0, SLOTS - 1))
@@ -105,7 +151,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(session=st.integers(0, 5))
     def claim_for_a_worker_that_has_just_ended(self, session: int) -> None:
-        known = {self.sessions[turn] for turn in [*self.running, *self.waiting]}
+        known = {self.sessions[turn] for turn in [*self.running, *self.waiting, *self.resting]}
         if f"s:{session}" in known:
             return
         self.claim(session)
@@ -126,7 +172,8 @@ class Dispatching(RuleBasedStateMachine):
         for slot in range(SLOTS):
             mine = {turn for turn, n in self.running.items() if n == slot}
             assert set(self.dispatcher.running(slot)) == mine
-            assert len(mine) <= CAPACITY + LIMIT
+            assert len(mine - self.yielding) <= CAPACITY + LIMIT or not mine & self.expendable
+        assert self.dispatcher.resting == len(self.resting)
 
     @invariant()
     def room_is_never_more_than_the_free_credit(self) -> None:
@@ -206,3 +253,23 @@ def test_a_turn_that_waits_gives_its_place_away_inside_a_bound() -> None:
     assert dispatcher.held_up() == [0]
     dispatcher.take_place(1)
     assert placed(dispatcher.finish(1)) == [(3, 0)]
+
+
+def test_where_all_places_are_taken_one_that_may_be_let_go_makes_place_for_a_new_one() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.add_slot(0, 1, 1)
+    for turn in (1, 2):
+        dispatcher.add(turn, f"s{turn}")
+        dispatcher.give_place(turn)
+    assert dispatcher.crowded() == dispatcher.held_up() == [0]
+    assert dispatcher.room == 0
+    dispatcher.may_let_go(0, [2, 1])
+    assert (dispatcher.room, dispatcher.held_up()) == (1, [])
+    assert dispatcher.add(3, "s3") == [Assignment(3, "s3", 0, displaces=2)]
+    assert dispatcher.rest(2, "s2") == []
+    assert dispatcher.resume_rested() == []
+    assert dispatcher.finish(3) == []
+    dispatcher.may_let_go(0, [])
+    assert dispatcher.resume_rested() == []  # the place that is left is a new one's
+    dispatcher.may_let_go(0, [1])
+    assert dispatcher.resume_rested() == [Assignment(2, "s2", 0)]

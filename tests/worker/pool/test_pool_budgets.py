@@ -62,6 +62,10 @@ async def spent(running: RunningPool) -> Spend:
     return spend
 
 
+def waiting(running: RunningPool) -> int:
+    return sum(row.waiting for row in running.pool.snapshot().workers)
+
+
 async def test_fifty_sessions_of_one_user_cannot_overrun_a_budget_together(running: RunningPool) -> None:
     messages = [await running.say(f"s{number}", f"[[sleep 0.05]] number {number}") for number in range(50)]
     traces = await ends(running, messages)
@@ -90,6 +94,21 @@ async def test_a_runaway_turn_ends_one_step_past_its_budget(running: RunningPool
     assert b"used up your budget" in conversation.messages[-1]
 
 
+async def test_a_first_call_that_a_kill_cut_off_counts(running: RunningPool, provider: RunningProvider) -> None:
+    called = provider.calls
+    message = await running.say("s", "[[stall times=1]] [[say done]]")
+    await until(lambda: provider.calls == called + 1, "it is in its call")
+    await until(lambda: waiting(running) == 1, "the pool has heard so")
+    (worker,) = [row.n for row in running.pool.snapshot().workers if row.turns]
+    await running.pool.kill_worker(worker)
+    assert "done" in await running.reply(message)
+    trace = await running.trace(message)
+    assert (trace.usage.model_calls, trace.usage.estimated_calls) == (2, 1)
+    assert (await spent(running)).tokens == trace.usage.tokens
+    conversation = await running.store.sessions.conversation("standard:a:s")
+    assert len(conversation.messages) == 2
+
+
 async def test_a_worker_that_dies_neither_loses_nor_doubles_what_was_spent(
     running: RunningPool, provider: RunningProvider
 ) -> None:
@@ -97,10 +116,12 @@ async def test_a_worker_that_dies_neither_loses_nor_doubles_what_was_spent(
     called = provider.calls
     messages = [await running.say(f"s{number}", text) for number in range(2)]
     await until(lambda: provider.calls == called + 6, "both are in their third step")
+    await until(lambda: waiting(running) == 2, "the pool has heard so")
     for n in range(2):
         await running.pool.kill_worker(n)
     for message in messages:
         assert "done" in await running.reply(message)
     traces = [await running.trace(message) for message in messages]
-    assert [trace.usage.model_calls for trace in traces] == [3, 3]
+    assert [trace.usage.model_calls for trace in traces] == [4, 4], "the calls that were cut off count too"
+    assert [trace.usage.estimated_calls for trace in traces] == [1, 1]
     assert (await spent(running)).tokens == sum(trace.usage.tokens for trace in traces)

@@ -102,6 +102,45 @@ async def test_tools_that_sleep_in_every_place_keep_no_new_session_waiting(start
     assert len(running.observer.settled_ids) == 1
 
 
+async def test_where_more_calls_hang_than_may_wait_a_new_message_finds_a_place_and_they_go_on_later(
+    start_pool: StartPool, provider: RunningProvider
+) -> None:
+    running = await start_pool(
+        GATEHOUSE_WORKERS="1", GATEHOUSE_TURNS_PER_WORKER="2", GATEHOUSE_WAITING_TURNS="4", GATEHOUSE_TURN_TIMEOUT="6"
+    )
+
+    async def wait_s(session: str) -> float:
+        began = time.monotonic()
+        await running.done(await running.say(session, "[[sleep 0.4]] fine"))
+        return time.monotonic() - began
+
+    alone_s = min([await wait_s(f"alone{n}") for n in range(4)])
+    before = provider.running
+    hung = [await running.say(f"hung{n}", "[[stall times=2]] fine" if n % 2 else "[[stall]]") for n in range(20)]
+    await until(lambda: set(hung) <= set(running.observer.started), "all have begun", 30)
+    waits_s = [await wait_s(f"beside{n}") for n in range(4)]
+    assert min(waits_s) <= 1.1 * alone_s
+    assert max(waits_s) <= alone_s + 1
+    assert provider.running - before <= 6, "a worker holds no more turns than it may"
+    silent = [n for n in range(0, 20, 2) if running.pool.running_turn(f"standard:a:hung{n}") is None]
+    assert await running.pool.interrupt(f"standard:a:hung{silent[0]}")
+    await running.done(hung.pop(silent[0]), within_s=1)
+    await running.done(*hung, within_s=30)
+    for message in hung:
+        n = int((await running.trace(message)).session.removeprefix("standard:a:hung"))
+        trace = await running.trace(message)
+        assert trace.attempts == 0
+        assert trace.settled_at is not None
+        assert trace.claimed_at is not None
+        assert trace.settled_at - trace.claimed_at < 8
+        if n % 2:
+            assert "fine" in await running.reply(message)
+        else:
+            assert trace.error == "turn timeout"
+            assert trace.usage.estimated_calls >= 1
+    assert 14 <= running.events.counts[Event.TURN_LET_GO] <= 20 * 5, "none of them churns"
+
+
 async def test_where_as_many_wait_as_may_the_longest_waiting_are_named(start_pool: StartPool) -> None:
     running = await start_pool(
         GATEHOUSE_WORKERS="1", GATEHOUSE_TURNS_PER_WORKER="1", GATEHOUSE_WAITING_TURNS="2", GATEHOUSE_STALL_TIMEOUT="4"

@@ -108,13 +108,24 @@ class _Try(CallWatch):
         """Count what the try has used, priced, under the name of its model."""
         if usage == NOTHING:
             return
-        link = self._member.link
-        priced = {"cost_nanos": link.price.of(usage)} if link.price else {"unpriced_calls": usage.model_calls}
-        own = msgspec.structs.replace(usage, **priced)
-        share = msgspec.structs.replace(own, models={link.name: own})
+        share = self._priced(usage)
         super().spend(share)
         self._call.used += share
         self._call.watch.spend(share)
+
+    def sent(self, usage: Usage) -> None:
+        """Pass on what the call has used if this try is cut off."""
+        self._call.watch.sent(self._call.used + self._priced(usage))
+
+    def heard_of(self) -> None:
+        """Pass on that some of an answer has come."""
+        self._call.watch.heard_of()
+
+    def _priced(self, usage: Usage) -> Usage:
+        link = self._member.link
+        priced = {"cost_nanos": link.price.of(usage)} if link.price else {"unpriced_calls": usage.model_calls}
+        own = msgspec.structs.replace(usage, **priced)
+        return msgspec.structs.replace(own, models={link.name: own})
 
     def restarted(self) -> None:
         """Pass on that the text told so far is void."""

@@ -168,8 +168,9 @@ class HttpModel(ABC):
         sent_bytes = max(0, len(prepared.body) - image_bytes)
         written = WrittenCalls(prepared.tools) if prepared.tools and self._is_compatible else None
         answer = self.answer(on_text, watch, sent_bytes, written)
+        watch.sent(estimate(sent_bytes, 0))
         try:
-            await self.transport.run(prepared.body, answer, timeout=timeout, stall_s=stall_s)
+            await self.transport.run(prepared.body, answer, timeout=timeout, stall_s=stall_s, began=watch.heard_of)
             reply = answer.reply()
         except BaseException as failure:
             watch.spend(_used_by(answer, failure, sent_bytes))

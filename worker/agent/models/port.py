@@ -95,6 +95,12 @@ class CallWatch:
         """Count what a try has used."""
         self.usage += usage
 
+    def sent(self, usage: Usage) -> None:
+        """A request goes out; so much the call has used if it is cut off before anything comes."""
+
+    def heard_of(self) -> None:
+        """Some of an answer has come."""
+
     def restarted(self) -> None:
         """The text told so far is void: the answer begins again."""
 

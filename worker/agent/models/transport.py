@@ -74,7 +74,7 @@ class Transport:
         self, make_client: Callable[[httpx2.Limits], Any], sdk: Any, path: str, where: Endpoint, server: ModelServer
     ) -> None:
         self._make_client = make_client
-        self._client = make_client(httpx2.Limits(max_connections=1000, keepalive_expiry=15.0))
+        self._client = make_client(_unbounded(keepalive_s=15.0))
         self._fresh_client: Any = None
         self._keeps_connections = False
         self._sdk = sdk
@@ -84,14 +84,22 @@ class Transport:
         #: the program that answered last, as it names itself
         self.served_by = ""
 
-    async def run(self, body: bytes, answer: HttpResponse, *, timeout: float, stall_s: float) -> None:
+    async def run(
+        self,
+        body: bytes,
+        answer: HttpResponse,
+        *,
+        timeout: float,
+        stall_s: float,
+        began: Callable[[], None] = lambda: None,
+    ) -> None:
         """Post the body, and feed the answer's events to ``answer`` until it is finished.
 
-        ``timeout`` seconds bound the whole call, ``stall_s`` every silence in it. However it ends, the connection is
-        back in the pool or closed. Raises TimeoutError, ModelUnavailable (see ``failures``), ModelRejected,
-        ContextTooLong.
+        ``timeout`` seconds bound the whole call, ``stall_s`` every silence in it; ``began`` is called with the first
+        byte of an answer. However it ends, the connection is back in the pool or closed. Raises TimeoutError,
+        ModelUnavailable (see ``failures``), ModelRejected, ContextTooLong.
         """
-        call = _Exchange(self, answer, stall_s, self._server)
+        call = _Exchange(self, answer, stall_s, self._server, began)
         try:
             async with asyncio.timeout(timeout):
                 await call.run(body)
@@ -117,7 +125,7 @@ class Transport:
             if not self._keeps_connections or not _was_closed(broken):
                 raise self._failure(broken, stall_s) from None
         if self._fresh_client is None:
-            self._fresh_client = self._make_client(httpx2.Limits(max_connections=1000, keepalive_expiry=0.0))
+            self._fresh_client = self._make_client(_unbounded(keepalive_s=0.0))
         try:
             return await self._post(self._fresh_client, body, stall_s)
         except self._sdk.APIStatusError as refused:
@@ -172,7 +180,15 @@ class _Exchange:
     as other calls of that server get bytes.
     """
 
-    def __init__(self, transport: Transport, answer: HttpResponse, stall_s: float, server: ModelServer) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        answer: HttpResponse,
+        stall_s: float,
+        server: ModelServer,
+        began: Callable[[], None],
+    ) -> None:
+        self._on_began = began
         self._transport = transport
         self._where = transport.where
         self._answer = answer
@@ -241,6 +257,7 @@ class _Exchange:
                 if not chunk.strip(_BLANKS):
                     continue
                 self._began = True
+                self._on_began()
                 document = [] if chunk.lstrip(_BLANKS)[:1] in b"{[" else None
             if document is not None:
                 document.append(chunk)
@@ -302,6 +319,11 @@ class _Timer:
     def cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
+
+
+def _unbounded(keepalive_s: float) -> httpx2.Limits:
+    """Return limits of a client: its calls are bounded by the turns that a worker runs, and none waits for another's."""
+    return httpx2.Limits(max_connections=0, keepalive_expiry=keepalive_s)  # 0 is aiohttp's word for no bound
 
 
 def _bottom(broken: BaseException) -> BaseException:

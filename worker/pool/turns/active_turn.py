@@ -10,11 +10,26 @@ import msgspec
 from shared.attachments import Attachment
 from shared.budgets import Spend
 from shared.journal import CallIntent, CallResult, StepOpening
-from shared.messages import Claim, ClaimRef, Ended, JoiningWords, Pending, Step, TurnStatus
+from shared.messages import (
+    Claim,
+    ClaimRef,
+    Dead,
+    DeadKind,
+    Ended,
+    JoiningWords,
+    OpenStep,
+    Pending,
+    Step,
+    TurnStatus,
+)
 from shared.texts import ENGLISH, Texts
+from shared.usage import NOTHING, Usage
 from worker.frames import RunTurn
 from worker.pool.processes.worker_process import WorkerProcess
 from worker.pool.turns.crash_policy import RanTurn, latest_todo
+
+#: what a turn waits for that a model is to answer
+MODEL = "model"
 
 
 class TurnRow(msgspec.Struct, frozen=True):
@@ -64,7 +79,7 @@ class ActiveTurn:
     profile: str = ""
     #: what the product says to its sender
     texts: Texts = ENGLISH
-    #: when that worker was given it, unix seconds
+    #: when its first worker was given it, unix seconds: its time runs on while it rests
     started_at: float = 0.0
     #: the same on the monotonic clock
     started_mono: float = 0.0
@@ -82,6 +97,15 @@ class ActiveTurn:
     waits_for: str = ""
     #: since when, on the monotonic clock
     waits_since_mono: float = 0.0
+    #: how long it waited for the last answer of this step, in seconds
+    answer_s: float = 0.0
+    #: what its step has used if the model call under way is cut off
+    at_stake: Usage = NOTHING
+    #: why no model can answer it now, empty while one may
+    model_away: str = ""
+    #: whether its worker was told to let it go in the middle of a model call, and how often it was let go
+    let_go: bool = False
+    rests: int = 0
     #: ids of the tool calls in progress
     calls: set[str] = field(default_factory=set)
 
@@ -116,10 +140,13 @@ class ActiveTurn:
 
     def begin(self, worker: WorkerProcess, deadline_s: float) -> RunTurn:
         """Note that it runs in this worker now; return the frame that says so."""
+        now = time.monotonic()
         self.worker = worker
-        self.started_at, self.started_mono = time.time(), time.monotonic()
+        if not self.started_mono:
+            self.started_at, self.started_mono = time.time(), now
         self.calls.clear()
         self.go_on()
+        self.let_go = False
         return RunTurn(
             turn=self.number,
             session=self.session,
@@ -128,7 +155,7 @@ class ActiveTurn:
             message_id=self.message_id,
             texts=(self.claim.messages[0].text,),
             steps=tuple(self.steps),
-            deadline_s=deadline_s,
+            deadline_s=deadline_s - (now - self.started_mono),
             attempt=self.attempts,
             stream=True,
             traceparent=self.claim.messages[0].traceparent,
@@ -153,7 +180,7 @@ class ActiveTurn:
     def unfetched(self) -> list[Pending]:
         """The messages with files that are still at their platform, of which no step has told the model."""
         taken = {message_id for step in self.begun for message_id in step.joined}
-        if self.begun:
+        if self.steps or (self.open_step and self.open_step.messages):
             taken.add(self.message_id)
         return [
             one for one in self.claim.messages if one.id not in taken and any(file.source for file in one.attachments)
@@ -179,6 +206,7 @@ class ActiveTurn:
     def open(self, opening: StepOpening) -> None:
         """Note that a step has begun."""
         self.open_step = Step(opening.step, opening.messages, None, opening.usage, opening.joined)
+        self.at_stake = NOTHING
 
     def start_call(self, intent: CallIntent) -> None:
         """Note that a tool call begins."""
@@ -194,18 +222,62 @@ class ActiveTurn:
             todo = step.todo if result.todo is None else result.todo
             self.open_step = msgspec.structs.replace(step, messages=(*step.messages, result.message), todo=todo)
 
-    def wait(self, waits_for: str) -> None:
-        """Note that it waits, and what for."""
-        self.waits_for, self.waits_since_mono = waits_for, time.monotonic()
+    def wait(self, waits_for: str, usage: Usage = NOTHING) -> None:
+        """Note that it waits, what for, and what its step has used if the call under way is cut off."""
+        if waits_for != self.waits_for:
+            self.waits_for, self.waits_since_mono = waits_for, time.monotonic()
+        if usage != NOTHING:
+            self.at_stake = usage
+
+    def wait_anew(self) -> None:
+        """Count what it waits for from now on: some of that has come."""
+        self.waits_since_mono = time.monotonic()
+
+    @property
+    def waited_s(self) -> float:
+        """How long it has waited for what it waits for, in seconds."""
+        return time.monotonic() - self.waits_since_mono if self.waits_for else 0.0
 
     def go_on(self) -> None:
         """Note that it waits no more."""
+        if self.waits_for == MODEL:
+            self.answer_s = self.waited_s
+        self.waits_for = self.model_away = ""
+
+    def cut_off(self) -> StepOpening | None:
+        """Note that its execution ended; return what the model call under way has used, None where there was none.
+
+        The next attempt is told that with the step, so that it is charged for.
+        """
+        usage, self.at_stake = self.at_stake, NOTHING
+        if usage == NOTHING:
+            return None
+        left = self.open_step
+        number = len(self.steps) and self.steps[-1].number
+        opened = left if left is not None and left.number > number else Step(number + 1, ())
+        self.open_step = msgspec.structs.replace(opened, usage=usage)
+        return StepOpening(opened.number, opened.messages, usage, opened.joined)
+
+    def rest(self, opening: StepOpening | None) -> None:
+        """Note that it was let go in the middle of a model call; it goes on in any worker, inside its time."""
+        self.worker = None
+        self.rests += 1
         self.waits_for = ""
+        kept = OpenStep(opening.step, opening.messages, opening.usage, (), None, opening.joined) if opening else None
+        self.claim = msgspec.structs.replace(self.claim, open_step=kept, approvals=())
+
+    @property
+    def kept_bytes(self) -> int:
+        """About how much memory it takes here."""
+        messages = sum(len(one.text) for one in self.claim.messages)
+        return messages + sum(len(message) for step in self.steps for message in step.messages)
 
     def finish(self, step: Step) -> None:
         """Note that a step is finished."""
         self.steps.append(step)
         self.open_step = None
+        self.at_stake = NOTHING
+        self.answer_s = 0.0
         self.tool = ""
         self.calls.clear()
 
@@ -227,6 +299,13 @@ class ActiveTurn:
             return None
         text, error = allowance.refusal.text(time.time()), allowance.refusal.error
         return self._unrun(TurnStatus.OVER_BUDGET, text, error, also_joined=self._words_to_join())
+
+    def out_of_time(self) -> Ended | Dead:
+        """Return the outcome of a turn whose time ended while it rested."""
+        last = self._unrun(TurnStatus.TIMED_OUT, self.texts.turn_too_long, "turn timeout")
+        if not self.model_away:
+            return last
+        return Dead(self.attempts + 1, self.model_away, self.texts.model_away, usage=last.usage, kind=DeadKind.MODEL)
 
     def stopped(self, text: str) -> Ended:
         """Return the outcome of a turn that is to end before any worker has it."""
@@ -281,7 +360,7 @@ class ActiveTurn:
             attempt=self.attempts,
             said=self.said,
             waits_for=self.waits_for,
-            waited_s=time.monotonic() - self.waits_since_mono if self.waits_for else 0.0,
+            waited_s=self.waited_s,
             profile=self.profile,
         )
 

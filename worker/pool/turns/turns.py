@@ -17,6 +17,7 @@ import msgspec
 from shared.budgets import Allowance, Budgets
 from shared.errors import StaleClaim, StoreUnavailable
 from shared.events import Event, Events, Field
+from shared.journal import StepOpening
 from shared.messages import (
     AwaitsApproval,
     Claim,
@@ -192,6 +193,7 @@ class Turns:
                 if text:
                     self._observer.delta(turn.message_id, turn.session, number, text)
             case ModelAway(model=model, problem=problem):
+                turn.model_away = problem
                 self._observer.model_away(turn.message_id, turn.session, model, problem)
             case _:
                 pass
@@ -212,6 +214,20 @@ class Turns:
         todo = None if isinstance(outcome, Dead) else turn.todo
         self._settle(turn.ref, Ending(turn.message_id, turn.attempts, todo, turn.texts), outcome)
         self._leave(turn)
+
+    def cut_off(self, turn: ActiveTurn) -> StepOpening | None:
+        """Keep what a turn's model call has used whose execution ends; return that, None where it was in none."""
+        opening = turn.cut_off()
+        if opening is not None:
+            self._settler.journal(turn.ref, opening)
+        return opening
+
+    def rest(self, turn: ActiveTurn) -> None:
+        """Take back an active turn that was let go in the middle of a model call."""
+        self._events.emit(
+            Event.TURN_LET_GO, session=turn.session, message=turn.message_id, waited_s=round(turn.answer_s, 1)
+        )
+        turn.rest(self.cut_off(turn))
 
     def lose(self, turn: ActiveTurn) -> None:
         """Drop an active turn whose claim is somebody else's now: nothing it does counts."""
