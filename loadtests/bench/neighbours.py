@@ -96,7 +96,7 @@ def hung_models(quiet: Quiet, provider: RunningProvider) -> None:
 
 def more_hung_models_than_may_wait(quiet: Quiet, _: RunningProvider) -> None:
     """Let model calls hang, several times what a worker holds."""
-    for _ in range(5):
+    for _answer in range(5):
         quiet.wait_s()
     last = hang(quiet, HUNG_PAST_THE_BOUND)
     quiet.gateway.wait_until(

@@ -32,8 +32,9 @@ from worker.agent.context.repair import role_of
 from worker.agent.context.window import Window
 from worker.agent.cut_offs import CutOffs, nudge
 from worker.agent.failure_replies import StepLimitReached, how_it_ended, leaves_unanswered, tools_used
+from worker.agent.model_call import ModelCall
 from worker.agent.models.failures import EmptyAnswer
-from worker.agent.models.port import CallWatch, Model, ModelReply, ModelRequest, finish_of
+from worker.agent.models.port import Model, ModelReply, ModelRequest, finish_of
 from worker.agent.progress import TurnNews
 from worker.agent.resumed_calls import ResumedCalls
 from worker.agent.sanitize import readable_call, sanitize_calls, sanitize_text
@@ -72,8 +73,7 @@ class Turn:
         self._todo = todo
         self._progress = progress or TurnNews()
         opened = request.open_step
-        # of a step whose model call was cut off nothing is known but what it used
-        resumes = request.steps or (opened is not None and opened.messages)
+        resumes = request.steps or (opened and opened.messages)  # of a call that was cut off there are none
         asked = [] if resumes else list(opening_of(request.texts, request.options, request.attachments))
         self._call = CallRequest(request.options)
         self._system = self._call.system(request.system)
@@ -101,12 +101,11 @@ class Turn:
         self._joined = opened.joined if opened else ()
         self._partial: list[str] = []
         self._cut_offs = CutOffs()
-        self._waits_for: Exception | None = None
+        self._calling: ModelCall | None = None
         self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
         self._task: asyncio.Task[object] | None = None
         self._ends_at = 0.0
-        self._interrupted = self._parked = False
-        self._is_silent = self._is_let_go = False
+        self._interrupted = self._parked = self._is_let_go = False
         for message in opened.messages if opened else ():
             self._add(message)
         if not resumes:
@@ -135,8 +134,8 @@ class Turn:
             task.uncancel()
             return self._fail(TurnInterrupted()) if self._interrupted else Parked()
         except Exception as error:  # noqa: BLE001 - the boundary: whatever went wrong becomes the turn's outcome
-            if limit.expired() and self._waits_for is not None:
-                return self._fail(self._waits_for)
+            if limit.expired() and self._calling is not None and self._calling.failure is not None:
+                return self._fail(self._calling.failure)
             return self._fail(error, deadline_passed=limit.expired())
         finally:
             self._task = None
@@ -162,7 +161,8 @@ class Turn:
 
     def park_now(self) -> bool:
         """Park in the middle of a model call; False if it is in none, or some of an answer has come."""
-        if self._task is None or not self._is_silent or self._interrupted or self._is_let_go:
+        silent = self._calling is not None and self._calling.is_silent
+        if self._task is None or not silent or self._interrupted or self._is_let_go:
             return False
         self._is_let_go = True
         self._task.cancel()
@@ -263,46 +263,31 @@ class Turn:
     async def _call_model(self, *said: bytes, tools: bool = True) -> ModelReply:
         """Call the model with what it is shown and what else is ``said``; it may ask for no tool without ``tools``."""
         self._partial.clear()
-        self._waits_for = None
+        self._calling = None
         shown, specs = [*self.window.shown, *said], self._specs() if tools else ()
         images = await self._progress.images(shown)
         request = self._call.request(ModelRequest(self._system, shown, specs, self._request.session, images=images))
         # a second more than there is: the turn's own limit ends the call, and tells why
         left_s = 1.0 + self._ends_at - asyncio.get_running_loop().time()
-        watch = _Watch(self)
-        self._is_silent = True
+        self._calling = call = ModelCall(self._progress, self._step_usage, self._restart)
         try:
             with self._progress.waiting("model"):
-                reply = await self._model.reply(request, self._heard, timeout=left_s, watch=watch)
+                reply = await self._model.reply(request, self._heard, timeout=left_s, watch=call)
         except BaseException:
-            self._spend(watch.usage)
+            self._spend(call.usage)
             raise
         finally:
-            self._is_silent = False
+            call.is_silent = False
         self._spend(msgspec.structs.replace(reply.usage, model_calls=max(1, reply.usage.model_calls)))
         return reply
 
-    def restart(self) -> None:
-        """Begin the step's text again."""
+    def _restart(self) -> None:
         self._partial.clear()
         self._progress.restarted(self._number)
 
-    def call_sent(self, usage: Usage) -> None:
-        """Tell what the step has used if the call that goes out, and has used so much, is cut off."""
-        self._progress.call_sent(self._step_usage + usage)
-
-    def heard_of(self) -> None:
-        """Note that the model has begun to answer."""
-        self._is_silent = False
-
-    def wait_for(self, model: str, failure: Exception) -> None:
-        """Tell that no model can answer now."""
-        told, self._waits_for = str(self._waits_for), failure
-        if told != str(failure):
-            self._progress.model_away(model, str(failure))
-
     def _heard(self, text: str) -> None:
-        self._waits_for = None
+        if self._calling is not None:
+            self._calling.failure = None
         self._partial.append(text)
         if self._call.format is None:  # an answer whose form has to be checked is shown when it is right
             self._progress.text(self._number, text)
@@ -454,26 +439,6 @@ def _result(call: ToolCall, task: asyncio.Task[bytes]) -> bytes:
 
 def _gave_result(task: asyncio.Task[bytes]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
-
-
-class _Watch(CallWatch):
-    """Passes on what a turn has to know of its model call."""
-
-    def __init__(self, turn: Turn) -> None:
-        super().__init__()
-        self._turn = turn
-
-    def sent(self, usage: Usage) -> None:
-        self._turn.call_sent(usage)
-
-    def heard_of(self) -> None:
-        self._turn.heard_of()
-
-    def restarted(self) -> None:
-        self._turn.restart()
-
-    def waiting(self, model: str, failure: Exception) -> None:
-        self._turn.wait_for(model, failure)
 
 
 def _last_word(reply: ModelReply) -> str:

@@ -141,27 +141,25 @@ async def test_where_more_calls_hang_than_may_wait_a_new_message_finds_a_place_a
     assert 14 <= running.events.counts[Event.TURN_LET_GO] <= 20 * 5, "none of them churns"
 
 
-async def test_where_as_many_wait_as_may_the_longest_waiting_are_named(start_pool: StartPool) -> None:
-    running = await start_pool(
-        GATEHOUSE_WORKERS="1", GATEHOUSE_TURNS_PER_WORKER="1", GATEHOUSE_WAITING_TURNS="2", GATEHOUSE_STALL_TIMEOUT="4"
-    )
-    first = await running.say("first", "[[stall]]")
-    await until(lambda: running.observer.started == [first], "the first runs")
-    await running.say("second", "[[stall times=1]] fine")
-    await running.say("third", '[[tool rest {"seconds": 60}]]')
+async def test_where_as_many_tools_sleep_as_may_the_longest_waiting_are_named(start_pool: StartPool) -> None:
+    running = await start_pool(GATEHOUSE_WORKERS="1", GATEHOUSE_TURNS_PER_WORKER="1", GATEHOUSE_WAITING_TURNS="2")
+    first, *_ = [
+        await running.say(session, '[[tool rest {"seconds": 60}]]') for session in ("first", "second", "third")
+    ]
 
     def waits() -> list[str]:
         return [turn.waits_for for turn in running.pool.snapshot().workers[0].longest_waiting]
 
-    await until(lambda: sorted(waits()) == ["model", "model", "rest"], "all wait")
+    await until(lambda: waits() == ["rest", "rest", "rest"], "all wait")
     last = await running.say("last", "fine")
     (row, *_) = running.pool.snapshot().workers
     assert {(turn.session, turn.waits_for) for turn in row.longest_waiting} == {
-        ("standard:a:first", "model"),
-        ("standard:a:second", "model"),
+        ("standard:a:first", "rest"),
+        ("standard:a:second", "rest"),
         ("standard:a:third", "rest"),
     }
     assert row.longest_waiting[0].message_id == first
     await until(lambda: running.events.counts[Event.WAITING_LIMIT_REACHED] == 1, "it is said")
     assert last not in running.observer.started
+    assert await running.pool.interrupt("standard:a:third")
     assert "fine" in await running.reply(last)

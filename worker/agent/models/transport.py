@@ -322,7 +322,7 @@ class _Timer:
 
 
 def _unbounded(keepalive_s: float) -> httpx2.Limits:
-    """Return limits of a client: its calls are bounded by the turns that a worker runs, and none waits for another's."""
+    """Return a client's limits: its calls are bounded by the turns that a worker holds, and none waits for another."""
     return httpx2.Limits(max_connections=0, keepalive_expiry=keepalive_s)  # 0 is aiohttp's word for no bound
 
 
