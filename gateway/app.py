@@ -109,7 +109,7 @@ class Gateway:
             self.broadcast.observe(observer)
         self.broadcast.send_with(self.delivery)
         for watching in (self.meter, EventMetrics(self.meter.registry), self.broadcast):
-            self.events.subscribe(watching.on_event)
+            self.events.subscribe(watching.on_event, watching.heard)
         self.pool = self._make_pool()
         self.readiness = Readiness(settings.workers, self.pool)
         self.announcements = Announcements(self.store, self.delivery)
@@ -157,8 +157,8 @@ class Gateway:
         self.elsewhere.files = self.files
         self.audit = Audit(self.store, self.events, settings.data_dir)
         self.hangs, self.call_history = HangHistory(), CallHistory()
-        self.events.subscribe(self.hangs.on_event)
-        self.events.subscribe(self.call_history.on_event)
+        for remembering in (self.hangs, self.call_history):
+            self.events.subscribe(remembering.on_event, remembering.heard)
         self.tracing = start_tracing(settings, self.events)
         self._lag = LoopLag(self.meter.loop_lag)
         self.load = LoadHistory(self.store, self.pool, self._lag)

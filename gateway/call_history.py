@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
 
@@ -51,6 +52,18 @@ class MessagePart(msgspec.Struct, frozen=True, omit_defaults=True):
 class CallHistory:
     """Owns what is remembered; a subscriber of events, on any thread."""
 
+    heard: ClassVar = (
+        Event.SESSION_CLAIMED,
+        Event.MODEL_ANSWERED,
+        Event.MODEL_FAILED,
+        Event.TOOL_ENDED,
+        Event.TURN_ENDED,
+        Event.MESSAGE_DEAD,
+        Event.TURN_PARKED,
+        Event.TURN_RETRIED,
+        Event.CLAIM_LOST,
+    )
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[str, list[MessagePart]] = {}
@@ -59,7 +72,7 @@ class CallHistory:
     def on_event(self, event: Event, fields: Mapping[str, Field]) -> None:
         """Take what a turn did, and whose turn it was once that is told."""
         session, message = str(fields.get("session", "")), str(fields.get("message", ""))
-        match event:  # most events are none of these, and cost no lock
+        match event:
             case Event.SESSION_CLAIMED:
                 with self._lock:
                     if len(self._running) < OPEN_LIMIT:

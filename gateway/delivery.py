@@ -185,9 +185,10 @@ class Delivery:
                 wait_s = await self._send_due(sender)
             except Exception as error:  # noqa: BLE001 - whatever it is, the other replies are still to be sent
                 wait_s = self._failed(error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._woken.wait()
+            timer = None if wait_s is None else asyncio.get_running_loop().call_later(wait_s, self.look)
+            await self._woken.wait()
+            if timer is not None:
+                timer.cancel()
 
     async def _give_back(self) -> None:
         """Give back, for ever, rows that this host has leased and does not send: the leases are long.
@@ -225,7 +226,7 @@ class Delivery:
             self._idle.set()
         begun = Counter(reply.platform for reply in due.replies)
         self._wants_room = any(begun[name] >= share for name, share in shares.platforms.items())
-        return self._wait_s(due, shares)
+        return self._wait_s(due, shares, begun)
 
     def _shares(self) -> Shares:
         """Return how many rows of each platform may be begun now."""
@@ -249,9 +250,8 @@ class Delivery:
         not_begun = self._tasks[platform] - self._receivers.open(platform)
         return max(0, self._receivers.room(platform) - not_begun)
 
-    def _wait_s(self, due: DueReplies, shares: Shares) -> float | None:
+    def _wait_s(self, due: DueReplies, shares: Shares, begun: Counter[str]) -> float | None:
         """Return the seconds until the next look finds something, None where only a wake can change that."""
-        begun = Counter(reply.platform for reply in due.replies)
         if any(0 < share == begun[name] and self._room(name) for name, share in shares.platforms.items()):
             return 0.0  # there may be more of it
         holds = [held_s for name in self._platforms if (held_s := self._governor.held_s(name))]
@@ -276,7 +276,9 @@ class Delivery:
             self._failed(error, reply)
         finally:
             self._tasks[reply.platform] -= 1
-            self._leases -= Counter([reply.leased])
+            self._leases[reply.leased] -= 1
+            if not self._leases[reply.leased]:
+                del self._leases[reply.leased]
         return True
 
     def _failed(self, error: Exception, reply: Reply | None = None) -> float:

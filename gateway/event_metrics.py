@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache
+from typing import ClassVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -26,26 +28,40 @@ TURN_ENDS = frozenset({Event.TURN_ENDED, Event.TURN_PARKED, Event.TURN_RETRIED, 
 class EventMetrics:
     """Counts what events tell."""
 
+    heard: ClassVar = (
+        Event.MODEL_FAILED,
+        Event.MODEL_ANSWERED,
+        Event.TOOL_FAILED,
+        Event.SESSION_CLAIMED,
+        *TURN_ENDS,
+    )
+
     def __init__(self, registry: CollectorRegistry) -> None:
         model = ["provider", "model"]
-        self._model_errors = Counter(
-            "gatehouse_model_errors", "Tries of a model call that failed", model, registry=registry
+        self._model_errors = cache(
+            Counter("gatehouse_model_errors", "Tries of a model call that failed", model, registry=registry).labels
         )
-        self._model_seconds = Histogram(
-            "gatehouse_model_call_seconds",
-            "Time until a model answered, with the tries that failed before",
-            model,
-            buckets=CALL_BUCKETS_S,
-            registry=registry,
+        self._model_seconds = cache(
+            Histogram(
+                "gatehouse_model_call_seconds",
+                "Time until a model answered, with the tries that failed before",
+                model,
+                buckets=CALL_BUCKETS_S,
+                registry=registry,
+            ).labels
         )
-        self._turn_seconds = Histogram(
-            "gatehouse_turn_seconds",
-            "Time from a session's claim to the end of its turn",
-            ["platform"],
-            buckets=TURN_BUCKETS_S,
-            registry=registry,
+        self._turn_seconds = cache(
+            Histogram(
+                "gatehouse_turn_seconds",
+                "Time from a session's claim to the end of its turn",
+                ["platform"],
+                buckets=TURN_BUCKETS_S,
+                registry=registry,
+            ).labels
         )
-        self._tool_errors = Counter("gatehouse_tool_errors", "Tool calls that failed", ["tool"], registry=registry)
+        self._tool_errors = cache(
+            Counter("gatehouse_tool_errors", "Tool calls that failed", ["tool"], registry=registry).labels
+        )
         self._tools: set[str] = set()
         self._claimed_at: dict[str, float] = {}
 
@@ -53,11 +69,11 @@ class EventMetrics:
         """Count an event (a subscriber of Events)."""
         match event:
             case Event.MODEL_FAILED:
-                self._model_errors.labels(*provider_and_model(fields)).inc()
+                self._model_errors(*provider_and_model(fields)).inc()
             case Event.MODEL_ANSWERED:
-                self._model_seconds.labels(*provider_and_model(fields)).observe(seconds_of(fields))
+                self._model_seconds(*provider_and_model(fields)).observe(seconds_of(fields))
             case Event.TOOL_FAILED:
-                self._tool_errors.labels(self._tool(str(fields.get("tool", "")))).inc()
+                self._tool_errors(self._tool(str(fields.get("tool", "")))).inc()
             case Event.SESSION_CLAIMED:
                 if len(self._claimed_at) < TURNS_LIMIT:
                     self._claimed_at[str(fields.get("session", ""))] = time.monotonic()
@@ -67,7 +83,7 @@ class EventMetrics:
     def _turn_ended(self, session: str, *, told: bool) -> None:
         began_at = self._claimed_at.pop(session, None)
         if began_at is not None and told:
-            self._turn_seconds.labels(session.partition(":")[0]).observe(time.monotonic() - began_at)
+            self._turn_seconds(session.partition(":")[0]).observe(time.monotonic() - began_at)
 
     def _tool(self, name: str) -> str:
         if name not in self._tools:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
 from starlette.requests import Request
@@ -30,6 +31,8 @@ class WorkerKill(msgspec.Struct):
 
 class HangHistory:
     """Owns the list; a subscriber of events, which says what others did."""
+
+    heard: ClassVar = (Event.WORKER_STACKS, Event.WORKER_KILLED)
 
     def __init__(self) -> None:
         self._kills: deque[WorkerKill] = deque(maxlen=KEPT)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import ClassVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -57,45 +59,33 @@ WORKER_FAMILIES: tuple[
 
 
 class Meter:
-    """The gateway's own counters and histograms."""
+    """The gateway's own counters and histograms; of one with labels, what returns the series of their values.
+
+    To find a series costs the library ten times what it costs to count in it, so each is found once.
+    """
+
+    heard: ClassVar = (Event.MESSAGE_REJECTED, Event.AUDIT, Event.REPLY_SENT)
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the one untyped function of the library
         self.registry = CollectorRegistry(auto_describe=False)
-        self._messages = Counter(
-            "gatehouse_messages", "Messages whose turn came to an end", ["platform", "outcome"], registry=self.registry
-        )
-        self._reply = Histogram(
+        self._messages = self._counter("messages", "Messages whose turn came to an end", "platform", "outcome")
+        reply = Histogram(
             "gatehouse_reply_seconds",
             "Time from a message's acceptance to its reply being sent",
             ["platform"],
             buckets=REPLY_BUCKETS_S,
             registry=self.registry,
         )
-        self._tokens = Counter(
-            "gatehouse_tokens",
-            "Tokens used; those read from a prompt cache and written into it are among the input",
-            ["provider", "model", "type"],
-            registry=self.registry,
-        )
-        self._cost = Counter(
-            "gatehouse_cost", "Money spent, of models that have a price", ["provider", "model"], registry=self.registry
-        )
-        self._model_calls = Counter(
-            "gatehouse_model_calls", "Model calls that used tokens", ["provider", "model"], registry=self.registry
-        )
-        self._api_calls = Counter(
-            "gatehouse_api_calls", "Calls of the OpenAI API", ["key", "code"], registry=self.registry
-        )
-        self._api_tokens = Counter(
-            "gatehouse_api_tokens", "Tokens used by calls of the OpenAI API", ["key", "type"], registry=self.registry
-        )
-        self._api_cost = Counter(
-            "gatehouse_api_cost", "Money spent by calls of the OpenAI API", ["key"], registry=self.registry
-        )
-        self._audit = Counter(
-            "gatehouse_audit", "Acts of operators, and keys that were refused", ["action"], registry=self.registry
-        )
+        self._reply = cache(reply.labels)
+        tokens = "Tokens used; those read from a prompt cache and written into it are among the input"
+        self._tokens = self._counter("tokens", tokens, "provider", "model", "type")
+        self._cost = self._counter("cost", "Money spent, of models that have a price", "provider", "model")
+        self._model_calls = self._counter("model_calls", "Model calls that used tokens", "provider", "model")
+        self._api_calls = self._counter("api_calls", "Calls of the OpenAI API", "key", "code")
+        self._api_tokens = self._counter("api_tokens", "Tokens used by calls of the OpenAI API", "key", "type")
+        self._api_cost = self._counter("api_cost", "Money spent by calls of the OpenAI API", "key")
+        self._audit = self._counter("audit", "Acts of operators, and keys that were refused", "action")
         self._tool_calls = Counter("gatehouse_tool_calls", "Tool calls made", registry=self.registry)
         self.loop_lag = Histogram(
             "gatehouse_loop_lag_seconds",
@@ -104,35 +94,39 @@ class Meter:
             registry=self.registry,
         )
 
+    def _counter(self, name: str, what: str, *labels: str) -> Callable[..., Counter]:
+        """Make a counter; return what gives the series of its labels' values."""
+        return cache(Counter(f"gatehouse_{name}", what, labels, registry=self.registry).labels)
+
     def settled(self, session: str, outcome: Outcome) -> None:
         """Count an outcome; one that only puts the message off counts as nothing."""
         match outcome:
             case Ended(status=status, usage=usage):
-                self._messages.labels(platform_of(session), status.value).inc()
+                self._messages(platform_of(session), status.value).inc()
                 self._used(usage)
             case Dead(usage=usage):
-                self._messages.labels(platform_of(session), "dead").inc()
+                self._messages(platform_of(session), "dead").inc()
                 self._used(usage)
 
     def api_call(self, key: str, code: int) -> None:
         """Count a call of the OpenAI API by the name of its key; only keys that exist are named."""
-        self._api_calls.labels(key, str(code)).inc()
+        self._api_calls(key, str(code)).inc()
 
     def api_usage(self, key: str, usage: Usage) -> None:
         """Count what a call of the OpenAI API used, by the name of its key."""
-        self._api_tokens.labels(key, "input").inc(max(0, usage.input_tokens))
-        self._api_tokens.labels(key, "output").inc(max(0, usage.output_tokens))
-        self._api_cost.labels(key).inc(max(0.0, usage.cost_nanos / NANOS))
+        self._api_tokens(key, "input").inc(max(0, usage.input_tokens))
+        self._api_tokens(key, "output").inc(max(0, usage.output_tokens))
+        self._api_cost(key).inc(max(0.0, usage.cost_nanos / NANOS))
 
     def _used(self, usage: Usage) -> None:
         self._tool_calls.inc(usage.tool_calls)
         for name, share in usage.models.items():
             provider, _, model = name.partition(":")
             labels = (provider, model or provider)
-            self._model_calls.labels(*labels).inc(share.model_calls)
-            self._cost.labels(*labels).inc(share.cost_nanos / NANOS)
+            self._model_calls(*labels).inc(share.model_calls)
+            self._cost(*labels).inc(share.cost_nanos / NANOS)
             for kind, count in token_kinds(share).items():
-                self._tokens.labels(*labels, kind).inc(count)
+                self._tokens(*labels, kind).inc(count)
 
     def on_event(self, event: Event, fields: Mapping[str, Field]) -> None:
         """Count what only the log tells (a subscriber of Events)."""
@@ -140,19 +134,19 @@ class Meter:
             case Event.MESSAGE_REJECTED:
                 self._rejected(fields)
             case Event.AUDIT:
-                self._audit.labels(str(fields.get("action", ""))).inc()
+                self._audit(str(fields.get("action", ""))).inc()
             case Event.REPLY_SENT:
                 self._reply_sent(fields)
 
     def _rejected(self, fields: Mapping[str, Field]) -> None:
         """Count a message that was turned away: a ``message_rejected`` event names its platform."""
-        self._messages.labels(str(fields.get("platform", "")), "rejected").inc()
+        self._messages(str(fields.get("platform", "")), "rejected").inc()
 
     def _reply_sent(self, fields: Mapping[str, Field]) -> None:
         """Observe the time a reply took: a ``reply_sent`` event names its platform and message."""
         accepted_at = made_at_s(str(fields.get("message", "")))
         if accepted_at is not None:
-            self._reply.labels(str(fields.get("platform", ""))).observe(max(0.0, time.time() - accepted_at))
+            self._reply(str(fields.get("platform", ""))).observe(max(0.0, time.time() - accepted_at))
 
 
 class PoolCollector(Collector):

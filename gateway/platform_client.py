@@ -87,7 +87,8 @@ class PlatformClient:
                     response.close()  # what is left of it is not waited for
                     break
             headers = {name.lower(): value for name, value in response.headers.items()}
-            headers.setdefault("date", format_datetime(datetime.now(UTC), usegmt=True))
+            if "date" not in headers:
+                headers["date"] = format_datetime(datetime.now(UTC), usegmt=True)
             return ApiResponse(response.status, headers, bytes(body[:most_bytes]))
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ a time tries whether it answers again, with growing pauses, and everything else 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -130,6 +131,7 @@ class Receivers:
         self._hosts_of = {platform: names & self._receivers.keys() for platform, names in self._hosts_of.items()}
 
 
+@functools.lru_cache(maxsize=1024)
 def host_of(url: str) -> str:
     """Return the scheme, host and port of a url."""
     parts = URL(url, encoded=True)

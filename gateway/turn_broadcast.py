@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 from msgspec.structs import asdict
@@ -141,6 +141,8 @@ class PagesElsewhere(Protocol):
 class TurnBroadcast:
     """The pool's TurnObserver; ``observers`` are told of every outcome after its commit."""
 
+    heard: ClassVar = tuple(SHOWN_EVENTS)
+
     def __init__(self, events: Events, observers: Sequence[OutcomeObserver] = ()) -> None:
         self._events = events
         self._observers = list(observers)
@@ -207,8 +209,7 @@ class TurnBroadcast:
 
     def on_event(self, event: Event, fields: Mapping[str, Field]) -> None:  # noqa: ARG002 - pages are told its name alone
         """Tell every page of an event that it shows (a subscriber of Events)."""
-        if name := SHOWN_EVENTS.get(event):
-            self.tell(name)
+        self.tell(SHOWN_EVENTS[event])
 
     def turn_started(self, message_id: str, session: str, worker: str) -> None:
         """Take the start of a turn."""

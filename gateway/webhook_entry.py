@@ -28,8 +28,8 @@ class WebhookEntry:
         self.app = app
         self._webhooks = webhooks
         (self._route, _) = webhooks.routes()
-        expected = {kind: handler for kind, handler in handlers.items() if kind is not Exception}
-        self._answer: ASGIApp = ServerErrorMiddleware(ExceptionMiddleware(self._receive, expected), handlers[Exception])
+        self._expected = {kind: handler for kind, handler in handlers.items() if kind is not Exception}
+        self._unexpected = handlers[Exception]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -38,10 +38,23 @@ class WebhookEntry:
             if name and "/" not in name:
                 scope["path_params"] = {"platform": name}
                 scope["route"] = self._route
-                await self._answer(scope, receive, send)
+                await self._receive(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
     async def _receive(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._webhooks.receive(Request(scope, receive, send))
-        await response(scope, receive, send)
+        answer: ASGIApp
+        try:
+            answer = await self._webhooks.receive(Request(scope, receive, send))
+        except Exception as error:  # noqa: BLE001 - what the app's own middlewares would catch
+            answer = ServerErrorMiddleware(ExceptionMiddleware(raising(error), self._expected), self._unexpected)
+        await answer(scope, receive, send)
+
+
+def raising(error: Exception) -> ASGIApp:
+    """Return an app that raises this, for middlewares that make answers of errors."""
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    return app

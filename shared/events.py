@@ -166,17 +166,18 @@ class Events:
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("gatehouse")
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: dict[Event, list[Subscriber]] = {event: [] for event in Event}
         self.counts: Counter[Event] = Counter()  #: how often each event was said
 
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Tell somebody of every event from now on, on the thread that says it."""
-        self._subscribers.append(subscriber)
+    def subscribe(self, subscriber: Subscriber, heard: Iterable[Event] = Event) -> None:
+        """Tell somebody of these events from now on, of every one by default, on the thread that says it."""
+        for event in heard:
+            self._subscribers[event].append(subscriber)
 
     def emit(self, event: Event, **fields: Field) -> None:
         """Say that this happened, with the fields that tell which and why; never raises, never blocks."""
         self._write(event, fields)
-        for subscriber in self._subscribers:
+        for subscriber in self._subscribers[event]:
             try:
                 subscriber(event, fields)
             except Exception as error:  # noqa: BLE001 - whoever said it has no part in what a subscriber does wrong

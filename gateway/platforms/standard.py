@@ -9,6 +9,7 @@ https://www.standardwebhooks.com, specification 1.0.0.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import re
@@ -198,9 +199,15 @@ def prefix_of(req: WebhookRequest) -> str:
 
 def sign(secret: str, webhook_id: str, timestamp: str, body: bytes) -> str:
     """Return the ``v1,…`` signature; ``secret`` is ``whsec_`` and base64, padding optional."""
-    key = base64.b64decode(secret.removeprefix("whsec_") + "==")
-    content = b".".join((webhook_id.encode(), timestamp.encode(), body))
-    return "v1," + base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+    signature = keyed(secret).copy()
+    signature.update(b".".join((webhook_id.encode(), timestamp.encode(), body)))
+    return "v1," + base64.b64encode(signature.digest()).decode()
+
+
+@functools.lru_cache(maxsize=4)
+def keyed(secret: str) -> hmac.HMAC:
+    """Return the beginning of every signature with a secret."""
+    return hmac.new(base64.b64decode(secret.removeprefix("whsec_") + "=="), digestmod=hashlib.sha256)
 
 
 def check_name(field: str, value: str) -> None:

@@ -34,6 +34,8 @@ UNTOLD_EXIT_CODE = 255
 #: how long the last frames and the exit code of an ended process are waited for, in seconds
 LAST_WORDS_S = 0.25
 
+#: what a worker may name
+EVENTS = frozenset(Event)
 NOTHING_REPORTED = Report(
     cache_hits=0, cache_misses=0, cache_size=0, rss_bytes=0, leaked_threads=0, log_written=0, log_failed=0
 )
@@ -190,7 +192,7 @@ class WorkerProcess:
 
     def tell(self, events: Events, said: LogEvent) -> None:
         """Say in the log of the host what the worker said; an event that is not known is ``worker_said``."""
-        event = Event(said.event) if said.event in set(Event) else Event.WORKER_SAID
+        event = Event(said.event) if said.event in EVENTS else Event.WORKER_SAID
         events.emit(event, **{"n": self.n, "pid": self.pid} | said.fields)
 
     def release(self) -> None:

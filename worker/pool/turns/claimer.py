@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import msgspec
 
@@ -118,9 +117,9 @@ class Claimer:
 
     async def until_woken(self, wait_s: float) -> None:
         """Wait so long, or until something wakes the claimer."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._wake.wait()
+        timer = asyncio.get_running_loop().call_later(wait_s, self.wake)
+        await self._wake.wait()
+        timer.cancel()
 
     async def _suspects(self, room: int) -> ClaimBatch:
         if time.monotonic() < self._suspects_after_mono or room <= 0:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable
+from typing import ParamSpec, Protocol
 
 from shared.events import Events
 from shared.messages import Outcome
 from shared.signals import Signal
+
+P = ParamSpec("P")
 
 
 class TurnObserver(Protocol):
@@ -62,52 +63,42 @@ class GuardedObserver:
 
     def turn_started(self, message_id: str, session: str, worker: str) -> None:
         """Tell of a turn that was given to a worker."""
-        with self._guard("turn_started"):
-            self._observer.turn_started(message_id, session, worker)
+        self._tell(self._observer.turn_started, message_id, session, worker)
 
     def delta(self, message_id: str, session: str, step: int, text: str) -> None:
         """Tell of more text."""
-        with self._guard("delta"):
-            self._observer.delta(message_id, session, step, text)
+        self._tell(self._observer.delta, message_id, session, step, text)
 
     def text_restarted(self, message_id: str, session: str, step: int) -> None:
         """Tell of text that is void."""
-        with self._guard("text_restarted"):
-            self._observer.text_restarted(message_id, session, step)
+        self._tell(self._observer.text_restarted, message_id, session, step)
 
     def model_away(self, message_id: str, session: str, model: str, problem: str) -> None:
         """Tell of a turn that waits for a model."""
-        with self._guard("model_away"):
-            self._observer.model_away(message_id, session, model, problem)
+        self._tell(self._observer.model_away, message_id, session, model, problem)
 
     def tool_started(self, message_id: str, session: str, name: str) -> None:
         """Tell of a tool call that begins."""
-        with self._guard("tool_started"):
-            self._observer.tool_started(message_id, session, name)
+        self._tell(self._observer.tool_started, message_id, session, name)
 
     def tool_said(self, message_id: str, session: str, name: str, text: str) -> None:
         """Tell how far a tool is."""
-        with self._guard("tool_said"):
-            self._observer.tool_said(message_id, session, name, text)
+        self._tell(self._observer.tool_said, message_id, session, name, text)
 
     def todo_changed(self, session: str, todo: bytes) -> None:
         """Tell of a changed todo list."""
-        with self._guard("todo_changed"):
-            self._observer.todo_changed(session, todo)
+        self._tell(self._observer.todo_changed, session, todo)
 
     def settling(self, session: str) -> None:
         """Tell of an outcome that goes to the store."""
-        with self._guard("settling"):
-            self._observer.settling(session)
+        self._tell(self._observer.settling, session)
 
     def settled(self, message_id: str, session: str, outcome: Outcome) -> None:
         """Tell of an outcome that is committed."""
-        with self._guard("settled"):
-            self._observer.settled(message_id, session, outcome)
+        self._tell(self._observer.settled, message_id, session, outcome)
 
-    @contextlib.contextmanager
-    def _guard(self, told: str) -> Iterator[None]:
+    def _tell(self, told: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            yield
+            told(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - who only watches a turn may not end it
-            self._events.subscriber_failed(told, error)
+            self._events.subscriber_failed(told.__name__, error)
