@@ -71,6 +71,8 @@ from shared.settings import Settings
 from shared.store import open_store, sqlite_path
 from shared.store.port import Store
 from worker.pool import Pool
+from worker.pool.loops import Loops
+from worker.pool.store_health import StoreHealth
 from worker.pool.worker_config import known_secrets
 
 if TYPE_CHECKING:
@@ -90,11 +92,11 @@ class Gateway:
 
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
         self.settings = settings
-        self._background: list[asyncio.Task[None]] = []
         self._left_over: list[str] = []
         self.host = host_id()
         self.store = store or store_of(settings)
         self.events = Events()
+        self._loops = Loops(self.events, StoreHealth(self.events))
         self.opening = Opening(self.events.emit)
         self.meter = Meter()
         self.platforms = enabled_platforms(settings)
@@ -185,16 +187,14 @@ class Gateway:
     async def start(self) -> None:
         """Start every part; return once messages are accepted and run. Raises what keeps a part from starting."""
         self._lag.start()
-        self._background = [
-            asyncio.create_task(self.stateless.run(self._left_over), name="sessions of calls"),
-            asyncio.create_task(self.retention.run(), name="retention"),
-            asyncio.create_task(self.storage.run(), name="storage watch"),
-            asyncio.create_task(self.backup.run(), name="backup"),
-            asyncio.create_task(self.audit.run(), name="audit"),
-            asyncio.create_task(self.load.run(), name="load history"),
-            asyncio.create_task(self._look_for_replies(), name="replies of other hosts"),
-            asyncio.create_task(self.elsewhere.run(), name="outcomes of other hosts"),
-        ]
+        self._loops.keep("removing sessions of calls", lambda: self.stateless.run(self._left_over))
+        self._loops.keep("removing what is old", self.retention.run)
+        self._loops.keep("watching the storage", self.storage.run)
+        self._loops.keep("making backups", self.backup.run)
+        self._loops.keep("taking acts of commands", self.audit.run)
+        self._loops.keep("sampling the load", self.load.run)
+        self._loops.keep("looking for replies of other hosts", self._look_for_replies)
+        self._loops.keep("looking for outcomes of other hosts", self.elsewhere.run)
         await self.delivery.start()
         await self.pool.start()
         while self.readiness.not_ready():  # noqa: ASYNC110 - only where the first worker died at once
@@ -219,9 +219,7 @@ class Gateway:
 
     async def drain(self, hasten: asyncio.Event) -> None:
         """Let turns come to a step boundary, then answer the calls that still wait; ``hasten`` cuts it short."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._loops.close()
         await unless(hasten, self.pool.drain(POOL_DRAIN_S))
         self.broadcast.close()
 

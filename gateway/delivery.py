@@ -199,12 +199,16 @@ class Delivery:
         found: set[ReplyLease] = set()
         while True:
             await asyncio.sleep(COMPARE_EVERY_S)
-            with suppress(StoreUnavailable):
+            try:
                 left = set(await self._store.outbox.held(self._host)) - set(self._leases)
                 if lost := left & found:
                     await self._store.outbox.give_back(self._host, lost)
                     self.wake()
                 found = left - lost
+            except StoreUnavailable:
+                continue
+            except Exception as error:  # noqa: BLE001 - the next look is as good
+                self._failed(error)
 
     async def _send_due(self, sender: ReplySender) -> float | None:
         """Start to send what is due; return the seconds to wait for more, None to wait for a wake."""

@@ -31,6 +31,8 @@ from shared.session_segments import remove_old_logs
 from shared.settings import Settings
 from shared.store import Store, open_store
 from worker.pool import Pool
+from worker.pool.loops import Loops
+from worker.pool.store_health import StoreHealth
 
 #: how long turns may take to a step boundary when the host ends, in seconds
 DRAIN_S = 15.0
@@ -119,7 +121,8 @@ class WorkerHost:
         page = _Page(uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off"))
         serving = asyncio.create_task(page.serve([listener]))
         starting = asyncio.create_task(self.pool.start())
-        tidying = asyncio.create_task(self._remove_old_logs())
+        loops = Loops(self._events, StoreHealth(self._events))
+        loops.keep("removing old logs", self._remove_old_logs)
         starting.add_done_callback(lambda _: self._events.emit(Event.READY, workers=self._settings.workers))
         host, port = listener.getsockname()[:2]
         self._events.emit(
@@ -128,7 +131,7 @@ class WorkerHost:
         await stopped.wait()
         self._events.emit(Event.STOPPING)
         starting.cancel()
-        tidying.cancel()
+        await loops.close()
         await self.pool.drain(DRAIN_S)
         await self.pool.close()
         page.should_exit = True

@@ -35,6 +35,16 @@ class Loops:
         """Do rounds, whatever one of them ends with, for ever or ``until`` this is set, which cuts a pause short."""
         return self.spawn(what, self._always(what, do_round, until or asyncio.Event()))
 
+    def keep(self, what: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Do what ends by itself or never; it is begun anew where it ends with an exception."""
+        ended = asyncio.Event()
+
+        async def to_its_end() -> None:
+            await work()
+            ended.set()
+
+        return self.always(what, to_its_end, until=ended)
+
     def spawn(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something once, beside everything else; what goes wrong with it is told."""
         task = asyncio.get_running_loop().create_task(work, name=what)
