@@ -71,10 +71,7 @@ def back_up(source: Path, target: Path, progress: TellCopied, *, replace: bool =
     if target.exists() and not replace:
         raise StoreUnusable(f"{target} exists already")
     with part_of(target) as part:
-        try:
-            _copy(source, part, progress)
-        except apsw.Error as error:
-            raise StoreUnusable(f"{source} cannot be copied: {error}") from error
+        _copy(source, part, progress)
         report = verified(part, named=target)
         put_in_place(part, target)
     return report
@@ -117,10 +114,7 @@ def restore(backup: Path, database: Path, progress: TellCopied) -> RestoreReport
     with locked(database.with_name(database.name + ".lock"), f"{database} is in use by a gateway: stop it first"):
         report = None
         with part_of(database) as part:
-            try:
-                _copy(backup, part, progress)
-            except apsw.Error as error:
-                raise StoreUnusable(f"{backup} cannot be copied: {error}") from error
+            _copy(backup, part, progress)
             report = verified(part, named=database)
             kept, missing = _keep(database, part)
             put_in_place(part, database)
@@ -129,6 +123,16 @@ def restore(backup: Path, database: Path, progress: TellCopied) -> RestoreReport
 
 
 def _copy(source: Path, part: Path, progress: TellCopied) -> None:
+    """Copy all pages of one moment. Raises StoreUnusable."""
+    try:
+        _copy_pages(source, part, progress)
+    except apsw.FullError as error:  # it has no words of its own
+        raise StoreUnusable(f"{source} cannot be copied: the disk of {part.parent} is full") from error
+    except apsw.Error as error:
+        raise StoreUnusable(f"{source} cannot be copied to {part}: {error}") from error
+
+
+def _copy_pages(source: Path, part: Path, progress: TellCopied) -> None:
     with contextlib.closing(connect_to_read(source)) as read, contextlib.closing(apsw.Connection(str(part))) as write:
         read.execute("BEGIN")
         read.execute("SELECT count(*) FROM sqlite_schema")  # from here on the snapshot stands

@@ -15,6 +15,7 @@ import pytest
 
 from shared.errors import StoreUnusable
 from shared.store.sqlite.backup import back_up, restore, verified
+from tests.shared.store.faulty_disk import faulty_disk
 from tests.shared.store.scratch import Scratch, sqlite
 
 REPOSITORY = Path(__file__).parent.parent.parent.parent
@@ -187,6 +188,17 @@ async def test_a_damaged_database_makes_no_backup_and_is_kept_by_a_restore(
     assert content(Path(report.kept)) == harmed
     await scratch.open()
     assert await scratch.store.inbox.waiting() == 3
+
+
+async def test_a_full_disk_is_named_and_leaves_nothing(scratch: Scratch, database: Path, tmp_path: Path) -> None:
+    await accept(scratch, 3)
+    await scratch.close()
+    (tmp_path / "copies").mkdir()
+    with faulty_disk() as disk:
+        disk.on_write = apsw.FullError("no room")
+        with pytest.raises(StoreUnusable, match=r"cannot be copied: the disk of .*/copies is full"):
+            back_up(database, tmp_path / "copies" / "copy.db", silent)
+    assert not names(tmp_path / "copies")
 
 
 def test_a_backup_of_nothing_is_refused(tmp_path: Path) -> None:
