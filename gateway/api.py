@@ -206,6 +206,7 @@ class Api:
     async def approve(self, request: Request) -> Response:
         """Let the sender of a pairing code in."""
         sender = await self._pairings.approve(request.path_params["code"])
+        request.state.audit_target = sender
         self._broadcast.tell("pairing", sender=sender, state="approved")
         return json_response({"sender": sender, "approved": True})
 

@@ -27,6 +27,7 @@ class WorkerKill(msgspec.Struct):
     cause: str  #: as the crash policy names it
     error: str
     stacks: str = ""  #: of every thread at the moment of the kill, where they could be read
+    message: str = ""  #: the message whose turn held it up, where one is named
 
 
 class HangHistory:
@@ -37,17 +38,21 @@ class HangHistory:
     def __init__(self) -> None:
         self._kills: deque[WorkerKill] = deque(maxlen=KEPT)
         self._stacks: dict[int, str] = {}
+        self._messages: dict[int, str] = {}
 
     def on_event(self, event: Event, fields: Mapping[str, Field]) -> None:
         """Take the end of a worker; its stacks are told before it."""
         match event:
+            case Event.WORKER_HUNG:
+                self._messages[int(str(fields["pid"]))] = str(fields.get("message", ""))
             case Event.WORKER_STACKS:
                 self._stacks[int(str(fields["pid"]))] = str(fields["stacks"])
             case Event.WORKER_KILLED:
                 pid, n = int(str(fields["pid"])), fields.get("n")
                 slot = n if isinstance(n, int) else None
                 cause, error = str(fields.get("cause", "")), str(fields.get("error", ""))
-                self._kills.appendleft(WorkerKill(time.time(), slot, pid, cause, error, self._stacks.pop(pid, "")))
+                told = (self._stacks.pop(pid, ""), self._messages.pop(pid, ""))
+                self._kills.appendleft(WorkerKill(time.time(), slot, pid, cause, error, *told))
 
     async def show(self, _: Request) -> Response:
         """Answer the kills, latest first (``GET /v1/hangs``)."""

@@ -167,6 +167,7 @@ class MessageShown(msgspec.Struct, frozen=True):
     calls: list[CallTrace]
     joined: str
     text: str  #: what its sender wrote, its first 2,000 characters
+    stacks: str  #: of a dead letter: every thread's stack when its last worker was killed
     said: str  #: what a running tool told last of how far it is
     timeline: list[MessagePart]  #: model calls, tool calls and lost attempts that this gateway remembers
 

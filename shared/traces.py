@@ -118,6 +118,8 @@ class MessageTrace(msgspec.Struct, frozen=True):
     said: str = ""
     #: what its sender wrote, its first characters
     text: str = ""
+    #: of a dead letter: every thread's stack when its last worker was killed
+    stacks: str = ""
 
 
 #: what the audit trail calls two acts that the API and a command without a gateway leave there alike

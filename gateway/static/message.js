@@ -43,6 +43,8 @@ export class Message {
     $("message-error").hidden = !found.error;
     $("message-error").textContent = found.error;
     this.showActs(found, state);
+    $("message-stacks-card").hidden = !found.stacks;
+    if ($("message-stacks").textContent !== found.stacks) $("message-stacks").textContent = found.stacks;
     this.draw();
   }
 

@@ -105,6 +105,7 @@ export class Workers {
     $("hangs-card").hidden = !hang;
     if (!hang) return;
     $("hang-facts").textContent = `${clock(hang.at)}, worker ${hang.n}, ${hang.cause}: ${hang.error}`;
+    if (hang.message) $("hang-facts").append(", in the turn of ", link(`/messages/${encodeURIComponent(hang.message)}`, hang.message));
     if ($("hang-stacks").textContent !== hang.stacks) $("hang-stacks").textContent = hang.stacks;
   }
 }

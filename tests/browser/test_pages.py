@@ -189,6 +189,7 @@ def test_the_acts_of_every_page_need_no_mouse(browser: Browser, busy: GatewayPro
         page.get_by_role("button", name="Revoke").last.press("Enter")
         expect(page.locator("#approved > li")).to_have_count(1)
         expect(page.locator("#audit tr").first).to_contain_text("pairing revoked")
+        expect(page.locator("#audit tr").nth(1)).to_contain_text("telegram:555100")
 
         turn = busy.get("/v1/turns")["turns"][-1]["message_id"]
         page.goto(f"{busy.url}/messages/{turn}")
@@ -198,7 +199,12 @@ def test_the_acts_of_every_page_need_no_mouse(browser: Browser, busy: GatewayPro
 
 
 def test_a_killed_worker_is_seen_to_end_and_to_be_replaced(browser: Browser, busy: GatewayProcess) -> None:
+    """One that hung is told of with the message that it hung in, and that one with its stacks."""
     with opened(browser, busy) as page:
+        page.goto(f"{busy.url}/workers")
+        page.locator("#hang-facts a").click()
+        expect(page.locator("#message-text")).to_contain_text("reconcile the ledger")
+        expect(page.locator("#message-stacks")).to_contain_text("in block_the_loop")
         page.goto(f"{busy.url}/workers")
         expect(page.locator("#workers .state.ready")).to_have_count(2)
         page.get_by_role("button", name="Kill").first.click()

@@ -412,7 +412,9 @@ class Pool:
     def _hung(self, worker: WorkerProcess, death: Death) -> None:
         # what came now would share the blame for a death it has no part in
         self._scheduler.pause(worker)
-        self._loops.spawn("ending a hung worker", self._supervisor.end_hung(worker, death))
+        turn = self._turns.get(death.culprit)
+        message = turn.message_id if turn else ""
+        self._loops.spawn("ending a hung worker", self._supervisor.end_hung(worker, death, message))
 
     def _replace(self, worker: WorkerProcess, reason: str) -> None:
         """Replace a worker behind a spare; until one is ready it goes on."""

@@ -147,9 +147,12 @@ class Supervisor:
             self._events.emit(Event.WORKER_STACKS, n=worker.n, pid=worker.pid, stacks=worker.death.stacks)
         self._events.emit(Event.WORKER_KILLED, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error)
 
-    async def end_hung(self, worker: WorkerProcess, death: Death) -> None:
-        """Say that a worker hangs, and kill it with its stacks dumped."""
-        self._events.emit(Event.WORKER_HUNG, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error)
+    async def end_hung(self, worker: WorkerProcess, death: Death, message: str = "") -> None:
+        """Say that a worker hangs, in the turn of which message if one is named, and kill it with its stacks dumped."""
+        named = {"message": message} if message else {}
+        self._events.emit(
+            Event.WORKER_HUNG, n=worker.n, pid=worker.pid, cause=death.cause.value, error=death.error, **named
+        )
         await self.end(worker, death, dump=True)
 
     def kill_slot(self, n: int) -> bool:

@@ -235,7 +235,7 @@ def _answer(database: Database, message_id: str) -> RepeatedRequest:
 
 def _trace(database: Database, message_id: str) -> MessageTrace:
     session, seq, platform, user, state, attempts, suspect, worker, error, at, *row = inbox.trace(database, message_id)
-    claimed_at, settled_at, usage, joined, text = row
+    claimed_at, settled_at, usage, joined, text, stacks = row
     turn = joined or seq
     running = sessions.claimed_for(database, session) == turn
     current = running or (state == MessageState.WAITING and sessions.head(database, session) == turn)
@@ -260,6 +260,7 @@ def _trace(database: Database, message_id: str) -> MessageTrace:
         calls=journal.trace(database, session) if current else (),
         joined=inbox.id_of(database, session, joined) if joined else "",
         text=text,
+        stacks=stacks,
     )
 
 

@@ -148,7 +148,7 @@ ORDER BY settled_at DESC, session_key DESC, seq DESC LIMIT ?
 # Read every stage of a message.
 TRACE = """
 SELECT session_key, seq, platform, user_id, state, attempts, suspect, worker, error, at, claimed_at, settled_at, usage,
-  joined, substr(text, 1, 2000)
+  joined, substr(text, 1, 2000), stacks
 FROM inbox WHERE id = ?
 """
 # Find messages of a state that were settled long ago, some at a time.
