@@ -119,9 +119,12 @@ class Gateway:
         self.intake = self._make_intake()
         self.pairings = Pairings(self.store, self.platforms, self.announcements, self.intake, settings.webhooks)
         self.access = Access(settings, self.pairings)
-        self.life_signs = LifeSigns(self.store, self.platforms, self.governor, self.delivery.platform_calls, self.pool)
+        self.life_signs = LifeSigns(
+            self.store, self.platforms, self.governor, self.delivery.platform_calls, self.pool, settings.profiles
+        )
         self.broadcast.show_on_platforms(self.life_signs)
         self.delivery.place_of = self.life_signs.place_of
+        self.delivery.texts_of = settings.profiles.texts_of
         self.calls = Calls(
             self.store, self.pool, self.broadcast, self.intake, self.commands, self.stateless, self.meter.api_usage
         )

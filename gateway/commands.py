@@ -133,16 +133,15 @@ class Commands:
         return " ".join([said.format(doing=doing, count=behind), *known])
 
     async def _trace(self, asker: Asker, words: Words) -> str:
-        session = asker.session
+        session, texts = asker.session, self.texts_of(asker)
         try:
             message_id = words[0] if words else await self._store.inbox.latest(session)
             found = await trace_message(self._store, self._pool.running_turn, message_id)
         except NotFound:
             found = None
         if found is None or found.session != session:
-            texts = self.texts_of(asker)
             return texts.no_message.format(id=words[0]) if words else texts.no_earlier_message
-        return "\n".join(trace_lines(found, brief=True))
+        return "\n".join(trace_lines(found, texts, brief=True))
 
 
 def order(name: str, texts: Texts) -> Command:

@@ -23,7 +23,7 @@ from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import PlatformClient
 from gateway.platforms.port import Adapter
 from gateway.receivers import Receivers
-from gateway.reply_sender import LocalReceiver, PlaceOf, ReplySender, own_place
+from gateway.reply_sender import LocalReceiver, PlaceOf, ReplySender, TextsOf, in_english, own_place
 from shared.errors import StaleClaim, StoreDamaged, StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import DueReplies, Outcome, Reply, ReplyLease, Shares
@@ -100,6 +100,7 @@ class Delivery:
         self.platform_calls = PlatformCalls(clock)
         self.hosts: OtherHosts = Alone()
         self.place_of: PlaceOf = own_place  #: where the beginning of an answer is shown already
+        self.texts_of: TextsOf = in_english  #: what the product says to a session
         self._clock = clock
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
@@ -127,7 +128,7 @@ class Delivery:
             self.platform_calls,
             self._clock,
         )
-        sender.place_of, sender.hosts = self.place_of, self.hosts
+        sender.place_of, sender.hosts, sender.texts_of = self.place_of, self.hosts, self.texts_of
         self._loops = [asyncio.create_task(self._run(sender), name="delivery")]
         if self._store.engine.shared:
             self._loops.append(asyncio.create_task(self._give_back(), name="leases of replies"))

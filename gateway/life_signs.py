@@ -15,10 +15,12 @@ from gateway.courtesies import Courtesies
 from gateway.governor import Governor
 from gateway.platform_calls import PlatformCalls
 from gateway.platforms.port import Adapter
-from gateway.shown_turn import ShownTurn
-from shared.errors import StoreError
+from gateway.shown_turn import Activity, ShownTurn
+from shared.errors import NotFound, StoreError
 from shared.messages import Outcome, Reply
+from shared.profiles import Profiles
 from shared.store.port import Store
+from shared.texts import ENGLISH, Texts
 
 #: a turn that ends sooner shows nothing
 FIRST_S = 1.0
@@ -39,9 +41,11 @@ class LifeSigns:
         governor: Governor,
         calls: PlatformCalls,
         turns: Interrupts,
+        profiles: Profiles = Profiles(),  # noqa: B008 - frozen
     ) -> None:
         self._store = store
         self._platforms = platforms
+        self._profiles = profiles
         self._courtesies = Courtesies(governor, calls)
         self._previews = AnswerPreviews(store, self._courtesies, turns)
         self._turns: dict[str, ShownTurn] = {}
@@ -59,12 +63,12 @@ class LifeSigns:
     def tool_started(self, session: str, name: str) -> None:
         """Show that a tool runs."""
         if turn := self._turns.get(session):
-            turn.act(f"using {name}")
+            turn.act(tool=name)
 
     def tool_said(self, session: str, text: str) -> None:
         """Show how far a tool is."""
         if turn := self._turns.get(session):
-            turn.act(" ".join(text.split()))
+            turn.act(said=" ".join(text.split()))
 
     def delta(self, session: str, step: int, text: str) -> None:
         """Show what the model writes."""
@@ -116,21 +120,28 @@ class LifeSigns:
             return
         try:
             address = await self._store.inbox.address(turn.session, turn.message_id)
-        except StoreError:
+            texts = await self._texts_of(platform, turn)
+        except (StoreError, NotFound):
             return
         signs = platform.capabilities.life_sign_every_s > 0
         while not turn.ended and (signs or turn.streams):
-            words = turn.activity
+            activity = turn.activity
             if signs:
-                signs = await self._send_sign(platform, address, words)
-            address = await self._watch(platform, turn, address, words)
+                signs = await self._send_sign(platform, address, activity.shown(texts))
+            address = await self._watch(platform, turn, address, activity)
 
-    async def _watch(self, platform: Adapter, turn: ShownTurn, address: bytes, words: str) -> bytes:
+    async def _texts_of(self, platform: Adapter, turn: ShownTurn) -> Texts:
+        """Return what is said to the sender of a turn's message. Raises StoreError and NotFound."""
+        if not platform.capabilities.life_sign_words:
+            return ENGLISH
+        return self._profiles.texts_of(turn.session, (await self._store.inbox.trace(turn.message_id)).user)
+
+    async def _watch(self, platform: Adapter, turn: ShownTurn, address: bytes, activity: Activity) -> bytes:
         """Show what is written until the next life sign is due; return the address of the answer."""
         loop = asyncio.get_running_loop()
         due_at = loop.time() + (platform.capabilities.life_sign_every_s or LONGEST_WATCH_S)
         gap_s = max(LEAST_GAP_S, platform.capabilities.stream_gap_s)
-        while not turn.ended and not (platform.capabilities.life_sign_words and turn.activity != words):
+        while not turn.ended and not (platform.capabilities.life_sign_words and turn.activity != activity):
             turn.changed.clear()
             address = await self._previews.show(platform, turn, address)
             try:

@@ -30,9 +30,6 @@ ANNOUNCED_AGAIN_S, MOST_TOLD = 3600.0, 3
 #: revocation this one knows after these seconds
 MOST_KNOWN, KNOWN_S = 10_000, 60.0
 
-#: what a stranger is told where too many wait, if it is the answer to the event itself: no message is sent for it
-CROWDED = "Hello! I do not know you yet, and too many others wait to be let in. Please write again later."
-
 
 class Held(msgspec.Struct, frozen=True):
     """A stranger's first message, while its sender waits for approval."""
@@ -77,7 +74,7 @@ class Pairings:
         held = msgspec.json.encode(Held(platform.name, inbound, texts.welcome))
         code = await self._store.sessions.pair(sender, new_code(), self._settings.pairing_ttl_s, held)
         if not code:
-            return CROWDED
+            return texts.crowded
         text = texts.stranger.format(code=code)
         told = self._told.get(sender, 0)
         if platform.declined(text) is None and told < MOST_TOLD:

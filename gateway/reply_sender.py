@@ -14,6 +14,7 @@ from gateway.governor import Governor
 from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import NoAnswer, NotSent, PlatformClient, has_answered
 from gateway.platforms.port import (
+    EMPTY,
     Adapter,
     ApiResponse,
     Fail,
@@ -31,6 +32,7 @@ from shared.events import Event, Events
 from shared.messages import PARTS, Reply
 from shared.retry import backoff_s
 from shared.store.port import Store
+from shared.texts import ENGLISH, Texts
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 
@@ -45,8 +47,6 @@ OFF_RETRY_S = 300.0
 
 #: addresses that one send tries: without its stream, its shown message, its thread
 MOST_PLACES = 4
-
-LEFT_OUT = "(the rest was too long to be sent)"
 
 #: a text longer than this is cut in a thread: the loop is late by a millisecond or two for a shorter one
 LONG_TEXT = 8_000
@@ -87,6 +87,15 @@ async def own_place(reply: Reply) -> bytes:
     return reply.address
 
 
+#: returns what the product says to a sender in a session; the sender may be left open
+TextsOf = Callable[[str, str], Texts]
+
+
+def in_english(session: str, user: str) -> Texts:  # noqa: ARG001 - everybody's
+    """Return the English texts."""
+    return ENGLISH
+
+
 class ReplySender:
     """Sends replies one by one; ``local`` takes those of platforms inside this process."""
 
@@ -110,6 +119,7 @@ class ReplySender:
         self._receivers = receivers
         self._client = client
         self.place_of: PlaceOf = own_place
+        self.texts_of: TextsOf = in_english
         self.hosts: Fenced | None = None
         self._calls = calls
         self._clock = clock
@@ -170,7 +180,9 @@ class ReplySender:
         else:
             chunks = platform.chunks(reply.text)
         if len(chunks) > PARTS:
-            chunks[PARTS - 1 :] = [LEFT_OUT]
+            chunks[PARTS - 1 :] = [self.texts_of(reply.session, "").rest_left_out]
+        if chunks == [EMPTY]:
+            chunks = [self.texts_of(reply.session, "").empty_answer]
         if len(chunks) == 1:
             return msgspec.structs.replace(reply, text=chunks[0])
         return (await self._store.outbox.split(reply, chunks))[0]

@@ -5,8 +5,24 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-THINKING = "thinking"
+import msgspec
+
+from shared.texts import Texts
+
 MOST_WORDS = 80
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """What the agent does: it thinks, uses a tool, or a tool says how far it is."""
+
+    tool: str = ""
+    said: str = ""
+
+    def shown(self, texts: Texts) -> str:
+        """Return it in words that stand behind the bot's name."""
+        if self.said:
+            return texts.doing.format(what=self.said)
+        return texts.using.format(tool=self.tool) if self.tool else texts.thinking
 
 
 class ShownTurn:
@@ -15,7 +31,7 @@ class ShownTurn:
     def __init__(self, message_id: str, session: str) -> None:
         self.message_id = message_id
         self.session = session
-        self.activity = THINKING
+        self.activity = Activity()
         self.step = 0
         self.text: list[str] = []
         self.changed = asyncio.Event()
@@ -26,9 +42,9 @@ class ShownTurn:
         self.streams = True  #: whether its answer is shown while it is written
         self.ended = False
 
-    def act(self, words: str) -> None:
+    def act(self, *, tool: str = "", said: str = "") -> None:
         """Take what the agent does."""
-        self.activity = words[:MOST_WORDS]
+        self.activity = Activity(tool[:MOST_WORDS], said[:MOST_WORDS])
         self.changed.set()
 
     async def wait(self, for_s: float) -> None:

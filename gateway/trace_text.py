@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from shared.store.port import Store
+from shared.texts import ENGLISH, Texts
 from shared.traces import CallTrace, MessageTrace, ReplyTrace
 from worker.pool import TurnRow
 
@@ -27,29 +28,28 @@ async def trace_message(store: Store, running_turn: RunningTurnOf, message_id: s
     return msgspec.structs.replace(found, worker="" if row.worker is None else str(row.worker), said=row.said)
 
 
-def trace_lines(found: MessageTrace, *, brief: bool = False) -> list[str]:
+def trace_lines(found: MessageTrace, texts: Texts = ENGLISH, *, brief: bool = False) -> list[str]:
     """Return a message's stages, one a line; ``brief`` keeps of an error what is for the people of a chat."""
-    state = "running" if found.running else found.state.value
+    state = texts.state_running if found.running else texts.of_state(found.state)
     lines = [
-        f"{found.id}  {state}  session {found.session}  from {found.user}",
-        f"accepted  {moment(found.accepted_at)}",
+        texts.trace_message.format(id=found.id, state=state, session=found.session, user=found.user),
+        texts.trace_accepted.format(at=moment(found.accepted_at)),
     ]
     if found.claimed_at is not None:
-        suspect = "  runs alone" if found.suspect else ""
-        worker = found.worker or "-"
-        lines.append(f"claimed   {moment(found.claimed_at)}  worker {worker}  attempts {found.attempts}{suspect}")
+        at, worker = moment(found.claimed_at), found.worker or "-"
+        claimed = texts.trace_claimed.format(at=at, worker=worker, attempts=found.attempts)
+        lines.append(texts.trace_alone.format(claimed=claimed) if found.suspect else claimed)
     if found.settled_at is not None:
-        lines.append(f"settled   {moment(found.settled_at)}  {spent(found)}")
+        lines.append(texts.trace_settled.format(at=moment(found.settled_at), spent=spent(found, texts)))
     elif found.claimed_at is not None:
-        lines.append(f"so far    {found.steps} steps, {spent(found)}")
-        lines += [call_line(call) for call in found.calls]
-        if found.said:
-            lines.append(f"says      {found.said}")
+        lines.append(texts.trace_so_far.format(steps=found.steps, spent=spent(found, texts)))
+        lines += [call_line(call, texts) for call in found.calls]
+        lines += [texts.trace_says.format(text=found.said)] if found.said else []
     if found.joined:
-        lines.append(f"joined    the turn of {found.joined}")
-    lines += [reply_line(reply) for reply in found.replies]
+        lines.append(texts.trace_joined.format(id=found.joined))
+    lines += [reply_line(reply, texts) for reply in found.replies]
     error = last_line(found.error) if brief else found.error
-    return [*lines, f"error     {error}"] if error else lines
+    return [*lines, texts.trace_error.format(error=error)] if error else lines
 
 
 def last_line(error: str) -> str:
@@ -57,25 +57,33 @@ def last_line(error: str) -> str:
     return error.strip().rpartition("\n")[2][:MOST_ERROR_CHARACTERS]
 
 
-def spent(found: MessageTrace) -> str:
+def spent(found: MessageTrace, texts: Texts) -> str:
     """Return what a message's turn used, in words."""
     usage = found.usage
-    calls = f"{usage.model_calls} model calls, {usage.tool_calls} tool calls"
-    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
-    cost = f", ${usage.cost:.4f}" if usage.cost else ""
-    return f"{calls}, {usage.input_tokens} tokens in{cached}, {usage.output_tokens} out{cost}"
+    return texts.trace_spent.format(
+        calls=usage.model_calls,
+        tools=usage.tool_calls,
+        input=usage.input_tokens,
+        cached=texts.trace_cached.format(count=usage.cached_tokens) if usage.cached_tokens else "",
+        output=usage.output_tokens,
+        cost=f", ${usage.cost:.4f}" if usage.cost else "",
+    )
 
 
-def call_line(call: CallTrace) -> str:
+def call_line(call: CallTrace, texts: Texts) -> str:
     """Return one tool call in progress, in words."""
-    how = "running" if call.ended_at is None else f"took {call.ended_at - call.started_at:.3f} s"
-    return f"tool      {moment(call.started_at)}  {call.name}  {how}"
+    at, name = moment(call.started_at), call.name
+    if call.ended_at is None:
+        return texts.trace_tool_runs.format(at=at, tool=name)
+    return texts.trace_tool_took.format(at=at, tool=name, seconds=f"{call.ended_at - call.started_at:.3f}")
 
 
-def reply_line(reply: ReplyTrace) -> str:
+def reply_line(reply: ReplyTrace, texts: Texts) -> str:
     """Return one reply's way out, in words."""
-    when = moment(reply.sent_at) if reply.sent_at is not None else f"after {reply.attempts} attempts"
-    return f"reply {reply.part}   {when}  {reply.state.value}  {reply.sent_id or reply.error or '-'}"
+    known = {"part": reply.part, "state": texts.of_state(reply.state), "what": reply.sent_id or reply.error or "-"}
+    if reply.sent_at is None:
+        return texts.trace_reply_tried.format(attempts=reply.attempts, **known)
+    return texts.trace_reply.format(at=moment(reply.sent_at), **known)
 
 
 def moment(unix_s: float) -> str:

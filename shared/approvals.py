@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shared.command import CommandKind
+from shared.texts import ENGLISH
+
 #: characters of a question's id; a button's text with it has to fit the 64 bytes that platforms take
 ID_CHARS = 16
 
@@ -61,8 +64,18 @@ def question_id(message_id: str, calls: Sequence[Approval]) -> str:
     return hashlib.sha256(f"{message_id}{asked}".encode()).hexdigest()[:ID_CHARS]
 
 
+def with_labels(question: str, labels: tuple[str, str]) -> str:
+    """Return the id of a question with what stands on its buttons, as a reply carries it: a line each."""
+    return "\n".join((question, *labels))
+
+
 def choices(question: str) -> tuple[Choice, ...]:
-    """Return the buttons under a question with this id, none where the id is empty."""
+    """Return the buttons under a question with this id, none where the id is empty; its labels may follow it."""
     if not question:
         return ()
-    return (Choice("Approve", f"/approve {question}"), Choice("Deny", f"/deny {question}", refuses=True))
+    name, *labels = question.split("\n")
+    approve, deny = labels or (ENGLISH.approve_button, ENGLISH.deny_button)
+    return (
+        Choice(approve, f"/{CommandKind.APPROVE} {name}"),
+        Choice(deny, f"/{CommandKind.DENY} {name}", refuses=True),
+    )

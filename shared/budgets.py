@@ -17,6 +17,7 @@ import msgspec
 from shared.errors import SettingsError
 from shared.prices import FREE, Price
 from shared.settings_reader import SettingsReader
+from shared.texts import ENGLISH, Texts
 from shared.usage import NANOS, Usage
 
 HOUR_S = 3600
@@ -100,10 +101,9 @@ class Budget(msgspec.Struct, frozen=True):
         """Return an amount in its unit."""
         return spend.nanos / NANOS if self.money else spend.tokens
 
-    @property
-    def amount(self) -> str:
-        """The limit, for people."""
-        return f"${self.limit / NANOS:,.2f}" if self.money else f"{self.limit:,} tokens"
+    def amount(self, texts: Texts) -> str:
+        """Return the limit, for people."""
+        return f"${self.limit / NANOS:,.2f}" if self.money else texts.tokens.format(count=f"{self.limit:,}")
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -116,28 +116,27 @@ class Refusal(msgspec.Struct, frozen=True):
     free_at: float | None
     held: bool = False
 
-    def text(self, now: float) -> str:
+    def text(self, now: float, texts: Texts = ENGLISH) -> str:
         """Return what the sender is told."""
-        amount = self.budget.amount
-        match self.budget.scope:
-            case Scope.SESSION:
-                used = f"This conversation has used up its budget of {amount}"
-            case Scope.USER:
-                used = f"You have used up your budget of {amount}"
-            case Scope.HOUR:
-                used = f"I have used up my budget of {amount}"
+        whose = {
+            Scope.SESSION: texts.budget_session,
+            Scope.USER: texts.budget_user,
+            Scope.HOUR: texts.budget_hour,
+        }[self.budget.scope]
+        used = whose.format(amount=self.budget.amount(texts))
         if self.free_at is None:
-            return f"{used}. Send /new to begin a new one."
-        minutes = max(1, math.ceil((self.free_at - now) / 60))
-        wait = f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+            return texts.budget_total.format(used=used)
+        hours, minutes = divmod(max(1, math.ceil((self.free_at - now) / 60)), 60)
+        wait = (texts.hours if hours else texts.minutes).format(hours=hours, minutes=minutes)
         clock = time.strftime("%H:%M", time.gmtime(self.free_at))
-        return f"{used} for this {self.budget.window.value}. Please come back at {clock} UTC, in {wait}."
+        until = texts.budget_this_hour if self.budget.window is BudgetWindow.HOUR else texts.budget_this_day
+        return until.format(used=used, clock=clock, wait=wait)
 
     @property
     def error(self) -> str:
         """What the operator is told."""
         scope, window = self.budget.scope.value, self.budget.window.value
-        return f"GATEHOUSE_{scope.upper()}_BUDGET: {self.budget.amount} ({window}) used up"
+        return f"GATEHOUSE_{scope.upper()}_BUDGET: {self.budget.amount(ENGLISH)} ({window}) used up"
 
 
 class Allowance(msgspec.Struct, frozen=True):

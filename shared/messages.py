@@ -16,6 +16,7 @@ from shared.attachments import Attachment
 from shared.budgets import Allowance
 from shared.call_options import CallOptions, ClientCall
 from shared.command import Command
+from shared.texts import ENGLISH
 from shared.usage import Usage as Usage
 from shared.when_busy import WhenBusy
 
@@ -269,6 +270,8 @@ class AwaitsApproval(msgspec.Struct, frozen=True, tag=True):
     text: str
     #: seconds after which no answer is a refusal
     within_s: float
+    #: what stands on the button that allows them, and on the one that refuses
+    labels: tuple[str, str] = (ENGLISH.approve_button, ENGLISH.deny_button)
 
 
 class Retry(msgspec.Struct, frozen=True, tag=True):

@@ -38,6 +38,8 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     span_hour: str = "an hour"
     span_day: str = "a day"
 
+    crowded: str = "Hello! I do not know you yet, and too many others wait to be let in. Please write again later."
+
     # a session that is busy
     queued: str = "You are number {place} in the queue."
     shared: str = "I answer this together with the message before it."
@@ -59,6 +61,33 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     deny_done: str = "Refused. I go on without it."
     nothing_asked: str = "Nothing waits for your approval here."
     not_asked: str = "This question is answered already, or its time is over."
+
+    # questions about tool calls, and their buttons
+    approval_asked: str = "I need your approval to go on with:"
+    approval_call: str = "- `{tool}` with `{arguments}`"
+    approval_how: str = "Send /approve to allow it, or /deny to refuse it."
+    approve_button: str = "Approve"
+    deny_button: str = "Deny"
+
+    # what is shown while a turn runs, behind the bot's name
+    thinking: str = "is thinking…"
+    using: str = "is using {tool}…"
+    doing: str = "is {what}…"
+
+    # budgets
+    budget_session: str = "This conversation has used up its budget of {amount}"
+    budget_user: str = "You have used up your budget of {amount}"
+    budget_hour: str = "I have used up my budget of {amount}"
+    budget_total: str = "{used}. Send /new to begin a new one."
+    budget_this_hour: str = "{used} for this hour. Please come back at {clock} UTC, in {wait}."
+    budget_this_day: str = "{used} for this day. Please come back at {clock} UTC, in {wait}."
+    tokens: str = "{count} tokens"
+    minutes: str = "{minutes} min"
+    hours: str = "{hours} h {minutes} min"
+
+    # answers
+    rest_left_out: str = "(the rest was too long to be sent)"
+    empty_answer: str = "(empty reply)"
 
     # what /help tells of each command
     help_new: str = "begin a new conversation; the todo list stays"
@@ -86,6 +115,32 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     status_profile: str = "Profile: {profile}."
     no_message: str = "There is no message {id} here."
     no_earlier_message: str = "There is no earlier message here."
+
+    # what /trace tells
+    trace_message: str = "{id}  {state}  session {session}  from {user}"
+    trace_accepted: str = "accepted  {at}"
+    trace_claimed: str = "claimed   {at}  worker {worker}  attempts {attempts}"
+    trace_alone: str = "{claimed}  runs alone"
+    trace_settled: str = "settled   {at}  {spent}"
+    trace_so_far: str = "so far    {steps} steps, {spent}"
+    trace_spent: str = "{calls} model calls, {tools} tool calls, {input} tokens in{cached}, {output} out{cost}"
+    trace_cached: str = " ({count} cached)"
+    trace_tool_runs: str = "tool      {at}  {tool}  running"
+    trace_tool_took: str = "tool      {at}  {tool}  took {seconds} s"
+    trace_says: str = "says      {text}"
+    trace_joined: str = "joined    the turn of {id}"
+    trace_reply: str = "reply {part}   {at}  {state}  {what}"
+    trace_reply_tried: str = "reply {part}   after {attempts} attempts  {state}  {what}"
+    trace_error: str = "error     {error}"
+    state_running: str = "running"
+    state_waiting: str = "waiting"
+    state_done: str = "done"
+    state_dead: str = "dead"
+    state_rejected: str = "rejected"
+    state_withdrawn: str = "withdrawn"
+    state_pending: str = "pending"
+    state_sent: str = "sent"
+    state_failed: str = "failed"
 
     # turns that do not come to an answer
     turn_too_long: str = (
@@ -133,6 +188,11 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         "Something went wrong on our side. Please try again; whoever runs this bot finds the reason in its log."
     )
 
+    def of_state(self, state: str) -> str:
+        """Return what a message's or a reply's state is called."""
+        text: str = getattr(self, f"state_{state}")
+        return text
+
     def help_of(self, command: str) -> str:
         """Return what a chat command does; ``command`` is one of CHAT_COMMANDS (shared/command.py)."""
         text: str = getattr(self, f"help_{command.removeprefix('/')}")
@@ -149,6 +209,7 @@ GERMAN = Texts(
     span_minute="einer Minute",
     span_hour="einer Stunde",
     span_day="einem Tag",
+    crowded="Hallo! Ich kenne dich noch nicht, und zu viele andere warten schon. Bitte schreibe später noch einmal.",
     queued="Du bist Nummer {place} in der Warteschlange.",
     shared="Ich beantworte das zusammen mit der Nachricht davor.",
     busy="Ich arbeite noch an einer früheren Nachricht. Bitte schicke diese später noch einmal.",
@@ -167,6 +228,25 @@ GERMAN = Texts(
     deny_done="Abgelehnt. Ich mache ohne weiter.",
     nothing_asked="Hier wartet nichts auf deine Erlaubnis.",
     not_asked="Diese Frage ist schon beantwortet, oder ihre Zeit ist um.",
+    approval_asked="Ich brauche deine Erlaubnis, um weiterzumachen mit:",
+    approval_call="- `{tool}` mit `{arguments}`",
+    approval_how="Schicke /approve, um es zu erlauben, oder /deny, um es abzulehnen.",
+    approve_button="Erlauben",
+    deny_button="Ablehnen",
+    thinking="denkt nach…",
+    using="benutzt {tool}…",
+    doing="{what}…",
+    budget_session="Dieses Gespräch hat sein Budget von {amount} aufgebraucht",
+    budget_user="Du hast dein Budget von {amount} aufgebraucht",
+    budget_hour="Ich habe mein Budget von {amount} aufgebraucht",
+    budget_total="{used}. Schicke /new für ein neues.",
+    budget_this_hour="{used}, für diese Stunde. Bitte komm um {clock} UTC wieder, in {wait}.",
+    budget_this_day="{used}, für diesen Tag. Bitte komm um {clock} UTC wieder, in {wait}.",
+    tokens="{count} Token",
+    minutes="{minutes} Min",
+    hours="{hours} Std {minutes} Min",
+    rest_left_out="(der Rest war zu lang, um gesendet zu werden)",
+    empty_answer="(leere Antwort)",
     help_new="ein neues Gespräch beginnen; die Aufgabenliste bleibt",
     help_stop="abbrechen, was ich gerade tue",
     help_retry="deine letzte Nachricht noch einmal bearbeiten",
@@ -190,6 +270,30 @@ GERMAN = Texts(
     status_profile="Profil: {profile}.",
     no_message="Hier ist keine Nachricht {id}.",
     no_earlier_message="Hier ist keine frühere Nachricht.",
+    trace_message="{id}  {state}  Gespräch {session}  von {user}",
+    trace_accepted="angenommen  {at}",
+    trace_claimed="begonnen    {at}  Arbeiter {worker}  Versuche {attempts}",
+    trace_alone="{claimed}  läuft allein",
+    trace_settled="beendet     {at}  {spent}",
+    trace_so_far="bisher      {steps} Schritte, {spent}",
+    trace_spent="{calls} Modellaufrufe, {tools} Werkzeugaufrufe, {input} Token hinein{cached}, {output} heraus{cost}",
+    trace_cached=" (davon {count} zwischengespeichert)",
+    trace_tool_runs="Werkzeug    {at}  {tool}  läuft",
+    trace_tool_took="Werkzeug    {at}  {tool}  dauerte {seconds} s",
+    trace_says="sagt        {text}",
+    trace_joined="beantwortet mit {id}",
+    trace_reply="Antwort {part}   {at}  {state}  {what}",
+    trace_reply_tried="Antwort {part}   nach {attempts} Versuchen  {state}  {what}",
+    trace_error="Fehler      {error}",
+    state_running="läuft",
+    state_waiting="wartet",
+    state_done="fertig",
+    state_dead="gescheitert",
+    state_rejected="abgewiesen",
+    state_withdrawn="zurückgenommen",
+    state_pending="ausstehend",
+    state_sent="gesendet",
+    state_failed="abgelehnt",
     turn_too_long="Das dauerte länger, als ich an einer Nachricht arbeiten darf, darum habe ich aufgehört. Frage nach "
     "weniger auf einmal, oder versuche es noch einmal.",
     model_silent="Das Modell hat nicht rechtzeitig geantwortet. Deine Nachricht bleibt erhalten und kann beantwortet "

@@ -364,7 +364,7 @@ class Adapter(msgspec.Struct, frozen=True):
         return inbound
 
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002
-        """Build the request that shows that a turn runs, and ``activity`` where the platform shows words."""
+        """Build the request that shows that a turn runs; words stand behind the bot's name: ``is thinking…``."""
         return None
 
     def preview(self, reply: Reply) -> ApiRequest | None:  # noqa: ARG002

@@ -257,7 +257,7 @@ class Slack(SlackStreams, frozen=True):
         place = Address.of(address)
         if place.thread_ts is None or place.outside:
             return None
-        status = {"channel_id": place.channel, "thread_ts": place.thread_ts, "status": f"is {activity}…"}
+        status = {"channel_id": place.channel, "thread_ts": place.thread_ts, "status": activity}
         return self.api("assistant.threads.setStatus", status)
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:

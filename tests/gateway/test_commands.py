@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from loadtests import signing
 from loadtests.signing import SignedRequest
 from shared.messages import Ended, Reply, TurnStatus, Usage
-from shared.texts import ENGLISH
+from shared.texts import ENGLISH, Texts, names_in
 from tests.gateway.edge import SECRETS, Edge, running_edge
 
 LET_ALL_IN = {"GATEHOUSE_ALLOW": "*"}
@@ -134,3 +135,38 @@ async def test_an_answer_to_a_question_is_an_order_that_names_it(edge: Edge) -> 
         await edge.post(telegram(text, number + 1))
     assert [reply.text for reply in await sent(edge)] == [ENGLISH.not_asked] * 2
     assert await edge.claimed() == []
+
+
+async def test_all_that_is_said_is_said_in_the_language_of_the_settings(tmp_path: Path) -> None:
+    """In one whose every text is a sign and what is filled in, no English word is left."""
+    filled = {
+        field: "§" + "".join(f" {{{name}}}" for name in sorted(names_in(getattr(ENGLISH, field))))
+        for field in Texts.__struct_fields__
+    }
+    config = tmp_path / "gatehouse.toml"
+    config.write_text("[languages.signs]\n" + "\n".join(f'{name} = "{text}"' for name, text in filled.items()), "utf-8")
+    settings = {"GATEHOUSE_CONFIG": str(config), "GATEHOUSE_LANGUAGE": "signs", "GATEHOUSE_USER_RATE": "9/minute"}
+    texts = []
+    async with running_edge(tmp_path / "a", {**LET_ALL_IN, **settings}, slots=1) as edge:
+        await edge.post(telegram("hello", 1))
+        (claim,) = await edge.claimed()
+        asked = ("/help", "/status", "/trace", "/trace msg_no", "/todo")
+        for number, text in enumerate(asked, 2):
+            await edge.post(telegram(text, number))
+        texts += [reply.text for reply in await sent(edge)]
+        await edge.store.claims.settle(claim.ref, Ended(TurnStatus.REPLIED, "§ hi", ()))
+        await edge.post(telegram("/undo", 8))
+        for number in range(10, 16):
+            await edge.post(telegram("more", number))
+        texts += [reply.text for reply in await sent(edge)]
+    async with running_edge(tmp_path / "b", settings) as edge:
+        await edge.post(telegram("hello", 1))
+        texts += [reply.text for reply in await sent(edge)]
+        (code,) = [code for _, code in await edge.store.sessions.strangers()]
+        await edge.pairings.approve(code)
+        texts += [reply.text for reply in await sent(edge)]
+    assert len(texts) >= 9
+    known = "/new /stop /retry /undo /approve /deny /todo /status /trace /help".split()
+    lines = [line for text in texts for line in text.splitlines()]
+    assert all(line.startswith(("§", *known)) for line in lines)
+    assert not [line for line in lines if re.search(r"\b(message|model|waits?|attempts|steps?|working)\b", line)]

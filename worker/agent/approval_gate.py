@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from shared.approvals import Approval, Decision
 from shared.errors import TurnEnded
 from shared.messages import AwaitsApproval
+from shared.texts import ENGLISH, Texts
 from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
@@ -30,8 +31,9 @@ class TurnAwaitsApproval(TurnEnded):
 class ApprovalGate:
     """Lets calls pass that need nobody's word, or have it; ``decided`` is None where nobody can be asked."""
 
-    def __init__(self, toolbox: Toolbox, decided: Sequence[Approval] | None) -> None:
+    def __init__(self, toolbox: Toolbox, decided: Sequence[Approval] | None, texts: Texts = ENGLISH) -> None:
         self._toolbox = toolbox
+        self._texts = texts
         self._decisions = None if decided is None else {(one.step, one.call_id): one.decision for one in decided}
 
     def check(self, step: int, calls: Sequence[ToolCall]) -> None:
@@ -41,8 +43,9 @@ class ApprovalGate:
         waiting = [call for call in calls if self._decision(step, call) is Decision.WAITING]
         if waiting:
             asked = tuple(Approval(step, call.id) for call in waiting)
+            labels = (self._texts.approve_button, self._texts.deny_button)
             limits = (self._toolbox.approval_within_s(call.name) or 0.0 for call in waiting)
-            raise TurnAwaitsApproval(AwaitsApproval(asked, question(waiting), min(limits)))
+            raise TurnAwaitsApproval(AwaitsApproval(asked, question(waiting, self._texts), min(limits), labels))
 
     def refusal(self, step: int, call: ToolCall) -> str:
         """Return what the model reads instead of a call's result, empty for a call that may be made."""
@@ -58,9 +61,8 @@ class ApprovalGate:
         return (self._decisions or {}).get((step, call.id), Decision.WAITING)
 
 
-def question(calls: Sequence[ToolCall]) -> str:
+def question(calls: Sequence[ToolCall], texts: Texts) -> str:
     """Return what the sender is asked."""
-    lines = [f"- `{call.name}` with `{call.arguments.strip()[:ARGUMENTS_CHARS] or '{}'}`" for call in calls]
-    return "\n".join(
-        ["I need your approval to go on with:", *lines, "Send /approve to allow it, or /deny to refuse it."]
-    )
+    asked = ((call.name, call.arguments.strip()[:ARGUMENTS_CHARS] or "{}") for call in calls)
+    lines = [texts.approval_call.format(tool=name, arguments=arguments) for name, arguments in asked]
+    return "\n".join([texts.approval_asked, *lines, texts.approval_how])

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from shared.budgets import Allowance, Spend
 from shared.errors import TurnOverBudget
+from shared.texts import Texts
 from shared.usage import BYTES_PER_TOKEN, Usage
 from worker.tools.spec import ToolSpec
 
@@ -18,11 +19,12 @@ Ask = Callable[[Spend, Spend], Awaitable[Allowance | None]]
 
 
 class BudgetGuard:
-    """Owns a turn's allowance; None is boundless."""
+    """Owns a turn's allowance; None is boundless. ``texts`` is what the product says to the turn's sender."""
 
-    def __init__(self, allowance: Allowance | None, ask: Ask) -> None:
+    def __init__(self, allowance: Allowance | None, ask: Ask, texts: Texts) -> None:
         self._allowance = allowance
         self._ask = ask
+        self._texts = texts
 
     async def open(self, usage: Usage, shown_tokens: int, system: str, tools: Sequence[ToolSpec]) -> None:
         """Let a step begin that is shown so much, or raise TurnOverBudget: nothing is left that it might use.
@@ -38,4 +40,4 @@ class BudgetGuard:
             self._allowance = await self._ask(used, wanted)
         refusal = self._allowance.refusal if self._allowance is not None else None
         if self._allowance is not None and refusal is not None and not self._allowance.covers(used):
-            raise TurnOverBudget(refusal.error, refusal.text(time.time()))
+            raise TurnOverBudget(refusal.error, refusal.text(time.time(), self._texts))

@@ -91,12 +91,12 @@ class Turn:
             on_made=self._progress.compacted,
             on_failed=self._progress.compaction_failed,
         )
-        self._budget = BudgetGuard(request.allowance, self._progress.more)
+        self._budget = BudgetGuard(request.allowance, self._progress.more, request.product_texts)
         self._number = request.steps[-1].number + 1 if request.steps else 1
         self._step_messages: list[bytes] = asked
         self._step_usage = opened.usage if opened else Usage()
         self._open = ResumedCalls(opened)
-        self._gate = ApprovalGate(toolbox, request.approvals)
+        self._gate = ApprovalGate(toolbox, request.approvals, request.product_texts)
         self._words = list(request.words)
         self._joined = opened.joined if opened else ()
         self._partial: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from shared.approvals import Question, question_id
+from shared.approvals import Question, question_id, with_labels
 from shared.budgets import Allowance, Budgets, Spend
 from shared.journal import JournalEntry
 from shared.messages import (
@@ -267,7 +267,7 @@ def _ask(database: Database, session: str, head: int, asks: AwaitsApproval) -> N
     question = Question(question_id(asked.message_id, asks.calls), asks.text)
     if approvals.add(database, session, asked.message_id, question, asks):
         names = (asked.message_id, 0, asked.platform, question.text, asked.address, ReplyStatus.REPLIED)
-        outbox.add(database, head, Reply(session, *names, question=question.id))
+        outbox.add(database, head, Reply(session, *names, question=with_labels(question.id, asks.labels)))
 
 
 def _settle_ended(database: Database, ref: ClaimRef, end: ClaimEnd, ended: Ended) -> Settlement:

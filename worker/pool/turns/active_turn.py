@@ -297,7 +297,7 @@ class ActiveTurn:
         allowance = self.claim.allowance
         if allowance is None or allowance.refusal is None or allowance.covers(Spend()):
             return None
-        text, error = allowance.refusal.text(time.time()), allowance.refusal.error
+        text, error = allowance.refusal.text(time.time(), self.texts), allowance.refusal.error
         return self._unrun(TurnStatus.OVER_BUDGET, text, error, also_joined=self._words_to_join())
 
     def out_of_time(self) -> Ended | Dead:
