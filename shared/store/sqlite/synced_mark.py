@@ -180,7 +180,8 @@ def _check_copied_back(path: Path, mark: Synced) -> None:
     if holds_last_page(path, mark) or path.stat().st_mtime_ns > mark_of(path).stat().st_mtime_ns:
         return
     if read_mark(path) == mark:  # nobody writes it meanwhile
-        raise _damaged(path, f"it is not there, and {mark.frames} frames of it were synced")
+        theirs = f"; if this is another copy, put here without its log, remove {mark_of(path).name}"
+        raise _damaged(path, f"it is not there, and {mark.frames} frames of it were synced", theirs)
 
 
 def _header_bytes(path: Path) -> bytes:
@@ -191,8 +192,8 @@ def _header_bytes(path: Path) -> bytes:
         return b""
 
 
-def _damaged(path: Path, problem: str) -> StoreUnusable:
+def _damaged(path: Path, problem: str, otherwise: str = "") -> StoreUnusable:
     return StoreUnusable(
         f"{path} is damaged: of its write-ahead log {log_of(path).name} commits would be lost, for {problem}; nothing "
-        "was changed. `salvage` reads what can be read of it, `restore` puts a backup in its place"
+        f"was changed. `salvage` reads what can be read of it, `restore` puts a backup in its place{otherwise}"
     )

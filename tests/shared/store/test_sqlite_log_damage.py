@@ -140,6 +140,17 @@ async def test_a_log_that_was_cut_or_removed_is_refused(data: Path, told: list[s
     assert ids(data / "salvaged.db") < set(told)
 
 
+async def test_an_older_copy_put_in_place_without_its_log_is_opened_once_the_mark_is_removed(
+    data: Path, told: list[str]
+) -> None:
+    (data / f"{NAME}-wal").unlink()
+    with pytest.raises(StoreUnusable, match=f"another copy, put here without its log, remove {NAME}-synced"):
+        await open_it(data)
+    (data / f"{NAME}-synced").unlink()
+    await open_it(data)
+    assert ids(data / NAME) < set(told)
+
+
 async def test_a_flip_behind_what_was_synced_is_the_end(data: Path, told: list[str]) -> None:
     flip(data / f"{NAME}-wal", 32 + marked(data) * FRAME + 500)
     await open_it(data)
