@@ -17,6 +17,8 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from gateway.platforms.port import ApiRequest, ApiResponse
+from shared.proxies import Proxies
+from shared.settings import environment_proxies
 
 #: a whole exchange, from connecting to the last byte of the answer
 EXCHANGE_TIMEOUT_S = 15.0
@@ -51,6 +53,8 @@ class PlatformClient:
     """The gateway's HTTP client, made inside its loop; its callers bound how many exchanges run at once."""
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        # who brings a resolver decides by addresses, which a proxy would look up for itself
+        self._proxies = environment_proxies() if resolver is None else Proxies()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=KEPT_S, resolver=resolver, socket_factory=make_socket
@@ -78,7 +82,10 @@ class PlatformClient:
 
     async def _exchange(self, call: ApiRequest, most_bytes: int) -> ApiResponse:
         url = URL(call.url, encoded=True)
-        request = self._session.request(call.method, url, headers=call.headers, data=call.body, allow_redirects=False)
+        proxy = self._proxies.of(url.scheme, url.host or "")
+        request = self._session.request(
+            call.method, url, headers=call.headers, data=call.body, allow_redirects=False, proxy=proxy
+        )
         async with request as response:
             body = bytearray()
             async for piece in response.content.iter_any():

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from shared.errors import InboxFull, NotFound, StaleClaim, StoreUnavailable
 from shared.events import Event, Events
+from shared.printable import printable
 
 KINDS = {
     400: "invalid_request_error",
@@ -32,6 +33,9 @@ KINDS = {
 
 #: what a client waits before it asks a store again that could not commit, seconds
 STORE_RETRY_AFTER_S = 2
+
+#: how the paths end that clients of the API add to its base url
+API_ENDS = ("/chat/completions", "/responses", "/models")
 
 #: entries of a list, where a request does not say how many, and at the most
 LIST_LIMIT, LIST_LIMIT_MOST = 200, 1000
@@ -119,12 +123,25 @@ def exception_handlers(events: Events) -> dict[Any, Callable[[Request, Any], Res
     }
 
 
-def on_refused(_: Request, error: HTTPException) -> Response:
+def on_refused(request: Request, error: HTTPException) -> Response:
     if isinstance(error, Refused):
         body = error_body(error.status_code, error.detail, kind=error.kind, param=error.param, code=error.code)
     else:
-        body = error_body(error.status_code, error.detail)
+        body = error_body(error.status_code, unserved(request, error))
     return json_response(body, error.status_code, error.headers)
+
+
+def unserved(request: Request, error: HTTPException) -> str:
+    """Return in words what there is no route for; who mistook the base url is told the right one."""
+    if error.status_code not in {404, 405}:
+        return error.detail
+    path = printable(request.url.path[:200])
+    advice = ""
+    if error.status_code == 405 and (allowed := (error.headers or {}).get("Allow")):
+        advice = f"; {allowed} is"
+    if (path.endswith(API_ENDS) and not path.startswith("/v1/")) or path.startswith("/v1/v1/"):
+        advice = "; the base url of the API ends with /v1"
+    return f"{request.method} {path} is not served{advice}"
 
 
 def on_inbox_full(_: Request, error: InboxFull) -> Response:

@@ -34,12 +34,25 @@ def hints(settings: Settings) -> Iterator[str]:
             f"every user of this machine may write into {settings.data_dir.absolute()}, where conversations and keys "
             "lie; `chmod 700` it"
         )
+    for name in settings.proxies.unused:
+        yield f"{name} names a SOCKS proxy, which is not used: set it to an http proxy, or take it away"
+    for names in shared_secrets(settings):
+        yield f"{' and '.join(names)} have one value: who holds the one holds the other; give each its own"
     for name in settings.unused_model_keys:
         provider = name.partition("_")[0].lower()
         yield (
             f"{name} is set and GATEHOUSE_MODEL is not, so the offline model answers; "
             f"set GATEHOUSE_MODEL={provider}:MODEL to use it"
         )
+
+
+def shared_secrets(settings: Settings) -> list[list[str]]:
+    """Return the names of secrets of platforms that have one value, those of each value together."""
+    names: dict[str, list[str]] = {}
+    for platform in settings.platforms.values():
+        for name, value in platform.named_secrets():
+            names.setdefault(value, []).append(name)
+    return [found for found in names.values() if len(found) > 1]
 
 
 def is_anybodys(directory: Path) -> bool:

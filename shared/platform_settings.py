@@ -7,7 +7,7 @@ annotation says what its value may be. To add a platform, add a struct and its r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, ClassVar
 
@@ -61,6 +61,12 @@ class PlatformSettings(msgspec.Struct, frozen=True):
 
     def check(self, reader: SettingsReader) -> None:
         """Check what no annotation can say. Raises SettingsError."""
+
+    def named_secrets(self) -> Iterator[tuple[str, str]]:
+        """Yield each secret that is set, with the name of its variable."""
+        for field in msgspec.structs.fields(self):
+            if _meta(field).get("secret") and (value := getattr(self, field.name)):
+                yield f"{self.prefix}_{field.name.upper()}", value
 
     def secrets(self) -> tuple[str, ...]:
         """Return every value that no log line may show."""

@@ -23,6 +23,7 @@ from shared.model_spec import ModelSpec
 from shared.platform_settings import PLATFORM_SETTINGS, PlatformSettings, WebhookSettings, read_platforms, read_webhooks
 from shared.profile_settings import read_language, read_profiles
 from shared.profiles import AgentProfile, ProfileBudgets, ProfileBusyRules, Profiles
+from shared.proxies import Proxies, read_proxies
 from shared.settings_reader import SettingsReader
 from shared.upkeep import NAMES as UPKEEP_NAMES
 from shared.upkeep import Upkeep, read_upkeep
@@ -110,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True):
     upkeep: Upkeep = Upkeep()
     #: names of keys that are set, of providers that no model was chosen of
     unused_model_keys: tuple[str, ...] = ()
+    proxies: Proxies = Proxies()
 
     @property
     def reached_from_internet(self) -> bool:
@@ -126,7 +128,7 @@ class Settings(msgspec.Struct, frozen=True):
         found = [*self.api_keys, *(model.api_key for model in (*self.models, *self.profiles.models))]
         for platform in self.platforms.values():
             found += platform.secrets()
-        found += self.upkeep.secrets()
+        found += [*self.upkeep.secrets(), *self.proxies.secrets()]
         return tuple(secret for secret in found if len(secret) >= 6)
 
 
@@ -185,8 +187,15 @@ def without_model_keys() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def scrub_environment() -> frozenset[str]:
+def environment_proxies() -> Proxies:
+    """Return the proxies that the environment names now. Raises SettingsError."""
+    return read_proxies(os.environ)
+
+
+def scrub_environment(proxies: Proxies = Proxies()) -> frozenset[str]:  # noqa: B008 (frozen)
     """Remove what child processes must not inherit from the environment: all but model keys and harmless names.
+
+    The ``proxies`` stay, for the models are called by the children.
 
     The fork server is told not to look for modules in the working directory, where a folder of the user's may be called
     as a package of ours; ``end_safe_path`` undoes that in a worker, for the programs that its tools start.
@@ -204,7 +213,7 @@ def scrub_environment() -> frozenset[str]:
         else:
             continue
         gone.add(name)
-    os.environ[SAFE_PATH] = "1"
+    os.environ |= {SAFE_PATH: "1", **proxies.variables()}
     return frozenset(gone)
 
 
@@ -216,8 +225,7 @@ def end_safe_path() -> None:
 def parse_settings(values: Mapping[str, str]) -> Settings:
     """Build the settings from named values. Raises SettingsError, which names the first one that is wrong."""
     reader = reader_of_known_names(values)
-    models = read_models(reader)
-    budgets = read_budgets_by_profile(reader, models)
+    models, budgets = read_models_and_budgets(reader)
     return Settings(
         host=read_host(reader),
         port=reader.integer("PORT", 8000, 0, 65535),
@@ -258,6 +266,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         session_from=read_session_from(reader),
         cors_origins=read_cors_origins(reader),
         unused_model_keys=read_unused_model_keys(reader),
+        proxies=read_proxies(values),
     )
 
 
@@ -265,13 +274,14 @@ def read_system_prompt(reader: SettingsReader) -> str:
     return reader.text_or_file("GATEHOUSE_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
 
 
-def read_budgets_by_profile(reader: SettingsReader, models: tuple[ModelSpec, ...]) -> ProfileBudgets:
-    """Read the budgets of everybody, and the profiles with theirs."""
+def read_models_and_budgets(reader: SettingsReader) -> tuple[tuple[ModelSpec, ...], ProfileBudgets]:
+    """Read the chain of models, the budgets of everybody, and the profiles with theirs."""
+    models = read_models(reader)
     budgets = read_budgets(reader, [(model.name, model.price) for model in models])
     prompt, tokens = read_system_prompt(reader), read_context_tokens(reader, models)
     agent = AgentProfile("", models, prompt, tokens, texts=read_language(reader))
     profiles = read_profiles(reader, agent, budgets, SESSION_PLATFORMS)
-    return ProfileBudgets(budgets.budgets, budgets.dearest, profiles)
+    return models, ProfileBudgets(budgets.budgets, budgets.dearest, profiles)
 
 
 def reader_of_known_names(values: Mapping[str, str]) -> SettingsReader:
@@ -316,7 +326,7 @@ def read_api_keys(reader: SettingsReader) -> tuple[str, ...]:
 
 
 def read_host(reader: SettingsReader) -> str:
-    host = reader.text("GATEHOUSE_HOST", "127.0.0.1")
+    host = reader.text("GATEHOUSE_HOST", "127.0.0.1").removeprefix("[").removesuffix("]")  # [::1] is ::1 in urls
     if host not in LOOPBACK_HOSTS and not read_api_keys(reader):
         raise SettingsError(
             "GATEHOUSE_HOST", f"{host} is open to other machines: set GATEHOUSE_API_KEYS too, or listen on 127.0.0.1"

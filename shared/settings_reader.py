@@ -25,6 +25,15 @@ EDITOR_VARIABLE = re.compile(r"\$\{(?:input|command|config):[^}]*\}")
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
+def is_utf8(text: str) -> bool:
+    """Tell whether a text of the environment can be written: bytes that are no UTF-8 are read as halves of pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class SettingsReader:
     """Typed access to named text values; an empty value counts as unset."""
 
@@ -33,7 +42,10 @@ class SettingsReader:
 
     def text(self, name: str, default: str) -> str:
         """Return the text, or the default if unset."""
-        return self._values.get(name, "").strip() or default
+        text = self._values.get(name, "").strip() or default
+        if not is_utf8(text):
+            raise SettingsError(name, "is not UTF-8: write it as that, or in a `.env` file")
+        return text
 
     def integer(self, name: str, default: int, least: int, most: int) -> int:
         """Return a whole number in a range."""
@@ -106,9 +118,12 @@ class SettingsReader:
     def path(self, name: str, text: str) -> Path:
         """Return what a text names as a path, with ``~`` filled in."""
         try:
-            return Path(text).expanduser()
+            path = Path(text).expanduser()
         except RuntimeError:
             raise SettingsError(name, f"{text!r} begins with a home directory that there is not") from None
+        if not is_utf8(str(path.absolute())):
+            raise SettingsError(name, f"{str(path.absolute())!r} is not UTF-8: name a directory whose path is")
+        return path
 
     def text_or_file(self, name: str, default: str) -> str:
         """Return the text, or with a leading @ what the file of that path holds."""

@@ -29,7 +29,7 @@ def main() -> int:
     """Run the host until a signal ends it, and return the exit status."""
     try:
         settings = load_settings()
-        hide_environment(scrub_environment())
+        hide_environment(scrub_environment(settings.proxies))
         log = LogWriter(known_secrets(settings))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             if not settings.database_url.startswith("postgres"):

@@ -88,13 +88,12 @@ def check_program(name: str, command: str, directory: str, search_path: str | No
 async def look_at_database(invocation: Invocation, gateway: RunningGateway | None) -> str:
     """Read the database from end to end. Raises CommandFailed and StoreError; creates and migrates nothing."""
     settings = invocation.settings
-    name = database_name(settings)
-    if gateway is not None:
-        return f"in use by the gateway that runs now at {gateway.url}"
     path = database_file(settings)
     if path and not path.exists():
         check_can_be_made(path)
         return f"there is none yet; the start makes {path}"
+    if gateway is not None:
+        return f"in use by the gateway that runs now at {gateway.url}"
     for read_only in (True, False):  # what cannot be read is not touched by a write
         store = open_store(
             settings.database_url, settings.data_dir, inbox_limit=settings.inbox_limit, read_only=read_only
@@ -106,7 +105,7 @@ async def look_at_database(invocation: Invocation, gateway: RunningGateway | Non
             raise CommandFailed(f"the message store cannot be used: {error}") from None
         finally:
             await store.close()
-    return f"ok ({name})"
+    return f"ok ({database_name(settings)})"
 
 
 def check_can_be_made(path: Path) -> None:

@@ -18,7 +18,7 @@ def run(invocation: Invocation) -> int:
     from gateway.server import CannotStart, serve  # with all it needs it takes longer than most commands
 
     settings = invocation.settings
-    hide_environment(scrub_environment())
+    hide_environment(scrub_environment(settings.proxies))
     warnings = check_tool_modules(settings.tool_modules, fetch_allow=settings.fetch_allow)
     make_first_key(invocation)
     log = LogWriter(known_secrets(settings))

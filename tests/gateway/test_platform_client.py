@@ -136,3 +136,11 @@ async def test_a_refused_connection_sent_nothing() -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         assert isinstance(await sent(f"http://127.0.0.1:{unheard.getsockname()[1]}"), NotSent)
+
+
+async def test_what_a_proxy_reaches_is_sent_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with staged(says(b"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n")) as stage:
+        monkeypatch.setenv("http_proxy", stage.url)
+        for url in ("http://receiver.invalid/hook", f"{stage.url}/direct"):
+            assert isinstance(await sent(url), ApiResponse)
+        assert stage.lines == [b"POST http://receiver.invalid/hook HTTP/1.1\r\n", b"POST /direct HTTP/1.1\r\n"]

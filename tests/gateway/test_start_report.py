@@ -35,6 +35,15 @@ def test_a_key_is_reminded_of_only_while_no_model_was_chosen() -> None:
     assert list(hints(chain)) == []
 
 
+def test_secrets_of_one_value_and_a_proxy_that_is_not_used_are_told() -> None:
+    names = ("SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "TELEGRAM_SECRET_TOKEN", "TELEGRAM_BOT_TOKEN")
+    settings = dict(zip(names, ("one-secret", "xoxb-1", "one-secret", "1:A"), strict=True))
+    proxy, secrets = hints(parse_settings({**settings, "ALL_PROXY": "socks5h://127.0.0.1:9050"}))
+    assert proxy.startswith("ALL_PROXY names a SOCKS proxy")
+    assert {name for name in names if name in secrets} == {"SLACK_SIGNING_SECRET", "TELEGRAM_SECRET_TOKEN"}
+    assert "one-secret" not in secrets
+
+
 def test_a_data_directory_that_every_user_may_write_into_is_told(tmp_path: Path) -> None:
     settings = parse_settings({"GATEHOUSE_DATA_DIR": str(tmp_path)})
     assert list(hints(settings)) == []

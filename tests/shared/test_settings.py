@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from shared.errors import SettingsError
 from shared.profiles import ProfileBusyRules
+from shared.proxies import Proxies
 from shared.settings import KNOWN_NAMES, load_settings, parse_settings, scrub_environment
 
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -65,6 +66,11 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
         ({"GATEHOUSE_BACKUP_DIR": "~nobody-here"}, "GATEHOUSE_BACKUP_DIR"),
         ({"GATEHOUSE_SYSTEM_PROMPT": "@~nobody-here/prompt"}, "GATEHOUSE_SYSTEM_PROMPT"),
         ({"GATEHOUSE_TOOLS": "my-bot/tools.py"}, "GATEHOUSE_TOOLS"),
+        ({"GATEHOUSE_SYSTEM_PROMPT": "gr\udcfc\udcdfe"}, "GATEHOUSE_SYSTEM_PROMPT"),  # Latin-1
+        ({"GATEHOUSE_DATA_DIR": "/srv/\udce4"}, "GATEHOUSE_DATA_DIR"),
+        ({"HTTPS_PROXY": "http://"}, "HTTPS_PROXY"),
+        ({"http_proxy": "ftp://proxy:21"}, "http_proxy"),
+        ({"all_proxy": "http://user:secret@proxy:port"}, "all_proxy"),
         ({"GATEHOUSE_ALLOW": "12345"}, "GATEHOUSE_ALLOW"),
         ({"GATEHOUSE_ALLOW": "slack:*,telgram:5"}, "GATEHOUSE_ALLOW"),
         ({"DATABASE_URL": "mysql://db/app"}, "DATABASE_URL"),
@@ -93,6 +99,8 @@ def test_a_mistake_is_refused_in_one_line_that_names_the_setting(values: dict[st
         parse_settings(values)
     assert refused.value.setting == named
     assert str(refused.value).startswith(f"{named}: ")
+    assert "secret@" not in str(refused.value)
+    str(refused.value).encode()
     assert "\n" not in str(refused.value)
 
 
@@ -173,18 +181,34 @@ def test_the_environment_stands_over_the_env_file(tmp_path: Path, monkeypatch: p
     assert (settings.port, settings.workers) == (9002, 3)
 
 
+def test_proxies_are_read_as_curl_reads_them() -> None:
+    other = "http://me:pass-word@other:1"
+    settings = parse_settings({"HTTPS_PROXY": "proxy:3128", "all_proxy": other, "NO_PROXY": ".corp,10.0.0.7"})
+    of = settings.proxies.of
+    assert of("https", "api.openai.com") == "http://proxy:3128"
+    assert of("http", "api.openai.com") == other
+    assert {of("http", host) for host in ("llm.corp", "10.0.0.7", "127.0.0.1", "localhost", "::1")} == {None}
+    assert "pass-word" in settings.secrets()
+    again = parse_settings(settings.proxies.variables()).proxies
+    assert again == settings.proxies
+    assert parse_settings({"ALL_PROXY": "socks5://proxy:1"}).proxies.unused == ("ALL_PROXY",)
+    assert parse_settings({"HTTP_PROXY": "http://proxy", "NO_PROXY": "*"}).proxies.of("http", "a.test") is None
+
+
 def test_children_inherit_model_keys_but_no_platform_token(monkeypatch: pytest.MonkeyPatch) -> None:
     saved = dict(os.environ)
     monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-secret")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("SOMETHING_ELSE", "1")
     try:
-        scrub_environment()
+        scrub_environment(Proxies({"http": "http://proxy:1"}, "localhost"))
+        assert (os.environ["http_proxy"], os.environ["no_proxy"]) == ("http://proxy:1", "localhost")
         assert "SLACK_BOT_TOKEN" not in os.environ
         assert "SOMETHING_ELSE" not in os.environ
         assert os.environ["OPENAI_API_KEY"] == "sk-secret"
         assert "PATH" in os.environ
     finally:
+        os.environ.clear()
         os.environ.update(saved)
 
 

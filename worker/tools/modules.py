@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,12 +20,23 @@ from worker.tools.spec import ToolSpec
 from worker.tools.threads import ToolThreads
 
 SETTING = "GATEHOUSE_TOOLS"
+#: what a folder of the user's may be called, and cannot be imported as
+OWN_PACKAGES = frozenset({"gateway", "worker", "shared"})
 
 
 def import_module(name: str) -> ModuleType:
     """Import a module that the setting names. Raises SettingsError."""
     try:
         return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):  # it is there, and imports what is not
+            raise SettingsError(SETTING, f"{name}: {error_text(error)}") from error
+        top = name.partition(".")[0]
+        if top in OWN_PACKAGES:
+            problem = f"a package called {top} is Gatehouse's own; give yours another name"
+        else:
+            problem = f"there is no module {error.name!r} in {Path.cwd()} or among the installed ones"
+        raise SettingsError(SETTING, f"{name}: {problem}") from error
     except (Exception, SystemExit) as error:
         # the boundary: importing runs a user's code, and the start is refused in one line that names it
         raise SettingsError(SETTING, f"{name}: {error_text(error)}") from error

@@ -291,6 +291,7 @@ async def test_the_built_in_tools_work(call: Caller) -> None:
     ("code", "problem"),
     [
         ("import no_such_module_anywhere", "ModuleNotFoundError"),
+        ("from shared import of_mine", "ImportError"),
         ("raise SystemExit(1)", "SystemExit"),
         ("def broken(:", "SyntaxError"),
         ("x = 1", "has no function with @tool"),
