@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,22 +50,29 @@ def page(context: BrowserContext, gateway: GatewayProcess, problems: list[str]) 
     assert problems == []
 
 
-@contextlib.contextmanager
-def scripted_page(context: BrowserContext, directory: Path, **settings: str) -> Iterator[Page]:
-    """Open the page of a gateway of its own, with one worker, a scripted model and the tools that hang and die."""
+@pytest.fixture(scope="module")
+def scripted_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway of its own, with one worker, a scripted model and the tools that hang and die."""
     with running_provider() as provider:
-        scripted = {
+        settings = {
             "GATEHOUSE_MODEL": "openai:scripted",
             "OPENAI_BASE_URL": provider.openai_url,
             "GATEHOUSE_WORKERS": "1",
+            "GATEHOUSE_MAX_ATTEMPTS": "1",
             "GATEHOUSE_TOOLS": "tests.e2e.hostile_tools",
         }
-        with GatewayProcess(directory, scripted | settings) as gateway:
-            page = context.new_page()
-            page.goto(gateway.url)
-            expect(page.locator("#live")).to_have_text("live")
-            yield page
-            page.close()
+        with GatewayProcess(tmp_path_factory.mktemp("scripted"), settings) as gateway:
+            yield gateway
+
+
+@pytest.fixture
+def scripted_page(context: BrowserContext, scripted_gateway: GatewayProcess, problems: list[str]) -> Iterator[Page]:
+    page = context.new_page()
+    page.goto(scripted_gateway.url)
+    expect(page.locator("#live")).to_have_text("live")
+    yield page
+    page.close()
+    assert problems == []
 
 
 def say(page: Page, text: str) -> None:
@@ -138,25 +144,22 @@ def test_another_page_sees_the_list_change_while_it_watches(
     expect(other.locator("#todos li")).to_have_text(["first", "second"])
 
 
-def test_the_list_changes_on_the_page_while_its_turn_still_runs(
-    context: BrowserContext, problems: list[str], tmp_path: Path
-) -> None:
-    with scripted_page(context, tmp_path) as page:
-        say(page, '[[tool todo {"todos": [{"id": "1", "content": "buy milk"}]}]] [[tool sleep_on_the_loop]]')
-        expect(page.locator("#todos li")).to_have_text(["buy milk"])
-        expect(page.locator("#session-state")).not_to_be_empty()
-        expect(page.get_by_role("button", name="Stop")).to_be_visible()
-        say(page, "/status")
-        expect(page.locator(".message.assistant").last).to_contain_text("Status: working")
-        page.reload()  # what is loaded anew is the list of now as well, not that of the last settled turn
-        expect(page.locator("#todos li")).to_have_text(["buy milk"])
-        expect(page.locator("#session-state")).to_have_text("working")
-        say(page, "/todo")
-        expect(page.locator(".message.assistant").last).to_contain_text("☐ buy milk")
-        say(page, "/stop")
-        expect(page.locator("#session-state")).to_be_empty()
-        expect(page.locator("#todos li")).to_have_text(["buy milk"])
-    assert problems == []
+def test_the_list_changes_on_the_page_while_its_turn_still_runs(scripted_page: Page) -> None:
+    page = scripted_page
+    say(page, '[[tool todo {"todos": [{"id": "1", "content": "buy milk"}]}]] [[tool sleep_on_the_loop]]')
+    expect(page.locator("#todos li")).to_have_text(["buy milk"])
+    expect(page.locator("#session-state")).not_to_be_empty()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    say(page, "/status")
+    expect(page.locator(".message.assistant").last).to_contain_text("Status: working")
+    page.reload()  # what is loaded anew is the list of now as well, not that of the last settled turn
+    expect(page.locator("#todos li")).to_have_text(["buy milk"])
+    expect(page.locator("#session-state")).to_have_text("working")
+    say(page, "/todo")
+    expect(page.locator(".message.assistant").last).to_contain_text("☐ buy milk")
+    say(page, "/stop")
+    expect(page.locator("#session-state")).to_be_empty()
+    expect(page.locator("#todos li")).to_have_text(["buy milk"])
 
 
 def test_it_is_readable_in_the_dark_and_on_a_phone(page: Page) -> None:
@@ -224,20 +227,36 @@ def test_a_stranger_is_let_in_on_the_page_and_their_chat_appears_there(
     assert problems == []
 
 
-def test_a_dead_letter_is_shown_and_tried_again_on_the_page(
-    context: BrowserContext, problems: list[str], tmp_path: Path
+def test_a_question_about_a_call_is_answered_by_its_buttons_also_on_a_page_loaded_anew(
+    scripted_page: Page, tmp_path: Path
 ) -> None:
-    with scripted_page(context, tmp_path, GATEHOUSE_MAX_ATTEMPTS="1") as page:
-        say(page, "[[tool die {} times=1]] poison")
-        expect(page.locator(".message.assistant.failed")).to_have_count(1)
-        expect(page.locator("#dead-badge")).to_have_text("1")
-        page.get_by_role("link", name="Dead letters").click()
-        expect(page.locator("#dead li")).to_contain_text("poison")
-        page.locator("#dead").get_by_role("button", name="Retry").click()
-        expect(page.locator("#no-dead")).to_be_visible()
-        page.get_by_role("link", name="Chat").click()
-        expect(page.locator(".message.assistant")).to_contain_text("poison")
-    assert problems == []
+    page, paid = scripted_page, tmp_path / "paid"
+    question, buttons = page.locator("#question"), page.locator("#question button")
+    for word in ("Deny", "Approve"):
+        say(page, f'[[tool pay_out {{"path": "{paid}"}}]] [[then]] [[say {word.lower()} heard]]')
+        expect(buttons).to_have_text(["Approve", "Deny"])
+        page.reload()  # the turn rests in the store
+        expect(question).to_contain_text("pay_out")
+        question.get_by_role("button", name=word).press("Enter")
+        expect(question).to_be_hidden()
+        expect(page.locator(".message.assistant").last).to_contain_text(f"{word.lower()} heard")
+        assert paid.exists() == (word == "Approve")
+    page.reload()
+    expect(page.locator(".message.assistant").last).to_contain_text("approve heard")
+    expect(question).to_be_hidden()
+
+
+def test_a_dead_letter_is_shown_and_tried_again_on_the_page(scripted_page: Page) -> None:
+    page = scripted_page
+    say(page, "[[tool die {} times=1]] poison")
+    expect(page.locator(".message.assistant.failed")).to_have_count(1)
+    expect(page.locator("#dead-badge")).to_have_text("1")
+    page.get_by_role("link", name="Dead letters").click()
+    expect(page.locator("#dead li")).to_contain_text("poison")
+    page.locator("#dead").get_by_role("button", name="Retry").click()
+    expect(page.locator("#no-dead")).to_be_visible()
+    page.get_by_role("link", name="Chat").click()
+    expect(page.locator(".message.assistant")).to_contain_text("poison")
 
 
 def post(gateway: GatewayProcess, request: SignedRequest) -> None:
