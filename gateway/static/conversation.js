@@ -72,8 +72,16 @@ export class Conversation {
     this.settled = this.settled.slice(0, same);
     const grew = wanted.length > same;
     for (const entry of wanted.slice(same)) this.settle(entry);
+    this.dropTold();
     this.welcome.hidden = this.settled.length + this.pending.length > 0;
     if (grew) this.grown();
+  }
+
+  // What an /approve or /deny was answered with is the answer of the turn that it let go on: it is shown once.
+  dropTold() {
+    const last = this.settled.findLast((one) => one.role === "assistant")?.text.trim();
+    const told = (one) => one.aside && one.finished && one.role === "assistant" && one.text.trim() === last;
+    for (const entry of this.pending.filter(told)) this.drop(entry);
   }
 
   // Takes a message of the history in: the node that showed it while it was on its way stays where it is.
