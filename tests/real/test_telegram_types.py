@@ -54,7 +54,7 @@ def asked_of_the_libraries() -> dict[str, Any]:
 def test_both_libraries_know_every_call_and_their_updates_are_read_as_they_were_meant() -> None:
     """Each call is one of theirs, with fields of the types they have; both write the same updates."""
     assert {call.url.rpartition("/")[2] for call in calls()} == {
-        "sendMessage", "sendChatAction", "sendMessageDraft", "setWebhook", "getMe",
+        "sendMessage", "sendChatAction", "sendMessageDraft", "setWebhook", "setMyCommands", "getMe",
     }  # fmt: skip
     found = asked_of_the_libraries()
     assert found["problems"] == NOT_YET

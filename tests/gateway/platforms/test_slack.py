@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slack_sdk import WebClient
+from slack_sdk.models.blocks import Block
 from slack_sdk.signature import Clock, SignatureVerifier
 
 from gateway.platforms.port import (
@@ -346,3 +350,50 @@ def test_a_guest_who_presses_a_button_is_a_guest(user: str, enterprise: object, 
     }  # fmt: skip
     body = urlencode({"payload": json.dumps(pressed)}).encode()
     assert only(ADAPTER.parse(request_of(body, FORM))).outsider is outsider
+
+
+def test_every_call_is_one_of_the_official_client_s_with_its_arguments() -> None:
+    """Answers, edits, streams, statuses and questions: slack_sdk builds the same request of the same arguments."""
+    begun = Reply(
+        "s", "msg_1", 0, "slack", "Hello *you*.", only(parse(direct(thread_ts="1.5"))).reply, ReplyStatus.REPLIED
+    )
+    grown = msgspec.structs.replace(begun, text="Hello *you*. How are you?")
+    stream = ADAPTER.placed(begun.address, "7.1", begun.text)
+    edited = msgspec.structs.replace(begun, address=b'{"channel":"C1","shown":"7.1"}')
+    asked = msgspec.structs.replace(begun, question="0123456789abcdef")
+    calls = [
+        ADAPTER.call(begun, 0.0), ADAPTER.call(begun, 0.0, plain=True), ADAPTER.call(edited, 0.0),
+        ADAPTER.call(asked, 0.0), ADAPTER.call(asked, 0.0, plain=True), ADAPTER.preview(begun),
+        ADAPTER.life_sign(begun.address, "is thinking…"),
+        ADAPTER.preview(msgspec.structs.replace(grown, address=stream)),
+        ADAPTER.call(msgspec.structs.replace(grown, address=stream), 0.0),
+        ADAPTER.call(msgspec.structs.replace(grown, address=stream, question=asked.question), 0.0),
+    ]  # fmt: skip
+    methods = []
+    for call in filter(None, calls):
+        method, body = call.url.rpartition("/")[2], json.loads(call.body)
+        door = method.replace(".", "_")
+        assert set(body) <= set(inspect.signature(getattr(WebClient, door)).parameters), method
+        built = Recorded()
+        getattr(built, door)(**body)
+        assert (built.method, {name: value for name, value in built.body.items() if value is not None}) == (
+            method,
+            body,
+        )
+        for block in Block.parse_all(body.get("blocks", [])):
+            block.validate_json()
+            assert block.to_dict() in body["blocks"]
+        methods.append(method)
+    assert set(methods) == {
+        "chat.postMessage", "chat.update", "chat.startStream", "chat.appendStream", "chat.stopStream",
+        "assistant.threads.setStatus",
+    }  # fmt: skip
+
+
+class Recorded(WebClient):
+    """Slack's own client, which keeps a request and sends none."""
+
+    method, body = "", dict[str, Any]()
+
+    def api_call(self, api_method: str, **arguments: Any) -> Any:
+        self.method, self.body = api_method, arguments.get("json") or arguments.get("params") or {}
