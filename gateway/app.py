@@ -57,6 +57,7 @@ from gateway.readiness import Readiness
 from gateway.responses import Refused, exception_handlers
 from gateway.retention import Retention
 from gateway.scheduled_backup import ScheduledBackup
+from gateway.session_names import SessionNames
 from gateway.state_metrics import StateCollector
 from gateway.storage_watch import StorageWatch
 from gateway.tickets import make_secret
@@ -118,6 +119,7 @@ class Gateway:
         self.commands = Commands(self.store, self.pool, self.announcements, settings.profiles)
         self.intake = self._make_intake()
         self.pairings = Pairings(self.store, self.platforms, self.announcements, self.intake, settings.webhooks)
+        self.names = SessionNames(self.store, self.delivery.platform_calls)
         self.access = Access(settings, self.pairings)
         self.life_signs = LifeSigns(
             self.store, self.platforms, self.governor, self.delivery.platform_calls, self.pool, settings.profiles
@@ -196,6 +198,7 @@ class Gateway:
         self._loops.keep("making backups", self.backup.run)
         self._loops.keep("taking acts of commands", self.audit.run)
         self._loops.keep("sampling the load", self.load.run)
+        self._loops.keep("learning the names of sessions", self.names.run)
         self._loops.keep("looking for replies of other hosts", self._look_for_replies)
         self._loops.keep("looking for outcomes of other hosts", self.elsewhere.run)
         await self.delivery.start()
@@ -280,6 +283,7 @@ class Gateway:
             self.commands,
             self.announcements,
             QueueNotice(self.announcements, self.pool),
+            self.names,
             self.settings.webhooks,
             self.settings.gather_s,
         )

@@ -20,6 +20,7 @@ from gateway.queue_notice import QueueNotice
 from gateway.reply_policy import ReplyPolicy
 from gateway.responses import Refused
 from gateway.sender_rates import SenderRates
+from gateway.session_names import SessionNames
 from shared.command import Command, CommandKind
 from shared.events import Event, Events
 from shared.messages import Arrival, MessageState
@@ -59,6 +60,7 @@ class InboundEvents:
         commands: Commands,
         announcements: Announcements,
         queue_notice: QueueNotice,
+        names: SessionNames,
         settings: WebhookSettings,
         debounce_s: float = 0.0,
     ) -> None:
@@ -69,6 +71,7 @@ class InboundEvents:
         self._commands = commands
         self._announcements = announcements
         self._queue_notice = queue_notice
+        self._names = names
         self._settings = settings
         self._debounce_s = debounce_s
         self._amendments = Amendments(intake.store, intake)
@@ -108,6 +111,8 @@ class InboundEvents:
         receipt = await self._intake.accept(self._arrival(platform, inbound, traceparent, command))
         if receipt.duplicate and not stops:
             self._rates.give_back(sender)
+        if not receipt.duplicate:
+            self._names.learn(platform, inbound)
         if not receipt.duplicate and receipt.state is MessageState.WAITING:
             await self._queue_notice.tell(platform, inbound, receipt, self._texts_of(inbound))
         return Taken(message_id=receipt.message_id)

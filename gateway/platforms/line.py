@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from gateway.platforms.api_call import get_call, json_call, read_answer
-from gateway.platforms.decode import as_key_part, as_text, decode, each_readable
+from gateway.platforms.decode import as_key_part, as_text, as_title, decode, each_readable
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, Place, TextLimit
-from gateway.platforms.line_event import Endpoint, Event, Webhook
+from gateway.platforms.line_event import Endpoint, Event, Named, Webhook
 from gateway.platforms.port import (
     ApiRequest,
     ApiResponse,
@@ -163,6 +163,19 @@ class Line(JsonApiAdapter, frozen=True):
         call = msgspec.structs.replace(self._post("channel/webhook/endpoint", {"endpoint": url}), method="PUT")
         test = self._post("channel/webhook/test", {"endpoint": url})
         return Setup("In the LINE Developers Console: switch 'Use webhook' and 'Webhook redelivery' on.", (call, test))
+
+    def name_calls(self, inbound: Inbound) -> tuple[ApiRequest, ...]:
+        """Ask for a person's profile, or a group's summary; a room of several has no name."""
+        place = inbound.session.split(":")[2]
+        paths = {"U": f"profile/{place}", "C": f"group/{place}/summary"}
+        path = paths.get(place[:1])
+        url = f"{self.settings.api_base}/v2/bot/{path}"
+        return (get_call(url, self.settings.channel_access_token),) if path else ()
+
+    def told_name(self, answer: ApiResponse) -> str:
+        """Read it from either."""
+        found = read_answer(answer, Named)
+        return as_title(found.group_name, found.display_name) if found else ""
 
     def token_test(self) -> ApiRequest:
         """Ask who the bot is."""

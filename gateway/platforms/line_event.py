@@ -109,6 +109,13 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
     unsend: Unsend = Unsend()
 
 
+class Named(msgspec.Struct, frozen=True, rename="camel"):
+    """A person's profile or a group's summary."""
+
+    display_name: str = ""
+    group_name: str = ""
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """Where LINE posts, and whether it does."""
 

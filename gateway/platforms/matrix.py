@@ -16,10 +16,10 @@ import msgspec
 from gateway.chunking import utf8_bytes
 from gateway.formatting import MATRIX_HTML, unmarked
 from gateway.platforms.api_call import get_call, json_call, read_answer
-from gateway.platforms.decode import as_text, decode, decode_or_none, each_readable
+from gateway.platforms.decode import as_text, as_title, decode, decode_or_none, each_readable
 from gateway.platforms.edited_message import EditingAdapter, ShownPlace
 from gateway.platforms.json_api import AnswerShape, TextLimit
-from gateway.platforms.matrix_event import Content, Event, Transaction
+from gateway.platforms.matrix_event import Content, Event, Named, Transaction
 from gateway.platforms.port import (
     MEBIBYTE,
     ApiRequest,
@@ -222,6 +222,19 @@ class Matrix(EditingAdapter, frozen=True):
             return None
         path = f"{quote(server, safe='')}/{quote(media, safe='')}"
         return get_call(f"{self.settings.api_base}/_matrix/client/v1/media/download/{path}", self.settings.as_token)
+
+    def name_calls(self, inbound: Inbound) -> tuple[ApiRequest, ...]:
+        """Ask for the room's name, and in a direct conversation for the other's."""
+        room, base = quote(Address.of(inbound.reply).room, safe=""), f"{self.settings.api_base}/_matrix/client/v3"
+        paths = [f"rooms/{room}/state/m.room.name"]
+        if inbound.direct:
+            paths.append(f"profile/{quote(inbound.user, safe='')}/displayname")
+        return tuple(get_call(f"{base}/{path}?{self._as_bot()}", self.settings.as_token) for path in paths)
+
+    def told_name(self, answer: ApiResponse) -> str:
+        """Read it from either."""
+        found = read_answer(answer, Named)
+        return as_title(found.name, found.displayname) if found else ""
 
     def token_test(self) -> ApiRequest:
         """Ask who the bot is."""

@@ -129,6 +129,13 @@ class Event(msgspec.Struct, frozen=True):
             return ""
 
 
+class Named(msgspec.Struct, frozen=True):
+    """The content of m.room.name, or a profile."""
+
+    name: str = ""
+    displayname: str = ""
+
+
 class Transaction(msgspec.Struct, frozen=True):
     """A transaction; an event is read by itself, so that an odd one holds up no other."""
 

@@ -363,6 +363,14 @@ class Adapter(msgspec.Struct, frozen=True):
         """Return the event with what ``lookup`` found, None where the platform has to deliver it again."""
         return inbound
 
+    def name_calls(self, inbound: Inbound) -> tuple[ApiRequest, ...]:  # noqa: ARG002
+        """Build the requests for what people call an event's session, the best first; none where events tell it."""
+        return ()
+
+    def told_name(self, answer: ApiResponse) -> str:  # noqa: ARG002 - only who asks reads an answer
+        """Read the name that a success of one of ``name_calls`` tells, empty for none."""
+        return ""
+
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002
         """Build the request that shows that a turn runs; words stand behind the bot's name: ``is thinking…``."""
         return None

@@ -12,8 +12,8 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from gateway.formatting import SLACK_MARKDOWN, escape_html
-from gateway.platforms.api_call import get_call, json_call, refused
-from gateway.platforms.decode import as_command, as_key_part, as_text, decode, read_form
+from gateway.platforms.api_call import get_call, json_call, read_answer, refused
+from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, decode, read_form
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, ErrorCodes, TextLimit
 from gateway.platforms.port import (
     ApiRequest,
@@ -31,7 +31,7 @@ from gateway.platforms.port import (
     WebhookResponse,
 )
 from gateway.platforms.signature import check_timestamp, required_header, same
-from gateway.platforms.slack_api import CODES, LOST_THREAD, NO_MEMBER, NOT_EDITED, Address, manifest
+from gateway.platforms.slack_api import CODES, LOST_THREAD, NO_MEMBER, NOT_EDITED, Address, NameAnswer, manifest
 from gateway.platforms.slack_event import (
     SPOKEN,
     ChangeEvent,
@@ -266,6 +266,22 @@ class Slack(SlackStreams, frozen=True):
         mine = file.url.startswith("https://") and (host == "slack.com" or host.endswith(".slack.com"))
         at_base = file.url.startswith(self.settings.api_base.removesuffix("/api") + "/")
         return get_call(file.url, self.settings.bot_token) if answer is None and (mine or at_base) else None
+
+    def name_calls(self, inbound: Inbound) -> tuple[ApiRequest, ...]:
+        """Ask for the channel, or in a direct conversation for the person; without the scope Slack tells neither."""
+        channel = inbound.session.split(":")[2]
+        asked = (
+            f"users.info?user={inbound.user}" if channel.startswith("D") else f"conversations.info?channel={channel}"
+        )
+        return (get_call(f"{self.settings.api_base}/{asked}", self.settings.bot_token),)
+
+    def told_name(self, answer: ApiResponse) -> str:
+        """Read it from either."""
+        found = read_answer(answer, NameAnswer)
+        if found is None:
+            return ""
+        person = (found.user.profile.display_name, found.user.real_name, found.user.name)
+        return as_title(found.channel.name, *person)
 
     def token_test(self) -> ApiRequest:
         """Build auth.test."""

@@ -35,6 +35,27 @@ LOST_THREAD = frozenset({"thread_not_found", "invalid_thread_ts", "message_not_f
 TAKEN = frozenset({"/status"})
 
 
+class NamedProfile(msgspec.Struct, frozen=True):
+    """What a person shows of themselves."""
+
+    display_name: str | None = None
+
+
+class NamedThing(msgspec.Struct, frozen=True):
+    """A channel, or a person."""
+
+    name: str | None = None
+    real_name: str | None = None
+    profile: NamedProfile = NamedProfile()
+
+
+class NameAnswer(msgspec.Struct, frozen=True):
+    """What conversations.info and users.info answer."""
+
+    channel: NamedThing = NamedThing()
+    user: NamedThing = NamedThing()
+
+
 class Address(ShownPlace, frozen=True):
     """Where a reply goes: channel, and thread where there is one.
 
@@ -81,8 +102,8 @@ def manifest(url: str) -> str:
         {"command": name, "url": url, "description": what, "should_escape": False} for name, what in known.items()
     ]
     scopes = (
-        "app_mentions:read assistant:write channels:history chat:write commands files:read groups:history groups:read "
-        "im:history"
+        "app_mentions:read assistant:write channels:history channels:read chat:write commands files:read "
+        "groups:history groups:read im:history users:read"
     )
     events = "app_mention assistant_thread_started channel_id_changed message.channels message.groups message.im"
     content = {

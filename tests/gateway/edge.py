@@ -25,6 +25,7 @@ from gateway.platforms import enabled_platforms
 from gateway.platforms.port import Adapter
 from gateway.queue_notice import QueueNotice
 from gateway.responses import exception_handlers
+from gateway.session_names import SessionNames
 from gateway.turn_broadcast import TurnBroadcast
 from gateway.webhook import Webhooks
 from gateway.webhook_entry import WebhookEntry
@@ -183,6 +184,7 @@ async def running_edge(
             Commands(store, turn_control, announcements, settings.profiles),
             announcements,
             QueueNotice(announcements, pool),
+            names := SessionNames(store, calls, gap_s=0),
             settings.webhooks,
             settings.gather_s,
         )
@@ -190,7 +192,9 @@ async def running_edge(
         handlers = exception_handlers(events)
         app = WebhookEntry(Starlette(routes=webhooks.routes(), exception_handlers=handlers), webhooks, handlers)
         async with serving(app) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+            learning = asyncio.create_task(names.run())
             yield Edge(url, client, store, events, turn_control, pool, pairings, app)
+            learning.cancel()
             await calls.close()
 
 

@@ -116,6 +116,10 @@ class Sessions:
         """Keep bytes by their digests, for messages that will refer to them."""
         await self._run(key, attachments.add, key, data)
 
+    async def rename(self, key: str, title: str) -> None:
+        """Call a session by what people call it; nothing happens to one that does not exist."""
+        await self._run(key, sessions.rename, key, title)
+
     async def delete(self, key: str) -> None:
         """Remove a session with all its rows but its dedupe keys, which end by themselves. Raises NotFound.
 
