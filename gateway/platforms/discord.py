@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.formatting import DISCORD_MARKDOWN
 from gateway.platforms.api_call import json_call, read_answer, short_key
+from gateway.platforms.command_menu import ASKS, MENU, MenuCommand
 from gateway.platforms.decode import as_command, as_key_part, as_text, decode
 from gateway.platforms.discord_event import Application, Body, Interaction, InteractionType
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, Place, TextLimit
@@ -35,11 +36,9 @@ from gateway.platforms.port import (
 )
 from gateway.platforms.signature import check_timestamp, required_header
 from shared.approvals import choices
-from shared.command import CHAT_COMMANDS
 from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import DiscordSettings
-from shared.texts import ASK, ENGLISH, TRANSLATIONS
 
 #: a token lives 15 minutes; it is left alone a little earlier
 TOKEN_S = 880.0
@@ -181,26 +180,14 @@ class Discord(JsonApiAdapter, frozen=True):
 
     def setup(self, url: str) -> Setup:
         """The endpoint and the commands are set by calls; Discord checks the endpoint while it is set."""
-        options = [{"type": 3, "name": "text", "description": "What you want to say", "required": True}]
-        ask = {"name": "ask", "description": ASK, "type": 1, "options": options, "contexts": [0, 1, 2]}
-        others = [
-            {
-                "name": name[1:],
-                "description": ENGLISH.help_of(name)[:MOST_DESCRIPTION],
-                "description_localizations": {
-                    code: texts.help_of(name)[:MOST_DESCRIPTION] for code, texts in TRANSLATIONS.items()
-                },
-                "type": 1,
-                "contexts": [0, 1, 2],
-            }
-            for name in CHAT_COMMANDS
-        ]
+        said = {"type": 3, "name": "text", "description": "What you want to say", "required": True}
+        commands = [command_of(ASKS, said), *map(command_of, MENU)]
         app = f"applications/{self.settings.application_id}"
         calls = (
             msgspec.structs.replace(
                 self._bot_call("applications/@me", {"interactions_endpoint_url": url}), method="PATCH"
             ),
-            *(self._bot_call(f"{app}/commands", command) for command in (ask, *others)),
+            *(self._bot_call(f"{app}/commands", command) for command in commands),
         )
         return Setup(f"Install: https://discord.com/oauth2/authorize?client_id={self.settings.application_id}", calls)
 
@@ -222,3 +209,10 @@ class Discord(JsonApiAdapter, frozen=True):
     def _bot_call(self, path: str, body: object) -> ApiRequest:
         call = json_call(f"{self.settings.api_base}/{path}", body, self.settings.bot_token, scheme="Bot")
         return msgspec.structs.replace(call, headers={**call.headers, **AGENT})
+
+
+def command_of(entry: MenuCommand, *options: dict[str, object]) -> dict[str, object]:
+    """Return a command of the menu as the API takes it."""
+    translated = {code: what[:MOST_DESCRIPTION] for code, what in entry.translated.items()}
+    described = {"description": entry.what[:MOST_DESCRIPTION], "description_localizations": translated}
+    return {"name": entry.name, **described, "type": 1, "options": options, "contexts": [0, 1, 2]}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.platforms.command_menu import ASKS, MENU
 from gateway.platforms.edited_message import ShownPlace
 from gateway.platforms.json_api import ErrorCodes
-from shared.command import CHAT_COMMANDS
-from shared.texts import ASK, ENGLISH
 
 #: of those that pass, some wait for an operator
 CODES = ErrorCodes(
@@ -32,7 +31,7 @@ NOT_EDITED = frozenset({"message_not_found", "cant_update_message", "edit_window
 LOST_THREAD = frozenset({"thread_not_found", "invalid_thread_ts", "message_not_found"})
 
 #: slash commands of Slack's own, which an app cannot have: `/ask /status` works
-TAKEN = frozenset({"/status"})
+TAKEN = frozenset({"status"})
 
 
 class NamedProfile(msgspec.Struct, frozen=True):
@@ -97,9 +96,10 @@ class Address(ShownPlace, frozen=True):
 
 def manifest(url: str) -> str:
     """Return the manifest of an app whose events come to a url."""
-    known = {"/ask": ASK} | {name: ENGLISH.help_of(name) for name in CHAT_COMMANDS if name not in TAKEN}
     commands = [
-        {"command": name, "url": url, "description": what, "should_escape": False} for name, what in known.items()
+        {"command": f"/{one.name}", "url": url, "description": one.what, "should_escape": False}
+        for one in (ASKS, *MENU)
+        if one.name not in TAKEN
     ]
     scopes = (
         "app_mentions:read assistant:write channels:history channels:read chat:write commands files:read "

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.formatting import TELEGRAM_HTML, unmarked
 from gateway.platforms.api_call import get_call, json_call, read_answer, short_key
+from gateway.platforms.command_menu import MENU
 from gateway.platforms.decode import as_text, decode
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, TextLimit
 from gateway.platforms.port import (
@@ -52,11 +53,10 @@ from gateway.platforms.telegram_api import (
 )
 from gateway.platforms.telegram_update import Bot, Message, Pressed, Stopped, Update, read
 from shared.approvals import choices
-from shared.command import CHAT_COMMANDS
 from shared.errors import BodyRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TelegramSettings
-from shared.texts import ENGLISH, TRANSLATIONS, Texts
+from shared.texts import TRANSLATIONS
 
 #: how long the further parts of an album are waited for
 ALBUM_S = 1.0
@@ -267,9 +267,7 @@ class Telegram(JsonApiAdapter, frozen=True):
             "allowed_updates": ["message", "edited_message", "callback_query", "stopped_message_generation"],
         }
         steps = "Talk to @BotFather: /newbot gives TELEGRAM_BOT_TOKEN; /setprivacy decides what a group's bot is told."
-        menus = [{"commands": menu(ENGLISH)}] + [
-            {"commands": menu(texts), "language_code": code} for code, texts in TRANSLATIONS.items()
-        ]
+        menus = [{"commands": menu()}] + [{"commands": menu(code), "language_code": code} for code in TRANSLATIONS]
         calls = (("setWebhook", webhook), *(("setMyCommands", one) for one in menus))
         return Setup(steps, tuple(self._api(method, body) for method, body in calls))
 
@@ -300,6 +298,6 @@ class Telegram(JsonApiAdapter, frozen=True):
         return json_call(f"{self.settings.api_base}/bot{self.settings.bot_token}/{method}", body)
 
 
-def menu(texts: Texts) -> list[dict[str, str]]:
-    """Return the chat commands as a person is offered them."""
-    return [{"command": name[1:], "description": texts.help_of(name)} for name in CHAT_COMMANDS]
+def menu(code: str = "") -> list[dict[str, str]]:
+    """Return the chat commands in a language, in English where none is named."""
+    return [{"command": one.name, "description": one.translated.get(code, one.what)} for one in MENU]
