@@ -143,9 +143,10 @@ async def test_where_more_calls_hang_than_may_wait_a_new_message_finds_a_place_a
 
 async def test_where_as_many_tools_sleep_as_may_the_longest_waiting_are_named(start_pool: StartPool) -> None:
     running = await start_pool(GATEHOUSE_WORKERS="1", GATEHOUSE_TURNS_PER_WORKER="1", GATEHOUSE_WAITING_TURNS="2")
-    first, *_ = [
-        await running.say(session, '[[tool rest {"seconds": 60}]]') for session in ("first", "second", "third")
-    ]
+    first = await running.say("first", '[[tool rest {"seconds": 60}]]')
+    await until(lambda: running.observer.tools == ["rest"], "the first sleeps")
+    for session in ("second", "third"):
+        await running.say(session, '[[tool rest {"seconds": 60}]]')
 
     def waits() -> list[str]:
         return [turn.waits_for for turn in running.pool.snapshot().workers[0].longest_waiting]
