@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
+import struct
 import time
 from typing import Any, cast
 
@@ -27,6 +29,8 @@ HEADER_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 60.0
 #: how long a client may leave what it is sent unread
 UNREAD_TIMEOUT_S = 60.0
+#: value of SO_LINGER: on, and for no time
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 #: a body may arrive in chunks as small as one byte: what frames it is bounded by this many times its size
 MOST_FRAMING = 8
 
@@ -382,4 +386,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _unread(self) -> None:
         self._connections_of_server.tell("an answer was not read")
+        # a reset: after a close the kernel would keep what was not read, some megabytes each, for minutes more
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         self.transport.abort()

@@ -34,6 +34,7 @@ from gateway.bounded_http import (
 )
 from loadtests.gateway_process import GatewayProcess
 from shared.events import Events
+from tests.worker.pool.conditions import until
 
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -212,7 +213,12 @@ class Sink(asyncio.Transport):
 
 def connection_of(*messages: dict[str, Any], connections: Connections | None = None) -> tuple[BoundedProtocol, Sink]:
     """Return a connection to an app that answers each request with these messages."""
+    protocol, sink = protocol_of(*messages, connections=connections), Sink()
+    protocol.connection_made(sink)
+    return protocol, sink
 
+
+def protocol_of(*messages: dict[str, Any], connections: Connections | None = None) -> BoundedProtocol:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         for message in messages:
@@ -221,10 +227,7 @@ def connection_of(*messages: dict[str, Any], connections: Connections | None = N
     config = Config(app, log_config=None, lifespan="off", server_header=False, date_header=False)
     config.load()
     connections = connections or Connections(10, Events())
-    protocol = BoundedProtocol(connections, config, server_state=ServerState(), app_state={})
-    sink = Sink()
-    protocol.connection_made(sink)
-    return protocol, sink
+    return BoundedProtocol(connections, config, server_state=ServerState(), app_state={})
 
 
 async def answered(method: str, request: bytes, *messages: dict[str, Any]) -> list[bytes]:
@@ -356,3 +359,23 @@ def test_who_offers_another_protocol_is_answered_in_this_one(
         received = all_of(connection)
     assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200"] * 3
     assert received.count(b"still here?") == 2
+
+
+async def test_who_takes_nothing_of_an_answer_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A close would leave what was not read in the kernel's memory, and its client in the belief that more comes."""
+    monkeypatch.setattr(bounded_http, "UNREAD_TIMEOUT_S", 0.2)
+    protocol = protocol_of(start(200), *[body(b"x" * 1_000_000, more=True)] * 50, body(b""))
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+    async with server:
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.setblocking(False)
+            await loop.sock_sendall(client, GET + b"\r\n")
+            await until(lambda: protocol.cycle is not None and protocol.transport.is_closing(), "it is ended", 10)
+            with pytest.raises(ConnectionResetError):
+                await all_that_comes(client)
+
+
+async def all_that_comes(client: socket.socket) -> None:
+    while await asyncio.get_running_loop().sock_recv(client, 1 << 20):
+        pass
