@@ -47,7 +47,7 @@ from gateway.openai_api.api import OpenAIApi
 from gateway.openai_api.calls import Calls
 from gateway.openai_api.stateless_sessions import StatelessSessions
 from gateway.openapi import openapi_route
-from gateway.opening import Opening, WhileOpening
+from gateway.opening import WhileOpening
 from gateway.pairings import Pairings
 from gateway.platform_files import PlatformFiles
 from gateway.platforms import enabled_platforms
@@ -67,6 +67,7 @@ from gateway.webhook import Webhooks
 from gateway.webhook_entry import WebhookEntry
 from shared.api_keys import Role
 from shared.events import Event, Events
+from shared.opening import Opening
 from shared.redaction import Redaction
 from shared.settings import Settings
 from shared.store import open_store, sqlite_path

@@ -25,10 +25,10 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.bounded_http import BoundedProtocol, Connections, connection_limits
-from gateway.opening import Opening
 from gateway.start_report import tell_start
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
+from shared.opening import Opening
 from shared.settings import Settings
 from shared.version import SERVER_NAME
 

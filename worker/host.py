@@ -1,6 +1,7 @@
 """A host of workers with no HTTP in: claims sessions of a database that many hosts share, and runs their turns.
 
-Health and metrics have a port of their own: ``/livez``, ``/readyz`` and ``/metrics``.
+Health and metrics have a port of their own: ``/livez``, ``/readyz`` and ``/metrics``. They answer while an old database
+is brought to this release's schema, too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -27,6 +29,7 @@ from shared.api_keys import digest_of, parse_entry
 from shared.errors import StoreError
 from shared.events import Event, Events
 from shared.messages import Outcome
+from shared.opening import Opening
 from shared.session_segments import remove_old_logs
 from shared.settings import Settings
 from shared.store import Store, open_store
@@ -106,6 +109,7 @@ class WorkerHost:
         )
         name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.pool = Pool(settings, self._store, events, NobodyWatches(), name, gateway=False)
+        self._opening = Opening(events.emit)
         self._registry = CollectorRegistry()
         self._registry.register(HostMetrics(self.pool, events))
 
@@ -116,28 +120,47 @@ class WorkerHost:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self.pool.renew)
-        await self._store.open()
+        opening = asyncio.create_task(self._store.open(self._opening.tell))
+        await _first_of(opening, self._opening.takes_time.wait())
+        if opening.done():
+            opening.result()
         listener = socket.create_server((self._settings.host, self._settings.port))
         page = _Page(uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off"))
         serving = asyncio.create_task(page.serve([listener]))
+        self._tell_start(listener)
+        try:
+            await _first_of(opening, stopped.wait())
+            if opening.done():
+                opening.result()
+                self._opening.finish()
+                await self._work(stopped)
+            else:
+                self._events.emit(Event.STOPPING)
+                opening.cancel()
+        finally:
+            page.should_exit = True
+            await serving
+            await self._store.close()
+        self._events.emit(Event.STOPPED)
+
+    async def _work(self, stopped: asyncio.Event) -> None:
+        """Run turns until the host is stopped."""
         starting = asyncio.create_task(self.pool.start())
         loops = Loops(self._events, StoreHealth(self._events))
         loops.keep("removing old logs", self._remove_old_logs)
         starting.add_done_callback(lambda _: self._events.emit(Event.READY, workers=self._settings.workers))
-        host, port = listener.getsockname()[:2]
-        self._events.emit(
-            Event.STARTED, url=f"http://{host}:{port}", host=host, port=port, pid=os.getpid(), kind="worker host"
-        )
         await stopped.wait()
         self._events.emit(Event.STOPPING)
         starting.cancel()
         await loops.close()
         await self.pool.drain(DRAIN_S)
         await self.pool.close()
-        page.should_exit = True
-        await serving
-        await self._store.close()
-        self._events.emit(Event.STOPPED)
+
+    def _tell_start(self, listener: socket.socket) -> None:
+        host, port = listener.getsockname()[:2]
+        self._events.emit(
+            Event.STARTED, url=f"http://{host}:{port}", host=host, port=port, pid=os.getpid(), kind="worker host"
+        )
 
     async def _remove_old_logs(self) -> None:
         """Remove what is old of the session logs that lie here, for ever."""
@@ -160,6 +183,8 @@ class WorkerHost:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
+        if not self._opening.done:
+            return PlainTextResponse(f"{self._opening.reason}\n", 503)
         if not self.pool.ready:
             return PlainTextResponse("no worker is ready\n", 503)
         try:
@@ -174,6 +199,13 @@ class WorkerHost:
         if known and digest_of(secret) not in known:
             return PlainTextResponse("a key is needed\n", 401, {"WWW-Authenticate": "Bearer"})
         return Response(generate_latest(self._registry), media_type=METRICS_TYPE)
+
+
+async def _first_of(task: asyncio.Task[None], other: Coroutine[Any, Any, object]) -> None:
+    """Wait for one of two; the other coroutine is ended."""
+    waiting = asyncio.create_task(other)
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 class _Page(uvicorn.Server):

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import httpx2
 import psutil
+import psycopg
 import pytest
 
 from loadtests.gateway_process import ROOT
 from shared.messages import Arrival
 from shared.store import open_store
+from shared.store.postgres.schema import MIGRATION_LOCK
 from tests.e2e.command_line import run_command, run_inside
 from tests.postgres_server import shared_server
 
@@ -93,6 +95,8 @@ def test_a_worker_host_serves_health_runs_what_others_accept_and_hides_its_envir
     for name in ("shared", "random"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the package of the user was imported')\n")
+    other_host = psycopg.connect(url)  # brings the schema forward, which takes its time
+    other_host.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
     host = subprocess.Popen(
         [sys.executable, "-m", "worker"],
         cwd=tmp_path,
@@ -101,8 +105,10 @@ def test_a_worker_host_serves_health_runs_what_others_accept_and_hides_its_envir
         stderr=subprocess.DEVNULL,
     )
     try:
+        with other_host:
+            wait_until_ready(f"http://127.0.0.1:{port}/livez")
+            assert "migrating the database" in httpx2.get(f"http://127.0.0.1:{port}/readyz").text
         wait_until_ready(f"http://127.0.0.1:{port}/readyz")
-        assert httpx2.get(f"http://127.0.0.1:{port}/livez").text == "ok\n"
         assert "gatehouse_spares" in httpx2.get(f"http://127.0.0.1:{port}/metrics").text
         assert asyncio.run(reply_of_another_host(url, tmp_path)).startswith("You said: hello")
         family = [psutil.Process(host.pid), *psutil.Process(host.pid).children(recursive=True)]

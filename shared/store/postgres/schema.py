@@ -57,7 +57,7 @@ def migrate(
     found = 0
     while found < len(MIGRATIONS):
         with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            _take_turn(connection, tell)
             found = _found(connection, server)
             if found == len(MIGRATIONS):
                 return
@@ -73,6 +73,13 @@ def migrate(
             found += len(scripts)
             connection.execute("DELETE FROM schema_version")
             connection.execute("INSERT INTO schema_version (version) VALUES (%s)", (found,))
+
+
+def _take_turn(connection: psycopg.Connection[tuple[object, ...]], tell: Tell) -> None:
+    """Hold the lock of migrations until the transaction ends; a wait for another host's, which may be long, is told."""
+    if not connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (MIGRATION_LOCK,)).fetchall()[0][0]:
+        tell(OpeningProgress("by another host", 0, len(MIGRATIONS)))
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
 
 
 def _check(connection: psycopg.Connection[tuple[object, ...]], server: str) -> None:

@@ -11,7 +11,7 @@ from shared.errors import InboxFull, SenderShareFull
 from shared.ids import made_at_s
 from shared.messages import Arrival, MessageState, Receipt, RepeatedRequest, Reply
 from shared.store.engine import Database, Engine
-from shared.store.sql import dead_letters
+from shared.store.sql import dead_letters, small_deletes
 from shared.store.sql.arrivals import receive
 from shared.store.sql.session_commands import receive_command
 from shared.store.sql.tables import (
@@ -271,13 +271,23 @@ def _expire_unsolicited(database: Database, keep_done_s: float) -> int:
 def _expire_closed(
     database: Database, state: MessageState, keep_done_s: float, after: inbox.SettledMark
 ) -> tuple[int, inbox.SettledMark | None]:
-    """Remove some old messages; return how many, and the mark to go on from, None at the end."""
-    marks = inbox.settled_before(database, state, database.now() - keep_done_s, after, EXPIRE_LIMIT)
-    old = [mark for mark in marks if not outbox.any_kept_of(database, mark.session, mark.seq)]
-    for mark in old:
+    """Remove some old messages, few in rows and bytes; return how many, and the mark to go on from, None at the end.
+
+    What is large goes alone.
+    """
+    found = inbox.settled_before(database, state, database.now() - keep_done_s, after, EXPIRE_LIMIT)
+    removed = size = 0
+    for number, (mark, message_bytes) in enumerate(found):
+        replies_bytes = outbox.closed_bytes(database, mark.session, mark.seq)
+        if replies_bytes is None:
+            continue
+        size += message_bytes + replies_bytes
+        if removed and size > small_deletes.DELETE_BYTES:
+            return removed, found[number - 1][0]
         inbox.remove(database, mark.session, mark.seq)
         outbox.remove(database, mark.session, mark.seq)
-    return len(old), marks[-1] if len(marks) == EXPIRE_LIMIT else None
+        removed += 1
+    return removed, found[-1][0] if len(found) == EXPIRE_LIMIT else None
 
 
 def _known(database: Database, session: str, keys: tuple[str, ...]) -> str:

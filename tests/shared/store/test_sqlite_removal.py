@@ -97,6 +97,22 @@ async def test_a_large_session_goes_in_transactions_of_few_bytes(
         await scratch.store.sessions.summary("a:b:c")
 
 
+async def test_large_old_messages_go_in_transactions_of_few_bytes(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_deletes, "DELETE_BYTES", 3000)
+    for number in range(8):
+        await scratch.store.inbox.accept(scratch.arrival(f"a:b:{number}", text="x" * 1000))
+        await scratch.store.claims.settle((await scratch.claim_one()).ref, ended("y" * 1000))
+    await scratch.send_all()
+    scratch.clock.now += A_WEEK_S + 1
+    assert isinstance(scratch.store.engine, SqliteEngine)
+    writer = scratch.store.engine.writer
+    before = writer.commits
+    assert await scratch.store.inbox.expire(A_WEEK_S) >= 8
+    assert writer.commits - before >= 8
+
+
 async def test_of_an_old_session_its_conversation_and_what_it_used_stay(scratch: Scratch, tmp_path: Path) -> None:
     await live(scratch, scratch.store)
     scratch.clock.now += 31

@@ -151,16 +151,16 @@ SELECT session_key, seq, platform, user_id, state, attempts, suspect, worker, er
   joined, substr(text, 1, 2000), stacks
 FROM inbox WHERE id = ?
 """
-# Find messages of a state that were settled long ago, some at a time.
+# Find messages of a state that were settled long ago, some at a time, with the bytes of each.
 SETTLED = """
-SELECT settled_at, session_key, seq FROM inbox
+SELECT settled_at, session_key, seq, octet_length(text) + coalesce(octet_length(answer), 0) FROM inbox
 WHERE state = ? AND settled_at <= ? AND (settled_at, session_key, seq) > (?, ?, ?)
 ORDER BY settled_at, session_key, seq LIMIT ?
 """
 # Remove a message.
 REMOVE = "DELETE FROM inbox WHERE session_key = ? AND seq = ?"
 # Read how large some answered messages of a session are.
-SIZES = "SELECT seq, length(text) FROM inbox WHERE session_key = ? AND state = 'done' ORDER BY seq LIMIT ?"
+SIZES = "SELECT seq, octet_length(text) FROM inbox WHERE session_key = ? AND state = 'done' ORDER BY seq LIMIT ?"
 # Remove some answered messages of a session.
 REMOVE_SOME = "DELETE FROM inbox WHERE session_key = ? AND state = 'done' AND seq <= ?"
 # Remove every message of a session.
@@ -431,9 +431,10 @@ def usage(body: bytes | None) -> Usage:
 
 def settled_before(
     database: Database, state: str, settled_at: float, after: SettledMark, limit: int
-) -> list[SettledMark]:
-    """Return (settled at, session, number) of messages that came to a state by then, oldest first, behind a mark."""
-    return [SettledMark(*row) for row in database.all(SETTLED, (state, settled_at, *after, limit))]
+) -> list[tuple[SettledMark, int]]:
+    """Return the messages that came to a state by then, oldest first, behind a mark; of each the mark and its bytes."""
+    rows = database.all(SETTLED, (state, settled_at, *after, limit))
+    return [(SettledMark(*row[:3]), row[3]) for row in rows]
 
 
 def remove(database: Database, session: str, seq: int) -> None:

@@ -187,9 +187,10 @@ UPDATE outbox SET address = ? WHERE session_key = ? AND seq = ? AND part = ? AND
 TRACE = """
 SELECT part, state, attempts, sent_id, closed_at, error FROM outbox WHERE session_key = ? AND seq = ? ORDER BY part
 """
-# Tell whether any reply to a message is on its way, or is a dead letter.
-ANY_KEPT_OF = """
-SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND seq = ? AND (closed_at IS NULL OR state = 'failed'))
+# Tell whether any reply to a message is on its way, or is a dead letter, and how many bytes they have.
+SIZE_IF_CLOSED = """
+SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND seq = ? AND (closed_at IS NULL OR state = 'failed')),
+  (SELECT CAST(coalesce(sum(octet_length(text)), 0) AS BIGINT) FROM outbox WHERE session_key = ? AND seq = ?)
 """
 # Remove the replies to a message.
 REMOVE = "DELETE FROM outbox WHERE session_key = ? AND seq = ?"
@@ -331,9 +332,10 @@ def trace(database: Database, session: str, seq: int) -> tuple[ReplyTrace, ...]:
     return tuple(_trace(*row) for row in database.all(TRACE, (session, seq)))
 
 
-def any_kept_of(database: Database, session: str, seq: int) -> bool:
-    """Tell whether any reply to a message is on its way, or is a dead letter."""
-    return bool(database.only(ANY_KEPT_OF, (session, seq))[0])
+def closed_bytes(database: Database, session: str, seq: int) -> int | None:
+    """Return the bytes of the replies to a message; None where any is on its way, or is a dead letter."""
+    kept, size = database.only(SIZE_IF_CLOSED, (session, seq, session, seq))
+    return None if kept else int(size)
 
 
 def remove(database: Database, session: str, seq: int) -> None:
