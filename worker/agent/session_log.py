@@ -1,9 +1,10 @@
 """The session log of a worker: lines are put into a ring in memory, and one thread brings them to their files.
 
-A put is a copy into shared memory. The thread wakes every ``flush_interval_s`` seconds and writes what waits, one write
-a session, so rapid puts share a write and no log is written more often. A line leaves the ring only after its write:
-what a killed worker had not written yet, its parent finds there (worker.session_log.ring.salvage). A file past a
-size becomes a compressed segment, by the same thread (worker.session_log.rotation).
+A put is a copy into shared memory. The thread writes what waits ``flush_interval_s`` seconds after the first line of
+it, one write a session, so rapid puts share a write and no log is written more often; without lines it sleeps. A line
+leaves the ring only after its write: what a killed worker had not written yet, its parent finds there
+(worker.session_log.ring.salvage). A file past a size becomes a compressed segment, by the same thread
+(worker.session_log.rotation).
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class SessionLog:
         self._failing: set[str] = set()
         self._unrotated: set[str] = set()
         self._closing = threading.Event()
+        self._resting = False
+        self._woken = threading.Event()
         self._writing = threading.Lock()
         self._due_at = time.monotonic() + flush_interval_s
         self._thread: threading.Thread | None = None
@@ -74,6 +77,8 @@ class SessionLog:
             line = line.replace(b"\n", b" ")  # in JSON a bare newline is white space
         if session in self._overflow or not self._ring.append(session, line):
             self._put_aside(session, line)
+        if self._resting:
+            self._woken.set()
 
     def flush(self) -> None:
         """Write what waits now, on the caller's time."""
@@ -95,6 +100,7 @@ class SessionLog:
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what waits and end the thread; return whether everything was written in that time."""
         self._closing.set()
+        self._woken.set()
         if self._thread is None:
             self.flush()
         elif self._thread is not threading.current_thread():
@@ -105,8 +111,18 @@ class SessionLog:
 
     def _run(self) -> None:
         while not self._closing.is_set():
+            self._rest()
             self.flush_when_due()
         self.flush()
+
+    def _rest(self) -> None:
+        """Wait until there is a line to write: a worker without turns has nothing to wake for."""
+        self._woken.clear()
+        self._resting = True
+        if not (self._ring.used_bytes or self._overflow or self._closing.is_set()):
+            self._woken.wait()
+            self._due_at = time.monotonic() + self._flush_interval_s
+        self._resting = False
 
     def _write(self, session: str, waiting: list[LogRecord], aside: list[LogRecord]) -> None:
         """Write a session's waiting lines, those set aside among them; they stay where they are if that fails."""

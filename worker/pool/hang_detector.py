@@ -13,8 +13,9 @@ from worker.pool.processes.death import Cause, Death
 from worker.pool.processes.worker_process import WorkerProcess, WorkerState
 from worker.pool.turns.active_turn import ActiveTurn
 
-#: seconds between two looks
+#: seconds between two looks, while turns run in workers and while none does
 LOOK_S = 0.1
+IDLE_LOOK_S = 0.25
 #: a look that comes this late says that this process stood still: then nobody is judged for as long again
 LATE_S = 1.0
 MIB = 1024 * 1024
@@ -127,7 +128,7 @@ class HangDetector:
         self._looked_mono = self._judge_from_mono = time.monotonic()
 
     def look(self, workers: Iterable[WorkerProcess], turns: Sequence[ActiveTurn]) -> Iterator[Finding]:
-        """Look at every worker with the turns that it runs; to be done every LOOK_S seconds."""
+        """Look at every worker with the turns that it runs; to be done every LOOK_S seconds, or IDLE_LOOK_S."""
         now = time.monotonic()
         if now - self._looked_mono >= LATE_S:
             # the workers may have stood still too, and beat again only when they are scheduled

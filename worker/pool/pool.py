@@ -22,7 +22,7 @@ from worker.frames import LogEvent, OfTurn, ToHostServers, ToPool, TurnWaits
 from worker.pool.dispatcher import Dispatcher
 from worker.pool.faults import tell_fault
 from worker.pool.feed import Feed
-from worker.pool.hang_detector import LOOK_S, Finding, HangDetector, Hung, Limits, Worn
+from worker.pool.hang_detector import IDLE_LOOK_S, LOOK_S, Finding, HangDetector, Hung, Limits, Worn
 from worker.pool.host_lease import HostLease, HostRow
 from worker.pool.host_servers import HostServers
 from worker.pool.log_audit import LogAudit
@@ -318,7 +318,7 @@ class Pool:
         self._act_on_all(ClaimStale(ref) for ref in await self._claimer.renew_if_due(self._renewed))
 
     async def _look_for_hangs(self) -> None:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(LOOK_S if self._turns.in_workers else IDLE_LOOK_S)
         self._act_on_all(self._hang_detector.look(list(self._supervisor.all_workers), self._turns.in_workers))
         self._quarantine.close_idle()
 

@@ -21,6 +21,8 @@ LEASE_S = 30.0
 RENEW_EVERY_S = 10.0
 #: the longest wait for a wake, in seconds: another host may have left work
 POLL_S = 1.0
+#: the same where there is no other host, and whatever makes work wakes the claimer
+POLL_ALONE_S = 5.0
 #: the shortest wait after a look that found nothing to take although something is ready
 PAUSE_S = 0.05
 #: claims taken in one transaction at most
@@ -99,7 +101,7 @@ class Claimer:
         # what a suspect waits for is a room of its own, and what a budget holds back is the end of another turn
         self._wants_room = room <= 0 or suspect_room <= 0 or next_s == 0 or bool(self._budgets)
         if next_s is None or room <= 0:
-            return Look(claims, wait_s=POLL_S)
+            return Look(claims, wait_s=POLL_S if self._store.engine.shared else POLL_ALONE_S)
         # what is ready and was not given is held up by something, unless it did not fit into the batch
         return Look(claims, wait_s=0.0 if next_s == 0 and claims else min(max(next_s, PAUSE_S), POLL_S))
 
@@ -122,8 +124,9 @@ class Claimer:
         timer.cancel()
 
     async def _suspects(self, room: int) -> ClaimBatch:
-        if time.monotonic() < self._suspects_after_mono or room <= 0:
-            return ClaimBatch()
+        early_s = self._suspects_after_mono - time.monotonic()
+        if early_s > 0 or room <= 0:
+            return ClaimBatch(next_in_s=early_s if early_s > 0 else None)
         found = await self._take(room, suspects=True)
         if not found.claims:
             self._suspects_after_mono = time.monotonic() + POLL_S
