@@ -94,7 +94,7 @@ class RunTurn(msgspec.Struct, frozen=True, tag=True):
     session: str
     #: names the conversation the worker holds after the turn
     epoch: int
-    #: names the conversation the worker may hold now
+    #: names the conversation the worker may hold now, 0 for that of a new session
     version: int
     #: the message it answers
     message_id: str

@@ -208,6 +208,8 @@ class TurnRunner(TurnNews):
 
     def _recall(self) -> _Known | None:
         cached = self._equipment.cache.get(self._frame.session, self._frame.version)
+        if cached is None and not self._frame.version:
+            return _Known((), 0, None, TodoStore(), repaired=False)  # a new session: there is nothing to ask for
         if cached is None:
             return None
         return _Known(cached.messages, cached.first, cached.summary, cached.todo, cached.repaired)

@@ -83,7 +83,8 @@ async def test_a_child_is_ready_with_the_preload_and_its_tools(child: ChildProce
 
 
 async def test_a_turn_asks_for_its_history_once_and_then_knows_it(child: ChildProcess) -> None:
-    first = await child.ended(child.run_turn("one", session="test:a:s", epoch=5))
+    child.histories[1] = History(1, 4, (), None)
+    first = await child.ended(child.run_turn("one", session="test:a:s", version=4, epoch=5))
     assert first.status is TurnStatus.REPLIED
     assert decoded(first.messages) == [
         {"role": "user", "content": "one"},
@@ -94,6 +95,14 @@ async def test_a_turn_asks_for_its_history_once_and_then_knows_it(child: ChildPr
     report = await child.frame(Report, lambda report: report.cache_hits == 1)
     assert report.cache_misses == 1
     assert report.cache_size == 1
+
+
+async def test_the_turn_of_a_new_session_asks_for_nothing(child: ChildProcess) -> None:
+    first = await child.ended(child.run_turn(call("todo"), session="test:a:s", epoch=5))
+    assert '"total":0' in first.text
+    await child.ended(child.run_turn("two", session="test:a:s", version=5, epoch=6))
+    assert not child.all(NeedHistory)
+    assert (await child.frame(Report, lambda report: report.cache_hits == 1)).cache_misses == 1
 
 
 async def test_the_cached_conversation_is_what_the_model_sees(child: ChildProcess, provider: RunningProvider) -> None:
@@ -114,7 +123,7 @@ async def test_another_version_forgetting_and_parking_miss_the_cache(child: Chil
     child.send(Forget("test:a:s"))
     child.histories[3] = History(3, 6, (), None)
     await child.ended(child.run_turn("three", session="test:a:s", version=6, epoch=7))
-    assert [need.turn for need in child.all(NeedHistory)] == [1, 2, 3]
+    assert [need.turn for need in child.all(NeedHistory)] == [2, 3]
 
 
 async def test_a_history_of_another_version_parks_the_turn(child: ChildProcess) -> None:
@@ -126,8 +135,8 @@ async def test_a_todo_list_found_in_a_bare_history_becomes_the_sessions_own(chil
     asked = ToolCall("call_1", "todo", "{}")
     result = '{"todos":[{"id":"1","content":"milk","status":"pending"}],"summary":{}}'
     found = (transcript.user("x"), transcript.assistant("", [asked]), transcript.tool(asked, result))
-    child.histories[1] = History(1, 0, found, None)
-    ended = await child.ended(child.run_turn("one"))
+    child.histories[1] = History(1, 3, found, None)
+    ended = await child.ended(child.run_turn("one", version=3))
     assert ended.todo is not None
     assert "milk" in ended.todo.decode()
 
@@ -136,12 +145,12 @@ async def test_an_old_list_in_the_history_never_takes_the_place_of_the_sessions_
     asked = ToolCall("call_1", "todo", "{}")
     result = '{"todos":[{"id":"1","content":"milk","status":"pending"}],"summary":{}}'
     old = (transcript.user("x"), transcript.assistant("", [asked]), transcript.tool(asked, result))
-    child.histories[1] = History(1, 0, old, b"[]")
-    emptied = await child.ended(child.run_turn(call("todo")))
+    child.histories[1] = History(1, 3, old, b"[]")
+    emptied = await child.ended(child.run_turn(call("todo"), version=3))
     assert '"total":0' in emptied.text
     assert emptied.todo is None
-    child.histories[2] = History(2, 0, (transcript.user("x"),), None)
-    assert (await child.ended(child.run_turn("hello"))).todo == b"[]"
+    child.histories[2] = History(2, 3, (transcript.user("x"),), None)
+    assert (await child.ended(child.run_turn("hello", version=3))).todo == b"[]"
 
 
 async def test_steps_and_tool_calls_are_told_and_the_last_step_ends_the_turn(child: ChildProcess) -> None:
@@ -268,8 +277,8 @@ async def test_what_is_too_large_for_a_frame_fails_its_turn_alone(child: ChildPr
 
 
 async def test_a_conversation_that_cannot_be_read_fails_its_turn_alone(child: ChildProcess) -> None:
-    child.histories[1] = History(1, 0, (), b"not a todo list")
-    ended = await child.ended(child.run_turn("one"))
+    child.histories[1] = History(1, 3, (), b"not a todo list")
+    ended = await child.ended(child.run_turn("one", version=3))
     assert ended.status is TurnStatus.FAILED
     assert decoded(ended.messages)[0] == {"role": "user", "content": "one"}
     assert (await child.ended(child.run_turn("two"))).status is TurnStatus.REPLIED
@@ -277,11 +286,11 @@ async def test_a_conversation_that_cannot_be_read_fails_its_turn_alone(child: Ch
 
 async def test_a_turn_whose_conversation_has_not_come_yet_ends_at_once_when_it_is_stopped(child: ChildProcess) -> None:
     child.gives_history = False
-    turn = child.run_turn("hello")
+    turn = child.run_turn("hello", version=3)
     await child.frame(NeedHistory)
     child.send(Interrupt(turn))
     assert (await child.ended(turn)).status is TurnStatus.INTERRUPTED
-    parked = child.run_turn("hello")
+    parked = child.run_turn("hello", version=3)
     await child.frame(NeedHistory, lambda frame: frame.turn == parked)
     child.send(Drain())
     assert isinstance(await child.outcome(parked), Parked)
