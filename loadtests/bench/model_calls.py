@@ -3,7 +3,7 @@
 Beside them the same events read strictly, as before servers were read by what they mean: the difference is what
 tolerance costs. The ways take turns, A B C A B C, in one run.
 
-The provider runs as its own process, so the CPU measured is the client's alone. BENCH_ROUNDS lengthens it.
+The provider runs as its own process, so the CPU measured is the client's alone. BENCH_CALLS and BENCH_ROUNDS bound it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from worker.frames import ModelSpec
 from worker.tools.spec import ToolSpec
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
-CALLS = 5
+CALLS = int(os.environ.get("BENCH_CALLS", "5"))
 DELTAS = 100
 AT_ONCE = f"[[long {DELTAS * 16}]]"
 AS_TOKENS_COME = f"[[slow 0.001]] [[say {'x' * DELTAS}]]"
