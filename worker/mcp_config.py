@@ -26,6 +26,7 @@ KINDS = {
     "streamable-http": "url",
     "streamable_http": "url",
     "streamableHttp": "url",
+    "sse": "url",
 }
 #: a ``timeout`` below this is seconds, as Cline and Roo write it: in milliseconds nobody means less than one second
 LEAST_TIMEOUT_MS = 1000
@@ -156,6 +157,7 @@ def _server(name: str, entry: _Entry) -> McpServer:
         env=entry.env,
         cwd=entry.cwd,
         url=entry.url,
+        sse=entry.type == "sse",
         headers=entry.headers,
         timeout_s=_timeout_s(entry),
         scope=entry.scope,
@@ -178,7 +180,7 @@ def _problem(name: str, entry: _Entry) -> str:
     if not NAME.fullmatch(name) or "__" in name:
         return "a name is 1 to 32 letters, digits, - and single _"
     if entry.type not in KINDS:
-        return f"type {entry.type!r} is not served; there are stdio and http"
+        return f"type {entry.type!r} is not served; there are stdio, http and sse"
     if bool(entry.command) == bool(entry.url):
         return "it needs either a command or a url"
     if (needed := KINDS[entry.type]) and not getattr(entry, needed):

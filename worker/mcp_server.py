@@ -41,6 +41,8 @@ class McpServer(msgspec.Struct, frozen=True):
     cwd: str = ""
     #: where it is reached over HTTP, empty where a command is given
     url: str = ""
+    #: whether the url speaks the older transport, whose events come by one GET and whose messages go by POST
+    sse: bool = False
     #: headers of every request to the url
     headers: dict[str, str] = {}
     #: the longest one call may take, in seconds

@@ -47,7 +47,10 @@ def test_servers_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
         ({"n" * 33: {"command": "x"}}, "a name is 1 to 32"),
         ({"a": {}}, "server 'a': it needs either a command or a url"),
         ({"a": {"command": "x", "url": "http://y"}}, "server 'a': it needs either a command or a url"),
-        ({"a": {"type": "sse", "url": "http://y"}}, "server 'a': type 'sse' is not served; there are stdio and http"),
+        (
+            {"a": {"type": "ws", "url": "http://y"}},
+            "server 'a': type 'ws' is not served; there are stdio, http and sse",
+        ),
         ({"a": {"type": "http", "command": "x"}}, "server 'a': type 'http' needs a url"),
         ({"a": {"url": "ftp://y"}}, "server 'a': its url is no http or https url"),
         ({"a": {"command": "x", "timeout_s": 0}}, "server 'a': timeout_s is not between 0 and 86400 seconds"),
@@ -118,7 +121,7 @@ def test_keys_of_other_programs_files_are_honoured(
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ({"command": "x", "transport": "sse"}, "type 'sse' is not served"),
+        ({"command": "x", "transport": "sse"}, "type 'sse' needs a url"),
         ({"url": "http://y", "oauth": {}}, "'oauth' is not served; put a token into headers"),
         ({"command": "x", "envFile": ".env"}, "'envFile' is not served"),
         ({"command": "x", "timout": 5}, "the key 'timout' is not known"),

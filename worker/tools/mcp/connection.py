@@ -17,6 +17,7 @@ import httpx2
 import mcp_types as types
 from mcp import Client, MCPError
 from mcp.client.session import IncomingMessage
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 from shared.errors import ToolError
@@ -43,6 +44,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 60.0
 #: seconds a server must have lived to be started again as soon as at first
 SOUND_S = 30.0
 PAGE_LIMIT = 100
+#: bytes of one message; pictures of a page are some megabytes in base64
+MESSAGE_LIMIT_BYTES = 32 * 1024 * 1024
 #: seconds a session must have lasted for the next one to be opened at once
 RENEW_AT_ONCE_S = 1.0
 #: characters of a progress message that are shown
@@ -52,7 +55,7 @@ REFUSED = {
     401: ": it wants a token; put one into headers, such as Authorization (OAuth is not served)",
     403: ": the token in headers may not use it",
     404: ": there is no MCP server at this url",
-    405: ": this is no address of streamable HTTP (a server that speaks SSE alone is not served)",
+    405: ': this is no address of streamable HTTP; one of the older transport needs "type": "sse"',
 }
 WHO = types.Implementation(name="gatehouse", version="1")
 
@@ -204,7 +207,10 @@ class McpConnection:
     async def _serve(self, program: Program | None) -> None:
         """Connect and keep the tool list until the server is lost, which raises the reason."""
         async with contextlib.AsyncExitStack() as stack:
-            transport = program.streams() if program else _over_http(self._server, self._answered)
+            if self._server.sse:
+                transport = _over_sse(self._server, self._answered, self._look.set)
+            else:
+                transport = program.streams() if program else _over_http(self._server, self._answered)
             client = Client(transport, message_handler=self._heard, client_info=WHO, cache=None)
             async with asyncio.timeout(CONNECT_S):
                 await stack.enter_async_context(client)
@@ -269,8 +275,10 @@ class McpConnection:
         return self._listed
 
     async def _answered(self, response: httpx2.Response) -> None:
-        """Note why a server lets nobody in, which the package does not tell."""
-        if response.status_code >= 400 and response.request.method == "POST":
+        """Note why a server lets nobody in, which the package does not tell; one that answers now refuses nothing."""
+        if response.status_code < 400:
+            self._refusal = ""
+        elif self._server.sse or response.request.method == "POST":
             why = REFUSED.get(response.status_code, "")
             self._refusal = f"HTTP {response.status_code} {response.reason_phrase}{why}"
 
@@ -294,9 +302,29 @@ async def _over_http(
     timeout = httpx2.Timeout(30.0, read=server.timeout_s)
     async with (
         httpx2.AsyncClient(headers=server.headers, timeout=timeout, event_hooks={"response": [on_response]}) as http,
-        streamable_http_client(server.url, http_client=http) as (heard, told, *_),
+        streamable_http_client(server.url, http_client=http, max_sse_event_size=MESSAGE_LIMIT_BYTES) as (
+            heard,
+            told,
+            *_,
+        ),
     ):
         yield MendedStream(heard), told
+
+
+@contextlib.asynccontextmanager
+async def _over_sse(
+    server: McpServer, on_response: Callable[[httpx2.Response], Awaitable[None]], on_end: Callable[[], None]
+) -> AsyncGenerator[Any, None]:
+    """Connect to a server of the older transport, with its headers on every request; its events may end at any time."""
+
+    def client(
+        headers: dict[str, str] | None = None, timeout: httpx2.Timeout | None = None, auth: httpx2.Auth | None = None
+    ) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(headers=headers, timeout=timeout, auth=auth, event_hooks={"response": [on_response]})
+
+    silence_s = max(server.timeout_s, 2 * LOOK_EVERY_S)
+    async with sse_client(server.url, dict(server.headers), 30.0, silence_s, client) as (heard, told, *_):
+        yield MendedStream(heard, on_end), told
 
 
 def _says_session_ended(error: MCPError) -> bool:

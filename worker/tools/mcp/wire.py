@@ -7,7 +7,7 @@ version they agreed on. What it would not take travels in ``_meta`` under a name
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import mcp_types as types
@@ -27,10 +27,14 @@ Received = SessionMessage | Exception
 
 
 class MendedStream:
-    """A stream of messages from a server, mended one by one; all else is the stream's own."""
+    """A stream of messages from a server, mended one by one; all else is the stream's own.
 
-    def __init__(self, stream: Any) -> None:
+    ``on_end`` is called when it ends or breaks.
+    """
+
+    def __init__(self, stream: Any, on_end: Callable[[], None] = lambda: None) -> None:
         self._stream = stream
+        self._on_end = on_end
 
     async def __aenter__(self) -> MendedStream:
         await self._stream.__aenter__()
@@ -44,7 +48,10 @@ class MendedStream:
 
     async def _messages(self) -> AsyncIterator[Received]:
         async for item in self._stream:
+            if isinstance(item, Exception):
+                self._on_end()
             yield mended(item)
+        self._on_end()
 
     async def receive(self) -> Received:
         """Return the next message."""

@@ -62,6 +62,7 @@ def made(journal: Path | None) -> MCPServer:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
+    parser.add_argument("--sse", action="store_true", help="speak the older transport")
     parser.add_argument("--journal", type=Path)
     parser.add_argument("--more", type=Path, help="a file: while it exists there is one more tool")
     given = parser.parse_args()
@@ -70,6 +71,8 @@ def main() -> None:
         server.add_tool(lambda: "more", name="more", description="Be more.")
     if given.port is None:
         server.run("stdio")
+    elif given.sse:
+        server.run("sse", host="127.0.0.1", port=given.port)
     else:
         server.run("streamable-http", host="127.0.0.1", port=given.port)
 

@@ -93,6 +93,11 @@ def over_http(name: str, port: int, timeout_s: float = 30.0) -> McpServer:
     return McpServer(name, url=f"http://127.0.0.1:{port}/mcp", headers={"X-Who": "a test"}, timeout_s=timeout_s)
 
 
+def over_sse(name: str, port: int) -> McpServer:
+    """Return a server of the older transport."""
+    return McpServer(name, url=f"http://127.0.0.1:{port}/sse", sse=True, headers={"X-Who": "a test"}, timeout_s=30.0)
+
+
 @contextlib.contextmanager
 def http_process(program: str, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server over HTTP, REAL or BARE, in a process of its own for as long as it is used."""

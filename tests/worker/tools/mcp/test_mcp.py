@@ -26,6 +26,7 @@ from tests.worker.tools.mcp.serving import (
     listening,
     nothing_left,
     over_http,
+    over_sse,
     real,
     worker,
 )
@@ -46,7 +47,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["stdio", "http"])
+@pytest.fixture(scope="module", params=["stdio", "http", "sse"])
 async def served(request: pytest.FixtureRequest, journal: Path) -> AsyncIterator[Worker]:
     """A server made with the mcp package, for every test that does not end it."""
     if request.param == "stdio":
@@ -54,9 +55,10 @@ async def served(request: pytest.FixtureRequest, journal: Path) -> AsyncIterator
             yield running
         return
     port = free_port()
-    with http_process(REAL, port, "--journal", str(journal)):
+    is_sse = request.param == "sse"
+    with http_process(REAL, port, "--journal", str(journal), *(["--sse"] if is_sse else [])):
         await listening(port)
-        async with worker(over_http("t", port)) as running:
+        async with worker(over_sse("t", port) if is_sse else over_http("t", port)) as running:
             yield running
 
 
@@ -106,8 +108,8 @@ async def test_errors_of_a_server_reach_the_model_as_results(served: Worker) -> 
 
 
 async def test_a_long_result_is_cut(served: Worker) -> None:
-    result = await served.call("t__huge", '{"size": 3000000}')
-    assert result.endswith("[cut: 65536 of 3000000 bytes are shown]")
+    result = await served.call("t__huge", '{"size": 400000}')
+    assert result.endswith("[cut: 65536 of 400000 bytes are shown]")
     assert await served.call("t__add", '{"a": 1, "b": 1}') == "2"
 
 
@@ -224,6 +226,17 @@ async def test_a_server_over_http_is_found_when_it_comes_and_when_it_comes_back(
         with http_process(BARE, port, "--more", str(more)):
             await until(lambda: "t__more" in running.toolbox.names, 60)
             assert await running.call("t__more") == "more"
+
+
+async def test_a_server_of_the_older_transport_is_lost_and_found_again() -> None:
+    port = free_port()
+    async with nothing_left(), worker(over_sse("t", port), within_s=0.1) as running:
+        for _ in range(2):
+            with http_process(REAL, port, "--sse"):
+                await until(lambda: running.servers.status[0].up, 60)
+                assert await running.call("t__add", '{"a": 1, "b": 1}') == "2"
+            await until(lambda: not running.servers.status[0].up)
+        assert "HTTP 4" not in str(running.said(Event.MCP_SERVER_LOST))
 
 
 async def test_a_program_that_cannot_be_started_holds_nobody_up() -> None:
