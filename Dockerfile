@@ -19,7 +19,8 @@ COPY --from=build /opt/gatehouse /opt/gatehouse
 # Tools of yours: mount or copy them into /app and name them in GATEHOUSE_TOOLS.
 WORKDIR /app
 ENV PATH=/opt/gatehouse/bin:$PATH PYTHONUNBUFFERED=1 GATEHOUSE_DATA_DIR=/data PORT=8000 GATEHOUSE_HOST=0.0.0.0
-USER gatehouse
+# a number, so that a cluster that runs no root can tell
+USER 10001
 VOLUME /data
 EXPOSE 8000
 # Turns park at their next step within 25 s of a SIGTERM: `docker stop --time 30`, `stop_grace_period: 30s`.
