@@ -203,21 +203,20 @@ class GatewayProcess:
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = {"event": "", "text": line.rstrip()}
-            with self._arrived:
-                self._lines.append(record)
-                self._arrived.notify_all()
+        with process.stdout as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    record = {"event": "", "text": line.rstrip()}
+                with self._arrived:
+                    self._lines.append(record)
+                    self._arrived.notify_all()
 
     def _close(self) -> None:
-        process, self._process = self._process, None
+        self._process = None
         if self._reader is not None:
             self._reader.join(10)
-        if process is not None and process.stdout is not None:
-            process.stdout.close()
 
 
 def parent_of(pid: int) -> int:

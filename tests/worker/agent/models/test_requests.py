@@ -42,8 +42,9 @@ class Client:
         self.said: list[str] = []
         url = f"{server.url}/v1" if wire == "openai" else server.url
         folder: Path | None = spec.pop("folder", None)
+        stall_s: float = spec.pop("stall_s", 0.5)
         self.link = open_link(ModelSpec(wire, "m", "k", url, **spec), tls, self._say, folder)
-        self.chain = Chain([self.link], self._say, stall_timeout_s=0.5)
+        self.chain = Chain([self.link], self._say, stall_timeout_s=stall_s)
 
     def _say(self, event: Any, **fields: Any) -> None:
         self.said.append(f"{event.value}: {fields['problem']}")
@@ -227,11 +228,11 @@ class Queue(RawServer):
 
 
 async def test_a_place_in_a_servers_queue_is_no_stall_while_others_are_answered(tls: ssl.SSLContext) -> None:
-    server = Queue(2, 0.3)
+    server = Queue(1, 0.4)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     async with listening:
-        client = Client(server, tls)  # it stalls after 0.5 s; the last call waits for 0.9 s
+        client = Client(server, tls, stall_s=1.5)  # the last call waits for 2.8 s
         assert await asyncio.gather(*(client.ask() for _ in range(8))) == ["fine"] * 8
         assert (len(server.bodies), client.said) == (8, [])
         await client.chain.close()
