@@ -7,6 +7,7 @@ line for people on a terminal. Lines are written by a thread of their own, so a 
 from __future__ import annotations
 
 import enum
+import io
 import logging
 import queue
 import sys
@@ -18,6 +19,7 @@ from typing import Protocol, TextIO
 
 import msgspec
 
+from shared.loose_json import mend_all
 from shared.printable import printable, printable_json, printable_line
 from shared.redaction import Redaction
 
@@ -222,7 +224,11 @@ class LineFormatter(logging.Formatter):
         head = {"at": round(record.created, 3), "level": record.levelname.lower(), "event": record.getMessage()}
         if record.name != "gatehouse":
             head["logger"] = record.name
-        return printable_json(msgspec.json.encode(head | fields).decode())
+        try:
+            line = msgspec.json.encode(head | fields)
+        except UnicodeEncodeError:  # halves of characters, such as names of files that are no UTF-8
+            line = msgspec.json.encode(mend_all(head | fields))
+        return printable_json(line.decode())
 
     def _for_people(self, record: logging.LogRecord, fields: dict[str, Field]) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
@@ -242,6 +248,8 @@ class LogWriter:
 
     def __init__(self, secrets: Iterable[str], stream: TextIO | None = None) -> None:
         target = stream or sys.stdout
+        if isinstance(target, io.TextIOWrapper):
+            target.reconfigure(errors="backslashreplace")  # in a locale without the letter no line is lost
         self._lines = _Lines(target)
         self._lines.setFormatter(LineFormatter(secrets, people=target.isatty()))
         self._door = _Door()

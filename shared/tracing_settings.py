@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from urllib.parse import unquote
 
 import msgspec
@@ -32,7 +33,10 @@ def read_tracing(reader: SettingsReader) -> TracingSettings | None:
     if not base and not url:
         return None
     if importlib.util.find_spec("opentelemetry.exporter") is None:
-        raise SettingsError(ENDPOINT if base else TRACES_ENDPOINT, "needs `pip install 'gatehouse[otel]'`")
+        raise SettingsError(
+            ENDPOINT if base else TRACES_ENDPOINT,
+            f"needs `{sys.executable} -m pip install '.[otel]'` in Gatehouse's directory",
+        )
     pairs = []
     for word in reader.words(HEADERS):
         name, equals, value = word.partition("=")

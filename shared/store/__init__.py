@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,8 @@ def _postgres(url: str, clock: Callable[[], float] | None, *, direct_url: str, r
         from shared.store.postgres.engine import PostgresEngine
     except ImportError as error:
         raise SettingsError(
-            "DATABASE_URL", f"PostgreSQL needs `pip install 'gatehouse[postgres]'`: {error.name} is not installed"
+            "DATABASE_URL",
+            f"PostgreSQL needs {error.name}: `{sys.executable} -m pip install '.[postgres]'` in Gatehouse's directory",
         ) from None
     try:
         return PostgresEngine(url, clock, direct_url=direct_url, read_only=read_only)

@@ -203,3 +203,16 @@ def test_a_record_that_cannot_be_written_costs_no_other_its_line(monkeypatch: py
     writer.stop()
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["n"] == 1
+
+
+@pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_letters_that_the_stream_does_not_have_cost_no_line(encoding: str) -> None:
+    sink = io.BytesIO()
+    writer = LogWriter([], io.TextIOWrapper(sink, encoding, write_through=True))
+    writer.start()
+    Events().emit(Event.WORKER_SAID, text="Größe 😀 of J\udcf6rg")
+    writer.stop()
+    said = sink.getvalue().decode(encoding)
+    assert said.count('"event":"worker_said"') == 1
+    assert said.endswith("\n")

@@ -403,7 +403,8 @@ def test_a_missing_extra_is_named_in_one_line() -> None:
         "except Exception as error:\n  print(type(error).__name__, error)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said.startswith("SettingsError DATABASE_URL: PostgreSQL needs `pip install 'gatehouse[postgres]'`")
+    assert said.startswith("SettingsError DATABASE_URL: PostgreSQL needs psycopg")
+    assert "-m pip install '.[postgres]'" in said
 
 
 def test_every_script_is_translated_whole() -> None:
