@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.cli.command import CommandFailed, Invocation, Subcommand
+from gateway.cli.command import CommandFailed, Invocation, Subcommand, denied
 from gateway.cli.database import database_file, database_name
 from gateway.cli.finding import Finding
 from gateway.cli.running_gateway import RunningGateway, find_gateway
@@ -38,6 +38,8 @@ async def check_everything(invocation: Invocation, *, live: bool) -> int:
             findings.append(Finding(part, True, await look(invocation, gateway)))
         except SettingsError as error:
             findings.append(Finding(part, False, str(error)))
+        except PermissionError as error:
+            findings.append(Finding(part, False, denied(error)))
         except (CommandFailed, GatehouseError, OSError) as error:
             findings.append(Finding(part, False, " ".join(str(error).split())))
     if live:

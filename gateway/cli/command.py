@@ -15,6 +15,11 @@ class CommandFailed(Exception):
     """Raised when a command cannot be done; its text is the one line for the user."""
 
 
+def denied(error: PermissionError) -> str:
+    """Return in words what this user may not do, and who may."""
+    return f"{error.filename}: permission denied; run this as the user that the gateway runs as"
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """One call of a command."""

@@ -31,7 +31,7 @@ from gateway.cli import (
     status,
     trace,
 )
-from gateway.cli.command import CommandFailed, Invocation, Subcommand
+from gateway.cli.command import CommandFailed, Invocation, Subcommand, denied
 from gateway.cli.terminal import Terminal
 from shared.errors import GatehouseError, SettingsError
 from shared.printable import printable
@@ -94,6 +94,8 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if given.debug:
             raise
+        if isinstance(error, PermissionError) and error.filename:
+            return complain(denied(error), 1)
         said = f"{type(error).__name__}: {error}".rstrip(": ")
         return complain(f"{command.name} failed: {said} (--debug shows where)", 1)
 
