@@ -127,8 +127,8 @@ class Sessions:
         start a second turn. A long transcript goes in several transactions, its end first; what a kill leaves of it
         goes with the next call. The words are gone from the files too, but those of a stateless call only in time.
         """
-        await self._cut(key)
-        await self._run(key, _delete, key, told=self._told(key))
+        while await self._run(key, _remove_some, key, told=self._told(key)):
+            continue
         if not is_stateless(key):
             await self._engine.scrub()
 
@@ -147,8 +147,8 @@ class Sessions:
         """
         keys = await self._run("", _out_of_use, keep_s, limit)
         for key in keys:
-            await self._cut(key)
-            await self._run(key, _delete_out_of_use, key, keep_s, told=self._told(key))
+            while await self._run(key, _remove_some_out_of_use, key, keep_s, told=self._told(key)):
+                continue
         if keys:
             await self._engine.scrub()
         return keys
@@ -156,12 +156,6 @@ class Sessions:
     def _told(self, key: str) -> bool:
         """Tell whether other hosts may keep something of a session, so that they have to learn of its removal."""
         return self._engine.shared and not is_stateless(key)
-
-    async def _cut(self, key: str) -> None:
-        """Remove what is large of a session in several transactions, until little is left; a transcript's end first."""
-        for some in (history.cut_some, attachments.remove_some, inbox.remove_some):
-            while await self._run(key, some, key):
-                continue
 
     async def resolve(self, key: str) -> str:
         """Return the key of the session that a key means: another one where its chat had another name before."""
@@ -246,9 +240,20 @@ def _out_of_use(database: Database, keep_s: float, limit: int) -> list[str]:
     return sessions.out_of_use(database, database.now() - keep_s, limit)
 
 
-def _delete_out_of_use(database: Database, key: str, keep_s: float, *, told: bool) -> None:
-    if sessions.still_out_of_use(database, key, database.now() - keep_s):
-        _delete(database, key, told=told)
+def _remove_some(database: Database, key: str, *, told: bool) -> bool:
+    """Remove a part of a session that is large, a transcript's end first; where little is left, all of it.
+
+    Tells whether there is more to remove. Raises NotFound.
+    """
+    if any(some(database, key) for some in (history.cut_some, attachments.remove_some, inbox.remove_some)):
+        return True
+    _delete(database, key, told=told)
+    return False
+
+
+def _remove_some_out_of_use(database: Database, key: str, keep_s: float, *, told: bool) -> bool:
+    rests = sessions.still_out_of_use(database, key, database.now() - keep_s)
+    return rests and _remove_some(database, key, told=told)
 
 
 def _summary(database: Database, key: str) -> SessionSummary:
