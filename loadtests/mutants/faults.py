@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loadtests.mutants.fault import AGENT, POOL, STORE, TURNS, Fault
+from loadtests.mutants.room_faults import ROOMS
 from loadtests.mutants.sharing_faults import SHARED
 from loadtests.mutants.storage_faults import KEPT_FILES
 
@@ -376,4 +377,4 @@ SHUT = (
     ),
 )
 
-FAULTS = (*NOTHING_LOST, *FENCED, *HANGS, *RESUMED, *SHUT, *KEPT_FILES, *SHARED)
+FAULTS = (*NOTHING_LOST, *FENCED, *HANGS, *RESUMED, *SHUT, *KEPT_FILES, *SHARED, *ROOMS)

@@ -310,6 +310,18 @@ async def test_an_answer_of_two_messages_is_streamed_and_followed_by_the_second(
     assert "".join(turn.server.texts).count("Line 0") == 301
 
 
+async def test_marks_that_are_not_closed_yet_are_not_shown_as_they_may_stay(turn: Turn) -> None:
+    turn.write(LINES[0] + "And what follows is **very imp")
+    await turn.until(lambda: streamed(turn))
+    for piece in ("ortant** to all, ", "and `co", "de` too. ", LINES[1]):
+        turn.write(piece)
+        await asyncio.sleep(0.15)
+    await turn.until(lambda: "Line 1" in turn.server.texts[0])
+    assert "very important" in turn.server.texts[0]
+    assert streamed(turn)  # no piece was refused for what it took back
+    assert not turn.server.broken
+
+
 async def test_who_stops_a_stream_on_teams_stops_the_turn(tmp_path: Path, quick: None) -> None:
     async with started("teams", tmp_path) as turn:
         turn.write(LINES[0] + LINES[1])

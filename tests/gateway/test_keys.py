@@ -121,6 +121,12 @@ def test_the_calls_of_a_key_are_its_own(locked: GatewayProcess, web: httpx2.Clie
     said = say(ana, "add a secret plan")
     assert said.headers["x-gatehouse-session-key"] == "api:ana:shared%20name"
     assert "secret plan" not in say(bob, "list").text
+    repeated = {"Idempotency-Key": "a number that both have drawn"}
+    ids = {
+        web.post("/v1/chat/completions", json=CALL, headers=bearer(secret) | repeated).headers["x-gatehouse-message"]
+        for secret in (ana, bob, ana, bob)
+    }
+    assert len(ids) == 2
     trace = web.get(f"/v1/messages/{said.headers['x-gatehouse-message']}", headers=bearer(ADMIN)).json()
     assert trace["user"] == "ana"
     metrics = web.get("/metrics", headers=bearer(ADMIN)).text

@@ -24,7 +24,7 @@ from gateway.platforms.teams import Teams
 from gateway.platforms.telegram import Telegram
 from gateway.platforms.twilio import Twilio
 from gateway.platforms.whatsapp import WhatsApp
-from gateway.public_files import PublicFiles
+from gateway.public_files import PublicFiles, PublicNames
 from loadtests.loopback import Loopback
 from shared.attachments import Attachment, AttachmentLimits, Upload
 from shared.platform_settings import (
@@ -192,3 +192,20 @@ async def test_a_link_is_followed_hop_by_hop_and_each_hop_is_checked(server: Fil
         upload = await fetched(STANDARD, File("", "a.png", url=url), "127.0.0.2:80")
         assert upload.problem, url
     assert server.asked == []
+
+
+async def test_a_name_that_leads_into_a_private_network_is_refused_and_a_token_follows_no_redirect(
+    server: FileServer,
+) -> None:
+    with pytest.raises(OSError, match="localhost leads into a private network"):
+        await PublicNames().resolve("localhost", 80)
+    public = PublicFiles((server.url.removeprefix("http://"),))
+    asked = ApiRequest(f"{server.url}/hop/1", {"authorization": "Bearer t"}, b"", "GET")
+    answer = await public.get(asked, 100)
+    assert isinstance(answer, ApiResponse)
+    assert answer.status == 307
+    assert server.asked == [("/hop/1", "Bearer t")]
+    answer = await public.get(msgspec.structs.replace(asked, headers={}), 100)
+    assert isinstance(answer, ApiResponse)
+    assert (answer.status, {proof for _, proof in server.asked[1:]}) == (200, {""})
+    await public.close()

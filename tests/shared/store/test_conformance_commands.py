@@ -199,6 +199,8 @@ class TestApprovals:
             await store.claims.journal(claim.ref, [StepOpening(1, (b"{}",))])
             await store.claims.settle(claim.ref, AwaitsApproval((Approval(1, "c1"),), "may I?", within_s=60))
             scratch.clock.now += 61
+        late = await store.inbox.accept(scratch.arrival(command=Command(CommandKind.APPROVE, "ok", "nothing")))
+        assert late.answer == "nothing"
         claim = await scratch.claim_one()
         assert claim.approvals == (Approval(1, "c1", Decision.EXPIRED),)
         assert len((await store.outbox.due("host", 10, 30)).replies) == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 
 from shared.messages import Summary
+from worker.agent.attachments import AttachmentCache
 from worker.agent.session_cache import CachedSession, SessionCache
 from worker.agent.todo import TodoStore
 
@@ -20,6 +21,17 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_an_image_is_its_sessions_alone() -> None:
+    cache = AttachmentCache(10)
+    cache.put("a", "digest", b"12345")
+    assert (cache.get("a", "digest"), cache.get("b", "digest")) == (b"12345", None)
+    cache.put("b", "digest", b"12345")
+    cache.forget("a")
+    assert (cache.get("a", "digest"), cache.get("b", "digest")) == (None, b"12345")
+    cache.put("c", "digest", b"123456")
+    assert cache.get("b", "digest") is None  # it has no room any more
 
 
 def test_a_session_is_found_at_its_version_alone() -> None:

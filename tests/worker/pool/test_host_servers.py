@@ -84,6 +84,18 @@ async def server_pid(running: RunningPool, session: str) -> int:
     return int(json.loads(await result(running, session, "h__who"))["pid"])
 
 
+async def seen(running: RunningPool) -> dict[str, int]:
+    """Return what the server has seen of the calls that hang."""
+    told: dict[str, int] = json.loads(await result(running, "looking", "h__who"))
+    return told
+
+
+async def hangs_there(running: RunningPool) -> None:
+    """Wait until a call hangs at the server: the pool is told of one before it is made."""
+    while not (await seen(running))["hanging"]:
+        pass
+
+
 def process_of(server: int) -> int:
     """Return the process that runs a server."""
     return int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
@@ -102,7 +114,7 @@ async def test_all_workers_share_one_run_whose_state_is_seen_and_a_killed_worker
     assert await result(running, "fits", "odd__fits") == '{"n":1}'
 
     hanging = await running.say("hanging", "[[tool h__hang]] [[then]] [[say over]]")
-    await until(lambda: "h__hang" in running.observer.tools, "its call runs")
+    await hangs_there(running)
     row = running.pool.running_turn("standard:a:hanging")
     assert row is not None
     assert row.worker is not None
@@ -112,6 +124,7 @@ async def test_all_workers_share_one_run_whose_state_is_seen_and_a_killed_worker
     assert "over" in await running.reply(hanging)
     told = (await running.store.sessions.conversation("standard:a:hanging")).messages
     assert b"outcome" in b"".join(told)  # the model is told that nobody knows
+    assert (await seen(running))["cancelled"] == 1  # and the server that nobody waits
     assert (tmp_path / "starts").read_text().split() == [str(pid) for pid in pids]
     assert said(Event.MCP_SERVER_LOST) == [] or {one["server"] for one in said(Event.MCP_SERVER_LOST)} == {"gone"}
 
@@ -149,10 +162,11 @@ async def test_a_server_and_its_process_are_started_again_when_they_die_or_hang(
 async def test_a_call_is_ended_at_the_server_by_a_stop_and_nothing_is_left_at_the_end(running: RunningPool) -> None:
     pid = await server_pid(running, "s")
     stopped = await running.say("stopped", "[[tool h__hang]]")
-    await until(lambda: "h__hang" in running.observer.tools, "its call runs")
+    await hangs_there(running)
     assert await running.pool.interrupt("standard:a:stopped")
     await running.done(stopped)
     assert await server_pid(running, "s") == pid
+    assert (await seen(running))["cancelled"] == 1
     family = [process_of(pid), pid]
     await running.pool.close()
     await until(lambda: all(map(gone, family)), "the process and its servers are gone")

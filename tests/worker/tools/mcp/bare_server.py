@@ -28,6 +28,11 @@ TOOLS = {
 }
 
 
+#: the calls that are never answered, and those that nobody waits for any more, as clients tell it
+HANGING: list[object] = []
+CANCELLED: list[object] = []
+
+
 def answer(method: str, params: dict[str, Any], more: Path | None) -> dict[str, Any] | None:
     """Return the result of a request, None for a method that is not known."""
     match method:
@@ -47,7 +52,8 @@ def answer(method: str, params: dict[str, Any], more: Path | None) -> dict[str, 
 def call(name: str) -> str:
     match name:
         case "who":
-            return json.dumps({"pid": os.getpid(), "group": os.getpgrp(), "session": os.getsid(0)})
+            mine = {"pid": os.getpid(), "group": os.getpgrp(), "session": os.getsid(0)}
+            return json.dumps(mine | {"hanging": len(HANGING), "cancelled": len(CANCELLED)})
         case "environment":
             return json.dumps(dict(os.environ))
         case "descriptors":
@@ -71,7 +77,12 @@ def call(name: str) -> str:
 def reply(line: str | bytes, more: Path | None) -> bytes:
     """Return the answer to a message, empty where there is none."""
     asked = json.loads(line)
-    if "id" not in asked or asked.get("params", {}).get("name") == "hang":
+    if asked.get("method") == "notifications/cancelled":
+        CANCELLED.append(asked)
+    if "id" not in asked:
+        return b""
+    if asked.get("params", {}).get("name") == "hang":
+        HANGING.append(asked)
         return b""
     result = answer(asked["method"], asked.get("params", {}), more)
     unknown = {"error": {"code": -32601, "message": "Method not found"}}
