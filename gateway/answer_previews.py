@@ -27,6 +27,8 @@ MOST_PLACES, PLACE_S = 10_000, 600.0
 
 #: a shown answer grows by this much at the least, characters
 LEAST_GROWTH = 40
+#: what may follow
+GOES_ON = "\nx"
 
 
 class Interrupts(Protocol):
@@ -96,11 +98,12 @@ class AnswerPreviews:
         return address
 
     async def _beginning(self, platform: Adapter, turn: ShownTurn, text: str) -> str:
-        """Return what can be shown: where that may only grow, what two looks had in common."""
+        """Return what can be shown: where that may only grow, what two looks have in common, whatever follows."""
         before, turn.beginning = turn.beginning, (await asyncio.to_thread(platform.chunks, text))[0]
         if not platform.capabilities.stream_only_grows:
             return turn.beginning
-        stable = common_beginning(before, turn.beginning).rstrip()
+        going_on = (await asyncio.to_thread(platform.chunks, text + GOES_ON))[0]  # a block is closed further down then
+        stable = common_beginning(common_beginning(before, turn.beginning), going_on).rstrip()
         if not stable.startswith(turn.shown):  # a new step, or a piece that is written otherwise after all
             return turn.beginning
         if before != turn.beginning:

@@ -310,15 +310,15 @@ async def test_an_answer_of_two_messages_is_streamed_and_followed_by_the_second(
     assert "".join(turn.server.texts).count("Line 0") == 301
 
 
-async def test_marks_that_are_not_closed_yet_are_not_shown_as_they_may_stay(turn: Turn) -> None:
-    turn.write(LINES[0] + "And what follows is **very imp")
-    await turn.until(lambda: streamed(turn))
-    for piece in ("ortant** to all, ", "and `co", "de` too. ", LINES[1]):
+async def test_what_closes_a_block_that_is_still_written_is_not_shown(turn: Turn) -> None:
+    turn.write(LINES[0] + "```py\nfirst = 1  # and enough of it to be shown\n")
+    await turn.until(lambda: "first" in "".join(turn.server.texts))
+    for piece in ("second = 2  # and more of it, also to be shown\n", "```\n", LINES[1], LINES[2]):
         turn.write(piece)
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.2)
     await turn.until(lambda: "Line 1" in turn.server.texts[0])
-    assert "very important" in turn.server.texts[0]
     assert streamed(turn)  # no piece was refused for what it took back
+    assert turn.server.texts[0].count("```") == 2
     assert not turn.server.broken
 
 

@@ -7,7 +7,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gateway.command_acts import CommandActs, leave_act
 from loadtests.gateway_process import GatewayProcess
+from shared.errors import StoreUnavailable
+from shared.store import open_store
 from tests.e2e.command_line import port_of, run_inside
 
 KEY = "a-key-of-an-operator-0123"
@@ -89,3 +94,21 @@ def test_acts_of_commands_are_kept_whether_a_gateway_runs_or_not(tmp_path: Path)
     assert run_inside(data, "key", "add", "ana").returncode == 0
     assert [action for action, _, _ in rows(data)[-2:]] == ["database_salvaged", "key_added"]
     assert not list(data.glob("acts.*"))
+
+
+async def test_an_act_of_a_command_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
+    store = open_store("", tmp_path, inbox_limit=10)
+    acts = CommandActs(tmp_path)
+    for number in range(3):
+        leave_act(tmp_path, "key_added", f"k{number}")
+    with (tmp_path / "acts.jsonl").open("ab") as file:
+        file.write(b'{"at": 1.0, "act')  # cut off by a kill
+    with pytest.raises(StoreUnavailable):
+        await acts.take(store)
+    assert acts.waiting
+    await store.open()
+    assert [entry.target for entry in await CommandActs(tmp_path).take(store)] == ["k0", "k1", "k2"]
+    assert len(await store.audit.latest(10)) == 3
+    assert not acts.waiting
+    assert await acts.take(store) == []
+    await store.close()
