@@ -35,7 +35,8 @@ async def run(invocation: Invocation) -> int:
         if len(letters) > limit:
             invocation.terminal.note(f"these are the newest {limit}; there are more: --limit, --kind, --platform")
         letters = letters[:limit]
-        invocation.terminal.show({"dead": letters}, letter_lines(letters))
+        none = "there is no dead letter" if asked_for(invocation) == DeadFilter() else "no dead letter fits"
+        invocation.terminal.show({"dead": letters}, letter_lines(letters), none)
         return 0
     return await change_letters(invocation)
 

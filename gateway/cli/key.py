@@ -48,6 +48,7 @@ def show(invocation: Invocation, keys: Keys) -> None:
             ("NAME", "ROLE", "MADE", "WHERE"),
             ((key.name, key.role, moment(key.created_at) if key.created_at else "-", where) for key, where in rows),
         ),
+        "there is no key: `key add NAME` makes one",
     )
 
 

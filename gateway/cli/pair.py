@@ -33,7 +33,7 @@ async def show(invocation: Invocation, gateway: RunningGateway) -> int:
     found = await gateway.get("/v1/pairings")
     rows = [(one["sender"], one["code"], "waits") for one in found["pairings"]]
     rows += [(sender, "", "let in") for sender in found["approved"]]
-    invocation.terminal.show(found, table(("SENDER", "CODE", "STATE"), rows))
+    invocation.terminal.show(found, table(("SENDER", "CODE", "STATE"), rows), "nobody waits, and nobody was let in")
     return 0
 
 

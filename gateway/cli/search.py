@@ -48,7 +48,7 @@ async def run(invocation: Invocation) -> int:
                     break
     hits = hits[: wanted.limit]
     rows = ((hit.session, hit.role, hit.excerpt) for hit in hits)
-    invocation.terminal.show({"hits": hits}, table(("SESSION", "WHO", "WORDS"), rows))
+    invocation.terminal.show({"hits": hits}, table(("SESSION", "WHO", "WORDS"), rows), "nobody said that")
     return 0 if hits else 1
 
 

@@ -18,13 +18,25 @@ from shared.traces import SessionPage, SessionQuery, SessionSummary
 
 #: rows of one page
 PAGE_ROWS = 200
+#: entries that a list can be asked for
+MOST = 1_000_000
 
 
 async def run(invocation: Invocation) -> int:
     """Print the latest sessions that the filters let through."""
     found = await latest_sessions(invocation)
-    invocation.terminal.show({"sessions": found}, session_lines(found))
+    invocation.terminal.show(
+        {"sessions": found},
+        session_lines(found),
+        "no session fits" if is_filtered(invocation) else "there is no session yet",
+    )
     return 0
+
+
+def is_filtered(invocation: Invocation) -> bool:
+    """Tell whether the arguments ask for some sessions only."""
+    wanted = invocation.arguments
+    return bool(wanted.words or wanted.platform or wanted.waiting)
 
 
 async def latest_sessions(invocation: Invocation) -> list[SessionSummary]:
@@ -67,16 +79,19 @@ async def page_of_running(gateway: RunningGateway, query: SessionQuery) -> Sessi
 def session_lines(rows: list[SessionSummary]) -> list[str]:
     """Return a line for each session."""
     return table(
-        ("SESSION", "LAST USED", "STATE", "WAITING"),
-        ((row.key, moment(row.updated_at), "running" if row.running else "idle", row.waiting) for row in rows),
+        ("SESSION", "LAST USED", "STATE", "WAITING", "NAME"),
+        (
+            (row.key, moment(row.updated_at), "running" if row.running else "idle", row.waiting, row.title)
+            for row in rows
+        ),
     )
 
 
 def positive(text: str) -> int:
-    """Return a count of at least 1. Raises ValueError, which argparse tells the user."""
-    if not 1 <= (count := int(text)) <= 1_000_000:
-        raise ValueError(text)
-    return count
+    """Return a count of at least 1. Raises ArgumentTypeError, which argparse tells the user."""
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= MOST):
+        raise argparse.ArgumentTypeError(f"has to be a whole number from 1 to {MOST:,}, not {text!r}")
+    return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

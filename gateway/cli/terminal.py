@@ -18,12 +18,15 @@ class Terminal:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
 
-    def show(self, value: object, lines: Iterable[str]) -> None:
-        """Print the value as JSON where ``--json`` asks for it, else the lines."""
+    def show(self, value: object, lines: Iterable[str], none: str = "") -> None:
+        """Print the value as JSON where ``--json`` asks for it, else the lines; ``none`` is said where none is."""
         if self._as_json:
             self.write_json(msgspec.json.format(msgspec.json.encode(value), indent=2))
             return
-        self._write("".join(f"{printable(line)}\n" for line in lines))
+        text = "".join(f"{printable(line)}\n" for line in lines)
+        self._write(text)
+        if none and not text:
+            self.note(none)
 
     def write_json(self, text: bytes) -> None:
         """Write JSON text to stdout; what would steer a terminal is an escape in it, which is the same value."""

@@ -76,6 +76,10 @@ def test_what_was_said_is_found_in_every_session_beside_a_gateway(running: Gatew
     assert "Ünïcode INVOICE 4711" in shown.stdout
     nothing = run_inside(running.data_dir, "search", "nobody said this")
     assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert nothing.stderr.endswith("nobody said that\n")
+    listed = run_inside(running.data_dir, "sessions", "first")
+    assert listed.stdout.splitlines()[0].split() == ["SESSION", "LAST", "USED", "STATE", "WAITING", "NAME"]
+    assert run_inside(running.data_dir, "sessions", "nobody").stderr.endswith("no session fits\n")
 
 
 class Platforms:
