@@ -27,6 +27,7 @@ from worker.tools.context import ToolContext
 from worker.tools.mcp.listing import Offer, ServerTools
 from worker.tools.mcp.program import Program
 from worker.tools.mcp.result import mismatch, result_text
+from worker.tools.mcp.tls import tls_context
 from worker.tools.mcp.wire import OURS, MendedStream
 from worker.tools.results import error_text
 
@@ -301,7 +302,9 @@ async def _over_http(
     """Connect to a server over HTTP, with its headers on every request."""
     timeout = httpx2.Timeout(30.0, read=server.timeout_s)
     async with (
-        httpx2.AsyncClient(headers=server.headers, timeout=timeout, event_hooks={"response": [on_response]}) as http,
+        httpx2.AsyncClient(
+            headers=server.headers, timeout=timeout, verify=tls_context(), event_hooks={"response": [on_response]}
+        ) as http,
         streamable_http_client(server.url, http_client=http, max_sse_event_size=MESSAGE_LIMIT_BYTES) as (
             heard,
             told,
@@ -320,7 +323,9 @@ async def _over_sse(
     def client(
         headers: dict[str, str] | None = None, timeout: httpx2.Timeout | None = None, auth: httpx2.Auth | None = None
     ) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(headers=headers, timeout=timeout, auth=auth, event_hooks={"response": [on_response]})
+        return httpx2.AsyncClient(
+            headers=headers, timeout=timeout, auth=auth, verify=tls_context(), event_hooks={"response": [on_response]}
+        )
 
     silence_s = max(server.timeout_s, 2 * LOOK_EVERY_S)
     async with sse_client(server.url, dict(server.headers), 30.0, silence_s, client) as (heard, told, *_):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from shared.events import Emit
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 READY_WAIT_S = 5.0
 #: seconds the servers get to end in peace
 CLOSE_WAIT_S = 5.0
-#: what is loaded in a thread; the mcp package loads the last one when the first result comes, on the loop
-MODULES = ("worker.tools.mcp.shared_run", "worker.tools.mcp.session_runs", "jsonschema.validators")
+#: what is loaded in a thread; the mcp package loads the last two when they are first used, on the loop
+MODULES = (
+    "worker.tools.mcp.shared_run",
+    "worker.tools.mcp.session_runs",
+    "jsonschema.validators",
+    "anyio._backends._asyncio",
+)
 
 
 class McpServers:
@@ -108,17 +114,21 @@ class McpServers:
         if not self._servers:
             return
         for module in MODULES:
-            await load(module)
+            await beside_loop(functools.partial(importlib.import_module, module))
         from worker.tools.mcp.session_runs import SessionRuns
         from worker.tools.mcp.shared_run import SharedRun
+        from worker.tools.mcp.tls import tls_context
 
+        if any(server.url for server in self._servers):
+            await beside_loop(tls_context)
         for server in self._servers:
             run = SessionRuns if server.scope is RunScope.SESSION else SharedRun
             self._runs.append(run(server, self._shelf, self._emit))
+            await asyncio.sleep(0)  # each has its beginning in a round of its own, so that the worker's beat goes on
 
 
-async def load(module: str) -> None:
-    """Import a module in a thread: it takes long enough to stop the worker's beat. Raises what the import raises."""
+async def beside_loop(work: Callable[[], object]) -> None:
+    """Do work in a thread that takes long enough to stop the worker's beat. Raises what it raises."""
     loop = asyncio.get_running_loop()
     loaded: asyncio.Future[None] = loop.create_future()
 
@@ -133,11 +143,11 @@ async def load(module: str) -> None:
     def run() -> None:
         failed: BaseException | None = None
         try:
-            importlib.import_module(module)
-        except Exception as error:  # noqa: BLE001 - handed to whoever awaits the module
+            work()
+        except Exception as error:  # noqa: BLE001 - handed to whoever awaits it
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(settle, failed)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="import", daemon=True).start()
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="beside the loop", daemon=True).start()
     await loaded
