@@ -8,6 +8,8 @@ JSON bytes everywhere but in the agent: one object of the chat-completions form 
 from __future__ import annotations
 
 import enum
+from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 
@@ -343,6 +345,7 @@ class Reply(msgspec.Struct, frozen=True):
     attempts: int = 0  #: past sends
     lease: int = 0  #: what fences the send
     question: str = ""  #: the id of the question about tool calls that it ends with, empty for none
+    seq: int = 0  #: the number of that message in its session, as the row has it, 0 where it answers none
 
     @property
     def idempotency_key(self) -> str:
@@ -383,6 +386,12 @@ class Shares(msgspec.Struct, frozen=True):
     others: bool = False
     #: whether those that were tried before go first; else they go behind those that were not
     retries_first: bool = False
+
+    def without(self, replies: Iterable[Reply]) -> Shares:
+        """Return what is left where these have been leased."""
+        taken = Counter(reply.platform for reply in replies)
+        left = {name: max(0, share - taken[name]) for name, share in self.platforms.items()}
+        return msgspec.structs.replace(self, platforms=left)
 
 
 class DueReplies(msgspec.Struct, frozen=True):

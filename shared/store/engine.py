@@ -60,6 +60,12 @@ class Database(Protocol):
 
     #: the platform whose session was leased last, so that the next one's turn comes
     last_platform: str
+    #: platforms that had ready sessions lately, where asking which have some costs as much as asking these for theirs
+    likely_platforms: tuple[str, ...]
+    #: whether a job that reads waits, so that statements which do more than most need are cheaper than another read
+    reads_wait: bool
+    #: whether the answers of the last works were lost, and were asked for when all was committed
+    asked_again: bool
 
     @property
     def waiting(self) -> int:
@@ -82,6 +88,9 @@ class Database(Protocol):
 
     def next_epochs(self, count: int) -> list[int]:
         """Return ``count`` epochs no claim ever had, rising."""
+
+    def reserve_epochs(self, count: int) -> Sequence[int | None]:
+        """Return the same for a statement with ``coalesce(?, /*EPOCH*/ NULL)``, None for one that is drawn there."""
 
     def last_epoch(self) -> int:
         """Return an epoch that no claim has passed."""
@@ -112,6 +121,13 @@ class Database(Protocol):
 
     def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
         """Do the work for every item, in any order or at once; they touch no row in common."""
+
+    def last(self, *works: Callable[[], Any]) -> list[Any]:
+        """Do the last works of a job in this order, and return their values; the job has no statement after them.
+
+        None sees what another has read, each reads once behind all that it writes, and what is read changes nothing: so
+        an engine may commit before it has the answers, and ask again for those that were lost.
+        """
 
 
 def at_once(database: Database, *works: Callable[[], Any]) -> list[Any]:

@@ -40,6 +40,7 @@ class JobQueue(Generic[J]):
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._jobs: queue.SimpleQueue[J | None] = queue.SimpleQueue()
+        self._closed = False
 
     @property
     def empty(self) -> bool:
@@ -52,7 +53,15 @@ class JobQueue(Generic[J]):
 
     def close(self) -> None:
         """Let ``take`` return nothing once it has returned what is queued."""
+        self._closed = True
         self._jobs.put(None)
+
+    def take_waiting(self) -> list[J]:
+        """Take what is queued now, which may be nothing."""
+        jobs = [] if self._jobs.empty() else self.take()
+        if not jobs and self._closed:
+            self._jobs.put(None)
+        return jobs
 
     def take(self) -> list[J]:
         """Wait for a job and take all that queued up behind it; none once the queue is closed."""

@@ -71,10 +71,21 @@ class Connection:
         self._pg.nonblocking = 1
         self._prepares = prepares
         self._prepared: set[bytes] = set()
-        #: outcomes of what was sent, None for what was prepared
-        self._sent: list[Outcome | None] = []
+        #: outcomes of what was sent, names of what was prepared
+        self._sent: list[Outcome | bytes] = []
         self._poll = select.poll()
         self.round_trips = self.statements = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended while nothing was asked of it."""
+        self._poll.register(self._pg.socket, select.POLLIN)
+        try:
+            while self._poll.poll(0):
+                self._pg.consume_input()
+        except psycopg.Error:
+            return True
+        return bool(self._pg.status != pq.ConnStatus.OK)
 
     def close(self) -> None:
         """End the connection, whatever it is doing."""
@@ -91,7 +102,7 @@ class Connection:
                 if name not in self._prepared:
                     self._pg.send_prepare(name, text, sent.types)
                     self._prepared.add(name)
-                    self._sent.append(None)
+                    self._sent.append(name)
                 self._pg.send_query_prepared(name, sent.bodies, sent.formats, 1)
             else:
                 self._pg.send_query_params(text, sent.bodies, sent.types, sent.formats, 1)
@@ -119,20 +130,24 @@ class Connection:
         if failed:
             raise failed[0]
 
-    def _receive(self, outcome: Outcome | None, deadline: float) -> DatabaseError | None:
+    def _receive(self, outcome: Outcome | bytes, deadline: float) -> DatabaseError | None:
         """Read what became of one statement."""
         result = self._result(deadline)
         if result is None:
             raise ConnectionLost("the server ended the connection")
         self._result(deadline)  # None, which ends the results of a statement
         match result.status:
-            case pq.ExecStatus.TUPLES_OK if outcome is not None:
+            case pq.ExecStatus.TUPLES_OK if isinstance(outcome, Outcome):
                 columns = [statements.decoder(result.ftype(column)) for column in range(result.nfields)]
                 outcome.rows = statements.rows_of(columns, result.get_value, result.ntuples)
                 outcome.changed = result.ntuples
-            case pq.ExecStatus.COMMAND_OK if outcome is not None:
+            case pq.ExecStatus.COMMAND_OK if isinstance(outcome, Outcome):
                 outcome.changed = result.command_tuples or 0
+            case pq.ExecStatus.PIPELINE_ABORTED if isinstance(outcome, bytes):
+                self._prepared.discard(outcome)  # behind an error nothing is done
             case pq.ExecStatus.FATAL_ERROR:
+                if isinstance(outcome, bytes):
+                    self._prepared.discard(outcome)
                 state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
                 message = result.get_error_message()
                 if not state or state.startswith("57P") or self._pg.status != pq.ConnStatus.OK:

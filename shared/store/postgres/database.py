@@ -1,7 +1,7 @@
 """What a job works with on PostgreSQL, and what the lanes of a process share.
 
 A job is a greenlet. Where it reads, it hands its statement to the batch it runs in and stands still until the round
-trip that answers all reads of the batch; where it writes, it goes on at once.
+trip that answers all reads of the batch; where it writes, it goes on at once. Its last reads come with the COMMIT.
 """
 
 from __future__ import annotations
@@ -28,13 +28,22 @@ LAST_EPOCH = "SELECT last_value FROM epoch"
 RAISE_EPOCH = "SELECT setval('epoch', greatest(?, (SELECT last_value FROM epoch)))"
 #: how far the server's clock may step back without being followed, in seconds
 MOMENT_S = 1.0
+#: how long the clock of a server is carried on before it has to be read again, in seconds
+READING_S = 5.0
 CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)"
+
+
+#: platforms that are remembered to have had ready sessions
+MOST_PLATFORMS = 8
 
 
 class Read(NamedTuple):
     """What a job asks of its batch: to be woken once this outcome is there."""
 
     outcome: Outcome
+    #: the statement, to be asked again
+    sql: str
+    values: Row
 
 
 class Fork(NamedTuple):
@@ -42,12 +51,24 @@ class Fork(NamedTuple):
 
     work: Callable[[Any], Any]
     items: Sequence[Any]
+    #: whether the job has no statement after these
+    last: bool = False
+
+
+class ClockReading(NamedTuple):
+    """What the server's clock has shown."""
+
+    #: unix seconds
+    shown: float
+    #: when the answer was there, on the monotonic clock
+    at_mono: float
 
 
 class Shared:
     """What all lanes of a process share: the count of waiting messages, the last place, the clock.
 
-    ``clock`` takes the place of the server's in tests; the server's is read in the first round trip of every batch.
+    ``clock`` takes the place of the server's in tests; the server's is read in the first round trip of every batch, and
+    carried on by the monotonic one until the next.
     """
 
     def __init__(self, clock: Callable[[], float] | None) -> None:
@@ -58,6 +79,28 @@ class Shared:
         self._place = 0
         self._latest = 0.0
         self._set_back_s = 0.0
+        self._reading: ClockReading | None = None
+        self._platforms: dict[str, None] = {}
+
+    @property
+    def likely_platforms(self) -> tuple[str, ...]:
+        """The platforms that had ready sessions last."""
+        return tuple(self._platforms)
+
+    @likely_platforms.setter
+    def likely_platforms(self, names: tuple[str, ...]) -> None:
+        seen = [*names, *(name for name in self._platforms if name not in names)]
+        self._platforms = dict.fromkeys(seen[:MOST_PLATFORMS])
+
+    @property
+    def reading(self) -> ClockReading | None:
+        """What the server's clock last showed, None where that is too long ago."""
+        reading = self._reading
+        return reading if reading is not None and time.monotonic() - reading.at_mono < READING_S else None
+
+    @reading.setter
+    def reading(self, reading: ClockReading | None) -> None:
+        self._reading = reading
 
     def begin(self, waiting: int, place: int) -> None:
         """Start with what the database has."""
@@ -91,7 +134,7 @@ class Shared:
 
 
 class BatchClock:
-    """The server's clock in one batch: read once, carried on by the monotonic one from when the answer was there.
+    """The server's clock in one batch: as this one or an earlier has read it, carried on from when that was there.
 
     It may be behind by the time that the answer took, and is never ahead: an answer that a cut link has held up for
     twenty seconds must not make every other host's lease look as if it had ended.
@@ -99,22 +142,28 @@ class BatchClock:
 
     def __init__(self, shared: Shared, connection: Connection) -> None:
         self._shared = shared
-        self._answered_mono: float | None = None
+        self._reading = shared.reading
         self._read: Outcome | None = None if shared.clock else connection.send(CLOCK)
 
     @property
     def pending(self) -> Outcome | None:
-        """The outcome that has to be there before ``now``, None if it is."""
-        return self._read if self._read is not None and not self._read.rows else None
+        """The outcome that has to be there before ``now``, None if it is or none is needed."""
+        unread = self._read is not None and not self._read.rows
+        return self._read if unread and self._reading is None else None
+
+    def note(self) -> None:
+        """Keep what was read for the batches to come, once the answer is there."""
+        if self._read is not None and self._read.rows:
+            self._reading = self._shared.reading = ClockReading(float(self._read.rows[0][0]), time.monotonic())
+            self._read = None
 
     def now(self) -> float:
         """Return unix seconds that never run backwards in this process."""
         if self._shared.clock:
             return self._shared.forward(self._shared.clock())
-        assert self._read is not None  # noqa: S101 - for the type checker
-        if self._answered_mono is None:
-            self._answered_mono = time.monotonic()
-        return self._shared.forward(float(self._read.rows[0][0]) + time.monotonic() - self._answered_mono)
+        self.note()
+        assert self._reading is not None  # noqa: S101 - for the type checker
+        return self._shared.forward(self._reading.shown + time.monotonic() - self._reading.at_mono)
 
 
 class PostgresDatabase:
@@ -129,6 +178,9 @@ class PostgresDatabase:
         self.added = 0
         #: whether the job has sent what may change something
         self.wrote = False
+        self.reads_wait, self.asked_again = True, False
+        #: whether the job does its last works, may send no statement any more, and has done them all
+        self._last = self._closed = self.ended = False
 
     @property
     def waiting(self) -> int:
@@ -159,10 +211,19 @@ class PostgresDatabase:
     def last_platform(self, name: str) -> None:
         self._shared.last_platform = name
 
+    @property
+    def likely_platforms(self) -> tuple[str, ...]:
+        """The platforms that had ready sessions last, as far as this process has seen."""
+        return self._shared.likely_platforms
+
+    @likely_platforms.setter
+    def likely_platforms(self, names: tuple[str, ...]) -> None:
+        self._shared.likely_platforms = names
+
     def now(self) -> float:
         """Return unix seconds of the server's clock."""
         if (pending := self._clock.pending) is not None:
-            self._hub.switch(Read(pending))
+            self._hub.switch(Read(pending, CLOCK, ()))
         return self._clock.now()
 
     def next_place(self) -> int:
@@ -172,6 +233,10 @@ class PostgresDatabase:
     def next_epochs(self, count: int) -> list[int]:
         """Return ``count`` epochs no claim ever had, rising."""
         return sorted(int(epoch) for (epoch,) in self.all(NEXT_EPOCHS, (count,)))
+
+    def reserve_epochs(self, count: int) -> list[None]:
+        """Leave epochs to the statements that need one."""
+        return [None] * count
 
     def last_epoch(self) -> int:
         """Return the last epoch that was given."""
@@ -222,11 +287,22 @@ class PostgresDatabase:
         results: list[U] = self._hub.switch(Fork(work, items))
         return results
 
+    def last(self, *works: Callable[[], Any]) -> list[Any]:
+        """Do works at once; if nobody else of the batch may write any more, their reads come with the COMMIT."""
+        self.now()  # a clock that has to be read is no last read
+        self._last = True
+        results: list[Any] = self._hub.switch(Fork(lambda work: work(), works, last=True))
+        self._closed = self.ended = True
+        return results
+
     def _send(self, sql: str, values: Row) -> Outcome:
+        if self._closed:
+            raise RuntimeError(f"a statement after the last ones of a job: {sql}")
         self.wrote = self.wrote or statement(sql).writes
         return self._connection.send(sql, values)
 
     def _read(self, sql: str, values: Row) -> Outcome:
         outcome = self._send(sql, values)
-        self._hub.switch(Read(outcome))
+        self._hub.switch(Read(outcome, sql, values))
+        self._closed = self._last
         return outcome

@@ -2,8 +2,8 @@
 
 A deadlock or a broken batch is run again, at last job by job, and so is one whose connection was lost before its
 COMMIT; where no new connection can be made every job raises StoreUnavailable. Of a COMMIT whose answer was lost the
-server itself tells whether it has come to its end (``pg_xact_status``), and the mark that is part of the transaction
-whether it was this one: a server that was killed gives the number of what it had not written out to another one.
+mark tells that is part of the transaction: a row of the connection, with a number that rises with each. Whoever asks
+waits for a transaction that has the row, and closes it: one that comes to it later fails.
 """
 
 from __future__ import annotations
@@ -28,14 +28,20 @@ TRIES = 3
 RETRIABLE = frozenset({"40P01", "40001", "55P03"})
 #: a batch whose connection was lost is run again on a new one if it was lost within this time, in seconds
 PATIENCE_S = 5.0
-#: how long a commit whose answer was lost is asked for, in seconds, and how often
-FATE_S = 20.0
+#: how long a commit whose answer was lost is asked for, in seconds, and how often: a host that has not reached the
+#: database for longer has lost its lease, and looks for what it has claimed
+FATE_S = 10.0
 FATE_EVERY_S = 0.2
 
-FATE = "SELECT pg_xact_status(CAST(CAST(? AS text) AS xid8))"
-#: what the server says of the number of a transaction that nobody has had yet
-FUTURE = "22023"
-MARKED = "SELECT 1 FROM probe WHERE name = ? AND body = ?"
+# Read the mark of a connection that was lost, and let it leave no other.
+CLOSE_MARK = """
+INSERT INTO probe (name, at, body) VALUES (?, EXTRACT(EPOCH FROM clock_timestamp()), ?)
+ON CONFLICT (name) DO UPDATE SET at = excluded.at,
+  body = CASE WHEN probe.body = ? THEN probe.body ELSE excluded.body END
+RETURNING body
+"""
+#: what stands in the row of a connection that was given up
+CLOSED = b"closed"
 #: what the names of marks begin with
 MARKS = "commit of "
 
@@ -51,7 +57,7 @@ class Lane:
     ) -> None:
         self._read_only = read_only
         self._name = name
-        self._mark = MARKS + secrets.token_hex(8)
+        self._mark = CommitMark("", b"")
         self._batches = 0
         self._connect = connect
         self._shared = shared
@@ -94,9 +100,12 @@ class Lane:
             except Exception as error:  # noqa: BLE001 - the lane lives on, whatever it was; these callers are told
                 self._drop()
                 answers = refusals(jobs, error, NO_ANSWER)
-            assert self._loop is not None  # noqa: S101 - for the type checker
-            give(self._loop, answers)
+            self._answer(answers)
         self._drop()
+
+    def _answer(self, answers: list[JobAnswer]) -> None:
+        assert self._loop is not None  # noqa: S101 - for the type checker
+        give(self._loop, answers)
 
     def _run_together(self, jobs: list[Job]) -> list[JobAnswer]:
         """Run jobs in one transaction; where one of them breaks it, each in its own."""
@@ -104,25 +113,23 @@ class Lane:
         broken: Exception
         for _ in range(TRIES):
             self._batches += 1
-            mark = CommitMark(self._mark, b"%d" % self._batches)
             try:
-                batch = Batch(self._shared, self._connected(), jobs, mark, read_only=self._read_only)
+                connection = self._connected()
             except ConnectionLost as error:
                 return refusals(jobs, error, NO_ANSWER)
+            mark = self._mark._replace(number=b"%d" % self._batches)
+            batch = Batch(self._shared, connection, jobs, mark, read_only=self._read_only)
             try:
-                answers = batch.run()
-            except CommitUnknown as unknown:
-                self._drop()
-                if self._was_committed(unknown.transaction_id, mark):
-                    return unknown.answers
-                batch.uncount()
-                return refusals(jobs, unknown, NO_ANSWER)
+                answers = self._run(batch, mark)
             except ConnectionLost as error:
                 batch.uncount()
                 self._drop()
                 broken = error
                 if time.monotonic() - began_mono > PATIENCE_S:
                     return refusals(jobs, error, NO_ANSWER)
+            except CommitUnknown as error:
+                batch.uncount()
+                return refusals(jobs, error, NO_ANSWER)
             except (DatabaseError, HalfDone) as error:
                 batch.uncount()
                 self._roll_back()
@@ -136,16 +143,42 @@ class Lane:
             return [answer for job in jobs for answer in self._run_together([job])]
         return refusals(jobs, broken, NO_ANSWER)
 
+    def _run(self, batch: Batch, mark: CommitMark) -> list[JobAnswer]:
+        """Run a batch; one whose connection was lost is known not to be committed. Raises what ``Batch.run`` does."""
+        try:
+            answers = batch.run()
+        except CommitUnknown as unknown:
+            self._drop()
+            try:
+                found = self._answers_of_committed(batch, mark)
+            finally:
+                batch.give_up()
+            if found is None:
+                raise ConnectionLost(str(unknown)) from unknown
+            return found
+        if batch.marked:
+            self._mark = mark._replace(before=mark.number)
+        return answers
+
     def _connected(self) -> Connection:
-        """Return the connection, made anew if it was lost. Raises ConnectionLost."""
+        """Return the connection, made anew if it was lost. Raises ConnectionLost.
+
+        The server at its other end may be another one, with a clock and marks of its own.
+        """
+        if self._connection is not None and self._connection.is_lost:
+            self._drop()
         if self._connection is None:
+            self._shared.reading = None
             self._connection = self._connect()
+        if not self._mark.name:
+            self._mark = CommitMark(MARKS + secrets.token_hex(8), b"")
         return self._connection
 
     def _drop(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._mark = CommitMark("", b"")
 
     def _roll_back(self) -> None:
         """Undo the transaction, by ending the connection if nothing else does."""
@@ -157,27 +190,27 @@ class Lane:
         except (DatabaseError, ConnectionLost):
             self._drop()
 
-    def _was_committed(self, transaction_id: str, mark: CommitMark) -> bool:
-        """Tell what became of a transaction, as soon as the server knows; not committed if it cannot be asked."""
+    def _answers_of_committed(self, batch: Batch, mark: CommitMark) -> list[JobAnswer] | None:
+        """Return the answers of a batch whose commit was not answered, None if it was not done and will not be.
+
+        Raises CommitUnknown where the server cannot be asked.
+        """
         until = time.monotonic() + FATE_S
+        problem = ""
         while time.monotonic() < until:
             try:
-                if not self._is_in_progress(transaction_id):
-                    marked = self._connected().send(MARKED, mark)
-                    self._connected().sync()
-                    return bool(marked.rows)
-            except (DatabaseError, ConnectionLost):
+                connection = self._connected()
+            except ConnectionLost as error:
+                problem = str(error)
+                self._answer(refusals(self._jobs.take_waiting(), error, NO_ANSWER))
+                time.sleep(FATE_EVERY_S)
+                continue
+            try:
+                found = connection.send(CLOSE_MARK, (mark.name, CLOSED, mark.number))
+                connection.sync()
+                return batch.answer_again(connection) if found.rows[0][0] == mark.number else None
+            except (DatabaseError, ConnectionLost) as error:
+                problem = str(error)
                 self._drop()
             time.sleep(FATE_EVERY_S)
-        return False
-
-    def _is_in_progress(self, transaction_id: str) -> bool:
-        """Tell whether a transaction runs. Raises DatabaseError and ConnectionLost."""
-        asked = self._connected().send(FATE, (transaction_id,))
-        try:
-            self._connected().sync()
-        except DatabaseError as error:
-            if error.sqlstate == FUTURE:  # the server was killed, and has not come to this number again
-                return False
-            raise
-        return bool(asked.rows[0][0] == "in progress")
+        raise CommitUnknown(f"nobody can tell what became of the commit: {problem}")

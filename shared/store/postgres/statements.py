@@ -64,6 +64,7 @@ def statement(sql: str) -> Statement:
         _CHOICE.sub(r"IN (WITH chosen AS MATERIALIZED (\1) SELECT * FROM chosen)", sql)
         .replace("/*SKIP LOCKED*/", "FOR UPDATE SKIP LOCKED")
         .replace("/*LOCK*/", "FOR UPDATE")
+        .replace("/*EPOCH*/ NULL", "nextval('epoch')")
         .strip()
     )
     text = re.sub(r" INDEXED BY \w+", "", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 
@@ -31,19 +32,22 @@ from shared.store.engine import Database, Engine, at_once
 from shared.store.sql.session_commands import start_next
 from shared.store.sql.tables import (
     approvals,
+    begun_messages,
     checkpoints,
+    claim_ends,
     commands,
     history,
     inbox,
     joins,
     journal,
     outbox,
+    ready_sessions,
     sessions,
     spending,
     summaries,
 )
 from shared.store.sql.tables.checkpoints import FinishedSteps
-from shared.store.sql.tables.sessions import ClaimEnd
+from shared.store.sql.tables.claim_ends import ClaimEnd
 from shared.usage import Usage
 
 #: how long a session waits for what others hold of its budget, in seconds, before it is looked at again
@@ -145,20 +149,60 @@ class Claims:
 def _claim(
     database: Database, host: str, limit: int, lease_s: float, *, suspects: bool, budgets: Budgets | None, roll_up: bool
 ) -> ClaimBatch:
-    ends = sessions.ends(database, host)
+    if budgets and limit > 0:
+        database.lock(HOLDS)
+    ends, found, _ = at_once(
+        database,
+        lambda: sessions.ends(database, host),
+        lambda: ready_sessions.ready(database, host, limit, suspects=suspects) if limit > 0 else [],
+        lambda: spending.roll_up(database) if roll_up else None,
+    )
     if ends.any_over:
         sessions.wake_due(database)
         release_lost(database, sessions.lapsed(database))
-    if roll_up:
-        spending.roll_up(database)
-    if budgets and limit > 0:
-        database.lock(HOLDS)
-    ready = sessions.ready(database, host, limit, suspects=suspects) if limit > 0 else []
-    epochs = database.next_epochs(len(ready)) if ready else []
+        found = ready_sessions.ready(database, host, limit, suspects=suspects) if limit > 0 else []
     own_lease_s = None if ends.host_lives else lease_s
+    plain, others = [], found
+    if database.reads_wait and not budgets:
+        plain = [one for one in found if not (one.was_begun or one.is_followed)]
+        others = [one for one in found if one.was_begun or one.is_followed]
+    claims = _lease_others(database, others, host, own_lease_s, budgets, suspects=suspects)
+    epochs = database.reserve_epochs(len(plain)) if plain else []
+    is_full = bool(found) and len(plain) + len(claims) == limit
+    *begun, next_in_s = database.last(
+        *(
+            functools.partial(_lease_plain, database, one, epoch, host, own_lease_s)
+            for one, epoch in zip(plain, epochs, strict=True)
+        ),
+        lambda: 0.0 if is_full else sessions.next_ready_in_s(database, suspects=suspects),
+    )
+    by_session = {claim.ref.session: claim for claim in (*claims, *begun) if claim is not None}
+    return ClaimBatch(tuple(by_session[one.session] for one in found if one.session in by_session), next_in_s)
+
+
+def _lease_plain(
+    database: Database, found: ready_sessions.ReadySession, epoch: int | None, host: str, lease_s: float | None
+) -> Claim | None:
+    """Lease a session whose turn is begun anew and joined by nothing; None where that is not so any more."""
+    ready_sessions.lease_unbegun(database, found.session, epoch, host, lease_s)
+    begun = begun_messages.begin(database, found.session, found.head, host)
+    if begun is None:
+        return None
+    return Claim(ClaimRef(found.session, begun.epoch), found.platform, found.version, (begun.message,))
+
+
+def _lease_others(
+    database: Database,
+    found: Sequence[ready_sessions.ReadySession],
+    host: str,
+    lease_s: float | None,
+    budgets: Budgets | None,
+    *,
+    suspects: bool,
+) -> list[Claim]:
+    """Lease sessions whose turn goes on, or is joined, or that hold a part of budgets; not those that wait for one."""
 
     def lease(epoch: int, session: str, platform: str, version: int, head: int) -> Claim | None:
-        """Lease one session, unless it has to wait for what others hold of its budget."""
         ref, allowance = ClaimRef(session, epoch), None
         if budgets:
             sender = inbox.sender(database, session, head)
@@ -167,8 +211,8 @@ def _claim(
             if allowance.refusal and allowance.refusal.held and not allowance.covers(Spend()):
                 sessions.delay(database, session, HELD_S, suspect=suspects)
                 return None
-        sessions.lease(database, ref, host, own_lease_s)
-        first, was_begun, is_followed, finished = inbox.claim(database, session, head)
+        ready_sessions.lease(database, ref, host, lease_s)
+        first, was_begun, is_followed, finished = begun_messages.claim(database, session, head)
         was_begun = was_begun or _take_up(database, session, head, version, finished)
         joined, steps, open_step = at_once(
             database,
@@ -179,13 +223,11 @@ def _claim(
         decided = approvals.read(database, session) if open_step else ()
         return Claim(ref, platform, version, (first, *joined), steps, open_step, allowance, decided)
 
-    found = [(epoch, *row) for epoch, row in zip(epochs, ready, strict=True)]
+    epochs = database.next_epochs(len(found)) if found else []
+    rows = [(epoch, *one[:4]) for epoch, one in zip(epochs, found, strict=True)]
     # what one holds of a budget another cannot: then one after the other
-    leased = [lease(*one) for one in found] if budgets else database.each(lambda one: lease(*one), found)
-    claims = tuple(claim for claim in leased if claim is not None)
-    if claims and len(claims) == limit:
-        return ClaimBatch(claims, 0.0)
-    return ClaimBatch(claims, sessions.next_ready_in_s(database, suspects=suspects))
+    leased = [lease(*row) for row in rows] if budgets else database.each(lambda row: lease(*row), rows)
+    return [claim for claim in leased if claim is not None]
 
 
 def _take_up(database: Database, session: str, head: int, version: int, finished: FinishedSteps | None) -> bool:
@@ -240,11 +282,15 @@ def _join(database: Database, ref: ClaimRef) -> tuple[Pending, ...]:
 
 def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> Settlement:
     """Do all that may become of a claim."""
-    end = sessions.fence_end(database, ref)
+    end, following = at_once(
+        database,
+        lambda: claim_ends.read(database, ref),
+        lambda: inbox.first_behind_head(database, ref.session),
+    )
     head = end.head
     match outcome:
         case Ended():
-            return _settle_ended(database, ref, end, outcome)
+            return _settle_ended(database, ref, end, outcome, following)
         case Parked():
             spending.release(database, ref.session)
             sessions.release(database, ref.session)
@@ -257,7 +303,7 @@ def _settle(database: Database, ref: ClaimRef, outcome: Outcome) -> Settlement:
             inbox.retry(database, ref.session, head, outcome)
             sessions.delay(database, ref.session, outcome.delay_s, suspect=outcome.suspect)
         case Dead():
-            return _settle_dead(database, ref, end, outcome)
+            return _settle_dead(database, ref, end, outcome, following)
     return Settlement()
 
 
@@ -270,74 +316,65 @@ def _ask(database: Database, session: str, head: int, asks: AwaitsApproval) -> N
         outbox.add(database, head, Reply(session, *names, question=with_labels(question.id, asks.labels)))
 
 
-def _settle_ended(database: Database, ref: ClaimRef, end: ClaimEnd, ended: Ended) -> Settlement:
+def _settle_ended(
+    database: Database, ref: ClaimRef, end: ClaimEnd, ended: Ended, following: inbox.NextMessage | None
+) -> Settlement:
     session, head = ref.session, end.head
     if ended.messages or ended.todo is not None:
         sessions.set_version(database, session, ref.epoch)
-    answered, *_ = at_once(
-        database,
-        lambda: inbox.mark_done(database, session, head, ended),
-        lambda: joins.settle(database, session, head, ended) if end.has_joined else None,
-        lambda: _keep_conversation(database, session, head, ended),
-    )
+    inbox.mark_done(database, session, head, ended)
+    if end.has_joined:
+        joins.settle(database, session, head, ended)
+    _keep_conversation(database, session, end, ended)
     failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED, TurnStatus.OVER_BUDGET}
-    text = answered.stop if answered.stop and ended.status is TurnStatus.INTERRUPTED else ended.text
+    text = end.answered.stop if end.answered.stop and ended.status is TurnStatus.INTERRUPTED else ended.text
     status = ReplyStatus.FAILED if failed else ReplyStatus.REPLIED
-    return _answer_and_go_on(database, session, end, answered, text, status, ended.usage)
+    return _answer_and_go_on(database, session, end, following, text, status, ended.usage)
 
 
-def _keep_conversation(database: Database, session: str, head: int, ended: Ended) -> None:
+def _keep_conversation(database: Database, session: str, end: ClaimEnd, ended: Ended) -> None:
     """Append what a turn has said, and keep its summary and its todo list."""
     if ended.summary is not None:
         summaries.add(database, session, ended.summary)
     if ended.messages:
-        history.append(database, session, ended.messages, head)
+        history.append(database, session, ended.messages, end.head, end.next_position)
     if ended.todo is not None:
-        commands.keep_todo(database, session, head, history.read_todo(database, session) or NO_TODO)
+        commands.keep_todo(database, session, end.head, end.todo or NO_TODO)
         history.write_todo(database, session, ended.todo)
 
 
-def _settle_dead(database: Database, ref: ClaimRef, end: ClaimEnd, dead: Dead) -> Settlement:
+def _settle_dead(
+    database: Database, ref: ClaimRef, end: ClaimEnd, dead: Dead, following: inbox.NextMessage | None
+) -> Settlement:
     summaries.remove_unsettled(database, ref.session)
-    answered, _ = at_once(
-        database,
-        lambda: inbox.mark_dead(database, ref.session, end.head, dead),
-        lambda: joins.release(database, ref.session, end.head) if end.has_joined else None,
-    )
+    inbox.mark_dead(database, ref.session, end.head, dead)
+    if end.has_joined:
+        joins.release(database, ref.session, end.head)
     if dead.kind is DeadKind.MODEL and end.has_steps:
         finished = FinishedSteps(sessions.version(database, ref.session), checkpoints.read(database, ref.session))
         inbox.keep_finished(database, ref.session, end.head, finished)
-    return _answer_and_go_on(database, ref.session, end, answered, dead.text, ReplyStatus.FAILED, dead.usage)
-
-
-def _answer(
-    database: Database, session: str, seq: int, answered: inbox.SettledMessage, text: str, status: ReplyStatus
-) -> None:
-    """Put the answer to a message on its way; an empty one is none."""
-    if text:
-        outbox.add(
-            database, seq, Reply(session, answered.message_id, 0, answered.platform, text, answered.address, status)
-        )
+    return _answer_and_go_on(database, ref.session, end, following, dead.text, ReplyStatus.FAILED, dead.usage)
 
 
 def _answer_and_go_on(
     database: Database,
     session: str,
     end: ClaimEnd,
-    answered: inbox.SettledMessage,
+    following: inbox.NextMessage | None,
     text: str,
     status: ReplyStatus,
     usage: Usage,
 ) -> Settlement:
     """Charge a settled turn, put its answer on its way, and make ready what comes next."""
+    answered = end.answered
     if end.has_steps:
         checkpoints.remove(database, session)
         journal.remove(database, session)
         approvals.remove(database, session)
-    *_, following = at_once(
-        database,
-        lambda: spending.settle(database, session, answered.sender, usage, held=end.has_hold),
-        lambda: _answer(database, session, end.head, answered, text, status),
-        lambda: inbox.first_waiting(database, session),
-    )
+    spending.settle(database, session, answered.sender, usage, end.usage, held=end.has_hold)
+    if text:
+        names = (answered.message_id, 0, answered.platform, text, answered.address, status)
+        outbox.add(database, end.head, Reply(session, *names), end.next_part)
+    if end.has_joined:  # what joined and was not taken in waits again
+        following = inbox.first_waiting(database, session)
     return start_next(database, session, following)

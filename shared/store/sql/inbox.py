@@ -26,6 +26,7 @@ from shared.store.sql.tables import (
     spending,
 )
 from shared.traces import Backlog, DeadMark, DeadPage, MessageTrace, UnansweredMessage
+from shared.when_busy import WhenBusy
 
 #: what a refused sender is answers to wait, in seconds
 RETRY_AFTER_S = 5
@@ -179,6 +180,8 @@ def storable(arrival: Arrival) -> Arrival:
 
 
 def _accept(database: Database, arrival: Arrival, room: InboxLimits) -> Receipt:
+    if database.reads_wait and database.waiting < min(room) and _is_plain(arrival):
+        return _accept_plain(database, arrival)
     if known := dedupe.find(database, arrival.session, arrival.dedupe):
         return Receipt(known, duplicate=True)
     ahead = database.waiting
@@ -198,6 +201,36 @@ def _accept(database: Database, arrival: Arrival, room: InboxLimits) -> Receipt:
     if arrival.command is not None:
         return receive_command(database, arrival, arrival.command, arrived)
     return receive(database, arrival, arrived, ahead)
+
+
+def _is_plain(arrival: Arrival) -> bool:
+    """Tell whether a message is kept in the same way whatever its session does."""
+    waits_its_turn = arrival.when_busy is WhenBusy.ENQUEUE and not arrival.quiet_s and arrival.command is None
+    return waits_its_turn and not arrival.history and not arrival.attachment_data and len(arrival.dedupe) <= 2
+
+
+def _accept_plain(database: Database, arrival: Arrival) -> Receipt:
+    """Keep a plain message, if it is new, by statements that need not know what any of them has found."""
+    ahead = database.waiting
+    database.add_waiting(1)
+    keys = dedupe.two_keys(arrival.session, arrival.dedupe, arrival.id)
+
+    def keep() -> str | None:
+        dedupe.remember_all(database, keys, arrival.dedupe_ttl_s)
+        sessions.arrive_if_new(database, arrival.platform, f"{arrival.platform}:{arrival.user}", keys)
+        inbox.add_if_new(database, arrival, keys)
+        if arrival.title:
+            sessions.rename_if_accepted(database, arrival.session, arrival.title, arrival.id)
+        return dedupe.find_other(database, keys)
+
+    known, other = database.last(lambda: dedupe.find_either(database, keys), keep)
+    if known == arrival.id and database.asked_again:  # by this very job
+        known = None
+    owner = known or other
+    if owner is not None:
+        database.add_waiting(-1)
+        return Receipt(owner, duplicate=True)
+    return Receipt(arrival.id, duplicate=False, ahead=ahead)
 
 
 def _no_room(database: Database, arrival: Arrival, waiting: int, room: InboxLimits) -> InboxFull | None:

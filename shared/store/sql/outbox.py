@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from shared.errors import StoreUnavailable
 from shared.messages import DueReplies, Reply, ReplyLease, Shares
 from shared.store.engine import Database, Engine
-from shared.store.sql.tables import outbox
+from shared.store.sql.tables import due_replies, outbox
 
 
 class Outbox:
@@ -21,13 +22,34 @@ class Outbox:
     def __init__(self, engine: Engine) -> None:
         self._run = engine.run
         self._run_relaxed = engine.run_relaxed
+        #: when the leases of the last look end, and which those are
+        self._until = 0.0
+        self._leased: frozenset[ReplyLease] = frozenset()
 
     async def due(self, host: str, limit: int, lease_s: float, shares: Shares | None = None) -> DueReplies:
         """Lease up to ``limit`` due replies, at most one a session: its oldest unsent one.
 
         With ``shares`` not more of any platform than its share.
         """
-        return await self._run_relaxed("", _due, host, limit, lease_s, shares)
+        due, any_over = await self._look(host, limit, lease_s, shares)
+        if not any_over:
+            return due
+        try:
+            await self._run_relaxed("", due_replies.wake)
+            left = shares.without(due.replies) if shares else None
+            more, _ = await self._look(host, limit - len(due.replies), lease_s, left)
+        except StoreUnavailable:  # what is leased already is sent
+            return DueReplies(due.replies, 0.0)
+        return DueReplies((*due.replies, *more.replies), more.next_in_s)
+
+    async def _look(self, host: str, limit: int, lease_s: float, shares: Shares | None) -> tuple[DueReplies, bool]:
+        """Lease what is due; tell also whether a delay or a lease has ended."""
+        found = await self._run_relaxed("", _due, host, limit, lease_s, shares)
+        if found.until != self._until:
+            self._until, self._leased = found.until, frozenset()
+        replies = tuple(reply for reply in found.replies if reply.leased not in self._leased)
+        self._leased |= {reply.leased for reply in replies}
+        return DueReplies(replies, found.next_in_s), found.any_over
 
     async def held(self, host: str) -> list[ReplyLease]:
         """Return what a host has leased, for one that has to know what it does not send."""
@@ -62,12 +84,10 @@ class Outbox:
         await self._run(reply.session, outbox.readdress, reply, address)
 
 
-def _due(database: Database, host: str, limit: int, lease_s: float, shares: Shares | None) -> DueReplies:
+def _due(database: Database, host: str, limit: int, lease_s: float, shares: Shares | None) -> due_replies.LeasedReplies:
     if shares is not None:
-        replies, next_s = outbox.lease_shares(database, host, limit, lease_s, shares)
-    else:
-        replies, next_s = outbox.lease(database, host, limit, lease_s)
-    return DueReplies(tuple(replies), next_s)
+        return due_replies.lease_shares(database, host, limit, lease_s, shares)
+    return due_replies.lease(database, host, limit, lease_s)
 
 
 def _split(database: Database, reply: Reply, texts: tuple[str, ...]) -> list[Reply]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 
@@ -55,6 +55,8 @@ class SqliteDatabase:
         self.mark = mark
         self.read_only = read_only
         self.last_platform = ""
+        self.likely_platforms: tuple[str, ...] = ()
+        self.reads_wait = self.asked_again = False
         #: whether the write-ahead log is to be cut after the commit
         self.scrub_asked = False
         self._clock = clock
@@ -100,6 +102,10 @@ class SqliteDatabase:
         last = int(self.only(DRAW, (count, "epoch"))[0])
         return list(range(last - count + 1, last + 1))
 
+    def reserve_epochs(self, count: int) -> Sequence[int | None]:
+        """Return ``count`` epochs no claim ever had, rising."""
+        return self.next_epochs(count)
+
     def last_epoch(self) -> int:
         """Return the last epoch that was given."""
         return int(self.only(LAST_EPOCH)[0])
@@ -144,6 +150,10 @@ class SqliteDatabase:
     def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
         """Do the work for every item, one after the other."""
         return [work(item) for item in items]
+
+    def last(self, *works: Callable[[], Any]) -> list[Any]:
+        """Do works one after the other."""
+        return [work() for work in works]
 
     def run_each(self, sql: str, values: Iterable[Row]) -> None:
         """Execute a statement once for each of the values."""

@@ -17,7 +17,7 @@ import apsw
 from shared.errors import StoreUnavailable, StoreUnusable
 from shared.signals import LocalSignals
 from shared.store.engine import PROBE_BYTES, Database, OpeningProgress, Tell, tell_nobody
-from shared.store.sql.tables import outbox
+from shared.store.sql.tables import due_replies
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.reading import connect_to_read
 from shared.store.sqlite.schema import check_schema, migrate
@@ -153,7 +153,7 @@ class SqliteEngine:
             steady = boot_time if self._clock is time.time else None
             database = SqliteDatabase(db, self._clock, steady=steady, mark=mark)
             # The lock says that no other process lives, so nobody is sending any more.
-            outbox.end_leases(database)
+            due_replies.end_leases(database)
             mark.begin(db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0])
         except BaseException:
             self._opening = None

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import psycopg
 import pytest
 
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
-from shared.messages import Arrival, Receipt
+from shared.hosts import Beat
+from shared.messages import Arrival, Receipt, Shares, Usage
 from shared.signals import Signal, SignalKind
 from shared.store import Store, open_store
 from shared.store.engine import Database
-from shared.store.postgres.batch import CommitMark
-from shared.store.postgres.connection import Connection
+from shared.store.postgres.batch import Batch, CommitMark, Job
+from shared.store.postgres.connection import Connection, DatabaseError
 from shared.store.postgres.database import BatchClock, Shared
 from shared.store.postgres.engine import PostgresEngine
 from shared.store.postgres.lane import Lane
 from shared.store.postgres.schema import translate
 from shared.store.postgres.statements import statement
 from shared.store.sql.schema import MIGRATIONS
-from shared.store.sql.tables import outbox
+from shared.store.sql.tables import due_replies
 from tests.postgres_server import PostgresServer, shared_server
 from tests.shared.store.scratch import Scratch, ended
 
 BACK_WITHIN_S = 30
+
+T = TypeVar("T")
 
 
 def arrival(number: int, session: str = "") -> Arrival:
@@ -82,8 +88,10 @@ async def test_no_plan_of_the_server_leases_more_rows_than_were_asked_for(tmp_pa
             await scratch.answer(f"{number}", f"a:b:{number}")
         for step in ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize"):
             server.execute(f"SET enable_{step} = off".encode())
-        leased = server.pgconn.exec_params(statement(outbox.LEASE).text, [b"host", b"9e9", b"host", b"9e9", b"2"])
-        assert sorted(leased.get_value(row, 4) or b"" for row in range(leased.ntuples)) == [b"0", b"1"]
+        leased = server.pgconn.exec_params(statement(due_replies.LEASE).text, [b"host", b"9e9", b"host", b"9e9", b"2"])
+        assert leased.command_tuples == 2
+        found = server.execute("SELECT text FROM outbox WHERE state = 'leased' ORDER BY text").fetchall()
+        assert found == [("0",), ("1",)]
     await scratch.close()
 
 
@@ -175,23 +183,74 @@ async def test_a_commit_whose_answer_was_lost_is_not_told_as_a_failure() -> None
     proxy.close()
 
 
-async def test_a_number_that_a_killed_server_gave_to_another_transaction_is_not_taken_for_a_commit() -> None:
+async def test_a_commit_that_was_given_up_is_not_done_later() -> None:
     url = shared_server().url()
     async with opened(url):
         pass
-    lane = Lane("lane", lambda: Connection(url, prepares=True, application="test"), Shared(None))
-    mark = CommitMark("commit of a lane", b"7")
-    with psycopg.connect(url, autocommit=True) as other:
-        ((number, beyond),) = other.execute(
-            "SELECT pg_current_xact_id()::text, (pg_current_xact_id()::text::int8 + 1000)::text"
-        ).fetchall()
-        assert not lane._was_committed(number, mark)
-        assert not lane._was_committed(beyond, mark)  # nobody has had this number yet
-        other.execute("INSERT INTO probe (name, at, body) VALUES (%s, 0, %s)", (mark.name, mark.number))
-        assert lane._was_committed(number, mark)
-        assert not lane._was_committed(number, mark._replace(number=b"8"))
-    await lane.close()
+
+    def connect() -> Connection:
+        return Connection(url, prepares=True, application="test")
+
+    def batch(mark: CommitMark) -> Batch:
+        work = functools.partial(write, name=f"written under {mark}")
+        return Batch(
+            shared, connection, [Job(asyncio.get_running_loop().create_future(), "", work)], mark, read_only=False
+        )
+
+    def write(database: Database, name: str) -> None:
+        database.run("INSERT INTO probe (name, at) VALUES (?, 1.0)", (name,))
+
+    shared, connection = Shared(None), connect()
+    lane = Lane("lane", connect, shared)
+    first, second = CommitMark("commit of one", b"1"), CommitMark("commit of one", b"2", b"1")
+    assert len(batch(first).run()) == 1
+    assert lane._answers_of_committed(batch(first), first) == []  # it was done
+    assert lane._answers_of_committed(batch(second), second) is None  # it was not, and it will not be
+    with pytest.raises(DatabaseError, match="gave this connection up"):
+        batch(second).run()
+    connection.close()
+    connection = connect()
+    never = CommitMark("commit of another", b"1")
+    assert lane._answers_of_committed(batch(never), never) is None
+    with pytest.raises(DatabaseError, match="gave this connection up"):
+        batch(never).run()
+    with psycopg.connect(url) as other:
+        written = other.execute("SELECT name FROM probe WHERE name LIKE 'written %'").fetchall()
+    assert written == [(f"written under {first}",)]
+    connection.close()
     lane._drop()
+
+
+async def test_a_message_alone_takes_seven_round_trips_and_many_share_theirs() -> None:
+    async with opened(shared_server().url()) as store:
+        assert isinstance(store.engine, PostgresEngine)
+        await store.hosts.beat(Beat("host", gateway=True, workers=1), 600)
+        spent: dict[str, int] = {}
+
+        async def count(name: str, job: Awaitable[T]) -> T:
+            assert isinstance(store.engine, PostgresEngine)
+            before = store.engine.traffic()[1]
+            found = await job
+            spent[name] = store.engine.traffic()[1] - before
+            return found
+
+        for number in range(2):  # of the second the connections know the statements
+            await count("accept", store.inbox.accept(arrival(number)))
+            (claim,) = (await count("claim", store.claims.claim("host", 9, 30))).claims
+            outcome = ended("hello", messages=(b"{}", b"{}"), todo=b"[]", usage=Usage(1, 0, 10, 10))
+            await count("settle", store.claims.settle(claim.ref, outcome))
+            shares = Shares({"a": 4, "b": 4})
+            (reply,) = (await count("due", store.outbox.due("host", 32, 30, shares))).replies
+            await count("delivered", store.outbox.delivered(reply, "sent"))
+        assert spent == {"accept": 1, "claim": 2, "settle": 2, "due": 1, "delivered": 1}
+        before = store.engine.traffic()[1]
+        await asyncio.gather(*(store.inbox.accept(arrival(number)) for number in range(10, 74)))
+        claims = (await store.claims.claim("host", 64, 30)).claims
+        await asyncio.gather(*(store.claims.settle(claim.ref, ended("hello")) for claim in claims))
+        replies = (await store.outbox.due("host", 64, 30)).replies
+        await asyncio.gather(*(store.outbox.delivered(reply, "sent") for reply in replies))
+        assert len(replies) == 64
+        assert store.engine.traffic()[1] - before <= 64 / 2
 
 
 def test_an_answer_that_was_held_up_sets_no_hosts_clock_ahead_of_the_others() -> None:
@@ -286,10 +345,15 @@ async def test_what_is_committed_twice_at_two_gateways_is_one_message() -> None:
         for number in range(40):
             message = arrival(number, "a:b:c")
             twin = arrival(number + 1000, "a:b:c")
-            twin = Arrival(twin.id, *[getattr(message, name) for name in Arrival.__struct_fields__[1:]])
+            session, both = f"a:b:c{number % 2 and number}", (f"event-{number}", f"message-{number}")
+            message = msgspec.structs.replace(message, session=session, dedupe=both)
+            twin = msgspec.structs.replace(twin, session=session, dedupe=(f"again-{number}", both[1]))
             receipts = await asyncio.gather(one.inbox.accept(message), two.inbox.accept(twin))
             assert sorted(receipt.duplicate for receipt in receipts) == [False, True]
             assert len({receipt.message_id for receipt in receipts}) == 1
+            for key in (*both, twin.dedupe[0]):
+                assert await one.inbox.known(session, (key,)) in {receipts[0].message_id, ""}
+            assert await one.inbox.known(session, both) == receipts[0].message_id
 
 
 async def test_processes_on_shared_sessions_lose_nothing_and_keep_the_order() -> None:

@@ -28,14 +28,14 @@ WALKS = {
     ("audit", "LATEST"),
     ("audit", "OLDEST_ACT"),
     ("audit", "OLDEST_REFUSED"),
+    ("due_replies", "LEASE"),
+    ("due_replies", "LEASE_OF_OTHERS"),
     ("hosts", "EXPIRE"),
     ("hosts", "LIVE"),
     ("hosts", "PEERS"),
     ("inbox", "COUNT_DEAD"),
     ("inbox", "COUNT_WAITING"),
     ("outbox", "COUNT_UNSENT"),
-    ("outbox", "LEASE"),
-    ("outbox", "LEASE_OF_OTHERS"),
     ("outbox", "UNSENT"),
     ("pairings", "COUNT"),
     ("pairings", "LET_IN"),
@@ -49,7 +49,7 @@ WALKS = {
 
 
 #: parts of statements
-FRAGMENTS = {"ASKED_FOR", "PLACE", "OWN", "OWN_OR_LATE", "SPENT"}
+FRAGMENTS = {"ASKED_FOR", "IS_NEW", "IS_READY_IF_IT_RESTED", "PLACE", "OWN", "OWN_OR_LATE", "SPENT", "WAS_BEGUN"}
 
 
 def statements() -> list[tuple[str, str, str]]:

@@ -52,9 +52,14 @@ READ_TODO = "SELECT todo FROM todos WHERE session_key = ?"
 REMOVE_TODO = "DELETE FROM todos WHERE session_key = ?"
 
 
-def append(database: Database, session: str, messages: Sequence[bytes], seq: int = 0) -> None:
-    """Add messages to the end of a session's transcript; the turn of message ``seq`` wrote them."""
-    start, now = next_position(database, session), database.now()
+def append(database: Database, session: str, messages: Sequence[bytes], seq: int = 0, start: int | None = None) -> None:
+    """Add messages to the end of a session's transcript; the turn of message ``seq`` wrote them.
+
+    ``start`` is the position behind that end, for who knows it already.
+    """
+    now = database.now()
+    if start is None:
+        start = next_position(database, session)
     rows = ((session, position, message, seq, now) for position, message in enumerate(messages, start))
     database.run_each(ADD, rows)
 

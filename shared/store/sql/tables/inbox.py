@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from shared.attachments import Attachment
-from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
 from shared.messages import (
@@ -17,7 +15,6 @@ from shared.messages import (
     DeadKind,
     Ended,
     MessageState,
-    Pending,
     RepeatedRequest,
     Retry,
     TurnStatus,
@@ -25,6 +22,7 @@ from shared.messages import (
 from shared.store.engine import Database, Row
 from shared.store.sql.small_deletes import DELETE_LIMIT, last_of_some
 from shared.store.sql.tables.checkpoints import FinishedSteps
+from shared.store.sql.tables.dedupe import IS_NEW, TwoKeys
 from shared.traces import DeadLetter, DeadMark, UnansweredMessage
 from shared.usage import Usage
 
@@ -39,6 +37,12 @@ INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, tra
   options, fingerprint, gateway, attachments)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+# Keep a message that is new, under the number that its session has given last.
+ADD_IF_NEW = """
+INSERT INTO inbox (session_key, seq, id, platform, user_id, text, reply, at, traceparent, joins, quiet_until, command,
+  options, fingerprint, gateway, attachments)
+SELECT ?, next_seq - 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM sessions WHERE session_key = ? AND (is new)
+""".replace("(is new)", IS_NEW)
 # Read where the answer to a message goes.
 REPLY_ADDRESS = "SELECT reply FROM inbox WHERE session_key = ? AND id = ?"
 # Let the answer to a waiting message go elsewhere.
@@ -61,6 +65,10 @@ FIRST_WAITING = """
 SELECT seq, suspect, quiet_until, command, platform || ':' || user_id FROM inbox INDEXED BY inbox_waiting
 WHERE session_key = ? AND state = 'waiting' ORDER BY seq LIMIT 1
 """
+# Find the first waiting message of a session but the one that it is claimed for.
+FIRST_BEHIND_HEAD = FIRST_WAITING.replace(
+    "ORDER BY", "AND seq <> (SELECT head FROM sessions WHERE sessions.session_key = inbox.session_key) ORDER BY"
+)
 # Find when the oldest message was accepted whose turn has not begun.
 OLDEST = "SELECT min(at) FROM inbox WHERE state = 'waiting' AND claimed_at IS NULL"
 # Count dead letters.
@@ -94,16 +102,6 @@ WHERE session_key = ? AND seq = ? AND state = 'waiting' RETURNING id, platform, 
 ID = "SELECT id FROM inbox WHERE session_key = ? AND seq = ?"
 # Tell who sent a message.
 SENDER = "SELECT platform || ':' || user_id FROM inbox WHERE session_key = ? AND seq = ?"
-# Hand a message to a turn. Tells also whether an earlier attempt has left something, and whether others wait behind it.
-CLAIM = """
-UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?
-RETURNING id, seq, user_id, text, at, attempts, suspect, traceparent, lost, stop, options, attachments, gateway,
-  EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.session_key = inbox.session_key)
-    OR EXISTS (SELECT 1 FROM open_steps WHERE open_steps.session_key = inbox.session_key),
-  EXISTS (SELECT 1 FROM inbox AS other
-          WHERE other.session_key = inbox.session_key AND other.state = 'waiting' AND other.seq > inbox.seq),
-  finished
-"""
 # Keep the steps that a message's turn has finished, or forget them.
 SET_FINISHED = "UPDATE inbox SET finished = ? WHERE session_key = ? AND seq = ?"
 # Count an execution lost with its host; an attempt only for one that was a suspect before.
@@ -118,7 +116,6 @@ RETRY = "UPDATE inbox SET attempts = ?, lost = ?, suspect = ?, error = ? WHERE s
 MARK_DONE = """
 UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ?,
   answer = CASE WHEN (asked for) THEN ? END WHERE session_key = ? AND seq = ?
-RETURNING id, platform, reply, platform || ':' || user_id, stop
 """.replace("(asked for)", ASKED_FOR)
 # Read where a message's answer goes.
 ADDRESS = "SELECT id, platform, reply, platform || ':' || user_id FROM inbox WHERE session_key = ? AND seq = ?"
@@ -127,7 +124,6 @@ MARK_DEAD = """
 UPDATE inbox SET state = 'dead', settled_at = ?, attempts = ?, error = ?, stacks = ?, worker = ?, usage = ?,
   answer = CASE WHEN (asked for) THEN ? END, dead_kind = ?
 WHERE session_key = ? AND seq = ?
-RETURNING id, platform, reply, platform || ':' || user_id
 """.replace("(asked for)", ASKED_FOR)
 # Find the session of a dead letter.
 SESSION_OF_DEAD = "SELECT session_key FROM inbox WHERE id = ? AND state = 'dead'"
@@ -183,18 +179,6 @@ class SettledMessage(NamedTuple):
     stop: str = ""
 
 
-class ClaimedMessage(NamedTuple):
-    """A message that is handed to a turn."""
-
-    message: Pending
-    #: whether an earlier attempt has left steps
-    was_begun: bool
-    #: whether others wait behind it
-    is_followed: bool
-    #: what a turn of it had done that no model went on with
-    finished: FinishedSteps | None
-
-
 class NextMessage(NamedTuple):
     """The waiting message of a session whose turn has come."""
 
@@ -220,15 +204,26 @@ class SettledMark(NamedTuple):
 
 def add(database: Database, seq: int, arrival: Arrival, *, joins: bool = False) -> None:
     """Keep a message, counted as waiting, as number ``seq`` of its session; with ``joins`` for the turn before it."""
+    quiet_until = database.now() + arrival.quiet_s if arrival.quiet_s else 0.0
+    database.run(ADD, (arrival.session, seq, *_columns(arrival, joins=joins, quiet_until=quiet_until)))
+
+
+def add_if_new(database: Database, arrival: Arrival, keys: TwoKeys) -> None:
+    """Keep a message that no other is waited for with, counted as waiting, if it is new and has its number."""
+    columns = _columns(arrival, joins=False, quiet_until=0.0)
+    database.run(ADD_IF_NEW, (arrival.session, *columns, arrival.session, *keys.if_new))
+
+
+def _columns(arrival: Arrival, *, joins: bool, quiet_until: float) -> Row:
+    """Return what is kept of a message, without its session and number."""
     a = arrival
-    quiet_until = database.now() + a.quiet_s if a.quiet_s else 0.0
     command = msgspec.msgpack.encode(a.command) if a.command else None
     options = msgspec.msgpack.encode(a.options) if a.options else None
     fingerprint = a.options.fingerprint if a.options else ""
     attached = msgspec.msgpack.encode(a.attachments) if a.attachments else None
     columns = (a.id, a.platform, a.user, a.text, a.reply, a.at, a.traceparent)
     more = (command, options, fingerprint, a.gateway, attached)
-    database.run(ADD, (a.session, seq, *columns, int(joins), quiet_until, *more))
+    return (*columns, int(joins), quiet_until, *more)
 
 
 def oldest(database: Database) -> float | None:
@@ -258,7 +253,15 @@ def count_waiting_by(database: Database, platform: str, user: str, limit: int) -
 
 def first_waiting(database: Database, session: str) -> NextMessage | None:
     """Return a session's first waiting message."""
-    row = database.one(FIRST_WAITING, (session,))
+    return _next(database.one(FIRST_WAITING, (session,)))
+
+
+def first_behind_head(database: Database, session: str) -> NextMessage | None:
+    """Return a session's first waiting message but the one that it is claimed for."""
+    return _next(database.one(FIRST_BEHIND_HEAD, (session,)))
+
+
+def _next(row: Row | None) -> NextMessage | None:
     return NextMessage(row[0], bool(row[1]), row[2], decode_command(row[3]), row[4]) if row else None
 
 
@@ -296,38 +299,10 @@ def id_of(database: Database, session: str, seq: int) -> str:
     return str(row[0]) if row else ""
 
 
-def claim(database: Database, session: str, seq: int) -> ClaimedMessage:
-    """Hand a message to a turn."""
-    *row, was_begun, is_followed, finished = database.only(CLAIM, (database.now(), session, seq))
-    steps = msgspec.msgpack.decode(finished, type=FinishedSteps) if finished else None
-    return ClaimedMessage(pending(tuple(row)), bool(was_begun), bool(is_followed), steps)
-
-
 def keep_finished(database: Database, session: str, seq: int, finished: FinishedSteps | None) -> None:
     """Keep what a dead letter's turn has done, or forget it."""
     kept = msgspec.msgpack.encode(finished) if finished else None
     database.run(SET_FINISHED, (kept, session, seq))
-
-
-def pending(row: Row) -> Pending:
-    """Return a message as CLAIM gives it."""
-    message_id, seq, user, text, at, attempts, suspect, traceparent, lost, stop, options, attached, gateway = row
-    asked = msgspec.msgpack.decode(options, type=CallOptions) if options else None
-    return Pending(
-        id=message_id,
-        seq=seq,
-        user=user,
-        text=text,
-        at=at,
-        attempts=attempts,
-        suspect=bool(suspect),
-        traceparent=traceparent,
-        lost=lost,
-        stop=stop,
-        attachments=msgspec.msgpack.decode(attached, type=tuple[Attachment, ...]) if attached else (),
-        options=asked,
-        gateway=gateway,
-    )
 
 
 def count_lost(database: Database, session: str, seq: int) -> bool:
@@ -340,13 +315,12 @@ def retry(database: Database, session: str, seq: int, lost: Retry) -> None:
     database.run(RETRY, (lost.attempts, lost.lost, int(lost.suspect), lost.error, session, seq))
 
 
-def mark_done(database: Database, session: str, seq: int, ended: Ended) -> SettledMessage:
+def mark_done(database: Database, session: str, seq: int, ended: Ended) -> None:
     """Record that the turn of a message came to an end."""
     usage = msgspec.json.encode(ended.usage)
     answer = msgspec.msgpack.encode(msgspec.structs.replace(ended, messages=(), todo=None, summary=None))
-    row = database.only(MARK_DONE, (database.now(), ended.worker, ended.error, usage, answer, session, seq))
+    database.run(MARK_DONE, (database.now(), ended.worker, ended.error, usage, answer, session, seq))
     database.add_waiting(-1)
-    return SettledMessage(*row)
 
 
 def read_address(database: Database, session: str, seq: int) -> SettledMessage:
@@ -354,14 +328,13 @@ def read_address(database: Database, session: str, seq: int) -> SettledMessage:
     return SettledMessage(*database.only(ADDRESS, (session, seq)))
 
 
-def mark_dead(database: Database, session: str, seq: int, dead: Dead) -> SettledMessage:
+def mark_dead(database: Database, session: str, seq: int, dead: Dead) -> None:
     """Make a message a dead letter."""
     usage = msgspec.json.encode(dead.usage)
     answer = msgspec.msgpack.encode(msgspec.structs.replace(dead, stacks=""))
     columns = (dead.attempts, dead.error, dead.stacks, dead.worker, usage, answer, dead.kind.value)
-    row = database.only(MARK_DEAD, (database.now(), *columns, session, seq))
+    database.run(MARK_DEAD, (database.now(), *columns, session, seq))
     database.add_waiting(-1)
-    return SettledMessage(*row)
 
 
 def request_stop(database: Database, session: str, seq: int, text: str) -> None:

@@ -9,7 +9,8 @@ import msgspec
 
 from shared.messages import Arrival, Ended, Pending
 from shared.store.engine import Database
-from shared.store.sql.tables.inbox import ASKED_FOR, pending
+from shared.store.sql.tables.begun_messages import pending
+from shared.store.sql.tables.inbox import ASKED_FOR
 from shared.usage import Usage
 from shared.when_busy import WhenBusy
 

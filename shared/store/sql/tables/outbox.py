@@ -9,19 +9,17 @@ A row of a session is queued while an earlier one is not closed, so what is due 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from shared.errors import StaleClaim
-from shared.messages import LATE_S, PARTS, Reply, ReplyLease, ReplyState, ReplyStatus, Shares
+from shared.messages import PARTS, Reply, ReplyLease, ReplyState
 from shared.retry import LONGEST_S
-from shared.store.engine import MAX_LEASE_S, Database, Row, at_once
+from shared.store.engine import Database, Row
 from shared.traces import ReplyTrace
 
 #: the number of replies that answer no message
 UNSOLICITED = 0
-#: a place behind every other
-MAX_PLACE = (1 << 62) - 1
 
 # Find where a message's next reply starts, and whether any reply of its session is on its way.
 NEXT_PART = """
@@ -33,87 +31,6 @@ ADD = """
 INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, question, state,
   place, gateway)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT gateway FROM inbox WHERE session_key = ? AND seq = ?), ''))
-"""
-# End the delays that are over.
-WAKE_POSTPONED = """
-UPDATE outbox SET state = 'due', until = NULL WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'postponed' AND (until <= ? OR until > ?)
-   LIMIT 1000 /*SKIP LOCKED*/)
-"""
-# End the leases that are over: the row may have been sent, so it counts as one more attempt.
-WAKE_LEASED = """
-UPDATE outbox SET state = 'due', until = NULL, host = '', attempts = attempts + 1
-WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'leased' AND (until <= ? OR until > ?)
-   LIMIT 1000 /*SKIP LOCKED*/)
-"""
-# End the leases of hosts that are dead.
-WAKE_LEASED_BY_DEAD = """
-UPDATE outbox SET state = 'due', until = NULL, host = '', attempts = attempts + 1
-WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'leased' AND until IS NOT NULL
-     AND host IN (SELECT host FROM hosts WHERE lease_until <= ?) LIMIT 1000 /*SKIP LOCKED*/)
-"""
-# Rows that a host may send: not those of an answer whose receiver another live host has.
-OWN = "(gateway = '' OR gateway = ? OR gateway NOT IN (SELECT host FROM hosts WHERE lease_until > ?))"
-# The same, with a last place for rows that any host may send: no other than this one may send its own.
-OWN_OR_LATE = """
-(gateway = ? OR place <= ? AND (gateway = '' OR gateway NOT IN (SELECT host FROM hosts WHERE lease_until > ?)))
-"""
-# Lease the rows that are due, longest due first.
-LEASE = """
-UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
-WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND (own)
-   ORDER BY place LIMIT ? /*SKIP LOCKED*/)
-RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
-""".replace("(own)", OWN)
-# Lease the rows of one platform that are due, those that were never tried first; longest due first.
-LEASE_OF = """
-UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
-WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform = ? AND (own)
-   ORDER BY (CASE WHEN attempts > 0 THEN 1 ELSE 0 END), place LIMIT ? /*SKIP LOCKED*/)
-RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
-""".replace("(own)", OWN_OR_LATE)
-# Lease the rows of one platform that are due and were tried; longest due first.
-LEASE_TRIED_OF = """
-UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
-WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox
-   WHERE state = 'due' AND platform = ? AND (CASE WHEN attempts > 0 THEN 1 ELSE 0 END) = 1
-     AND (own)
-   ORDER BY place LIMIT ? /*SKIP LOCKED*/)
-RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
-""".replace("(own)", OWN_OR_LATE)
-# Lease rows of platforms that are not among some.
-LEASE_OF_OTHERS = """
-UPDATE outbox SET state = 'leased', host = ?, until = ?, lease = lease + 1
-WHERE (session_key, seq, part) IN
-  (SELECT session_key, seq, part FROM outbox WHERE state = 'due' AND platform NOT IN ({platforms}) AND (own)
-   ORDER BY place LIMIT ? /*SKIP LOCKED*/)
-RETURNING session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, place
-""".replace("(own)", OWN)
-# Tell when the first and the last delay and lease end, and whether a host that holds one is dead.
-ENDS = """
-SELECT (SELECT min(until) FROM outbox WHERE state = 'postponed' AND until IS NOT NULL),
-  (SELECT max(until) FROM outbox WHERE state = 'postponed' AND until IS NOT NULL),
-  (SELECT min(until) FROM outbox WHERE state = 'leased' AND until IS NOT NULL),
-  (SELECT max(until) FROM outbox WHERE state = 'leased' AND until IS NOT NULL),
-  EXISTS (SELECT 1 FROM outbox WHERE state = 'leased' AND until IS NOT NULL
-     AND host IN (SELECT host FROM hosts WHERE lease_until <= ?))
-"""
-# Tell whether any row is due.
-ANY_DUE = "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'due')"
-# List the platforms that have a row due, in the order of their names: one step of the index for each.
-PLATFORMS_DUE = """
-WITH RECURSIVE found (platform) AS (
-  SELECT (SELECT min(platform) FROM outbox WHERE state = 'due')
-  UNION ALL
-  SELECT (SELECT min(platform) FROM outbox WHERE state = 'due' AND outbox.platform > found.platform)
-  FROM found WHERE found.platform IS NOT NULL
-)
-SELECT platform FROM found WHERE platform IS NOT NULL
 """
 # List what a host has leased.
 HELD = """
@@ -129,10 +46,11 @@ FENCE = """
 SELECT seq FROM outbox INDEXED BY outbox_unsent
 WHERE session_key = ? AND part = ? AND message_id = ? AND lease = ? AND closed_at IS NULL
 """
-# Tell whether more than one row of a session is on its way.
-MORE_UNSENT = """
-SELECT count(*) > 1 FROM
-  (SELECT 1 FROM outbox WHERE session_key = ? AND closed_at IS NULL LIMIT 2) AS one_row
+# Tell whether a row was sent like this under this lease, and whether another of its session is on its way.
+SENT_UNDER = """
+SELECT EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND seq = ? AND part = ? AND message_id = ? AND lease = ?
+    AND state = 'sent' AND sent_id = ?),
+  EXISTS (SELECT 1 FROM outbox WHERE session_key = ? AND closed_at IS NULL)
 """
 # Make a row its first chunk, ready-made.
 RENDER = "UPDATE outbox SET text = ?, question = ?, rendered = 1 WHERE session_key = ? AND seq = ? AND part = ?"
@@ -143,10 +61,10 @@ INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address,
 SELECT session_key, seq, ?, message_id, platform, ?, address, status, 1, ?, 'queued', place, gateway FROM outbox
 WHERE session_key = ? AND seq = ? AND part = ?
 """
-# Record that the platform took a row.
+# Record that the platform took a row, if it is still leased by who says so.
 SENT = """
 UPDATE outbox SET state = 'sent', sent_id = ?, closed_at = ?, until = NULL, host = ''
-WHERE session_key = ? AND seq = ? AND part = ?
+WHERE session_key = ? AND seq = ? AND part = ? AND message_id = ? AND lease = ? AND closed_at IS NULL
 """
 # Give a row back for later.
 POSTPONE = """
@@ -207,47 +125,26 @@ REMOVE_ALL = "DELETE FROM outbox WHERE session_key = ?"
 UNSENT = "SELECT count(*), min(message_id) FROM outbox WHERE closed_at IS NULL"
 
 
-def add(database: Database, seq: int, reply: Reply) -> None:
-    """Put a reply to message ``seq`` of its session on its way; its part is set here."""
-    last, any_unsent = database.only(NEXT_PART, (reply.session, seq, reply.session))
+class NextPart(NamedTuple):
+    """Where a message's next reply goes."""
+
+    #: the last part of its replies, None if there is none
+    last: int | None
+    #: whether any reply of the session is on its way
+    any_unsent: bool
+
+
+def add(database: Database, seq: int, reply: Reply, place: NextPart | None = None) -> None:
+    """Put a reply to message ``seq`` of its session on its way; its part is set here.
+
+    ``place`` is for who knows it already.
+    """
+    last, any_unsent = place or database.only(NEXT_PART, (reply.session, seq, reply.session))
     part = 0 if last is None else (last // PARTS + 1) * PARTS
     state = "queued" if any_unsent else "due"
     address = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value)
     columns = (*address, int(reply.rendered), reply.question)
     database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place(), reply.session, seq))
-
-
-def lease(database: Database, host: str, limit: int, lease_s: float) -> tuple[list[Reply], float | None]:
-    """Lease up to ``limit`` due rows, longest due first; tell also in how many seconds a row is due, None for never."""
-    now, next_end_s = _wake(database)
-    rows = database.all(LEASE, (host, now + min(lease_s, MAX_LEASE_S), host, now, limit)) if limit > 0 else []
-    due = bool(database.only(ANY_DUE)[0])
-    return _replies(rows), 0.0 if due else _sooner(next_end_s, lease_s if rows else None)
-
-
-def lease_shares(
-    database: Database, host: str, limit: int, lease_s: float, shares: Shares
-) -> tuple[list[Reply], float | None]:
-    """Lease up to ``limit`` due rows, and not more of any platform than its share.
-
-    Tells also in how many seconds a delay or a lease ends, None if there is none.
-    """
-    now, next_end_s = _wake(database)
-    until = now + min(lease_s, MAX_LEASE_S)
-    rows: list[Row] = []
-    for (platform,) in database.all(PLATFORMS_DUE):
-        left = min(shares.platforms.get(platform, 0), limit - len(rows))
-        latest = int((now - LATE_S) * 1e6) if platform in shares.late_only else MAX_PLACE
-        for statement in (LEASE_TRIED_OF, LEASE_OF) if shares.retries_first else (LEASE_OF,):
-            if left > 0:
-                found = database.all(statement, (host, until, platform, host, latest, now, left))
-                left -= len(found)
-                rows += found
-    if shares.others and len(rows) < limit:
-        names = tuple(shares.platforms)
-        statement = LEASE_OF_OTHERS.format(platforms=", ".join("?" * len(names)))
-        rows += database.all(statement, (host, until, *names, host, now, limit - len(rows)))
-    return _replies(rows), _sooner(next_end_s, lease_s if rows else None)
 
 
 def held(database: Database, host: str) -> list[ReplyLease]:
@@ -258,11 +155,6 @@ def held(database: Database, host: str) -> list[ReplyLease]:
 def give_back(database: Database, host: str, leases: Sequence[ReplyLease]) -> None:
     """End leases of a host, as if their time were over."""
     database.run_each(GIVE_BACK, ((one.session, one.message_id, one.part, one.lease, host) for one in leases))
-
-
-def end_leases(database: Database) -> None:
-    """End every lease: nobody who holds one is alive."""
-    database.run(WAKE_LEASED, (math.inf, math.inf))
 
 
 def split(database: Database, reply: Reply, texts: Sequence[str]) -> None:
@@ -277,15 +169,24 @@ def split(database: Database, reply: Reply, texts: Sequence[str]) -> None:
 
 
 def mark_sent(database: Database, reply: Reply, sent_id: str) -> bool:
-    """Record that the platform took a row, and let the next of its session go, if there is one. Raises StaleClaim."""
-    seq, more = at_once(
-        database,
-        lambda: _fence(database, reply),
-        lambda: bool(database.only(MORE_UNSENT, (reply.session,))[0]),
-    )
-    database.run(SENT, (sent_id, database.now(), reply.session, seq, reply.part))
-    if more:
-        release_next(database, reply.session)
+    """Record that the platform took a row, and let the next of its session go, if there is one.
+
+    To record the same once more changes nothing. Raises StaleClaim.
+    """
+    session, row = reply.session, (reply.session, reply.seq, reply.part, reply.message_id, reply.lease)
+
+    def record() -> Row:
+        database.run(SENT, (sent_id, database.now(), *row))
+        if database.reads_wait:  # it finds out for itself whether there is one
+            release_next(database, session)
+        found = database.only(SENT_UNDER, (*row, sent_id, session))
+        if found[1] and not database.reads_wait:
+            release_next(database, session)
+        return found
+
+    ((recorded, more),) = database.last(record)
+    if not recorded:
+        raise StaleClaim(session, reply.lease)
     return bool(more)
 
 
@@ -354,29 +255,6 @@ def remove_all(database: Database, session: str) -> None:
     database.run(REMOVE_ALL, (session,))
 
 
-def _wake(database: Database) -> tuple[float, float | None]:
-    """Make due what is to be tried again; return the time, and the seconds until the next delay or lease ends."""
-    now = database.now()
-    first_delay, last_delay, first_lease, last_lease, dead = database.only(ENDS, (now,))
-    # one that ends later than any may was given before the clock was set back
-    postponed = first_delay is not None and (first_delay <= now or last_delay > now + LONGEST_S)
-    leased = first_lease is not None and (first_lease <= now or last_lease > now + MAX_LEASE_S)
-    if postponed:
-        database.run(WAKE_POSTPONED, (now, now + LONGEST_S))
-    if leased:
-        database.run(WAKE_LEASED, (now, now + MAX_LEASE_S))
-    if dead:
-        database.run(WAKE_LEASED_BY_DEAD, (now,))
-    if postponed or leased or dead:
-        first_delay, _, first_lease, *_ = database.only(ENDS, (now,))
-    ends = [end for end in (first_delay, first_lease) if end is not None]
-    return now, max(0.0, min(ends) - now) if ends else None
-
-
-def _sooner(one_s: float | None, other_s: float | None) -> float | None:
-    return min((seconds for seconds in (one_s, other_s) if seconds is not None), default=None)
-
-
 def _fence(database: Database, reply: Reply) -> int:
     """Return the number of the message a leased row answers. Raises StaleClaim if the lease is another's."""
     row = database.one(FENCE, (reply.session, reply.part, reply.message_id, reply.lease))
@@ -388,28 +266,6 @@ def _fence(database: Database, reply: Reply) -> int:
 def release_next(database: Database, session: str) -> None:
     """Let the next row of a session go, where none is on its way."""
     database.run(NEXT, (database.next_place(), session, session))
-
-
-def _replies(rows: list[Row]) -> list[Reply]:
-    """Return leased rows, longest due first."""
-    return [_reply(row) for row in sorted(rows, key=lambda row: int(row[-1]))]
-
-
-def _reply(row: Row) -> Reply:
-    session, message_id, part, platform, text, address, status, rendered, attempts, lease, question, _place = row
-    return Reply(
-        session,
-        message_id,
-        part,
-        platform,
-        text,
-        address,
-        ReplyStatus(status),
-        rendered=bool(rendered),
-        attempts=attempts,
-        lease=lease,
-        question=question,
-    )
 
 
 def _trace(

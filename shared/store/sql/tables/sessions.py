@@ -12,16 +12,13 @@ waiting is overtaken by those who have one.
 
 from __future__ import annotations
 
-import bisect
-import itertools
 from typing import NamedTuple
 
 from shared.errors import NotFound, StaleClaim
 from shared.messages import ClaimRef
 from shared.store.engine import MAX_DELAY_S, MAX_LEASE_S, Database, Row
+from shared.store.sql.tables.dedupe import IS_NEW, TwoKeys
 
-#: how long a session waits for the host that ran it last, in seconds, before any other may have it
-AFFINITY_S = 0.3
 #: how far a sender's next session is put behind the one of theirs that is ready, in microseconds of places
 SENDER_SPACING_US = 60 * 10**6
 #: the farthest that anything is put behind what is ready now, so that nobody waits for ever
@@ -39,19 +36,32 @@ VALUES (?, ?, 'ready', ?, (place), 1, 2, ?)
 ON CONFLICT (session_key) DO UPDATE SET next_seq = sessions.next_seq + 1
 RETURNING sessions.next_seq - 1, sessions.state, sessions.head
 """.replace("(place)", PLACE)
+# What a session that rests, and one that is busy, become by another message.
+IS_READY_IF_IT_RESTED = """
+state = CASE WHEN sessions.state = 'idle' THEN 'ready' ELSE sessions.state END,
+sender = CASE WHEN sessions.state = 'idle' THEN excluded.sender ELSE sessions.sender END,
+place = CASE WHEN sessions.state = 'idle' THEN excluded.place ELSE sessions.place END,
+head = CASE WHEN sessions.state = 'idle' THEN sessions.next_seq ELSE sessions.head END,
+updated_at = CASE WHEN sessions.state = 'idle' THEN excluded.updated_at ELSE sessions.updated_at END,
+next_seq = sessions.next_seq + 1
+"""
 # Give a message its number; a session that is new or rests is ready for it at once, and then its head is this number.
 ARRIVE_READY = """
 INSERT INTO sessions (session_key, platform, state, sender, place, head, next_seq, updated_at)
 VALUES (?, ?, 'ready', ?, (place), 1, 2, ?)
-ON CONFLICT (session_key) DO UPDATE SET
-  state = CASE WHEN sessions.state = 'idle' THEN 'ready' ELSE sessions.state END,
-  sender = CASE WHEN sessions.state = 'idle' THEN excluded.sender ELSE sessions.sender END,
-  place = CASE WHEN sessions.state = 'idle' THEN excluded.place ELSE sessions.place END,
-  head = CASE WHEN sessions.state = 'idle' THEN sessions.next_seq ELSE sessions.head END,
-  updated_at = CASE WHEN sessions.state = 'idle' THEN excluded.updated_at ELSE sessions.updated_at END,
-  next_seq = sessions.next_seq + 1
+ON CONFLICT (session_key) DO UPDATE SET (is ready)
 RETURNING sessions.next_seq - 1, sessions.state, sessions.head
+""".replace("(place)", PLACE).replace("(is ready)", IS_READY_IF_IT_RESTED)
+# Give a message that is new its number in the same way.
+ARRIVE_IF_NEW = (
+    """
+INSERT INTO sessions (session_key, platform, state, sender, place, head, next_seq, updated_at)
+SELECT ?, ?, 'ready', ?, (place), 1, 2, ? WHERE (is new)
+ON CONFLICT (session_key) DO UPDATE SET (is ready)
 """.replace("(place)", PLACE)
+    .replace("(is new)", IS_NEW)
+    .replace("(is ready)", IS_READY_IF_IT_RESTED)
+)
 # Make a session ready for its next message.
 MAKE_READY = """
 UPDATE sessions SET state = 'ready', sender = ?, place = (place), head = ?,
@@ -95,41 +105,10 @@ SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NULL
 HELD = "SELECT session_key, epoch FROM sessions WHERE state = 'claimed' AND host = ?"
 # Find the claims of other hosts.
 FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND host <> ?"
-# List the platforms that have a ready session, in the order of their names: one step of the index for each.
-PLATFORMS = """
-WITH RECURSIVE found (platform) AS (
-  SELECT (SELECT min(platform) FROM sessions INDEXED BY sessions_ready WHERE state = 'ready' AND suspect = ?)
-  UNION ALL
-  SELECT (SELECT min(platform) FROM sessions INDEXED BY sessions_ready
-          WHERE state = 'ready' AND suspect = ? AND sessions.platform > found.platform)
-  FROM found WHERE found.platform IS NOT NULL
-)
-SELECT platform FROM found WHERE platform IS NOT NULL
-"""
-# Find the sessions of a platform that are ready, longest waiting first.
-READY = """
-SELECT session_key, platform, version, head FROM sessions INDEXED BY sessions_ready
-WHERE state = 'ready' AND suspect = ? AND platform = ?
-  AND (home = '' OR home = ? OR updated_at <= ? OR home NOT IN (SELECT host FROM hosts WHERE lease_until > ?))
-ORDER BY place LIMIT ? /*SKIP LOCKED*/
-"""
-# Lease a session.
-LEASE = "UPDATE sessions SET state = 'claimed', epoch = ?, host = ?, home = ?, until = ? WHERE session_key = ?"
 # Extend a lease that is still this host's.
 RENEW = "UPDATE sessions SET until = ? WHERE session_key = ? AND epoch = ? AND host = ? AND state = 'claimed'"
 # Check an epoch.
 FENCE = "SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed' /*LOCK*/"
-# Check an epoch, and tell what there is of the claim: steps, calls or approvals, a hold, messages that joined its turn.
-FENCE_END = """
-SELECT head,
-  EXISTS (SELECT 1 FROM checkpoints WHERE checkpoints.session_key = sessions.session_key)
-    OR EXISTS (SELECT 1 FROM open_steps WHERE open_steps.session_key = sessions.session_key)
-    OR EXISTS (SELECT 1 FROM approvals WHERE approvals.session_key = sessions.session_key),
-  EXISTS (SELECT 1 FROM holds WHERE holds.session_key = sessions.session_key),
-  EXISTS (SELECT 1 FROM inbox
-          WHERE inbox.session_key = sessions.session_key AND inbox.joined = sessions.head AND inbox.joined > 0)
-FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed' /*LOCK*/
-"""
 # Tell whether a host lives, when the first and the last delay, gathering and lease end, and whether a host that has
 # claims is dead.
 ENDS = """
@@ -194,6 +173,10 @@ ORDER BY updated_at LIMIT ?
 STILL_OUT_OF_USE = "SELECT 1 FROM sessions WHERE session_key = ? AND state = 'idle' AND updated_at < ?"
 # Call a session by another name.
 RENAME = "UPDATE sessions SET title = ? WHERE session_key = ? AND title <> ?"
+# Call a session by another name, if a message of it was accepted.
+RENAME_IF_ACCEPTED = """
+UPDATE sessions SET title = ? WHERE session_key = ? AND title <> ? AND EXISTS (SELECT 1 FROM inbox WHERE inbox.id = ?)
+"""
 # Read one session's line of the list.
 SUMMARY = """
 SELECT session_key, platform, version, updated_at, state = 'claimed', title FROM sessions WHERE session_key = ?
@@ -221,19 +204,6 @@ class ArrivalPlace(NamedTuple):
         return self.state == "claimed"
 
 
-class ClaimEnd(NamedTuple):
-    """What a claim that is to end has."""
-
-    #: the number of the message whose turn it was
-    head: int
-    #: whether there are steps, calls or approvals of the turn
-    has_steps: bool
-    #: whether it holds a part of a budget, or did
-    has_hold: bool
-    #: whether messages have joined the turn
-    has_joined: bool
-
-
 class Ends(NamedTuple):
     """What has come to an end when a look for claims begins."""
 
@@ -249,6 +219,17 @@ def arrive(database: Database, session: str, platform: str, sender: str, *, read
     seq, state, head = database.only(ARRIVE_READY if ready else ARRIVE, columns)
     rested = seq == 1 or (ready and head == seq)
     return ArrivalPlace(seq, "idle" if rested else state, head)
+
+
+def arrive_if_new(database: Database, platform: str, sender: str, keys: TwoKeys) -> None:
+    """Give a message its number if it is new; a session that is new or rests is made ready for it."""
+    columns = (keys.session, platform, sender, *_place(database, sender), database.now())
+    database.run(ARRIVE_IF_NEW, (*columns, *keys.if_new))
+
+
+def rename_if_accepted(database: Database, session: str, title: str, message_id: str) -> None:
+    """Call a session by what people call it now, if a message of it was accepted."""
+    database.run(RENAME_IF_ACCEPTED, (title, session, title, message_id))
 
 
 def rename(database: Database, session: str, title: str) -> None:
@@ -334,36 +315,6 @@ def of_other_hosts(database: Database, host: str) -> list[tuple[str, int]]:
     return [(session, head) for session, head in database.all(FOREIGN, (host,))]
 
 
-def ready(database: Database, host: str, limit: int, *, suspects: bool) -> list[Row]:
-    """Return (session, platform, version, head) of ready sessions: of one platform after the other, in turns.
-
-    Of each platform the longest waiting come first; the next call goes on with the platform after the last one. What
-    another live host ran last it may have for a moment alone: it has the conversation in memory.
-    """
-    now = database.now()
-    values = (host, now - AFFINITY_S, now, limit)
-    platforms = _platforms(database, suspects=suspects)
-    queues = database.each(lambda name: database.all(READY, (int(suspects), name, *values)), platforms)
-    dealt = itertools.chain.from_iterable(itertools.zip_longest(*queues))
-    found = list(itertools.islice((row for row in dealt if row is not None), limit))
-    if found:
-        database.last_platform = str(found[-1][1])
-    return found
-
-
-def _platforms(database: Database, *, suspects: bool) -> list[str]:
-    """Return the platforms that have a ready session, the one after the last that was served first."""
-    names = [str(name) for (name,) in database.all(PLATFORMS, (int(suspects), int(suspects)))]
-    first = bisect.bisect_right(names, database.last_platform)
-    return names[first:] + names[:first]
-
-
-def lease(database: Database, ref: ClaimRef, host: str, lease_s: float | None) -> None:
-    """Claim a session for a host: for so long, or with None for as long as the host lives."""
-    until = None if lease_s is None else database.now() + min(lease_s, MAX_LEASE_S)
-    database.run(LEASE, (ref.epoch, host, host, until, ref.session))
-
-
 def renew(database: Database, ref: ClaimRef, host: str, lease_s: float) -> bool:
     """Extend a lease; False if it is not this host's any more."""
     return database.changed(RENEW, (database.now() + min(lease_s, MAX_LEASE_S), ref.session, ref.epoch, host)) == 1
@@ -375,14 +326,6 @@ def fence(database: Database, ref: ClaimRef) -> int:
     if row is None:
         raise StaleClaim(ref.session, ref.epoch)
     return int(row[0])
-
-
-def fence_end(database: Database, ref: ClaimRef) -> ClaimEnd:
-    """Return what there is of a claim that ends. Raises StaleClaim if the epoch is not its own any more."""
-    row = database.one(FENCE_END, (ref.session, ref.epoch))
-    if row is None:
-        raise StaleClaim(ref.session, ref.epoch)
-    return ClaimEnd(int(row[0]), *map(bool, row[1:]))
 
 
 def next_ready_in_s(database: Database, *, suspects: bool) -> float | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from shared.budgets import Allowance, Budget, Budgets, BudgetWindow, Scope, Spend
-from shared.store.engine import Database, Row, at_once
+from shared.store.engine import Database, Row
 from shared.store.sql.tables import checkpoints, journal
 from shared.usage import NOTHING, Usage
 
@@ -127,13 +127,12 @@ def release(database: Database, session: str) -> None:
     database.run(END_HOLD, (msgspec.json.encode(used), session))
 
 
-def settle(database: Database, session: str, user: str, used: Usage, *, held: bool) -> None:
-    """Charge what a turn has used in all its attempts, but what was charged before; the hold that it has ends."""
-    row, life = at_once(
-        database,
-        lambda: database.one(READ_HOLD, (session,)) if held else None,
-        lambda: usage(database, session) if used != NOTHING else used,
-    )
+def settle(database: Database, session: str, user: str, used: Usage, life: Usage, *, held: bool) -> None:
+    """Charge what a turn has used in all its attempts, but what was charged before; the hold that it has ends.
+
+    ``life`` is what its session had used in its life.
+    """
+    row = database.one(READ_HOLD, (session,)) if held else None
     if row is not None:
         used -= _charged(row[1])
         database.run(REMOVE_HOLD, (session,))
