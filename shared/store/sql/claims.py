@@ -162,22 +162,20 @@ def _claim(
         release_lost(database, sessions.lapsed(database))
         found = ready_sessions.ready(database, host, limit, suspects=suspects) if limit > 0 else []
     own_lease_s = None if ends.host_lives else lease_s
-    plain, others = [], found
-    if database.reads_wait and not budgets:
-        plain = [one for one in found if not (one.was_begun or one.is_followed)]
-        others = [one for one in found if one.was_begun or one.is_followed]
-    claims = _lease_others(database, others, host, own_lease_s, budgets, suspects=suspects)
-    epochs = database.reserve_epochs(len(plain)) if plain else []
-    is_full = bool(found) and len(plain) + len(claims) == limit
+    if not database.reads_wait or budgets or any(one.was_begun or one.is_followed for one in found):
+        claims = _lease_each(database, found, host, own_lease_s, budgets, suspects=suspects)
+        is_full = bool(claims) and len(claims) == limit
+        return ClaimBatch(claims, 0.0 if is_full else sessions.next_ready_in_s(database, suspects=suspects))
+    epochs = database.reserve_epochs(len(found)) if found else []
     *begun, next_in_s = database.last(
         *(
             functools.partial(_lease_plain, database, one, epoch, host, own_lease_s)
-            for one, epoch in zip(plain, epochs, strict=True)
+            for one, epoch in zip(found, epochs, strict=True)
         ),
-        lambda: 0.0 if is_full else sessions.next_ready_in_s(database, suspects=suspects),
+        lambda: sessions.next_ready_in_s(database, suspects=suspects),
     )
-    by_session = {claim.ref.session: claim for claim in (*claims, *begun) if claim is not None}
-    return ClaimBatch(tuple(by_session[one.session] for one in found if one.session in by_session), next_in_s)
+    claims = tuple(claim for claim in begun if claim is not None)
+    return ClaimBatch(claims, 0.0 if claims and len(claims) == limit else next_in_s)
 
 
 def _lease_plain(
@@ -191,7 +189,7 @@ def _lease_plain(
     return Claim(ClaimRef(found.session, begun.epoch), found.platform, found.version, (begun.message,))
 
 
-def _lease_others(
+def _lease_each(
     database: Database,
     found: Sequence[ready_sessions.ReadySession],
     host: str,
@@ -199,8 +197,8 @@ def _lease_others(
     budgets: Budgets | None,
     *,
     suspects: bool,
-) -> list[Claim]:
-    """Lease sessions whose turn goes on, or is joined, or that hold a part of budgets; not those that wait for one."""
+) -> tuple[Claim, ...]:
+    """Lease sessions whose turn may go on, be joined, or hold a part of budgets; not those that wait for one."""
 
     def lease(epoch: int, session: str, platform: str, version: int, head: int) -> Claim | None:
         ref, allowance = ClaimRef(session, epoch), None
@@ -227,7 +225,7 @@ def _lease_others(
     rows = [(epoch, *one[:4]) for epoch, one in zip(epochs, found, strict=True)]
     # what one holds of a budget another cannot: then one after the other
     leased = [lease(*row) for row in rows] if budgets else database.each(lambda row: lease(*row), rows)
-    return [claim for claim in leased if claim is not None]
+    return tuple(claim for claim in leased if claim is not None)
 
 
 def _take_up(database: Database, session: str, head: int, version: int, finished: FinishedSteps | None) -> bool:
