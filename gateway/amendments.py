@@ -1,7 +1,8 @@
 """What becomes of a message that its sender edits or takes back on the platform.
 
 One that waits gets its new words; one whose turn runs is interrupted for them. One that is taken back is undone as
-``/undo`` does it, where it is the session's last one. What is answered already stays.
+``/undo`` does it, where it is the session's last one; whoever takes a message back is not answered. What is answered
+already stays.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Amendments:
         if inbound.kind is Kind.DELETE:
             if not await self._store.inbox.is_last_waiting(inbound.session, inbound.amends):
                 return ""
-            undone = msgspec.structs.replace(arrival, text="/undo", command=order("/undo", texts), quiet_s=0.0)
+            silent = msgspec.structs.replace(order("/undo", texts), done="", nothing="", withdrawn="")
+            undone = msgspec.structs.replace(arrival, text="/undo", command=silent, quiet_s=0.0)
             return (await self._intake.accept(undone)).message_id
         waits = await self._store.inbox.amend(inbound.session, inbound.amends, arrival.text)
         if waits is not False:

@@ -21,7 +21,7 @@ from starlette.types import Scope
 from gateway.bounded_http import WHOLE_BODY
 from gateway.inbound_events import InboundEvents
 from gateway.platform_calls import PlatformCalls
-from gateway.platforms.port import Adapter, WebhookRequest, WebhookResponse
+from gateway.platforms.port import Adapter, Inbound, Parsed, WebhookRequest, WebhookResponse
 from gateway.responses import STORE_RETRY_AFTER_S, Refused, error_response, json_response, too_large
 from shared.errors import InboxFull, RequestRejected, SignatureRejected, StoreUnavailable
 from shared.events import Event, Events
@@ -99,7 +99,8 @@ class Webhooks:
             raise not_known_yet(platform)
         traceparent = req.headers.get("traceparent", "")
         traceparent = traceparent if TRACEPARENT.fullmatch(traceparent) else ""
-        completed = [await self._calls.completed(platform, inbound) for inbound in parsed.inbound]
+        said = [*await self._missed(platform, parsed), *parsed.inbound]
+        completed = [await self._calls.completed(platform, inbound) for inbound in said]
         if None in completed:
             raise not_known_yet(platform)
         taken = [await self._inbound_events.take(platform, inbound, traceparent) for inbound in completed if inbound]
@@ -111,6 +112,11 @@ class Webhooks:
         declined = next((one.declined for one in taken if one.declined), "")
         ack = (platform.declined(declined) if declined else None) or parsed.ack
         return acknowledge(ack, [one.message_id for one in taken if one.message_id], reason)
+
+    async def _missed(self, platform: Adapter, parsed: Parsed) -> list[Inbound]:
+        """Return what was said before the bot was there, as far as the platform tells it: no event waits for that."""
+        answers = [await self._calls.ask(platform, request) for request in parsed.looks_back]
+        return [inbound for answer in answers if answer for inbound in platform.missed(answer)]
 
     async def _read(self, platform: Adapter, request: Request) -> WebhookRequest:
         headers = read_headers(request.scope["headers"], platform.capabilities.signature_headers)

@@ -33,7 +33,8 @@ class Command(msgspec.Struct, frozen=True):
 
     ``done`` answers it once it was carried out, ``nothing`` where there was nothing to do it to, ``waits`` where the
     message it is about has not begun; ``stopped`` tells the sender of a turn that it ends, ``withdrawn`` the sender of
-    a message that it takes back. ``target`` is the store's: the number of the message it is about, 0 while open.
+    a message that it takes back; an empty text tells nothing. ``target`` is the store's: the number of the message it
+    is about, 0 while open.
     """
 
     kind: CommandKind

@@ -19,7 +19,7 @@ from gateway.platforms.api_call import get_call, json_call, read_answer
 from gateway.platforms.decode import as_text, as_title, decode, decode_or_none, each_readable
 from gateway.platforms.edited_message import EditingAdapter, ShownPlace
 from gateway.platforms.json_api import AnswerShape, TextLimit
-from gateway.platforms.matrix_event import Content, Event, Named, Transaction
+from gateway.platforms.matrix_event import Content, Event, Named, Page, Transaction
 from gateway.platforms.port import (
     MEBIBYTE,
     ApiRequest,
@@ -43,7 +43,10 @@ DEVICE = "GATEHOUSE"
 
 NOTHING = WebhookResponse(body=b"{}")
 NOT_OURS = WebhookResponse(404, b'{"errcode":"M_NOT_FOUND"}')
-FILES = frozenset({"m.image", "m.file", "m.audio", "m.video"})
+
+
+#: events of a room that are looked at for its invitation
+MOST_LOOKED_BACK = 50
 
 
 class Address(ShownPlace, frozen=True):
@@ -116,7 +119,23 @@ class Matrix(EditingAdapter, frozen=True):
         inbound = tuple(self._inbounds(known))
         invited = [event.room_id for event in known if event.invites(self.settings.user_id)]
         joins = tuple(self._join(room) for room in [*invited, *(filter(None, (event.successor for event in known)))])
-        return Parsed(NOTHING, inbound, "" if inbound else "no message of a person", joins)
+        # what is written at once is not pushed: the homeserver tells only those who have joined
+        backwards = tuple(self._said_in(room) for room in invited)
+        return Parsed(NOTHING, inbound, "" if inbound else "no message of a person", joins, backwards)
+
+    def missed(self, answer: ApiResponse) -> tuple[Inbound, ...]:
+        """Read what was said in a room since the bot was invited."""
+        page = read_answer(answer, Page) if answer.status == 200 else None
+        since: list[Event] = []
+        for event in each_readable(page.chunk if page else (), Event):  # the newest is the first
+            if event.invites(self.settings.user_id):
+                return tuple(self._inbounds([one for one in reversed(since) if one.sender != self.settings.user_id]))
+            since.append(event)
+        return ()
+
+    def _said_in(self, room: str) -> ApiRequest:
+        path = f"rooms/{quote(room, safe='')}/messages?dir=b&limit={MOST_LOOKED_BACK}&{self._as_bot()}"
+        return get_call(f"{self.settings.api_base}/_matrix/client/v3/{path}", self.settings.as_token)
 
     def _inbounds(self, events: list[Event]) -> Iterator[Inbound]:
         for event in events:
@@ -136,19 +155,17 @@ class Matrix(EditingAdapter, frozen=True):
         name = self.settings.user_id
         mentioned = name in content.mentioned or (not content.mentions and name in content.words)
         text = as_text(content.words.removeprefix(name).lstrip(":, ")) or as_text(content.words)
-        files = (File(content.url, content.body[:200], content.media),) if content.msgtype in FILES else ()
-        if not text and not files and kind is not Kind.DELETE:
+        if not text and not content.files and kind is not Kind.DELETE:
             raise BodyRejected("neither text nor attachment")
         return Inbound(
             kind=kind,
             session=session_key(self.name, self._server, quote(event.room_id, safe="!"), thread or None),
             dedupe=(f"matrix:{event.event_id}",),
             user=event.sender,
-            text="" if files else text,
-            direct=False,
+            text=text,
             mentioned=mentioned,
             reply=Address(event.room_id, event.event_id, thread, mentioned and not thread).packed,
-            files=files,
+            files=content.files,
             threaded=bool(thread),
             amends=f"matrix:{amends}" if amends else "",
         )

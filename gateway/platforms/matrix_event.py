@@ -5,6 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from gateway.platforms.decode import decode_or_none
+from gateway.platforms.port import File
+
+#: messages that are a file
+FILES = frozenset({"m.image", "m.file", "m.audio", "m.video"})
 
 
 class InReplyTo(msgspec.Struct, frozen=True):
@@ -57,8 +61,19 @@ class Content(msgspec.Struct, frozen=True):
         return self.msgtype not in {"", "m.notice"}
 
     @property
+    def files(self) -> tuple[File, ...]:
+        """What is attached."""
+        name = (self.filename or self.body)[:200] or "file"
+        return (File(self.url, name, self.info.mimetype, url=self.url),) if self.msgtype in FILES else ()
+
+    @property
     def words(self) -> str:
-        """The text, of an edit the new one; a reply's copy of what it answers is left out."""
+        """The text, of an edit the new one; a reply's copy of what it answers is left out.
+
+        With a file it is the caption: what the body says beside the file's name.
+        """
+        if self.msgtype in FILES and self.filename in {"", self.body}:
+            return ""
         text = self.new.body if self.new else self.body
         lines = text.split("\n")
         quoted = next((number for number, line in enumerate(lines) if not line.startswith("> ")), 0)
@@ -78,11 +93,6 @@ class Content(msgspec.Struct, frozen=True):
     def replaces(self) -> str:
         """The event that this one is an edit of."""
         return self.relation.event_id if self.relation.rel_type == "m.replace" else ""
-
-    @property
-    def media(self) -> str:
-        """A file's media type."""
-        return self.info.mimetype
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -140,3 +150,9 @@ class Transaction(msgspec.Struct, frozen=True):
     """A transaction; an event is read by itself, so that an odd one holds up no other."""
 
     events: tuple[msgspec.Raw, ...] = ()
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a room's events, the newest first."""
+
+    chunk: tuple[msgspec.Raw, ...] = ()

@@ -154,6 +154,8 @@ class Parsed(msgspec.Struct, frozen=True):
     ignored: str = ""
     #: calls that the event asks for, such as joining a room the bot is invited to; made before the answer
     calls: tuple[ApiRequest, ...] = ()
+    #: requests made after those calls, for what was said before the bot was there; ``missed`` reads their answers
+    looks_back: tuple[ApiRequest, ...] = ()
 
 
 class ApiResponse(msgspec.Struct, frozen=True):
@@ -354,6 +356,10 @@ class Adapter(msgspec.Struct, frozen=True):
     def token_call(self, now: float) -> ApiRequest | None:  # noqa: ARG002
         """Build the request for an access token (RFC 6749, section 5.1), None where the settings hold one."""
         return None
+
+    def missed(self, answer: ApiResponse) -> tuple[Inbound, ...]:  # noqa: ARG002
+        """Read the answer to a request that looks back, oldest first; what is known already is no harm."""
+        return ()
 
     def lookup(self, inbound: Inbound) -> ApiRequest | None:  # noqa: ARG002
         """Build the request for what an event does not tell and policy or session need, None where it tells all."""

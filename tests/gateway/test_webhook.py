@@ -16,6 +16,7 @@ from loadtests.sender import Sender
 from loadtests.signing import SignedRequest
 from shared.errors import NotFound
 from shared.events import Event
+from shared.messages import Ended, MessageState, TurnStatus
 from shared.platform_settings import PLATFORM_SETTINGS
 from tests.gateway.edge import (
     LET_ALL_IN,
@@ -294,6 +295,20 @@ async def test_a_message_that_is_taken_back_has_no_turn(edge: Edge) -> None:
     await edge.post(taken_back)
     (claim,) = await edge.claimed()
     assert [(message.id, bool(message.stop)) for message in claim.messages] == [(first, True)]
+
+
+async def test_who_takes_back_a_message_that_waits_is_not_answered(edge: Edge) -> None:
+    """There is nothing left to be said of it."""
+    await edge.post(slack("what runs", "Ev0", ts="0.5"))
+    (claim,) = await edge.claimed()
+    waits = (await edge.post(signed := slack("never mind"))).headers[MESSAGE]
+    gone = {"type": "message", "subtype": "message_deleted", "channel": "D1", "ts": "2.5", "deleted_ts": "1.5"}
+    envelope = {**json.loads(signed.body), "event_id": "Ev2", "event": {**gone, "previous_message": {"user": "U1"}}}
+    await edge.post(signing.sign_slack(SECRETS.slack_signing_secret, json.dumps(envelope).encode(), time.time()))
+    assert (await edge.store.inbox.trace(waits)).state is MessageState.WITHDRAWN
+    await edge.store.claims.settle(claim.ref, Ended(TurnStatus.REPLIED, "It ran.", ()))
+    assert await edge.sent() == ["It ran."]
+    assert await edge.claimed() == []
 
 
 async def test_who_is_not_listed_is_ignored_and_counted(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -62,6 +63,13 @@ class Town:
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    with make_town(tmp_path_factory) as town:
+        yield town
+
+
+@contextmanager
+def make_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """Run a homeserver with two people, and a gateway beside it."""
     directory = tmp_path_factory.mktemp("synapse")
     with (
         running_provider() as provider,
@@ -103,6 +111,14 @@ def test_a_direct_chat_is_answered_once_each_in_order(town: Town) -> None:
     for number in range(5):
         town.ana.say(room, f"[[say answer {number}]]")
         town.wait_for_answers(room, *(f"answer {one}" for one in range(number + 1)))
+
+
+def test_what_is_written_before_the_bot_has_joined_is_answered(town: Town) -> None:
+    """Clients make the room, invite and write in one go; the homeserver pushes only what comes after the join."""
+    for number in range(5):
+        room = town.ana.room(BOT)
+        town.ana.say(room, f"[[say at once {number}]]")
+        town.wait_for_answers(room, f"at once {number}")
 
 
 def test_typing_is_shown_while_a_turn_runs(town: Town) -> None:

@@ -170,15 +170,16 @@ def _withdraw(database: Database, session: str, seq: int, command: Command) -> C
 def _close(
     database: Database, session: str, seq: int, text: str, state: MessageState = MessageState.DONE, error: str = ""
 ) -> CommandAnswer:
-    """Close a message that waits with an answer, without a turn."""
+    """Close a message that waits with an answer, none where its text is empty, without a turn."""
     closed = inbox.close(database, session, seq, state, text, error)
-    reply = Reply(session, closed.message_id, 0, closed.platform, text, closed.address, ReplyStatus.REPLIED)
-    outbox.add(database, seq, reply)
+    if text:
+        reply = Reply(session, closed.message_id, 0, closed.platform, text, closed.address, ReplyStatus.REPLIED)
+        outbox.add(database, seq, reply)
     return CommandAnswer(closed.message_id, text)
 
 
 def _receipt(arrival: Arrival, *answers: CommandAnswer) -> Receipt:
     """Return the receipt of a command, with its answer if it was carried out."""
-    text = next((one.text for one in answers if one.message_id == arrival.id), "")
-    state = MessageState.DONE if text else MessageState.WAITING
-    return Receipt(arrival.id, duplicate=False, state=state, answer=text)
+    texts = [one.text for one in answers if one.message_id == arrival.id]
+    state = MessageState.DONE if texts else MessageState.WAITING
+    return Receipt(arrival.id, duplicate=False, state=state, answer="".join(texts))

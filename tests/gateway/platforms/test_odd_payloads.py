@@ -25,6 +25,7 @@ from tests.gateway.platforms.fixtures import (
     whatsapp,
 )
 from tests.gateway.platforms.fixtures.fixture import Fixture, api, dumps
+from tests.gateway.platforms.test_conformance import fixture_of
 
 SPOKEN = {Kind.MESSAGE, Kind.COMMAND, Kind.ACTION}
 ANA = {"id": 7, "is_bot": False, "first_name": "Ana"}
@@ -300,3 +301,49 @@ def test_the_files_of_a_post_on_mattermost_have_their_names_and_a_door() -> None
     request = fixture.adapter.fetch(known.files[0])
     assert request is not None
     assert request.url.endswith("/api/v4/files/f1")
+
+
+ATTACHED: dict[str, bytes] = {
+    "telegram": telegram.update("", photo=[{"file_id": "f1"}, {"file_id": "f2"}], caption="look"),
+    "slack": slack.envelope(
+        type="message", channel_type="im", channel="D1", user="ana", ts="1.5", text="look", subtype="file_share",
+        files=[{"id": "F1", "name": "a.png", "mimetype": "image/png", "url_private": "https://files.slack.com/a.png"}],
+    ),
+    "whatsapp": whatsapp.webhook(whatsapp.message("", type="image", image={"id": "1", "caption": "look"})),
+    "line": line.webhook(line.event("", message={"type": "image", "id": "1"})),
+    "teams": teams.activity(
+        "look", attachments=[{"contentType": "image/png", "contentUrl": f"{teams.SERVICE}v3/attachments/1"}]
+    ),
+    "twilio": twilio.form("look", MediaUrl0="http://127.0.0.1:9/Media/ME1", MediaContentType0="image/png"),
+    "matrix": matrix.transaction(
+        matrix.event("look", content={"msgtype": "m.image", "url": "mxc://gh.test/abc", "filename": "a.png"})
+    ),
+    "mattermost": mattermost.form("look", file_ids="f1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACHED)
+def test_what_somebody_attaches_has_a_door_and_its_caption_is_read(name: str) -> None:
+    """As the platform itself tells of it."""
+    platform = fixture_of(name)
+    (inbound,) = platform.adapter.parse(platform.sign(ATTACHED[name])).inbound
+    (file,) = inbound.files
+    assert platform.adapter.fetch(file) is not None
+    assert inbound.text == ("" if name == "line" else "look")
+
+
+def test_matrix_is_asked_for_what_was_said_since_the_bot_was_invited() -> None:
+    """The homeserver pushes nothing of a room that the bot has not joined yet."""
+    adapter = matrix.fixture().adapter
+    invitation = matrix.event(
+        "", "m.room.member", state_key=matrix.BOT, event_id="$2", content={"membership": "invite"}
+    )
+    parsed = adapter.parse(matrix.sign(matrix.transaction(invitation)))
+    (look,) = parsed.looks_back
+    assert (look.method, "/rooms/%21r%3Agh.test/messages?dir=b" in look.url) == ("GET", True)
+    said = [matrix.event(text, event_id=f"${number}") for number, text in enumerate(("second", "first"), 3)]
+    before, ours = matrix.event("long ago", event_id="$1"), matrix.event("hi", event_id="$9", sender=matrix.BOT)
+    page = api(200, {"chunk": [ours, *said, invitation, before], "start": "t1"})
+    assert [inbound.text for inbound in adapter.missed(page)] == ["first", "second"]
+    assert adapter.missed(api(200, {"chunk": [*said, before]})) == ()  # it was invited longer ago than that
+    assert adapter.missed(api(403, {"errcode": "M_FORBIDDEN"})) == ()

@@ -158,7 +158,9 @@ async def test_a_matrix_room_of_two_is_a_direct_chat_and_invites_are_taken(tmp_p
     async with platform_side(tmp_path, **MATRIX) as (side, edge):
         invite = matrix.event("", "m.room.member", state_key=matrix.BOT, content={"membership": "invite"})
         assert (await push(edge, 1, invite)).content == b"{}"
-        assert side.asked[-1].endswith("/join/!r:gh.test")
+        joined, looked_back = side.asked[-2:]
+        assert joined.endswith("/join/!r:gh.test")
+        assert looked_back.endswith("/rooms/!r:gh.test/messages")
         first = await push(edge, 2, matrix.event("hello"))
         again = await push(edge, 2, matrix.event("hello"))
         assert first.headers[MESSAGE] == again.headers[MESSAGE]
