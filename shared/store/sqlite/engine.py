@@ -55,7 +55,7 @@ class SqliteEngine:
     ) -> None:
         self.shared = False
         self.signals = LocalSignals()
-        self._path = path
+        self._path = path.absolute()  # as messages name it: who reads them is anywhere
         self._read_only = read_only
         self._private_dir = private_dir
         self._clock = clock
@@ -124,7 +124,7 @@ class SqliteEngine:
             self._lock = _lock(self._path.with_name(self._path.name + ".lock"), self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise StoreUnusable(f"{self._path.absolute()} cannot be opened for writing: {error.strerror}") from error
+            raise StoreUnusable(f"{self._path} cannot be opened for writing: {error.strerror}") from error
         try:
             return self._connect()
         except apsw.Error as error:
