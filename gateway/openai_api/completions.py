@@ -31,7 +31,7 @@ BODY_TIMEOUT_S = 30.0
 #: what a body holds that may be larger than any text
 DATA_URL = b";base64,"
 #: a body of this size is read beside the loop
-LARGE_BYTES = 256 * 1024
+LARGE_BYTES = 64 * 1024
 
 
 class Completions:

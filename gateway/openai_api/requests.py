@@ -177,7 +177,8 @@ def split(messages: Sequence[ChatMessage], *, in_session: bool) -> Parts:
         raise invalid("the last message has to be the user's, and there is none", "messages")
     begun = messages[said[-1]].role == "assistant"
     answers = [number for number in said[: -1 if begun else None] if messages[number].role == "assistant"]
-    new = [number for number in said if number > max(answers, default=-1)]
+    last_answer = max(answers, default=-1)
+    new = [number for number in said if number > last_answer]
     results = [number for number in new if messages[number].role == "tool"]
     if in_session and not results:
         return Parts([], [messages[users[-1]], messages[said[-1]]] if begun else [], users[-1])

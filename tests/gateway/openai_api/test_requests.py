@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from itertools import chain
@@ -343,3 +344,20 @@ def test_a_small_body_that_inflates_without_end_is_refused() -> None:
     assert caught.value.status_code == 413
     with pytest.raises(Refused, match="more than 64 members"):
         inflate(gzip.compress(b"") * 300_000, "gzip", 1_000_000)
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+def test_what_a_call_costs_grows_with_its_messages_and_not_with_their_square(*, in_session: bool) -> None:
+    """The gateway's loop reads it: four times the messages may keep others waiting four times as long."""
+
+    def seconds(count: int) -> float:
+        pairs = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * (count // 2)
+        data = body(messages=[*pairs, {"role": "user", "content": "c"}])
+        taken = []
+        for _ in range(5):
+            began = time.process_time()
+            read(data, in_session=in_session)
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    assert seconds(4800) < 8 * seconds(1200)
