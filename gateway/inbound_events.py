@@ -24,9 +24,12 @@ from gateway.session_names import SessionNames
 from shared.command import Command, CommandKind
 from shared.events import Event, Events
 from shared.messages import Arrival, MessageState
-from shared.platform_settings import WebhookSettings
+from shared.platform_settings import SenderRate, WebhookSettings
 from shared.texts import Texts
 
+#: commands that a sender may send whatever GATEHOUSE_USER_RATE says, and as many stops: each is answered at once, past
+#: the limits of the inbox, and the answers of one sender must not fill the rate that a platform takes of all
+COMMAND_RATE = SenderRate(60, 60.0, "span_minute")
 #: what changes an earlier message
 AMENDING = frozenset({Kind.EDIT, Kind.DELETE})
 
@@ -78,6 +81,8 @@ class InboundEvents:
         self._moves = ChatMoves(intake.store, events)
         self._policy = ReplyPolicy(intake.store, settings.answer_threads)
         self._rates = SenderRates(settings.user_rate)
+        self._command_rates = SenderRates(COMMAND_RATE)
+        self._stop_rates = SenderRates(COMMAND_RATE)
 
     async def take(self, platform: Adapter, inbound: Inbound, traceparent: str) -> Taken:
         """Take one event. Raises InboxFull, StoreUnavailable, and Refused for a program that posts too often."""
@@ -103,14 +108,20 @@ class InboundEvents:
         sender = f"{platform.name}:{inbound.user}"
         stops = isinstance(command, Command) and command.kind is CommandKind.STOP  # that is always let through
         if not stops and (wait_s := self._rates.take(sender)):
-            return await self._slow_down(platform, inbound, wait_s)
+            return await self._slow_down(platform, inbound, wait_s, self._rates)
+        commands = self._stop_rates if stops else self._command_rates
+        if command is not None and (wait_s := commands.take(sender)):
+            return await self._slow_down(platform, inbound, wait_s, commands)
         if isinstance(command, AskedQuery):
             await self._commands.answer(platform, inbound, command)
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
             return Taken()
         receipt = await self._intake.accept(self._arrival(platform, inbound, traceparent, command))
-        if receipt.duplicate and not stops:
-            self._rates.give_back(sender)
+        if receipt.duplicate:
+            if not stops:
+                self._rates.give_back(sender)
+            if command is not None:
+                commands.give_back(sender)
         if not receipt.duplicate:
             self._names.learn(platform, inbound)
         if not receipt.duplicate and receipt.state is MessageState.WAITING:
@@ -126,19 +137,20 @@ class InboundEvents:
             return Taken(declined=self._texts_of(inbound).not_listed)
         return Taken(declined=await self._pairings.announce_code(platform, inbound, self._texts_of(inbound)))
 
-    async def _slow_down(self, platform: Adapter, inbound: Inbound, wait_s: float) -> Taken:
+    async def _slow_down(self, platform: Adapter, inbound: Inbound, wait_s: float, rates: SenderRates) -> Taken:
         """Turn a message of one who sends too many away; one that is known gets its answer again."""
         if known := await self._intake.store.inbox.known(inbound.session, inbound.dedupe):
             return Taken(message_id=known)
         sender = f"{platform.name}:{inbound.user}"
         self._events.emit(Event.MESSAGE_REFUSED, platform=platform.name, user=inbound.user, reason="sends too many")
-        rate, again_s = self._settings.user_rate, max(1, round(wait_s + 0.5))
+        again_s = max(1, round(wait_s + 0.5))
         if not platform.capabilities.announces_queue_position:  # a program sends it, and will send it again
             raise Refused(429, f"{sender} sends too much", headers={"Retry-After": str(again_s)})
         texts = self._texts_of(inbound)
+        rate = rates.rate
         span = getattr(texts, rate.span) if rate else ""
         text = texts.too_many.format(count=rate.count if rate else 0, span=span, wait_s=again_s)
-        if platform.declined(text) is None and self._rates.is_to_be_told(sender):
+        if platform.declined(text) is None and rates.is_to_be_told(sender):
             await self._announcements.announce(platform, inbound, text, inbound.dedupe, wait_s)
         return Taken(declined=text)
 

@@ -21,7 +21,7 @@ class SenderRates:
     """Counts the messages of each sender; ``clock`` tells seconds that only grow."""
 
     def __init__(self, rate: SenderRate | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         span_s = rate.per_s if rate else 1.0
         self._sent: TTLCache[str, deque[float]] = TTLCache(MOST_SENDERS, span_s, clock)
@@ -29,14 +29,14 @@ class SenderRates:
 
     def take(self, sender: str) -> float:
         """Count a message; return the seconds after which there is room for it, 0 if there is now."""
-        if self._rate is None:
+        if self.rate is None:
             return 0.0
         now = self._clock()
         sent = self._sent.get(sender, deque[float]())
-        while sent and sent[0] <= now - self._rate.per_s:
+        while sent and sent[0] <= now - self.rate.per_s:
             sent.popleft()
-        if len(sent) >= self._rate.count:
-            return sent[0] + self._rate.per_s - now
+        if len(sent) >= self.rate.count:
+            return sent[0] + self.rate.per_s - now
         sent.append(now)
         self._sent[sender] = sent
         return 0.0

@@ -12,6 +12,7 @@ import httpx2
 import msgspec
 import pytest
 
+from gateway.inbound_events import COMMAND_RATE
 from gateway.sender_rates import SenderRates
 from loadtests import signing
 from loadtests.signing import SignedRequest
@@ -82,6 +83,19 @@ async def test_a_sender_who_sends_too_many_is_told_once_and_may_always_stop(tmp_
         assert MESSAGE in (await edge.post(telegram("/stop", update_id=10))).headers
         assert MESSAGE in (await edge.post(slack())).headers
         assert await edge.store.inbox.waiting() == 4
+
+
+async def test_commands_of_one_sender_are_bounded_and_stops_apart_from_the_others(tmp_path: Path) -> None:
+    """Each has an answer at once: a thousand would take the rate of the platform from everybody else's answers."""
+    async with running_edge(tmp_path, LET_ALL_IN) as edge:
+        for number in range(COMMAND_RATE.count + 20):
+            command = ("/todo", "/help", "/new")[number % 3]
+            assert (await edge.post(telegram(command, update_id=number))).status_code == 200
+        answers = await edge.sent()
+        assert len(answers) == COMMAND_RATE.count + 1
+        assert sum(answer.startswith("I take 60 messages of yours within a minute.") for answer in answers) == 1
+        assert MESSAGE in (await edge.post(telegram("/stop", update_id=1000))).headers
+        assert MESSAGE in (await edge.post(telegram("hello", update_id=1001))).headers
 
 
 async def test_a_program_that_sends_too_much_reads_a_429_and_may_come_again(tmp_path: Path) -> None:
