@@ -97,7 +97,7 @@ class AnthropicAnswer:
 
     def take(self, event: bytes) -> bool:
         """Read one event; types that are new or not asked for (citations, pings) are passed over."""
-        if event.strip(b' "').upper() == b"[DONE]":  # of the other wire, and sent by some proxies
+        if len(event) < 16 and event.strip(b' "').upper() == b"[DONE]":  # of the other wire, and sent by some proxies
             self.finished = True
             return False
         if not event.strip():
@@ -283,7 +283,10 @@ class AnthropicAnswer:
 
 def _kind_of_delta(delta: dict[str, Any]) -> str:
     """Return which field a delta goes on with; not every server names its type, or names it alike."""
-    named = str(delta.get("type")).removesuffix("_delta")
+    named = delta.get("type")
+    if named == "text_delta":  # mostly
+        return "text"
+    named = str(named).removesuffix("_delta")
     if named == "input_json":
         return "partial_json"
     known = ("text", "partial_json", "thinking")

@@ -46,6 +46,8 @@ from worker.tools.spec import ToolCall
 
 BASE_URL = "https://api.openai.com/v1"
 DONE = b"[DONE]"
+#: bytes below which an event may be another way to write that
+SHORT = 16
 #: reasons of an end that are failures of the server: OpenRouter's, SGLang's, DeepSeek's, Zhipu's
 FAILED = frozenset(("error", "abort", "insufficient_system_resource", "network_error"))
 #: reasons of an end that say there is none: DashScope's and Python's words for nothing
@@ -77,7 +79,7 @@ class OpenAIAnswer:
 
     def take(self, event: bytes) -> bool:
         """Read one chunk, or the ``[DONE]`` that ends the stream."""
-        if event == DONE or event.strip(b' "').upper() == DONE:
+        if event == DONE or (len(event) < SHORT and event.strip(b' "').upper() == DONE):
             self.finished = True
             return False
         if not event.strip():
