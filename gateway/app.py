@@ -162,6 +162,7 @@ class Gateway:
         settings, log_dir = self.settings, self.settings.data_dir / "logs"
         self.broadcast.tell_elsewhere(self.pool)
         self.delivery.hosts = self.pool
+        self.governor.gateways = lambda: self.pool.gateways
         self.elsewhere.files = self.files
         self.audit = Audit(self.store, self.events, settings.data_dir)
         self.hangs, self.call_history = HangHistory(), CallHistory()

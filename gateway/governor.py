@@ -4,7 +4,8 @@ A final answer books its place: the first moment at which every rate allows it. 
 they go now or not at all, and only where they leave room for a final answer. What a platform's own answer asks for (a
 Retry-After) goes before all of it; where a platform limits its methods apart, what it asks of a courtesy is about that
 courtesy's method alone. It is memory of this process alone: where several gateways share a database, each
-sends the replies to what it accepted, and one the replies that answer nothing (worker.pool.host_lease).
+sends the replies to what it accepted, and has its part of every rate, so that all of them together keep it. A rate that
+has fewer requests than there are gateways cannot be parted: one request in a span is what each has of it.
 """
 
 from __future__ import annotations
@@ -25,11 +26,16 @@ MOST_REMEMBERED = 10_000
 BOOKING_KEPT_S = 600.0
 
 
+#: tells how many gateways share a rate
+Gateways = Callable[[], int]
+
+
 class RateWindow:
     """The requests that count against one rate: those of its last span, and those that are booked."""
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: Rate, gateways: Gateways) -> None:
         self._rate = rate
+        self._gateways = gateways
         self._span_s = rate.per_s * SPAN_MARGIN
         self._at: list[float] = []  #: moments of requests, in order
 
@@ -44,8 +50,9 @@ class RateWindow:
         self.forget(now)
         if self._at and self._at[-1] > now:
             return False
-        kept = max(1, self._rate.count // 4) if self._rate.count > 1 else 0
-        return len(self._at) < self._rate.count - kept
+        count = self._count
+        kept = max(1, count // 4) if count > 1 else 0
+        return len(self._at) < count - kept
 
     def add(self, at: float) -> None:
         """Count a request."""
@@ -62,9 +69,14 @@ class RateWindow:
         del self._at[: bisect.bisect_right(self._at, now - self._span_s)]
         return not self._at
 
+    @property
+    def _count(self) -> int:
+        """This gateway's part of the requests of a span."""
+        return max(1, self._rate.count // max(1, self._gateways()))
+
     def _blocker(self, at: float) -> float | None:
         """Return the earliest request of a full span that one at this moment would lie in."""
-        count, index = self._rate.count, bisect.bisect_right(self._at, at)
+        count, index = self._count, bisect.bisect_right(self._at, at)
         for first in range(max(0, index - count), index + 1):
             last = first + count - 1
             if last >= len(self._at):
@@ -78,8 +90,8 @@ class RateWindow:
 class RateLimits:
     """What one chat, or one app, may send."""
 
-    def __init__(self, rates: Iterable[Rate]) -> None:
-        self.windows = [RateWindow(rate) for rate in rates]
+    def __init__(self, rates: Iterable[Rate], gateways: Gateways) -> None:
+        self.windows = [RateWindow(rate, gateways) for rate in rates]
         self._held_until: dict[str, float] = {}  #: by method, "" for every one
 
     def hold(self, now: float, for_s: float, method: str) -> None:
@@ -104,10 +116,14 @@ class RateLimits:
 
 
 class Governor:
-    """Owns the limits of all platforms; ``clock`` tells seconds that only grow."""
+    """Owns the limits of all platforms; ``clock`` tells seconds that only grow.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    ``gateways`` tells how many gateways send by the same accounts.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, gateways: Gateways = lambda: 1) -> None:
         self._clock = clock
+        self.gateways = gateways
         self._apps: dict[str, RateLimits] = {}
         self._chats: dict[tuple[str, str], RateLimits] = {}
         self._booked: dict[str, float] = {}
@@ -174,16 +190,19 @@ class Governor:
     def _app(self, app: str, rates: tuple[Rate, ...]) -> RateLimits:
         found = self._apps.get(app)
         if found is None:
-            found = self._apps[app] = RateLimits(rates)
+            found = self._apps[app] = RateLimits(rates, self._gateways_now)
         elif rates and not found.windows:
-            found.windows = [RateWindow(rate) for rate in rates]  # a hold came first
+            found.windows = [RateWindow(rate, self._gateways_now) for rate in rates]  # a hold came first
         return found
 
     def _chat(self, app: str, chat: Chat) -> RateLimits:
         found = self._chats.get((app, chat.key))
         if found is None:
-            found = self._chats[(app, chat.key)] = RateLimits(chat.rates)
+            found = self._chats[(app, chat.key)] = RateLimits(chat.rates, self._gateways_now)
         return found
+
+    def _gateways_now(self) -> int:
+        return self.gateways()
 
     def _forget_what_is_over(self, now: float) -> None:
         if len(self._chats) > MOST_REMEMBERED:

@@ -38,6 +38,34 @@ def send_all(governor: Governor, clock: Clock, chats: list[Chat]) -> list[tuple[
     return sent
 
 
+def test_gateways_that_share_a_rate_keep_it_together() -> None:
+    clock, gateways = Clock(), [1]
+    each = [Governor(clock, lambda: gateways[0]) for _ in range(3)]
+    people = [Chat(str(number), (Rate(1, 1.0),)) for number in range(120)]
+    gateways[0] = 3
+    began, sent, signs = clock.now, [], 0
+    waiting = dict.fromkeys(range(len(people)), clock.now)
+    while waiting:
+        number = min(waiting, key=lambda n: (waiting[n], n))
+        clock.now = max(clock.now, waiting[number])
+        governor = each[number % 3]
+        if governor.allow_courtesy("app", APP, Chat(f"sign {number}", (Rate(1, 1.0),))):
+            sent.append(clock.now)
+            signs += 1
+        if wait_s := governor.book("app", APP, people[number], str(number)):
+            waiting[number] = clock.now + wait_s
+        else:
+            del waiting[number]
+            sent.append(clock.now)
+    assert signs > 0
+    assert most_in_a_span(sent, 1.0) <= APP[0].count
+    assert clock.now - began < 2 * len(sent) / APP[0].count
+    gateways[0] = 1  # the others are gone
+    clock.now += 10
+    alone = [number for number in range(200) if not each[0].book("app", APP, Chat(f"more {number}"), f"more {number}")]
+    assert len(alone) == APP[0].count
+
+
 def most_in_a_span(moments: list[float], span_s: float) -> int:
     return max(sum(1 for other in moments if moment <= other < moment + span_s) for moment in moments)
 

@@ -81,6 +81,11 @@ class HostLease:
         """The other hosts that have workers and lived at the last beat."""
         return tuple(one for one in self._hosts if one.workers and one.host != self.host)
 
+    @property
+    def gateways(self) -> int:
+        """How many gateways lived at the last beat, this host among them."""
+        return len({self.host, *(one.host for one in self._hosts if one.gateway)})
+
     def sends(self, platform: str) -> bool:
         """Tell whether this gateway sends what belongs to none, of a platform: it is one's alone, to keep its rates.
 

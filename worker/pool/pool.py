@@ -164,6 +164,11 @@ class Pool:
         """Whether this host could not renew its lease, so that its turns and its replies may be others'."""
         return bool(self._lease.fence)
 
+    @property
+    def gateways(self) -> int:
+        """How many gateways share the database, this one among them."""
+        return self._lease.gateways
+
     def sends(self, platform: str) -> bool:
         """Tell whether replies of a platform are this gateway's to send, as long as it does."""
         return self._lease.sends(platform)
