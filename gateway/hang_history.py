@@ -33,7 +33,7 @@ class WorkerKill(msgspec.Struct):
 class HangHistory:
     """Owns the list; a subscriber of events, which says what others did."""
 
-    heard: ClassVar = (Event.WORKER_STACKS, Event.WORKER_KILLED)
+    heard: ClassVar = (Event.WORKER_HUNG, Event.WORKER_STACKS, Event.WORKER_KILLED)
 
     def __init__(self) -> None:
         self._kills: deque[WorkerKill] = deque(maxlen=KEPT)
