@@ -124,8 +124,8 @@ FENCED = (
     Fault(
         "a renewal extends somebody else's lease",
         "shared/store/sql/tables/sessions.py",
-        "WHERE session_key = ? AND epoch = ? AND host = ? AND state = 'claimed'\"",
-        "WHERE session_key = ? AND epoch <= ? AND host <> ? AND state = 'claimed'\"",
+        "WHERE session_key = ? AND epoch = ? AND host = ? AND (is claimed)",
+        "WHERE session_key = ? AND epoch <= ? AND host <> ? AND (is claimed)",
         (f"{STORE}/test_conformance_claims.py",),
     ),
     Fault(

@@ -32,7 +32,7 @@ from shared.store.postgres.lane import Lane
 from shared.store.postgres.schema import translate
 from shared.store.postgres.statements import statement
 from shared.store.sql.schema import MIGRATIONS
-from shared.store.sql.tables import due_replies
+from shared.store.sql.tables import begun_messages, claim_ends, due_replies, sessions
 from tests.postgres_server import PostgresServer, shared_server
 from tests.shared.store.scratch import Scratch, ended
 
@@ -337,6 +337,17 @@ async def test_a_transaction_of_somebody_else_that_stays_open_holds_nothing_up()
                 await asyncio.gather(*(store.claims.settle(claim.ref, ended("hello")) for claim in claims))
             assert await store.inbox.waiting() == 0
             assert other.execute("SELECT count(*) FROM inbox").fetchall() == [(1,)]
+        with psycopg.connect(url, autocommit=True) as server:
+            server.execute("ANALYZE sessions")  # none is claimed: the index of claimed ones looks empty, and is not
+            for sql, values in (
+                (sessions.FENCE, "'a:b:1', 1"),
+                (claim_ends.READ, "'a:b:1', 1"),
+                (begun_messages.BEGUN, "'a:b:1', 'host'"),
+            ):
+                server.execute(b"PREPARE found AS " + statement(sql).text)
+                plan = server.execute(f"EXPLAIN EXECUTE found ({values})".encode()).fetchall()
+                assert not any("sessions_host" in str(line) for line in plan), plan
+                server.execute("DEALLOCATE found")
 
 
 async def test_what_is_committed_twice_at_two_gateways_is_one_message() -> None:

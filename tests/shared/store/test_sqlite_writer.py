@@ -49,7 +49,17 @@ WALKS = {
 
 
 #: parts of statements
-FRAGMENTS = {"ASKED_FOR", "IS_NEW", "IS_READY_IF_IT_RESTED", "PLACE", "OWN", "OWN_OR_LATE", "SPENT", "WAS_BEGUN"}
+FRAGMENTS = {
+    "ASKED_FOR",
+    "IS_CLAIMED",
+    "IS_NEW",
+    "IS_READY_IF_IT_RESTED",
+    "PLACE",
+    "OWN",
+    "OWN_OR_LATE",
+    "SPENT",
+    "WAS_BEGUN",
+}
 
 
 def statements() -> list[tuple[str, str, str]]:

@@ -11,19 +11,20 @@ from shared.call_options import CallOptions
 from shared.messages import Pending
 from shared.store.engine import Database, Row
 from shared.store.sql.tables.checkpoints import FinishedSteps
+from shared.store.sql.tables.sessions import IS_CLAIMED
 
 # Hand a message to a turn, if its session is claimed by a host.
 BEGIN = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ? AND EXISTS
-  (SELECT 1 FROM sessions WHERE sessions.session_key = ? AND sessions.state = 'claimed' AND sessions.host = ?)
-"""
+  (SELECT 1 FROM sessions WHERE sessions.session_key = ? AND (is claimed) AND sessions.host = ?)
+""".replace("(is claimed)", IS_CLAIMED)
 # Read the message that a session is claimed for by a host, behind the claim's epoch.
 BEGUN = """
 SELECT sessions.epoch, inbox.id, inbox.seq, inbox.user_id, inbox.text, inbox.at, inbox.attempts, inbox.suspect,
   inbox.traceparent, inbox.lost, inbox.stop, inbox.options, inbox.attachments, inbox.gateway
 FROM sessions JOIN inbox ON inbox.session_key = sessions.session_key AND inbox.seq = sessions.head
-WHERE sessions.session_key = ? AND sessions.state = 'claimed' AND sessions.host = ?
-"""
+WHERE sessions.session_key = ? AND (is claimed) AND sessions.host = ?
+""".replace("(is claimed)", IS_CLAIMED)
 # Hand a message to a turn. Tells also whether an earlier attempt has left something, and whether others wait behind it.
 CLAIM = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ?

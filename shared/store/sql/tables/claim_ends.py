@@ -11,6 +11,7 @@ from shared.messages import ClaimRef
 from shared.store.engine import Database, at_once
 from shared.store.sql.tables.inbox import SettledMessage
 from shared.store.sql.tables.outbox import NextPart
+from shared.store.sql.tables.sessions import IS_CLAIMED
 from shared.usage import NOTHING, Usage
 
 # Check an epoch, and read all that its settle needs: what there is of the claim, its message, and what it adds to.
@@ -27,8 +28,8 @@ SELECT sessions.head,
   (SELECT usage.usage FROM usage WHERE usage.session_key = sessions.session_key),
   (SELECT max(part) FROM outbox WHERE outbox.session_key = sessions.session_key AND outbox.seq = sessions.head),
   EXISTS (SELECT 1 FROM outbox WHERE outbox.session_key = sessions.session_key AND outbox.closed_at IS NULL)
-FROM sessions WHERE sessions.session_key = ? AND sessions.epoch = ? AND sessions.state = 'claimed'
-"""
+FROM sessions WHERE sessions.session_key = ? AND sessions.epoch = ? AND (is claimed)
+""".replace("(is claimed)", IS_CLAIMED)
 # Read the message that a session is claimed for.
 MESSAGE = """
 SELECT id, platform, reply, platform || ':' || user_id, stop FROM inbox

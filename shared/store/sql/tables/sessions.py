@@ -105,10 +105,17 @@ SELECT session_key, head FROM sessions WHERE state = 'claimed' AND until IS NULL
 HELD = "SELECT session_key, epoch FROM sessions WHERE state = 'claimed' AND host = ?"
 # Find the claims of other hosts.
 FOREIGN = "SELECT session_key, head FROM sessions WHERE state = 'claimed' AND host <> ?"
+# Whether a session is claimed, for statements that find it by its key: a server must not take its small index of
+# claimed sessions for that, which holds every claim that vacuum has not removed.
+IS_CLAIMED = "(CASE WHEN sessions.state = 'claimed' THEN 1 ELSE 0 END) = 1"
 # Extend a lease that is still this host's.
-RENEW = "UPDATE sessions SET until = ? WHERE session_key = ? AND epoch = ? AND host = ? AND state = 'claimed'"
+RENEW = """
+UPDATE sessions SET until = ? WHERE session_key = ? AND epoch = ? AND host = ? AND (is claimed)
+""".replace("(is claimed)", IS_CLAIMED)
 # Check an epoch.
-FENCE = "SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND state = 'claimed' /*LOCK*/"
+FENCE = """
+SELECT head FROM sessions WHERE session_key = ? AND epoch = ? AND (is claimed) /*LOCK*/
+""".replace("(is claimed)", IS_CLAIMED)
 # Tell whether a host lives, when the first and the last delay, gathering and lease end, and whether a host that has
 # claims is dead.
 ENDS = """
