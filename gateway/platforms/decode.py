@@ -11,7 +11,7 @@ import msgspec
 
 from shared.command import CHAT_COMMANDS
 from shared.errors import BodyRejected
-from shared.loose_json import decode_mended
+from shared.loose_json import decode_mended, mend_json
 
 T = TypeVar("T")
 
@@ -26,9 +26,16 @@ KEY_PART = re.compile(r"[A-Za-z0-9._@-]{1,128}")
 
 
 def decode(raw: bytes, kind: type[T], what: str) -> T:
-    """Decode JSON into a struct; ``what`` names the shape in the error. Raises BodyRejected."""
+    """Decode JSON into a struct; ``what`` names the shape in the error. Raises BodyRejected.
+
+    A field that is null counts as one that was left out.
+    """
     try:
-        return decode_mended(raw, kind)
+        try:
+            return decode_mended(raw, kind)
+        except msgspec.ValidationError:
+            told = without_nulls(msgspec.json.decode(mend_json(raw)))
+            return msgspec.json.decode(msgspec.json.encode(told), type=kind)
     except msgspec.ValidationError as error:
         raise BodyRejected(f"the body is not {what}: {error}") from None
     except RecursionError:
@@ -37,6 +44,17 @@ def decode(raw: bytes, kind: type[T], what: str) -> T:
         raise BodyRejected("the body is not UTF-8") from None
     except msgspec.DecodeError as error:
         raise BodyRejected(f"the body is not JSON: {error}") from None
+
+
+def without_nulls(value: Any) -> Any:
+    """Return a JSON value without the fields that are null."""
+    match value:
+        case dict():
+            return {name: without_nulls(one) for name, one in value.items() if one is not None}
+        case list():
+            return [without_nulls(one) for one in value]
+        case _:
+            return value
 
 
 def decode_or_none(raw: bytes, kind: type[T]) -> T | None:

@@ -234,6 +234,10 @@ CASES: dict[str, tuple[Callable[[], Fixture], bytes, int, int]] = {
     "matrix odd content": (matrix.fixture, matrix.transaction(
         {**matrix.event("x"), "content": []}, {**matrix.event("x"), "content": {"msgtype": 5, "body": {}}},
     ), 200, 0),
+    "matrix nulls": (matrix.fixture, matrix.transaction({**matrix.event("hi"), "content": {
+        "msgtype": "m.text", "body": f"{matrix.BOT} hi", "info": None, "url": None, "filename": None,
+        "m.mentions": None, "m.relates_to": {"rel_type": None, "event_id": None, "m.in_reply_to": None},
+    }}), 200, 1),
     "matrix new key": (matrix.fixture, dumps({"events": [], "org.matrix.msc3202.device_lists": {}}), 200, 0),
     # Google Chat
     "google added": (google_chat.fixture, dumps({

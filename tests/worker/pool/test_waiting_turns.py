@@ -116,7 +116,9 @@ async def test_where_more_calls_hang_than_may_wait_a_new_message_finds_a_place_a
 
     alone_s = min([await wait_s(f"alone{n}") for n in range(4)])
     before = provider.running
-    hung = [await running.say(f"hung{n}", "[[stall times=2]] fine" if n % 2 else "[[stall]]") for n in range(20)]
+    hung = [
+        await running.say(f"hung{n}", f"[[stall times=2]] fine {n}" if n % 2 else f"[[stall]] {n}") for n in range(20)
+    ]
     await until(lambda: set(hung) <= set(running.observer.started), "all have begun", 30)
     waits_s = [await wait_s(f"beside{n}") for n in range(4)]
     assert min(waits_s) <= 1.1 * alone_s
