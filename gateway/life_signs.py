@@ -8,6 +8,7 @@ final text is written over it, whole, by the delivery, also after a restart.
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Mapping
 
 from gateway.answer_previews import LONGEST_PREVIEW_S, AnswerPreviews, Interrupts
@@ -29,6 +30,16 @@ FIRST_S = 1.0
 LEAST_GAP_S = 0.5
 
 LONGEST_WATCH_S = 60.0
+
+
+class SignFate(enum.Enum):
+    """What became of a life sign."""
+
+    SENT = enum.auto()
+    #: there was no room for it: it may go later
+    CROWDED = enum.auto()
+    #: this turn shows none any more
+    REFUSED = enum.auto()
 
 
 class LifeSigns:
@@ -125,10 +136,16 @@ class LifeSigns:
             return
         signs = platform.capabilities.life_sign_every_s > 0
         while not turn.ended and (signs or turn.streams):
-            activity = turn.activity
+            shown: Activity | None = turn.activity
             if signs:
-                signs = await self._send_sign(platform, address, activity.shown(texts))
-            address = await self._watch(platform, turn, address, activity)
+                match await self._send_sign(platform, address, turn.activity.shown(texts)):
+                    case SignFate.CROWDED:
+                        shown = None
+                    case SignFate.REFUSED:
+                        signs = False
+                    case SignFate.SENT:
+                        pass
+            address = await self._watch(platform, turn, address, shown)
 
     async def _texts_of(self, platform: Adapter, turn: ShownTurn) -> Texts:
         """Return what is said to the sender of a turn's message. Raises StoreError and NotFound."""
@@ -136,28 +153,36 @@ class LifeSigns:
             return ENGLISH
         return self._profiles.texts_of(turn.session, (await self._store.inbox.trace(turn.message_id)).user)
 
-    async def _watch(self, platform: Adapter, turn: ShownTurn, address: bytes, activity: Activity) -> bytes:
-        """Show what is written until the next life sign is due; return the address of the answer."""
-        loop = asyncio.get_running_loop()
-        due_at = loop.time() + (platform.capabilities.life_sign_every_s or LONGEST_WATCH_S)
+    async def _watch(self, platform: Adapter, turn: ShownTurn, address: bytes, shown: Activity | None) -> bytes:
+        """Show what is written until the next life sign is due; return the address of the answer.
+
+        ``shown`` is what the last sign told, None where it found no room. What is told by words is due a gap after it
+        changed, also where that was while the sign was on its way.
+        """
+        due_at = asyncio.get_running_loop().time() + (platform.capabilities.life_sign_every_s or LONGEST_WATCH_S)
         gap_s = max(LEAST_GAP_S, platform.capabilities.stream_gap_s)
-        while not turn.ended and not (platform.capabilities.life_sign_words and turn.activity != activity):
+        words = platform.capabilities.life_sign_words
+        while not turn.ended:
             turn.changed.clear()
             address = await self._previews.show(platform, turn, address)
             try:
                 async with asyncio.timeout_at(due_at):
-                    await turn.changed.wait()
+                    if not words or turn.activity == shown:
+                        await turn.changed.wait()
                     await turn.wait(gap_s)
             except TimeoutError:
                 break
+            if words and turn.activity != shown:
+                break
         return address
 
-    async def _send_sign(self, platform: Adapter, address: bytes, words: str) -> bool:
-        """Send a life sign where there is room; tell whether to go on with them."""
+    async def _send_sign(self, platform: Adapter, address: bytes, words: str) -> SignFate:
         request = platform.life_sign(address, words)
         if request is None:
-            return False
+            return SignFate.REFUSED
         if not self._courtesies.allowed(platform, address, request):
-            return True
+            return SignFate.CROWDED
         answer = await self._courtesies.send(platform, address, request)
-        return answer is not None and (answer.status < 400 or answer.status == 429)
+        if answer is not None and answer.status == 429:
+            return SignFate.CROWDED
+        return SignFate.SENT if answer is not None and answer.status < 400 else SignFate.REFUSED

@@ -117,10 +117,12 @@ async def running(tmp_path: Path, platform: str) -> AsyncIterator[Running]:
 async def test_slack_shows_what_the_agent_does_and_the_answer_in_one_message(tmp_path: Path) -> None:
     """A status, then the beginning of the answer, which the whole of it is written over."""
     async with running(tmp_path, "slack") as turn:
+        first_answer = turn.server.held["assistant.threads.setStatus"] = asyncio.Event()
         turn.begin()
         (status,) = await turn.server.arrived("assistant.threads.setStatus")
         assert (status["status"], status["thread_ts"]) == ("is thinking…", "1.5")
-        turn.signs.tool_started(turn.session, "search")
+        turn.signs.tool_started(turn.session, "search")  # while the first status is on its way
+        first_answer.set()
         assert (await turn.server.arrived("assistant.threads.setStatus", 2))[1]["status"] == "is using search…"
         turn.signs.delta(turn.session, 1, ANSWER[:60])
         (first,) = await turn.server.arrived("chat.postMessage")

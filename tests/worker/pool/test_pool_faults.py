@@ -17,6 +17,7 @@ from shared.settings import parse_settings
 from shared.store import open_store
 from shared.store.sql.claims import Claims
 from shared.store.sql.sessions import Sessions
+from tests.shared.store.scratch import rewrite
 from tests.worker.pool.conditions import until
 from tests.worker.pool.test_pool import RecordingObserver, RunningPool
 from worker.pool import Pool
@@ -103,6 +104,9 @@ PLANTED: list[tuple[str, type, str, Callable[..., bool]]] = [
 async def test_what_goes_wrong_at_one_message_ends_as_its_dead_letter_and_holds_up_no_other(
     running: RunningPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # of a new session no history is read, and what a worker knows is not read again
+    assert "fine" in await running.reply(await running.say("history", TEXT))
+    await rewrite(running.store, "standard:a:history", await running.store.sessions.conversation("standard:a:history"))
     for _, owner, method, hits in PLANTED:
         plant(monkeypatch, owner, method, hits)
     poison = {session: await running.say(session, SLOW_TEXT) for session, *_ in PLANTED}
