@@ -44,8 +44,9 @@ def unsound_copies(directory: Path) -> Iterator[str]:
     for copy in sorted((directory / BACKUPS).glob("*.db")):
         try:
             verified(copy)
-        except StoreUnusable as error:
-            yield f"a backup is not whole: {error}"
+        except (StoreUnusable, FileNotFoundError) as error:
+            if copy.exists():  # else newer ones took its place meanwhile
+                yield f"a backup is not whole: {error}"
 
 
 def make_old(database: Path) -> None:
