@@ -23,13 +23,17 @@ ACTS_FILE, TAKEN_FILE = "acts.jsonl", "acts.taken"
 ACTOR = "command"
 
 
+def act_of(action: str, target: str) -> AuditEntry:
+    """Return the row of what a command does now; whose command it is is the origin."""
+    return AuditEntry(time.time(), action, ACTOR, target, f"uid {os.getuid()}")
+
+
 def leave_act(data_dir: Path, action: str, target: str) -> None:
     """Write down what a command has done, and whose it was. Raises OSError."""
-    entry = AuditEntry(time.time(), action, ACTOR, target, f"uid {os.getuid()}")
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(data_dir / ACTS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, msgspec.json.encode(entry) + b"\n")
+        os.write(descriptor, msgspec.json.encode(act_of(action, target)) + b"\n")
     finally:
         os.close(descriptor)
 

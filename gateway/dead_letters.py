@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.dead_filter import DeadFilter, fitting
 from gateway.intake import Wakeable
 from gateway.responses import Refused, json_response, list_limit, read_body
 from gateway.turn_broadcast import TurnBroadcast
 from shared.errors import NotFound
-from shared.messages import DeadKind
 from shared.store.port import Store
 from shared.traces import DeadLetter, DeadMark
 
@@ -30,31 +29,6 @@ BULK_LIMIT = 10_000
 BODY_LIMIT_BYTES = 1_048_576
 #: letters that a bulk request acts on at once
 AT_ONCE = 100
-#: letters that are read at once where a filter looks for some
-LOOK_LIMIT = 500
-
-
-class DeadFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which dead letters are meant; what is not given does not matter."""
-
-    kind: DeadKind | None = None
-    platform: str | None = None
-    #: seconds since it died, at the least
-    older: float = 0.0
-    #: what its words, its session, its sender or its error hold, in letters of any case
-    q: str = ""
-    ids: frozenset[str] | None = None
-
-    def fits(self, letter: DeadLetter, now: float) -> bool:
-        """Tell whether a letter is meant."""
-        words = self.q.strip().casefold()
-        return (
-            self.kind in {None, letter.kind}
-            and self.platform in {None, letter.platform}
-            and letter.dead_at <= now - self.older
-            and (self.ids is None or letter.id in self.ids)
-            and any(words in text.casefold() for text in (letter.text, letter.session, letter.user, letter.error))
-        )
 
 
 class DeadLetters:
@@ -88,7 +62,7 @@ class DeadLetters:
         wanted = filter_of(given)
         page: list[DeadLetter] = []
         mark: DeadMark | None = None
-        async for place, letter in self._fitting(wanted, after, limit + 1):
+        async for place, letter in fitting(self._store, wanted, after, limit + 1):
             if len(page) == limit:
                 return json_response({"dead": page, "next": mark_text(mark)} | await self._total(wanted))
             page.append(letter)
@@ -127,7 +101,7 @@ class DeadLetters:
         if wanted.ids is not None and wanted == DeadFilter(ids=wanted.ids):
             ids = list(wanted.ids)
         else:
-            ids = [letter.id async for _, letter in self._fitting(wanted, None, BULK_LIMIT)]
+            ids = [letter.id async for _, letter in fitting(self._store, wanted, None, BULK_LIMIT)]
         done: list[str] = []
         for start in range(0, len(ids), AT_ONCE):  # those of one moment share their commits
             some = ids[start : start + AT_ONCE]
@@ -149,25 +123,6 @@ class DeadLetters:
     async def _purge(self, message_id: str) -> None:
         await self._store.inbox.purge_dead(message_id)
         self._broadcast.tell("dead", message=message_id, state="purged")
-
-    async def _fitting(
-        self, wanted: DeadFilter, after: DeadMark | None, limit: int
-    ) -> AsyncIterator[tuple[DeadMark, DeadLetter]]:
-        """Yield up to ``limit`` letters that fit, newest first, each with its place; no read is longer than a page."""
-        now = time.time()
-        at_once = min(limit, LOOK_LIMIT) if wanted == DeadFilter() else LOOK_LIMIT
-        found = 0
-        while True:
-            page = await self._store.inbox.dead(at_once, after)
-            for place, letter in zip(page.marks, page.letters, strict=True):
-                if wanted.fits(letter, now):
-                    yield place, letter
-                    found += 1
-                    if found == limit:
-                        return
-            if page.after is None:
-                return
-            after = page.after
 
 
 def place_of(text: str | None) -> DeadMark | None:

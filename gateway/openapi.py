@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway import openapi_schemas as answers
-from gateway.dead_letters import DeadFilter
+from gateway.dead_filter import DeadFilter
 from gateway.login import LoginBody
 from gateway.openai_api.chat_body import ChatBody
 from gateway.openai_api.responses_body import ResponsesBody

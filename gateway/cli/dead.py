@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 from urllib.parse import urlencode
 
 import msgspec
@@ -15,12 +13,12 @@ from gateway.cli.database import database_name, opened_store
 from gateway.cli.running_gateway import RunningGateway, find_gateway, segment
 from gateway.cli.sessions import positive
 from gateway.cli.terminal import table
-from gateway.dead_letters import DeadFilter
+from gateway.command_acts import act_of
+from gateway.dead_filter import DeadFilter, fitting
 from gateway.trace_text import last_line, moment
 from shared.errors import NotFound
 from shared.messages import DeadKind
-from shared.store.port import Store
-from shared.traces import LETTER_PURGED, LETTER_RETRIED, AuditEntry, DeadLetter
+from shared.traces import LETTER_PURGED, LETTER_RETRIED, DeadLetter
 
 LIST_LIMIT = 200
 #: letters that are asked for at once
@@ -46,15 +44,8 @@ async def dead_letters(invocation: Invocation, limit: int) -> list[DeadLetter]:
     gateway = await find_gateway(invocation.settings)
     if gateway is not None:
         return await letters_of_gateway(gateway, asked_for(invocation), limit)
-    wanted, now = asked_for(invocation), time.time()
-    letters: list[DeadLetter] = []
     async with opened_store(invocation) as store:
-        page = await store.inbox.dead(PAGE)
-        letters += [letter for letter in page.letters if wanted.fits(letter, now)]
-        while page.after is not None and len(letters) < limit:
-            page = await store.inbox.dead(PAGE, page.after)
-            letters += [letter for letter in page.letters if wanted.fits(letter, now)]
-    return letters[:limit]
+        return [letter async for _, letter in fitting(store, asked_for(invocation), None, limit)]
 
 
 async def letters_of_gateway(gateway: RunningGateway, wanted: DeadFilter, limit: int) -> list[DeadLetter]:
@@ -126,18 +117,13 @@ async def change_one(invocation: Invocation, gateway: RunningGateway | None, act
         try:
             if action == "retry":
                 await store.inbox.retry_dead(message_id)
-                await keep_act(store, LETTER_RETRIED, message_id)
+                await store.audit.add(act_of(LETTER_RETRIED, message_id))
             else:
                 await store.inbox.purge_dead(message_id)
-                await keep_act(store, LETTER_PURGED, message_id)
+                await store.audit.add(act_of(LETTER_PURGED, message_id))
         except NotFound:
             where = database_name(invocation.settings)
             raise CommandFailed(f"there is no dead letter {message_id} in {where}") from None
-
-
-async def keep_act(store: Store, action: str, target: str) -> None:
-    """Leave the row in the audit trail that the same act leaves over the API; whose command it was is the origin."""
-    await store.audit.add(AuditEntry(time.time(), action, "command", target, f"uid {os.getuid()}"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -276,3 +276,10 @@ def test_a_damaged_database_is_salvaged_and_put_back(stopped: Path, tmp_path: Pa
     assert "restore" in done.stderr
     assert run_inside(tmp_path, "restore", str(tmp_path / "gatehouse.db.salvaged")).returncode == 0
     assert "database: ok" in run_inside(tmp_path, "check").stdout
+
+
+def test_a_command_is_found_without_what_serves_and_sends_over_http() -> None:
+    """They take longer to load than most commands do."""
+    found = "import sys, gateway.cli.main; print(*{'starlette', 'uvicorn', 'aiohttp'} & sys.modules.keys())"
+    loaded = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True, timeout=60)
+    assert loaded.stdout.split() == []
