@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from shared.loose_json import mend_surrogates
 from worker.agent.models.port import CallWatch
-from worker.agent.models.written_calls import OPENINGS, WrittenCalls
+from worker.agent.models.tool_calls import PartialCall
+from worker.agent.models.written_calls import CALLS_IN_TEXT, OPENINGS, WrittenCalls
 
 #: how models without a reasoning field set their thoughts apart, with what ends each (DeepSeek R1 and Qwen, Gemini's
 #: OpenAI door, Magistral)
@@ -46,7 +47,7 @@ class AnswerText:
         self, on_text: Callable[[str], None] | None, watch: CallWatch, written: WrittenCalls | None = None
     ) -> None:
         self.characters = 0
-        self.calls: list[tuple[str, str]] = []
+        self.calls: list[PartialCall] = []
         self._written = written
         self._openings = OPENINGS if written else ()
         self._tags = (*THOUGHT_TAGS, *CHANNEL_HEADS, *self._openings, _FENCE)
@@ -85,7 +86,7 @@ class AnswerText:
             tail, self._tail = self._tail, ""
             self._held += tail if tail not in END_TOKENS else ""
         if self._in_calls and self._written is not None:
-            self.calls = self._written.read(self._held)
+            self.calls = [PartialCall(None, "", *written) for written in self._written.read(self._held)]
         if not self._closing and self._held and not self.calls:
             held, self._held = self._held, ""
             self._show(held)
@@ -97,6 +98,11 @@ class AnswerText:
             if answer:
                 self._show(answer)
         return answer
+
+    @property
+    def oddities(self) -> list[str]:
+        """What came in another place than it should."""
+        return [CALLS_IN_TEXT] if self.calls else []
 
     def _without_tail(self, piece: str) -> str:
         """Keep back what may be the beginning of an end token, and begin a line where gpt-oss begins a channel."""

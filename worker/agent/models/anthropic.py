@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import anthropic
 import httpx2
@@ -25,17 +26,17 @@ from worker.agent.models.failures import (
     from_event,
     from_words,
 )
-from worker.agent.models.http_model import HttpModel, Prepared, http_client_options
+from worker.agent.models.http_model import CollectsAnswer, HttpModel, Prepared, http_client_options
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of, finish_with
 from worker.agent.models.provider_state import ProviderState, encode_state, merge
 from worker.agent.models.request_shape import CACHE_MARKS, STATE
 from worker.agent.models.server import ModelServer
-from worker.agent.models.sse import ErrorEvent
+from worker.agent.models.sse import ErrorEvent, is_done
 from worker.agent.models.tool_calls import PartialCall, arguments_text
 from worker.agent.models.transport import Transport
 from worker.agent.models.usage_counts import ToldCounts, estimate, is_count
 from worker.agent.models.wire_options import anthropic_fields, format_instruction
-from worker.agent.models.written_calls import CALLS_IN_TEXT, WrittenCalls
+from worker.agent.models.written_calls import WrittenCalls
 from worker.frames import ModelSpec
 from worker.tools.spec import ToolSpec
 
@@ -97,7 +98,7 @@ class AnthropicAnswer:
 
     def take(self, event: bytes) -> bool:
         """Read one event; types that are new or not asked for (citations, pings) are passed over."""
-        if len(event) < 16 and event.strip(b' "').upper() == b"[DONE]":  # of the other wire, and sent by some proxies
+        if is_done(event):
             self.finished = True
             return False
         if not event.strip():
@@ -125,9 +126,9 @@ class AnthropicAnswer:
     def reply(self) -> ModelReply:
         """Return the whole answer. Raises EmptyAnswer, ContextTooLong, and Withheld for a bare refusal."""
         text = self._text.end()
-        parts = [block.call for block in self._blocks if block.call is not None]
-        parts = parts or [PartialCall(None, "", *written) for written in self._text.calls]
-        calls = tuple(call for part in parts for call in part.calls("toolu"))
+        parts = [block.call for block in self._blocks if block.call is not None] or self._text.calls
+        meant = [part.calls("toolu") for part in parts]
+        calls = tuple(itertools.chain.from_iterable(meant))
         if not calls and not text.strip():
             match self._finish:
                 case "refusal":
@@ -136,7 +137,7 @@ class AnthropicAnswer:
                     raise ContextTooLong(f"{self._where.name} has no room left to answer")
             why = self._finish or "no stop reason"
             raise EmptyAnswer(f"{self._where.name} gave an empty answer ({why})", finish_of(self._finish))
-        state = ProviderState(self._where.name, blocks=self._kept_blocks())
+        state = ProviderState(self._where.name, blocks=self._kept_blocks([len(some) for some in meant]))
         return ModelReply(
             text,
             calls,
@@ -173,7 +174,7 @@ class AnthropicAnswer:
     @property
     def oddities(self) -> list[str]:
         """What cannot be true, or came in another place than it should."""
-        return [*self._counts.odd, *([CALLS_IN_TEXT] if self._text.calls else [])]
+        return [*self._counts.odd, *self._text.oddities]
 
     def _received_characters(self) -> int:
         return self._text.characters + sum(len(block.call.arguments) for block in self._blocks if block.call)
@@ -262,9 +263,13 @@ class AnthropicAnswer:
             block.text.append(text)
             self._text.add(text)
 
-    def _kept_blocks(self) -> list[dict[str, Any]]:
-        """Return the blocks as the provider gets them back; none where all that counts is in the transcript anyway."""
+    def _kept_blocks(self, counts: list[int]) -> list[dict[str, Any]]:
+        """Return the blocks as the provider gets them back; none where all that counts is in the transcript anyway.
+
+        ``counts`` tells how many calls each block of one is.
+        """
         kept: list[dict[str, Any]] = []
+        counted = iter(counts)
         number = 0
         opaque = False
         for block in self._blocks:
@@ -272,7 +277,7 @@ class AnthropicAnswer:
                 own = {name: value for name, value in block.start.items() if name not in _KNOWN_OF_CALLS}
                 opaque = opaque or bool(own)
                 kept.append({"type": "tool_use", "call": number} | own)
-                number += len(block.call.calls(""))
+                number += next(counted)
             elif block.start.get("type") == "text":
                 kept.append({"type": "text", "text": "".join(block.text)})
             else:
@@ -283,14 +288,15 @@ class AnthropicAnswer:
 
 def _kind_of_delta(delta: dict[str, Any]) -> str:
     """Return which field a delta goes on with; not every server names its type, or names it alike."""
-    named = delta.get("type")
-    if named == "text_delta":  # mostly
-        return "text"
-    named = str(named).removesuffix("_delta")
-    if named == "input_json":
-        return "partial_json"
-    known = ("text", "partial_json", "thinking")
-    return named if named in known or named != "None" else next((name for name in known if name in delta), "")
+    match delta.get("type"):
+        case "text_delta":  # mostly
+            return "text"
+        case "input_json_delta" | "input_json":
+            return "partial_json"
+        case None | "None":
+            return next((name for name in ("text", "partial_json", "thinking") if name in delta), "")
+        case named:
+            return str(named).removesuffix("_delta")
 
 
 def _type_of(body: dict[str, Any]) -> str:
@@ -318,6 +324,8 @@ _THINKING = ("thinking", "redacted_thinking")
 class AnthropicModel(HttpModel):
     """One model of the Messages API, its prompt cache used for the tools, the system prompt and the transcript."""
 
+    answers: ClassVar[CollectsAnswer] = AnthropicAnswer
+
     def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, emit: Emit, server: ModelServer) -> None:
         super().__init__(spec, emit, server)
         self._converter = BlockConverter(self.name)
@@ -332,16 +340,6 @@ class AnthropicModel(HttpModel):
             )
 
         self.transport = Transport(client, anthropic, "/v1/messages", self.where, server)
-
-    def answer(
-        self,
-        on_text: Callable[[str], None] | None,
-        watch: CallWatch,
-        sent_bytes: int,
-        written: WrittenCalls | None,
-    ) -> AnthropicAnswer:
-        """Return what collects the answer to a request of this size."""
-        return AnthropicAnswer(self.where, on_text, sent_bytes, watch, written)
 
     def prepare(self, request: ModelRequest) -> Prepared:
         """Return the request as this server takes it."""

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -80,8 +80,25 @@ class HttpAnswer(HttpResponse, Protocol):
         """What in the answer was passed over because it cannot be true."""
 
 
+class CollectsAnswer(Protocol):
+    """Makes what collects the answer to a request of this size; ``written`` reads calls out of its text."""
+
+    def __call__(
+        self,
+        where: Endpoint,
+        on_text: Callable[[str], None] | None,
+        sent_bytes: int,
+        watch: CallWatch,
+        written: WrittenCalls | None,
+    ) -> HttpAnswer:
+        """Make it."""
+
+
 class HttpModel(ABC):
     """One model of a provider; ``emit`` is told once what its server sends or takes in its own way."""
+
+    #: the answers of its wire
+    answers: ClassVar[CollectsAnswer]
 
     def __init__(self, spec: ModelSpec, emit: Emit, server: ModelServer) -> None:
         self.where = Endpoint(spec.provider, spec.model, spec.api_key, spec.section, spec.key_variable)
@@ -138,16 +155,6 @@ class HttpModel(ABC):
     def prepare(self, request: ModelRequest) -> Prepared:
         """Return the request as this server takes it."""
 
-    @abstractmethod
-    def answer(
-        self,
-        on_text: Callable[[str], None] | None,
-        watch: CallWatch,
-        sent_bytes: int,
-        written: WrittenCalls | None,
-    ) -> HttpAnswer:
-        """Return what collects the answer to a request of this size; ``written`` reads calls out of its text."""
-
     def limit(self, request: ModelRequest) -> int:
         """Return the tokens that the answer may have."""
         return request.max_tokens or self.spec.output_limit
@@ -167,7 +174,7 @@ class HttpModel(ABC):
     ) -> ModelReply:
         sent_bytes = max(0, len(prepared.body) - image_bytes)
         written = WrittenCalls(prepared.tools) if prepared.tools and self._is_compatible else None
-        answer = self.answer(on_text, watch, sent_bytes, written)
+        answer = self.answers(self.where, on_text, sent_bytes, watch, written)
         watch.sent(estimate(sent_bytes, 0))
         try:
             await self.transport.run(prepared.body, answer, timeout=timeout, stall_s=stall_s, began=watch.heard_of)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 import openai
@@ -24,7 +24,7 @@ from worker.agent.models.failures import (
     from_event,
     from_words,
 )
-from worker.agent.models.http_model import HttpModel, Prepared, http_client_options
+from worker.agent.models.http_model import CollectsAnswer, HttpModel, Prepared, http_client_options
 from worker.agent.models.openai_messages import as_sent
 from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of, finish_with
 from worker.agent.models.provider_state import (
@@ -36,18 +36,15 @@ from worker.agent.models.provider_state import (
 )
 from worker.agent.models.request_shape import STATE, SYSTEM_ROLE
 from worker.agent.models.server import ModelServer
-from worker.agent.models.sse import BYTE_ORDER_MARK, ErrorEvent
-from worker.agent.models.tool_calls import PartialCall, StreamedCalls, arguments_text
+from worker.agent.models.sse import BYTE_ORDER_MARK, ErrorEvent, is_done
+from worker.agent.models.tool_calls import StreamedCalls, arguments_text
 from worker.agent.models.transport import Transport
 from worker.agent.models.usage_counts import ToldCounts, estimate
-from worker.agent.models.written_calls import CALLS_IN_TEXT, WrittenCalls
+from worker.agent.models.written_calls import WrittenCalls
 from worker.frames import ModelSpec
 from worker.tools.spec import ToolCall
 
 BASE_URL = "https://api.openai.com/v1"
-DONE = b"[DONE]"
-#: bytes below which an event may be another way to write that
-SHORT = 16
 #: reasons of an end that are failures of the server: OpenRouter's, SGLang's, DeepSeek's, Zhipu's
 FAILED = frozenset(("error", "abort", "insufficient_system_resource", "network_error"))
 #: reasons of an end that say there is none: DashScope's and Python's words for nothing
@@ -79,7 +76,7 @@ class OpenAIAnswer:
 
     def take(self, event: bytes) -> bool:
         """Read one chunk, or the ``[DONE]`` that ends the stream."""
-        if event == DONE or (len(event) < SHORT and event.strip(b' "').upper() == DONE):
+        if is_done(event):
             self.finished = True
             return False
         if not event.strip():
@@ -109,7 +106,7 @@ class OpenAIAnswer:
         text = self._text.end()
         parts = [part for part in self._calls.calls if part.name or part.arguments]
         if not parts:
-            parts = [PartialCall(None, "", *written) for written in self._text.calls]
+            parts = self._text.calls
         if not parts and not text.strip():
             if finish_of(self._finish) == "content_filter":
                 raise Withheld(f"{self._where.name} withheld its answer ({self._finish})")
@@ -153,7 +150,7 @@ class OpenAIAnswer:
     @property
     def oddities(self) -> list[str]:
         """What cannot be true, or came in another place than it should."""
-        return [*self._counts.odd, *([CALLS_IN_TEXT] if self._text.calls else [])]
+        return [*self._counts.odd, *self._text.oddities]
 
     def _received_characters(self) -> int:
         return self._text.characters + sum(len(call.arguments) for call in self._calls.calls)
@@ -288,6 +285,8 @@ def _texts(content: Any) -> Iterator[str]:
 class OpenAIModel(HttpModel):
     """One model of an OpenAI-compatible server."""
 
+    answers: ClassVar[CollectsAnswer] = OpenAIAnswer
+
     def __init__(self, spec: ModelSpec, ssl_context: ssl.SSLContext | None, emit: Emit, server: ModelServer) -> None:
         super().__init__(spec, emit, server)
         self._is_openai = not spec.base_url or "api.openai.com" in spec.base_url
@@ -303,16 +302,6 @@ class OpenAIModel(HttpModel):
             )
 
         self.transport = Transport(client, openai, "/chat/completions", self.where, server)
-
-    def answer(
-        self,
-        on_text: Callable[[str], None] | None,
-        watch: CallWatch,
-        sent_bytes: int,
-        written: WrittenCalls | None,
-    ) -> OpenAIAnswer:
-        """Return what collects the answer to a request of this size."""
-        return OpenAIAnswer(self.where, on_text, sent_bytes, watch, written)
 
     def prepare(self, request: ModelRequest) -> Prepared:
         """Return the request as this server takes it."""

@@ -8,6 +8,16 @@ MAX_EVENT_BYTES = 8 << 20
 #: what a text in UTF-8 may begin with
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+#: what ends a stream on OpenAI's wire; some proxies send it on the other one too, in quotes or small letters
+DONE = b"[DONE]"
+#: bytes below which an event may be another way to write that
+_SHORT = 16
+
+
+def is_done(event: bytes) -> bool:
+    """Tell whether an event says that the stream has ended."""
+    return event == DONE or (len(event) < _SHORT and event.strip(b' "').upper() == DONE)
+
 
 class ErrorEvent(bytes):
     """The data of an event that is named ``error``."""

@@ -137,13 +137,22 @@ def split_objects(text: str) -> list[str]:
     objects: list[str] = []
     at = 0
     while at < len(text):
-        try:
-            _, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):
+        found = value_at(text, at)
+        if found is None:
             return [text]
+        _, end = found
         objects.append(text[at:end])
         at = end + len(text[end:]) - len(text[end:].lstrip())
     return objects
+
+
+def value_at(text: str, at: int) -> tuple[Any, int] | None:
+    """Return the JSON value that stands at a place of a text, and where it ends; None where none does."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return None
+    return value, end
 
 
 def is_object(arguments: str) -> bool:

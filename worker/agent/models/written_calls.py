@@ -8,7 +8,6 @@ object for each one's arguments. Anything else is text.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,14 +15,11 @@ from typing import Any, NamedTuple
 from msgspec.json import encode
 
 from shared.loose_json import decode_loose
-from worker.agent.models.tool_calls import arguments_text, plain_arguments, plain_name
+from worker.agent.models.tool_calls import arguments_text, plain_arguments, plain_name, value_at
 from worker.tools.spec import ToolSpec
 
 #: what is said of a server that passes them on
 CALLS_IN_TEXT = "tool calls came as text: the server does not read this model's way to write them; they are read here"
-
-#: it tells where an object ends, which msgspec does not
-_DECODER = json.JSONDecoder(strict=False)
 
 #: what such text begins with
 OPENINGS = (
@@ -120,12 +116,10 @@ class WrittenCalls:
 
     def _json_at(self, text: str, at: int) -> tuple[int, list[tuple[str, str]]] | None:
         """Read the calls of an object, or a list of them, that has the name in it (Hermes, Mistral, Llama)."""
-        if text[at] not in "{[":
+        found = value_at(text, at) if text[at] in "{[" else None
+        if found is None:
             return None
-        try:
-            value, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            return None
+        value, end = found
         calls = [self._named(one) for one in (value if isinstance(value, list) else [value])]
         read = [call for call in calls if call is not None]
         return (end, read) if read and len(read) == len(calls) else None

@@ -63,7 +63,7 @@ def read(text: str, size: int) -> tuple[str, list[tuple[str, str]]]:
         answer.add(text[start : start + size])
     seen = answer.end()
     assert "".join(heard) == seen
-    return seen, answer.calls
+    return seen, [(call.name, call.arguments) for call in answer.calls]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
