@@ -28,6 +28,7 @@ from shared.errors import StaleClaim, StoreDamaged, StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import DueReplies, Outcome, Reply, ReplyLease, Shares
 from shared.store.port import Store
+from shared.waking import until_woken
 
 #: how many are begun in one go, one of each platform at the least: the loop sees to others in between
 BEGUN_AT_ONCE, MOST_AT_ONCE = 8, 32
@@ -186,10 +187,7 @@ class Delivery:
                 wait_s = await self._send_due(sender)
             except Exception as error:  # noqa: BLE001 - whatever it is, the other replies are still to be sent
                 wait_s = self._failed(error)
-            timer = None if wait_s is None else asyncio.get_running_loop().call_later(wait_s, self.look)
-            await self._woken.wait()
-            if timer is not None:
-                timer.cancel()
+            await until_woken(self._woken, wait_s)
 
     async def _give_back(self) -> None:
         """Give back, for ever, rows that this host has leased and does not send: the leases are long.

@@ -122,9 +122,9 @@ class InboundEvents:
                 self._rates.give_back(sender)
             if command is not None:
                 commands.give_back(sender)
-        if not receipt.duplicate:
-            self._names.learn(platform, inbound)
-        if not receipt.duplicate and receipt.state is MessageState.WAITING:
+            return Taken(message_id=receipt.message_id)
+        self._names.learn(platform, inbound)
+        if receipt.state is MessageState.WAITING:
             await self._queue_notice.tell(platform, inbound, receipt, self._texts_of(inbound))
         return Taken(message_id=receipt.message_id)
 

@@ -28,7 +28,7 @@ from gateway.bounded_http import BoundedProtocol, Connections, connection_limits
 from gateway.start_report import tell_start
 from shared.errors import SettingsError, StoreUnavailable, StoreUnusable
 from shared.events import Event, LogWriter
-from shared.opening import Opening
+from shared.opening import opened_before
 from shared.settings import Settings
 from shared.version import SERVER_NAME
 
@@ -134,7 +134,7 @@ async def run(
         loop.add_signal_handler(number, server.on_signal)
     loop.add_signal_handler(signal.SIGHUP, gateway.pool.renew)
     opening = asyncio.create_task(open_gateway(gateway), name="open the store")
-    await open_or_takes_time(opening, gateway.opening)
+    await opened_before(opening, gateway.opening.takes_time)
     try:
         listen(listener, room.backlog)
     except CannotStart:
@@ -161,15 +161,6 @@ async def open_gateway(gateway: Gateway) -> None:
     except (StoreUnusable, StoreUnavailable) as error:
         setting = "DATABASE_URL" if gateway.settings.database_url else "GATEHOUSE_DATA_DIR"
         raise CannotStart(f"the message store cannot be opened: {error} ({setting} says where it lies)") from None
-
-
-async def open_or_takes_time(opening: asyncio.Task[None], progress: Opening) -> None:
-    """Wait until it is open, or it turns out that a migration comes first. Raises CannotStart."""
-    slow = asyncio.create_task(progress.takes_time.wait())
-    await asyncio.wait((opening, slow), return_when=asyncio.FIRST_COMPLETED)
-    slow.cancel()
-    if opening.done():
-        opening.result()
 
 
 def spare_collections() -> None:

@@ -47,3 +47,13 @@ class Opening:
             return "the store is being opened"
         percent = 100 * self._progress.done // max(1, self._progress.total)
         return f"migrating the database to this release's schema: {self._progress.what}, {percent} % done"
+
+
+async def opened_before(opening: asyncio.Task[None], event: asyncio.Event) -> bool:
+    """Wait until a store is open or the event is set; tell whether it is open. Raises what the opening does."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait((opening, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if opening.done():
+        opening.result()
+    return opening.done()

@@ -70,12 +70,7 @@ class PlatformSettings(msgspec.Struct, frozen=True):
 
     def secrets(self) -> tuple[str, ...]:
         """Return every value that no log line may show."""
-        return tuple(
-            word
-            for field in msgspec.structs.fields(self)
-            if _meta(field).get("secret")
-            for word in [getattr(self, field.name), *re.split(r"[,\s]+", getattr(self, field.name))]
-        )
+        return tuple(word for _, value in self.named_secrets() for word in [value, *re.split(r"[,\s]+", value)])
 
 
 class StandardSettings(PlatformSettings, frozen=True):

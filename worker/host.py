@@ -13,8 +13,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -29,7 +28,7 @@ from shared.api_keys import digest_of, parse_entry
 from shared.errors import StoreError
 from shared.events import Event, Events
 from shared.messages import Outcome
-from shared.opening import Opening
+from shared.opening import Opening, opened_before
 from shared.session_segments import remove_old_logs
 from shared.settings import Settings
 from shared.store import Store, open_store
@@ -121,17 +120,13 @@ class WorkerHost:
             loop.add_signal_handler(number, stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self.pool.renew)
         opening = asyncio.create_task(self._store.open(self._opening.tell))
-        await _first_of(opening, self._opening.takes_time.wait())
-        if opening.done():
-            opening.result()
+        await opened_before(opening, self._opening.takes_time)
         listener = socket.create_server((self._settings.host, self._settings.port))
         page = _Page(uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off"))
         serving = asyncio.create_task(page.serve([listener]))
         self._tell_start(listener)
         try:
-            await _first_of(opening, stopped.wait())
-            if opening.done():
-                opening.result()
+            if await opened_before(opening, stopped):
                 self._opening.finish()
                 await self._work(stopped)
             else:
@@ -199,13 +194,6 @@ class WorkerHost:
         if known and digest_of(secret) not in known:
             return PlainTextResponse("a key is needed\n", 401, {"WWW-Authenticate": "Bearer"})
         return Response(generate_latest(self._registry), media_type=METRICS_TYPE)
-
-
-async def _first_of(task: asyncio.Task[None], other: Coroutine[Any, Any, object]) -> None:
-    """Wait for one of two; the other coroutine is ended."""
-    waiting = asyncio.create_task(other)
-    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
 
 
 class _Page(uvicorn.Server):

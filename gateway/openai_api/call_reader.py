@@ -6,14 +6,18 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 from urllib.parse import unquote
 
 from gateway.openai_api.chat_body import ChatBody
 from gateway.openai_api.content import LIMITS, FileBatch
+from gateway.openai_api.json_body import decode
 from gateway.openai_api.requests import ChatRequest, links_shown, read_chat
 from gateway.platforms.port import ApiRequest, ApiResponse
 from gateway.public_files import PublicFiles
 from shared.attachments import Upload
+
+T = TypeVar("T")
 
 #: links of one call that are fetched, those said last
 MOST_LINKS = LIMITS.files
@@ -21,6 +25,8 @@ MOST_LINKS = LIMITS.files
 MOST_BYTES = 20 * 1024 * 1024
 #: files that one caller has fetched at once
 AT_ONCE = 8
+#: a body of this size is read beside the loop
+LARGE_BYTES = 64 * 1024
 ACCEPT = {"accept": "image/png, image/jpeg, image/gif, image/webp, */*;q=0.5"}
 
 
@@ -33,10 +39,15 @@ class CallReader:
         self._files = files
         self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
+    async def decode(self, body: bytes, kind: type[T]) -> T:
+        """Read a body; a large one is read beside the loop. Raises Refused."""
+        return await asyncio.to_thread(decode, body, kind) if len(body) >= LARGE_BYTES else decode(body, kind)
+
     async def read(
-        self, chat: ChatBody, caller: str, *, is_large: bool, in_session: bool, all_new: bool = False
+        self, chat: ChatBody, body: bytes, caller: str, *, in_session: bool, all_new: bool = False
     ) -> ChatRequest:
-        """Return what a call asks for; a large one is read beside the loop. Raises Refused."""
+        """Return what a call with this body asks for; a large one is read beside the loop. Raises Refused."""
+        is_large = len(body) >= LARGE_BYTES
         find = partial(links_shown, chat, self._models, in_session=in_session, all_new=all_new)
         read = partial(read_chat, chat, self._models, in_session=in_session, all_new=all_new, provider=self._provider)
         urls = await asyncio.to_thread(find) if is_large else find()

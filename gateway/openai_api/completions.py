@@ -21,7 +21,7 @@ from gateway.openai_api.calls import Calls
 from gateway.openai_api.chat_answers import stream, whole
 from gateway.openai_api.chat_body import ChatBody
 from gateway.openai_api.headers import session_name, told_session
-from gateway.openai_api.json_body import decode, inflate
+from gateway.openai_api.json_body import inflate
 from gateway.openai_api.requests import ANY_MODEL, TEXT_LIMIT_BYTES
 from gateway.readiness import Readiness
 from gateway.responses import Refused, json_response, read_body, too_large
@@ -30,8 +30,6 @@ BODY_LIMIT_BYTES = 8 * 1024 * 1024
 BODY_TIMEOUT_S = 30.0
 #: what a body holds that may be larger than any text
 DATA_URL = b";base64,"
-#: a body of this size is read beside the loop
-LARGE_BYTES = 64 * 1024
 
 
 class Completions:
@@ -66,11 +64,10 @@ class Completions:
             raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
         named = session_name(request)
         body = await read_call(request)
-        is_large = len(body) >= LARGE_BYTES
-        chat = await asyncio.to_thread(decode, body, ChatBody) if is_large else decode(body, ChatBody)
+        chat = await self._reader.decode(body, ChatBody)
         name = named or told_session(self._session_from, chat.user or "", chat.metadata or {})
         caller: Caller = request.state.caller
-        asked = await self._reader.read(chat, caller.name, is_large=is_large, in_session=name is not None)
+        asked = await self._reader.read(chat, body, caller.name, in_session=name is not None)
         call = await self._calls.begin(request, asked, body, name)
         if call.request.stream:
             return ChatStream(stream(call), call.headers, lambda: self._calls.finish(call))

@@ -6,7 +6,6 @@ A response that is stored (all but those with ``store: false``) begins a session
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from contextlib import suppress
 
@@ -18,9 +17,9 @@ from gateway.keys import Caller
 from gateway.openai_api.call_reader import CallReader
 from gateway.openai_api.calls import Call, Calls
 from gateway.openai_api.chat_answers import end_of, failed_response, is_answer
-from gateway.openai_api.completions import LARGE_BYTES, ChatStream, answer_or_leave, read_call
+from gateway.openai_api.completions import ChatStream, answer_or_leave, read_call
 from gateway.openai_api.headers import session_name, told_session
-from gateway.openai_api.json_body import decode, invalid
+from gateway.openai_api.json_body import invalid
 from gateway.openai_api.requests import ChatRequest
 from gateway.openai_api.response_events import (
     PREFIX,
@@ -57,11 +56,9 @@ class ResponsesApi:
         if reason := self._readiness.refuses_calls():
             raise Refused(503, reason, code="not_running", headers={"Retry-After": "5"})
         named, raw = session_name(request), await read_call(request)
-        is_large = len(raw) >= LARGE_BYTES
-        body = await asyncio.to_thread(decode, raw, ResponsesBody) if is_large else decode(raw, ResponsesBody)
-        body = await self._with_kept_items(body, request.state.caller)
+        body = await self._with_kept_items(await self._reader.decode(raw, ResponsesBody), request.state.caller)
         name = named or told_session(self._session_from, body.user or "", body.metadata or {})
-        chat = await self._read(request, body, name, is_large=is_large)
+        chat = await self._read(request, raw, body, name)
         call = await self._calls.begin(request, chat, raw, name, await self._session(request, body, name))
         if body.stream:
             return ChatStream(stream(call, body), call.headers, lambda: self._calls.finish(call))
@@ -88,15 +85,13 @@ class ResponsesApi:
         error = {"code": "server_error", "message": answered.outcome.text}
         return json_response(response_of(call, body, "failed", [], error=error))
 
-    async def _read(self, request: Request, body: ResponsesBody, name: str | None, *, is_large: bool) -> ChatRequest:
+    async def _read(self, request: Request, raw: bytes, body: ResponsesBody, name: str | None) -> ChatRequest:
         """Return what a call asks for. Raises Refused."""
         caller: Caller = request.state.caller
         goes_on = body.previous_response_id is not None
         in_session = name is not None or goes_on
         try:
-            chat = await self._reader.read(
-                as_chat(body), caller.name, is_large=is_large, in_session=in_session, all_new=goes_on
-            )
+            chat = await self._reader.read(as_chat(body), raw, caller.name, in_session=in_session, all_new=goes_on)
         except Refused as refused:
             if refused.param is not None and refused.param.startswith("messages"):
                 refused.param = "input"  # as this body has it, where an item may be more or less than a message

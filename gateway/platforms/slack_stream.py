@@ -42,8 +42,9 @@ class SlackStreams(EditingAdapter, frozen=True):
 
     def shown(self, reply: Reply, answer: ApiResponse) -> SendResult:
         """A stream that cannot begin, or has ended, gives way to edits."""
-        address, found = Address.of(reply.address), self.read(answer)
-        if found is None or not (address.stream or (address.may_stream and not address.shown)):
+        address = Address.of(reply.address)
+        found = self.read(answer) if address.stream or (address.may_stream and not address.shown) else None
+        if found is None:
             return self.result(reply, answer)
         if found.ok and (not address.stream or address.rest_of(reply.text)):
             return Sent(found.id)
@@ -62,8 +63,9 @@ class SlackStreams(EditingAdapter, frozen=True):
 
     def ended(self, reply: Reply, answer: ApiResponse) -> SendResult | None:
         """Read the answer to ``end``, None where it is about something else."""
-        address, found = Address.of(reply.address), self.read(answer)
-        if found is None or not (address.stream and reply.begins) or found.status >= 429 or found.code in CODES.passing:
+        address = Address.of(reply.address)
+        found = self.read(answer) if address.stream and reply.begins else None
+        if found is None or found.status >= 429 or found.code in CODES.passing:
             return None
         if found.ok and address.rest_of(reply.text) is not None:
             return Sent(address.shown)

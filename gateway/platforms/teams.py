@@ -223,8 +223,8 @@ class Teams(EditingAdapter, frozen=True):
     def shown(self, reply: Reply, answer: ApiResponse) -> SendResult | Cancelled:
         """A stream ends after two minutes, or when the person presses its button."""
         address = Address.of(reply.address)
-        found = self.read(answer)
-        if found is None or not address.may_stream or answer.status not in STREAM_ENDED:
+        found = self.read(answer) if address.may_stream and answer.status in STREAM_ENDED else None
+        if found is None:
             return self.result(reply, answer)
         said = found.reason
         return Cancelled(said) if "cancel" in said.casefold() else WithoutThread(address.without_stream, said)

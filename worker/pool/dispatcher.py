@@ -65,13 +65,17 @@ class Load:
     def free(self) -> int:
         """How many more turns it takes now, those counted for which another is let go."""
         places = self.capacity - (len(self.running) - len(self.waiting))
-        return max(0, min(places, self.most - self.held + len(self.expendable))) if self.open else 0
+        return max(0, min(places, self.left)) if self.open else 0
 
     @property
     def free_for_rested(self) -> int:
         """How many turns that rest it takes: those that are new find as many places as it runs at once, and one now."""
-        left = self.most - self.held + len(self.expendable) - min(self.capacity, self.waiting_limit)
-        return min(self.free - (self.capacity > 1), left)
+        return min(self.free - (self.capacity > 1), self.left - min(self.capacity, self.waiting_limit))
+
+    @property
+    def left(self) -> int:
+        """How many more turns it may hold, those counted for which another is let go."""
+        return self.most - self.held + len(self.expendable)
 
     @property
     def held(self) -> int:

@@ -7,10 +7,7 @@ from urllib.parse import quote
 
 import apsw
 
-from shared.store.sqlite.synced_mark import connect_unchanged
-
-#: how long a read waits for another connection's lock, in milliseconds
-BUSY_TIMEOUT_MS = 5000
+from shared.store.sqlite.synced_mark import connect_unchanged, log_of
 
 
 def connect_to_read(path: Path) -> apsw.Connection:
@@ -19,8 +16,6 @@ def connect_to_read(path: Path) -> apsw.Connection:
     In WAL mode even a reader makes the ``-wal`` and ``-shm`` files where nobody has made them. Where there is no log
     to read, nobody writes and the file is read as one that does not change.
     """
-    immutable = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
+    immutable = "" if log_of(path).exists() else "&immutable=1"
     url = f"file:{quote(str(path.absolute()))}?mode=ro{immutable}"
-    db = connect_unchanged(path, url, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-    db.set_busy_timeout(BUSY_TIMEOUT_MS)
-    return db
+    return connect_unchanged(path, url, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)

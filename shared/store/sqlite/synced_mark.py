@@ -29,7 +29,7 @@ from shared.store.sqlite.write_ahead_log import (
     read_header,
 )
 
-#: how long a look at the log waits for another connection's lock, in milliseconds
+#: how long a look at the log, or a read, waits for another connection's lock, in milliseconds
 BUSY_TIMEOUT_MS = 5000
 
 MAGIC = b"GHSYNC1\n"

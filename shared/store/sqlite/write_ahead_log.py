@@ -45,7 +45,6 @@ class LogFrame(msgspec.Struct, frozen=True):
     checksum: Checksum
     #: what the checksum is of, beside the frames before
     summed: bytes
-    body: bytes
 
 
 def page_bytes_of(header: bytes) -> int:
@@ -75,8 +74,7 @@ def read_frame(data: bytes) -> LogFrame:
     """Return a frame from its bytes, header and page."""
     page, commit_pages = struct.unpack(">II", data[:8])
     first, second = struct.unpack(">II", data[16:24])
-    body = data[FRAME_HEADER_BYTES:]
-    return LogFrame(page, commit_pages, data[8:16], (first, second), data[:8] + body, body)
+    return LogFrame(page, commit_pages, data[8:16], (first, second), data[:8] + data[FRAME_HEADER_BYTES:])
 
 
 def checksum_of(data: bytes, begun: Checksum, order: str) -> Checksum:

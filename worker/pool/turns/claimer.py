@@ -16,6 +16,7 @@ from shared.budgets import Budgets
 from shared.events import Event, Events
 from shared.messages import Claim, ClaimBatch, ClaimRef
 from shared.store.port import Store
+from shared.waking import until_woken
 
 LEASE_S = 30.0
 RENEW_EVERY_S = 10.0
@@ -119,9 +120,7 @@ class Claimer:
 
     async def until_woken(self, wait_s: float) -> None:
         """Wait so long, or until something wakes the claimer."""
-        timer = asyncio.get_running_loop().call_later(wait_s, self.wake)
-        await self._wake.wait()
-        timer.cancel()
+        await until_woken(self._wake, wait_s)
 
     async def _suspects(self, room: int) -> ClaimBatch:
         early_s = self._suspects_after_mono - time.monotonic()
