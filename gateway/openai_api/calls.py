@@ -149,6 +149,17 @@ class Calls:
         )
         return await self._accept(call, arrival_of(call, key, known_by, command), when_busy)
 
+    async def open_calls(self, caller: Caller, name: str | None) -> dict[str, str]:
+        """Return the ids of the calls that the last answer of a session handed over, by the names of the tools."""
+        if name is None:
+            return {}
+        try:
+            latest = await self._store.inbox.latest(session_key("api", caller.account, name))
+            outcome = (await self._store.inbox.answer(latest)).outcome
+        except NotFound:
+            return {}
+        return {call.name: call.id for call in outcome.calls} if isinstance(outcome, Ended) else {}
+
     def _stored(self, session: str, key: str, known_by: str, *, again: bool) -> str:
         """Return the session of a call that no name tells: for one that asks again, that of its first request."""
         known = key or known_by

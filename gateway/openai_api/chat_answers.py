@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from gateway.openai_api.calls import NO_RETRY, Call
 from gateway.openai_api.streamed_text import StreamedText
+from gateway.openai_api.tool_forms import input_of
 from gateway.responses import error_body, json_response
 from gateway.turn_broadcast import ApprovalAsked, GatewayStopping, TextAdded, TurnStarted
 from shared.call_options import ClientCall
@@ -35,8 +36,8 @@ async def whole(call: Call) -> Response:
     """Wait for the end of a call and answer it at once."""
     match await end_of(call):
         case Ended() as ended if is_answer(ended):
-            message = message_of(ended)
-            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(ended)}
+            reason = finish_reason(ended, functions=call.request.functions)
+            choice = {"index": 0, "message": message_of(call, ended), "logprobs": None, "finish_reason": reason}
             body = envelope(call, "chat.completion") | {"choices": [choice], "usage": usage_entry(ended.usage)}
             return json_response(body, headers=call.headers)
         case failed:
@@ -78,8 +79,12 @@ async def stream(call: Call) -> AsyncGenerator[bytes]:
 
 def closing_chunks(call: Call, ended: Ended) -> list[bytes]:
     """Return what follows the text: the calls handed over, why it ended, and what it used."""
-    chunks = [chunk(call, {"tool_calls": [call_entry(one, index)]}) for index, one in enumerate(ended.calls)]
-    chunks.append(chunk(call, {}, finish=finish_reason(ended)))
+    functions = call.request.functions
+    if functions and ended.calls:
+        chunks = [chunk(call, {"function_call": function_entry(ended.calls[0])})]
+    else:
+        chunks = [chunk(call, {"tool_calls": [call_entry(call, *one)]}) for one in enumerate(ended.calls)]
+    chunks.append(chunk(call, {}, finish=finish_reason(ended, functions=functions)))
     if call.request.include_usage:
         body = envelope(call, "chat.completion.chunk") | {"choices": [], "usage": usage_entry(ended.usage)}
         chunks.append(event(body))
@@ -96,29 +101,38 @@ def is_withheld(ended: Ended) -> bool:
     return ended.status is TurnStatus.FAILED and ended.error.startswith(WITHHELD) and "refused to answer" in ended.error
 
 
-def finish_reason(ended: Ended) -> str:
-    """Return why an answer ended, in the words of the protocol."""
+def finish_reason(ended: Ended, *, functions: bool = False) -> str:
+    """Return why an answer ended, in the words of the protocol; those of ``functions``, where the client has them."""
+    if functions and ended.finish == "tool_calls":
+        return "function_call"
     return "content_filter" if is_withheld(ended) else ended.finish or "stop"
 
 
-def message_of(ended: Ended) -> dict[str, Any]:
+def message_of(call: Call, ended: Ended) -> dict[str, Any]:
     """Return the assistant's message."""
     message: dict[str, Any] = {"role": "assistant", "content": ended.text, "refusal": None}
     if is_withheld(ended):
         message |= {"content": None, "refusal": ended.text}
-    if ended.calls:
-        message |= {"content": ended.text or None, "tool_calls": [call_entry(one) for one in ended.calls]}
+    if ended.calls and call.request.functions:
+        message |= {"content": ended.text or None, "function_call": function_entry(ended.calls[0])}
+    elif ended.calls:
+        calls = [call_entry(call, None, one) for one in ended.calls]
+        message |= {"content": ended.text or None, "tool_calls": calls}
     return message
 
 
-def call_entry(call: ClientCall, index: int | None = None) -> dict[str, Any]:
-    """Return a call of a client's tool, with its place where it is streamed."""
-    place = {} if index is None else {"index": index}
-    return place | {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
+def call_entry(call: Call, index: int | None, asked: ClientCall) -> dict[str, Any]:
+    """Return a call of a client's tool in the form that the client knows, with its place where it is streamed."""
+    entry = {"id": asked.id} if index is None else {"index": index, "id": asked.id}
+    form = call.request.forms.get(asked.name)
+    if form is not None and form.custom:
+        return entry | {"type": "custom", "custom": {"name": form.name, "input": input_of(asked.arguments)}}
+    return entry | {"type": "function", "function": function_entry(asked)}
+
+
+def function_entry(asked: ClientCall) -> dict[str, Any]:
+    """Return the function that is called."""
+    return {"name": asked.name, "arguments": asked.arguments}
 
 
 def failure(call: Call, failed: Ended | Dead | GatewayStopping) -> tuple[int, dict[str, Any]]:

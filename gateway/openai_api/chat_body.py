@@ -51,22 +51,31 @@ class Function(msgspec.Struct, frozen=True):
     arguments: str | dict[str, Any] | None = None  #: JSON text; an object and nothing are read, too
 
 
+class CustomCall(msgspec.Struct, frozen=True):
+    """What a call of a custom tool says."""
+
+    name: str
+    input: str  #: any text
+
+
 class CallEntry(msgspec.Struct, frozen=True):
-    """A tool call inside an assistant message of the past."""
+    """A tool call inside an assistant message of the past, of a function or of a custom tool."""
 
     id: str
-    function: Function
+    function: Function | None = None
     type: str | None = None
+    custom: CustomCall | None = None
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
     """One message of the request."""
 
-    role: str  #: system, developer, user, assistant or tool
+    role: str  #: system, developer, user, assistant, tool or function
     content: str | list[ContentPart] | None = None
     tool_calls: list[CallEntry] | None = None  #: of an assistant's message
+    function_call: Function | None = None  #: of one whose client knows no tools yet
     tool_call_id: str | None = None  #: of a tool's message: the call that it answers
-    name: str | None = None
+    name: str | None = None  #: of a function's message: the function that it answers for
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -101,11 +110,20 @@ class FunctionSpec(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
+class CustomSpec(msgspec.Struct, frozen=True):
+    """A tool that the client runs on a text of any form."""
+
+    name: ToolName
+    description: str | None = None
+    format: dict[str, Any] | None = None  #: text, or a grammar, which the model is told
+
+
 class ToolEntry(msgspec.Struct, frozen=True):
-    """A tool of the client; functions are served."""
+    """A tool of the client: a function or a custom tool."""
 
     type: str | None = None
     function: FunctionSpec | None = None
+    custom: CustomSpec | None = None
 
 
 class ChatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,8 +167,8 @@ class ChatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prediction: None = None
     moderation: None = None
     web_search_options: None = None
-    functions: None = None
-    function_call: None = None
+    functions: list[FunctionSpec] | None = None  #: tools, as clients offered them before
+    function_call: str | dict[str, Any] | None = None  #: the choice among them
 
 
 #: what steers a model, and goes to it under the same name

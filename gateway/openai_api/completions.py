@@ -23,6 +23,7 @@ from gateway.openai_api.chat_body import ChatBody
 from gateway.openai_api.headers import session_name, told_session
 from gateway.openai_api.json_body import inflate
 from gateway.openai_api.requests import ANY_MODEL, TEXT_LIMIT_BYTES
+from gateway.openai_api.tool_forms import knows_functions, with_tools
 from gateway.readiness import Readiness
 from gateway.responses import Refused, json_response, read_body, too_large
 
@@ -67,6 +68,8 @@ class Completions:
         chat = await self._reader.decode(body, ChatBody)
         name = named or told_session(self._session_from, chat.user or "", chat.metadata or {})
         caller: Caller = request.state.caller
+        if knows_functions(chat):
+            chat = with_tools(chat, await self._calls.open_calls(caller, name))
         asked = await self._reader.read(chat, body, caller.name, in_session=name is not None)
         call = await self._calls.begin(request, asked, body, name)
         if call.request.stream:

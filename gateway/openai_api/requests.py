@@ -14,6 +14,10 @@ from gateway.openai_api.chat_body import (
     CallEntry,
     ChatBody,
     ChatMessage,
+    CustomCall,
+    CustomSpec,
+    Function,
+    FunctionSpec,
     ResponseFormat,
     ToolEntry,
 )
@@ -27,6 +31,7 @@ from gateway.openai_api.content import (
     recall_content,
 )
 from gateway.openai_api.json_body import invalid
+from gateway.openai_api.tool_forms import ToolForm, arguments_of, custom_function
 from gateway.responses import Refused
 from shared.attachments import ReadUploads
 from shared.call_options import AnswerFormat, CallOptions, ClientTool
@@ -57,6 +62,10 @@ class ChatRequest(msgspec.Struct, frozen=True):
     options: CallOptions = CallOptions()
     #: the images of the new message, and the bytes of those that are shown at all
     uploads: ReadUploads = ReadUploads("")
+    #: how the client knows those of its tools that are no plain functions, by the names that models know
+    forms: dict[str, ToolForm] = {}
+    #: whether it offers functions, as clients did before tools
+    functions: bool = False
 
 
 def read_chat(
@@ -94,6 +103,8 @@ def read_chat(
         bool(chat.stream_options and chat.stream_options.include_usage),
         options_of(chat, models, provider, opening, system_of(chat.messages) if in_session else ""),
         ReadUploads(said.text, said.attachments, data),
+        forms_of(chat.tools or []),
+        chat.functions is not None,
     )
 
 
@@ -246,16 +257,31 @@ def client_tools(entries: Sequence[ToolEntry]) -> tuple[ClientTool, ...]:
         raise invalid(f"there are more than {MOST_TOOLS} tools", "tools")
     tools = []
     for number, entry in enumerate(entries):
-        if entry.type not in {"function", None}:
-            raise invalid(f"only tools of the type function are served, not {entry.type!r}", f"tools.{number}.type")
-        if entry.function is None:
-            raise invalid("the tool has no function", f"tools.{number}.function")
-        spec = entry.function
+        spec = function_of(entry, f"tools.{number}")
         parameters = spec.parameters or {"type": "object", "properties": {}}
         tools.append(ClientTool(spec.name, spec.description or "", parameters))
     if len({tool.name for tool in tools}) < len(tools):
         raise invalid("two tools have one name", "tools")
     return tuple(tools)
+
+
+def function_of(entry: ToolEntry, param: str) -> FunctionSpec:
+    """Return a tool as the function that it is to a model. Raises Refused."""
+    match entry:
+        case ToolEntry(type="function" | None, function=FunctionSpec() as spec):
+            return spec
+        case ToolEntry(type="custom", custom=CustomSpec() as spec):
+            return custom_function(spec)
+        case ToolEntry(type="function" | "custom" | None):
+            raise invalid(f"the tool has no {entry.type or 'function'}", f"{param}.{entry.type or 'function'}")
+        case _:
+            raise invalid(f"tools of the types function and custom are served, not {entry.type!r}", f"{param}.type")
+
+
+def forms_of(entries: Sequence[ToolEntry]) -> dict[str, ToolForm]:
+    """Return how a client knows those of its tools that are no plain functions, by the names that models know."""
+    custom = (entry.custom for entry in entries if entry.type == "custom")
+    return {spec.name: ToolForm(spec.name, custom=True) for spec in custom if spec}
 
 
 def allowed(
@@ -275,7 +301,7 @@ def allowed(
 def tool_named(entry: Any) -> str:
     """Return the name of the function that an entry of a choice means, empty where it names none."""
     match entry:
-        case {"type": "function", "function": {"name": str(name)}}:
+        case {"type": "function", "function": {"name": str(name)}} | {"type": "custom", "custom": {"name": str(name)}}:
             return name
         case _:
             return ""
@@ -288,7 +314,7 @@ def tool_choice(choice: str | dict[str, Any] | None, tools: tuple[ClientTool, ..
             return {}
         case "required" if tools:
             return {"tool_choice": "required"}
-        case {"type": "function", "function": {"name": str(name)}} if name in {tool.name for tool in tools}:
+        case {} if (name := tool_named(choice)) in {tool.name for tool in tools}:
             return {"tool_choice": {"type": "function", "function": {"name": name}}}
         case _:
             known = "none, auto, required, or one or some of the functions among the tools"
@@ -334,6 +360,9 @@ def check_message(message: ChatMessage, number: int) -> None:
         raise invalid(f"{message.role!r} is no role", f"{param}.role")
     if message.role == "tool" and not message.tool_call_id:
         raise invalid("a tool message needs the tool_call_id it answers", f"{param}.tool_call_id")
+    for place, call in enumerate(message.tool_calls or ()):
+        if call.function is None and call.custom is None:
+            raise invalid("a tool call needs its function", f"{param}.tool_calls.{place}.function")
     if message.content is None and message.role == "user":
         raise invalid("the message has no content", f"{param}.content")
     for part in message.content if isinstance(message.content, list) else ():
@@ -360,6 +389,9 @@ def encode(message: ChatMessage, said: ReadUploads) -> bytes:
 
 def encode_call(call: CallEntry) -> dict[str, Any]:
     """Return a tool call of the past as a transcript has it."""
-    given = call.function.arguments
-    arguments = given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
-    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+    match call:
+        case CallEntry(custom=CustomCall(name, text)):
+            arguments = arguments_of(text)
+        case CallEntry(function=Function(name, given)):
+            arguments = given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
+    return {"id": call.id, "type": "function", "function": {"name": name, "arguments": arguments}}

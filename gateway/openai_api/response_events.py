@@ -9,8 +9,9 @@ import msgspec
 
 from gateway.openai_api.calls import Call
 from gateway.openai_api.chat_answers import KEEP_ALIVE_S, failure, finish_reason, is_answer, is_withheld
-from gateway.openai_api.responses_body import InputItem, ResponsesBody
+from gateway.openai_api.responses_body import FunctionTool, InputItem, OfferedTool, ResponsesBody
 from gateway.openai_api.streamed_text import StreamedText
+from gateway.openai_api.tool_forms import ToolForm, input_of
 from gateway.turn_broadcast import ApprovalAsked, GatewayStopping, TextAdded, TurnStarted
 from shared.call_options import ClientCall
 from shared.messages import Dead, Ended, Usage
@@ -43,13 +44,21 @@ def response_of(call: Call, body: ResponsesBody, status: str, output: list[Any],
         "temperature": body.temperature,
         "text": {"format": {name: value for name, value in form.items() if value is not None}},
         "tool_choice": body.tool_choice or "auto",
-        "tools": [msgspec.to_builtins(tool) for tool in body.tools or []],
+        "tools": [tool_object(tool) for tool in body.tools or []],
         "top_p": body.top_p,
         "truncation": body.truncation or "disabled",
         "usage": None,
         "user": body.user,
         "metadata": body.metadata or {},
     } | more
+
+
+def tool_object(tool: FunctionTool) -> dict[str, Any]:
+    """Return a tool as its client offered it."""
+    fields = {name: value for name, value in msgspec.to_builtins(tool).items() if value is not None}
+    if isinstance(tool, OfferedTool) and tool.tools is not None:
+        fields["tools"] = [tool_object(one) for one in tool.tools]
+    return {"parameters": None, "strict": None, **fields} if tool.type == "function" else fields
 
 
 def ended_response(call: Call, body: ResponsesBody, ended: Ended, text: str | None = None) -> dict[str, Any]:
@@ -142,11 +151,13 @@ def closing_events(numbered: Numbered, call: Call, body: ResponsesBody, ended: E
                 yield numbered("response.output_item.added", output_index=index, item=item | {"content": []})
         else:
             place = {"item_id": item["id"], "output_index": index}
-            empty = item | {"arguments": "", "status": "in_progress"}
+            said = "input" if item["type"] == "custom_tool_call" else "arguments"
+            kind = "custom_tool_call_input" if said == "input" else "function_call_arguments"
+            empty = item | {said: "", "status": "in_progress"}
             yield numbered("response.output_item.added", output_index=index, item=empty)
-            yield numbered("response.function_call_arguments.delta", **place, delta=item["arguments"])
-            arguments = {"name": item["name"], "arguments": item["arguments"]}
-            yield numbered("response.function_call_arguments.done", **place, **arguments)
+            yield numbered(f"response.{kind}.delta", **place, delta=item[said])
+            named = {} if said == "input" else {"name": item["name"]}
+            yield numbered(f"response.{kind}.done", **place, **named, **{said: item[said]})
         yield numbered("response.output_item.done", output_index=index, item=item)
     yield numbered(f"response.{response['status']}", response=response)
 
@@ -164,14 +175,13 @@ def text_part(text: str) -> dict[str, Any]:
 
 def call_item(call: Call, asked: ClientCall, number: int) -> dict[str, Any]:
     """Return the output item of a call of a client's tool, the ``number``-th of its response."""
-    return {
-        "id": f"{CALL_ITEM}{call.id}_{number}",
-        "type": "function_call",
-        "status": "completed",
-        "call_id": asked.id,
-        "name": asked.name,
-        "arguments": asked.arguments,
-    }
+    form = call.request.forms.get(asked.name, ToolForm(asked.name))
+    item = {"id": f"{CALL_ITEM}{call.id}_{number}", "status": "completed", "call_id": asked.id, "name": form.name}
+    if form.namespace:
+        item["namespace"] = form.namespace
+    if form.custom:
+        return item | {"type": "custom_tool_call", "input": input_of(asked.arguments)}
+    return item | {"type": "function_call", "arguments": asked.arguments}
 
 
 def item_id(call: Call) -> str:

@@ -29,7 +29,7 @@ from gateway.openai_api.response_events import (
     response_of,
     stream,
 )
-from gateway.openai_api.responses_body import InputItem, ResponsesBody, as_chat
+from gateway.openai_api.responses_body import InputItem, ResponsesBody, as_chat, forms_of
 from gateway.readiness import Readiness
 from gateway.responses import Refused, json_response
 from gateway.turn_broadcast import Follower
@@ -97,7 +97,8 @@ class ResponsesApi:
                 refused.param = "input"  # as this body has it, where an item may be more or less than a message
             raise
         system = "\n\n".join(part for part in (body.instructions, chat.options.system) if part)
-        return msgspec.structs.replace(chat, options=msgspec.structs.replace(chat.options, system=system))
+        options = msgspec.structs.replace(chat.options, system=system)
+        return msgspec.structs.replace(chat, options=options, forms=forms_of(body.tools or []))
 
     async def _with_kept_items(self, body: ResponsesBody, caller: Caller) -> ResponsesBody:
         """Return the body with the items themselves where it names items of earlier responses.

@@ -6,6 +6,7 @@ its name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from gateway.openai_api.chat_body import (
     ChatMessage,
     ContentPart,
     Count,
+    CustomSpec,
     FileData,
     Function,
     FunctionSpec,
@@ -28,6 +30,21 @@ from gateway.openai_api.chat_body import (
     ToolName,
 )
 from gateway.openai_api.json_body import invalid
+from gateway.openai_api.tool_forms import NAME_LIMIT, ToolForm, arguments_of, custom_function, joined
+
+#: the types of tools that clients may offer
+TOOL_TYPES = "function, custom and namespace"
+
+
+Includable = Literal[
+    "reasoning.encrypted_content",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+]
 
 
 class InputPart(msgspec.Struct, frozen=True):
@@ -43,7 +60,7 @@ class InputPart(msgspec.Struct, frozen=True):
 
 
 class InputItem(msgspec.Struct, frozen=True):
-    """One item of the input: a message, a call of the client's tool, its result, or the id of one that is kept."""
+    """One item of the input: a message, a call of a client's tool, its result, or the id of one that is kept."""
 
     type: str | None = None
     id: str | None = None
@@ -51,7 +68,9 @@ class InputItem(msgspec.Struct, frozen=True):
     content: str | list[InputPart] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None  #: of the tool that is called
     arguments: str | None = None
+    input: str | None = None  #: of a custom tool's call
     output: str | list[InputPart] | None = None
 
     @property
@@ -61,13 +80,20 @@ class InputItem(msgspec.Struct, frozen=True):
 
 
 class FunctionTool(msgspec.Struct, frozen=True):
-    """A function that the client runs."""
+    """A tool that the client runs: a function or a custom tool."""
 
     type: str
     name: ToolName | None = None
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, Any] | None = None  #: of a function, a JSON schema object
     strict: bool | None = None
+    format: dict[str, Any] | None = None  #: of a custom tool: text, or a grammar, which the model is told
+
+
+class OfferedTool(FunctionTool, frozen=True):
+    """A tool that the client runs, or a namespace of some."""
+
+    tools: list[FunctionTool] | None = None  #: of a namespace
 
 
 class Reasoning(msgspec.Struct, frozen=True):
@@ -105,7 +131,7 @@ class ResponsesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: bool | None = None  #: false keeps nothing; else the response can be gone on from
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
-    tools: list[FunctionTool] | None = None
+    tools: list[OfferedTool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
@@ -114,13 +140,14 @@ class ResponsesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     temperature: Temperature | None = None
     top_p: Share | None = None
     metadata: dict[str, str] | None = None
+    client_metadata: dict[str, Any] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     service_tier: str | None = None
-    include: list[str] | None = None
+    include: list[Includable] | None = None  #: of what no answer holds here, nothing is added
     truncation: str | None = None
     background: bool | None = None  #: false
     top_logprobs: Literal[0] | None = None
@@ -140,7 +167,7 @@ def as_chat(body: ResponsesBody) -> ChatBody:
         model=body.model,
         messages=messages_of(body.input),
         stream=body.stream,
-        tools=[tool_entry(tool, number) for number, tool in enumerate(body.tools or [])],
+        tools=[entry for number, tool in enumerate(body.tools or []) for entry in entries_of(tool, f"tools.{number}")],
         tool_choice=chosen(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=form_of(text.format),
@@ -163,11 +190,12 @@ def messages_of(given: str | list[InputItem]) -> list[ChatMessage]:
         match item.kind:
             case "message":
                 messages.append(ChatMessage(item.role or "", content_of(item.content, f"input.{number}.content")))
-            case "function_call":
-                call = CallEntry(item.call_id or "", Function(item.name or "", item.arguments))
+            case "function_call" | "custom_tool_call" as kind:
+                arguments = item.arguments if kind == "function_call" else arguments_of(item.input or "")
+                call = CallEntry(item.call_id or "", Function(joined(item.namespace, item.name or ""), arguments))
                 last = messages.pop() if messages and messages[-1].role == "assistant" else ChatMessage("assistant")
                 messages.append(msgspec.structs.replace(last, tool_calls=[*(last.tool_calls or []), call]))
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output":
                 result = content_of(item.output, f"input.{number}.output")
                 messages.append(ChatMessage("tool", result, tool_call_id=item.call_id))
             case "reasoning":
@@ -198,19 +226,45 @@ def content_of(content: str | list[InputPart] | None, param: str) -> str | list[
     return parts
 
 
-def tool_entry(tool: FunctionTool, number: int) -> ToolEntry:
-    """Return a tool as chat completions have it."""
-    if tool.type != "function":
-        raise invalid(f"only tools of the type function are served, not {tool.type!r}", f"tools.{number}.type")
+def entries_of(tool: OfferedTool, param: str) -> list[ToolEntry]:
+    """Return a tool, or those of a namespace, as chat completions have them. Raises Refused."""
+    if tool.type != "namespace":
+        return [entry_of(tool, param)]
     if tool.name is None:
-        raise invalid("a function needs a name beside its type", f"tools.{number}.name")
-    return ToolEntry("function", FunctionSpec(tool.name, tool.description, tool.parameters, tool.strict))
+        raise invalid("a namespace needs a name beside its type", f"{param}.name")
+    return [entry_of(one, f"{param}.tools.{number}", tool.name) for number, one in enumerate(tool.tools or [])]
+
+
+def entry_of(tool: FunctionTool, param: str, namespace: str = "") -> ToolEntry:
+    """Return one tool as chat completions have it. Raises Refused."""
+    if tool.type not in {"function", "custom"}:
+        raise invalid(f"tools of the type {tool.type!r} are not served: {TOOL_TYPES} are", f"{param}.type")
+    if tool.name is None:
+        raise invalid(f"a {tool.type} needs a name beside its type", f"{param}.name")
+    name = joined(namespace, tool.name)
+    if len(name) > NAME_LIMIT:
+        raise invalid(f"{name!r} is longer than {NAME_LIMIT} characters, with its namespace", f"{param}.name")
+    if tool.type == "custom":
+        return ToolEntry("function", custom_function(CustomSpec(name, tool.description, tool.format)))
+    return ToolEntry("function", FunctionSpec(name, tool.description, tool.parameters, tool.strict))
+
+
+def forms_of(tools: Sequence[OfferedTool]) -> dict[str, ToolForm]:
+    """Return how a client knows those of its tools that are no plain functions, by the names that models know."""
+    grouped = [(tool.name or "", one) for tool in tools for one in tool.tools or () if tool.type == "namespace"]
+    known = [*grouped, *(("", tool) for tool in tools if tool.type == "custom")]
+    return {
+        joined(namespace, tool.name or ""): ToolForm(tool.name or "", namespace, tool.type == "custom")
+        for namespace, tool in known
+    }
 
 
 def chosen(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
     """Return the choice of a tool as chat completions have it."""
     match choice:
-        case {"type": "function", "name": str(name)}:
+        case {"type": "function" | "custom", "namespace": str(namespace), "name": str(name)}:
+            return {"type": "function", "function": {"name": joined(namespace, name)}}
+        case {"type": "function" | "custom", "name": str(name)}:
             return {"type": "function", "function": {"name": name}}
         case {"type": "allowed_tools", "mode": str(mode), "tools": list(tools)}:
             return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [chosen(one) for one in tools]}}

@@ -89,6 +89,53 @@ def test_the_clients_tools_are_called_and_their_results_taken(sdk: openai.OpenAI
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("six it is", "stop")
 
 
+@pytest.mark.parametrize("session", [None, "functions"])
+def test_a_client_that_knows_functions_alone_is_served_as_one_with_tools(
+    sdk: openai.OpenAI, provider: RunningProvider, session: str | None
+) -> None:
+    options: Any = {"model": "gatehouse", "extra_headers": in_session(session) if session else {}}
+    options["functions"] = [ROLL["function"]]
+    messages: Any = user(ROLL_ONCE)
+    (choice,) = sdk.chat.completions.create(messages=messages, function_call={"name": "roll"}, **options).choices
+    assert provider.requests[-1].json()["tool_choice"] == {"type": "function", "function": {"name": "roll"}}
+    call = choice.message.function_call
+    assert call is not None
+    assert (choice.finish_reason, call.name, call.arguments) == ("function_call", "roll", '{"sides": 6}')
+    messages += [choice.message.to_dict(), {"role": "function", "name": "roll", "content": "6"}]
+    answer = sdk.chat.completions.create(messages=messages, **options)
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("six it is", "stop")
+    streamed = sdk.chat.completions.create(messages=user(ROLL_ONCE), stream=True, **options | {"extra_headers": {}})
+    last, end = list(streamed)[-2:]
+    assert last.choices[0].delta.function_call is not None
+    assert (last.choices[0].delta.function_call.name, end.choices[0].finish_reason) == ("roll", "function_call")
+    for wrong, param in (
+        ({"tools": [ROLL]}, "functions"), ({"functions": openai.omit, "function_call": "auto"}, "function_call"),
+        ({"messages": [*user("x"), {"role": "function", "name": "never", "content": "6"}]}, "messages.1.name"),
+    ):  # fmt: skip
+        with pytest.raises(openai.BadRequestError) as refused:
+            sdk.chat.completions.create(**options | {"messages": user("x"), "extra_headers": {}} | wrong)
+        assert refused.value.param == param
+
+
+def test_a_custom_tool_takes_any_text(sdk: openai.OpenAI, provider: RunningProvider) -> None:
+    grammar = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "[a-z]+"}}
+    tool: Any = {"type": "custom", "custom": {"name": "shout", "description": "Shout.", "format": grammar}}
+    messages: Any = user('[[tool shout {"input": "hey"}]] [[then]] [[say heard]]')
+    options: Any = {"model": "gatehouse", "messages": messages, "tools": [tool]}
+    options["tool_choice"] = {"type": "custom", "custom": {"name": "shout"}}
+    asked = sdk.chat.completions.create(**options).choices[0].message
+    (call,) = asked.tool_calls or []
+    assert call.type == "custom"
+    assert (call.custom.name, call.custom.input) == ("shout", "hey")
+    offered = next(
+        one["function"] for one in provider.requests[-1].json()["tools"] if one["function"]["name"] == "shout"
+    )
+    assert "[a-z]+" in offered["description"]
+    messages += [asked.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "ok"}]
+    answer = sdk.chat.completions.create(model="gatehouse", messages=messages, tools=[tool])
+    assert answer.choices[0].message.content == "heard"
+
+
 def test_calls_are_streamed_as_the_client_assembles_them(sdk: openai.OpenAI) -> None:
     with sdk.chat.completions.stream(model="gatehouse", messages=user(ROLL_ONCE), tools=[ROLL]) as stream:
         final = stream.get_final_completion()

@@ -80,6 +80,31 @@ def test_the_clients_tools_are_called_and_their_results_taken(sdk: openai.OpenAI
     assert answer.output_text == "six it is"
 
 
+def test_custom_tools_and_those_of_a_namespace_are_called_as_the_client_knows_them(sdk: openai.OpenAI) -> None:
+    tools: Any = [
+        {"type": "custom", "name": "shout", "description": "Shout."},
+        {"type": "namespace", "name": "dice", "description": "Dice.", "tools": [TOOL]},
+    ]
+    script = '[[tool shout {"input": "hey"}]] [[tool dice__roll {"sides": 6}]] [[then]] [[say heard]]'
+    with sdk.responses.stream(model="gatehouse", input=script, tools=tools) as stream:
+        kinds = {event.type for event in stream}
+        asked = stream.get_final_response()
+    shout, roll = asked.output
+    assert shout.type == "custom_tool_call"
+    assert (shout.name, shout.input) == ("shout", "hey")
+    assert roll.type == "function_call"
+    assert (roll.namespace, roll.name, roll.arguments) == ("dice", "roll", '{"sides": 6}')
+    assert {"response.custom_tool_call_input.done", "response.function_call_arguments.done"} <= kinds
+    results: Any = [
+        {"type": "custom_tool_call_output", "call_id": shout.call_id, "output": "ok"},
+        {"type": "function_call_output", "call_id": roll.call_id, "output": "6"},
+    ]
+    items: Any = [{"role": "user", "content": script}, shout.to_dict(), roll.to_dict(), *results]
+    assert sdk.responses.create(model="gatehouse", input=items, tools=tools, store=False).output_text == "heard"
+    after = sdk.responses.create(model="gatehouse", input=results, tools=tools, previous_response_id=asked.id)
+    assert after.output_text == "heard"
+
+
 def test_a_streamed_response_is_assembled_by_the_client(sdk: openai.OpenAI) -> None:
     with sdk.responses.stream(model="gatehouse", input=ROLL_ONCE, tools=[TOOL]) as stream:
         kinds = [event.type for event in stream]
@@ -133,7 +158,9 @@ def test_items_of_earlier_responses_are_named_by_their_ids(sdk: openai.OpenAI, p
         ({"nonsense": 1}, "nonsense"), ({"input": [{"type": "web_search_call", "id": "x"}]}, "input.0.type"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"tools": [{"type": "function", "function": {"name": "roll"}}]}, "tools.0.name"),
-        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": 0}, "max_output_tokens"), ({"include": ["message.output_text.logprobs"]}, "include.0"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "mcp"}]}]}, "tools.0.tools.0.type"),
+        ({"tools": [{"type": "namespace", "name": "n" * 60, "tools": [TOOL]}]}, "tools.0.tools.0.name"),
     ],
 )  # fmt: skip
 def test_what_is_not_served_is_refused_by_its_name(gateway: GatewayProcess, fields: dict[str, Any], param: str) -> None:
