@@ -41,6 +41,13 @@ A call with `X-Gatehouse-Session` has its history on the server: its last user m
 client's tools. A request that is sent again with the same `Idempotency-Key`, or as the official clients do it with
 `x-stainless-retry-count`, waits for the first one's answer and gets it; another request under that key is a 422. A
 stateless call whose client leaves is ended.
+
+A response is kept in a session of its own (or a named one), but with `store: false`. With `previous_response_id` a call
+goes on with it, and branches off where later ones do already. With `background: true` it is answered at once; what has
+not ended can be cancelled, in the background or not. The last one of a conversation can be deleted. Tools may be
+functions, custom ones (a grammar is told to the model, not enforced) and namespaces of both; those that run at OpenAI
+(`web_search`, `file_search`, `mcp` …), `conversation`, `prompt`, log probabilities and `starting_after` are refused by
+their names, and so are other routes of OpenAI's.
 """
 
 
@@ -88,7 +95,18 @@ OPERATIONS = (
               ChatBody, (SESSION, BUSY, AGAIN), (STREAM,)),
     Operation("POST", "/v1/responses", "Answer a chat, as OpenAI's Responses API does in its common subset",
               answers.ResponseObject, Role.CHAT, ResponsesBody, (SESSION, BUSY, AGAIN), (STREAM,)),
-    Operation("GET", "/v1/responses/{id}", "A stored response", answers.ResponseObject, Role.CHAT),
+    Operation("GET", "/v1/responses/{id}", "A stored response as it is now, or its events once more",
+              answers.ResponseObject, Role.CHAT, parameters=(Parameter("stream", "true: its events"),), also=(STREAM,)),
+    Operation("DELETE", "/v1/responses/{id}", "Remove a response with its words, if no later one goes on with it",
+              answers.ResponseDeleted, Role.CHAT),
+    Operation("POST", "/v1/responses/{id}/cancel", "End a response that is not over", answers.ResponseObject,
+              Role.CHAT),
+    Operation("GET", "/v1/responses/{id}/input_items", "What the model was given to answer, a page at a time",
+              answers.InputItemList, Role.CHAT, parameters=(
+        Parameter("order", "desc (the latest first), or asc", {"type": "string", "enum": ["asc", "desc"]}),
+        Parameter("limit", "entries at most", {"type": "integer", "minimum": 1, "maximum": 100}),
+        Parameter("after", "the id of the last entry of the page before"),
+    )),
     Operation("GET", "/v1/models", "The models that a client may name", answers.ModelList, ""),
     Operation("GET", "/v1/models/{id}", "One model", answers.ModelEntry, ""),
     Operation("GET", "/v1/sessions", "Sessions, latest first, a page at a time", answers.SessionList, parameters=(

@@ -92,6 +92,24 @@ class ResponseObject(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None
 
 
+class ResponseDeleted(msgspec.Struct, frozen=True):
+    """A response that is there no longer."""
+
+    id: str
+    object: str
+    deleted: bool
+
+
+class InputItemList(msgspec.Struct, frozen=True):
+    """A page of items: messages, calls of tools, and their results."""
+
+    object: str
+    data: list[dict[str, Any]]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
 class ModelEntry(msgspec.Struct, frozen=True):
     """A model."""
 

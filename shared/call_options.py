@@ -61,3 +61,5 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     opening: tuple[bytes, ...] = ()
     #: tells a repeated request from another one
     fingerprint: str = ""
+    #: the request without its input (JSON), for whoever reads the answer later; empty where nobody will
+    request: bytes = b""

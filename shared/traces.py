@@ -29,6 +29,13 @@ class LoggedMessage(msgspec.Struct, frozen=True):
     at: float  #: when that turn ended, in unix seconds; 0 where that is not known, or it runs
 
 
+class Exchange(msgspec.Struct, frozen=True):
+    """A message and what its turn said, in its place in the transcript (messages as JSON)."""
+
+    before: tuple[bytes, ...]  #: what was said before it in its conversation
+    own: tuple[bytes, ...]  #: its words and what its turn added, oldest first; the words alone while that is not over
+
+
 class SessionQuery(msgspec.Struct, frozen=True):
     """Which sessions are asked for; an empty word asks for any."""
 

@@ -32,6 +32,9 @@ class OpenAIApi:
             Route("/v1/chat/completions", self._completions.create, methods=["POST"]),
             Route("/v1/responses", self._responses.create, methods=["POST"]),
             Route("/v1/responses/{id}", self._responses.retrieve),
+            Route("/v1/responses/{id}", self._responses.remove, methods=["DELETE"]),
+            Route("/v1/responses/{id}/cancel", self._responses.cancel, methods=["POST"]),
+            Route("/v1/responses/{id}/input_items", self._responses.input_items),
             Route("/v1/models", self._completions.models),
             Route("/v1/models/{id:path}", self._completions.model),
         ]

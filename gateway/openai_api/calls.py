@@ -24,13 +24,14 @@ from gateway.openai_api.headers import asks_again, digest, fingerprint, idempote
 from gateway.openai_api.requests import ChatRequest
 from gateway.openai_api.stateless_sessions import StatelessSessions, keyed_session
 from gateway.responses import Refused
-from gateway.turn_broadcast import Follower, TurnBroadcast
+from gateway.turn_broadcast import Follower, GatewayStopping, TurnBroadcast
 from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
 from shared.ids import new_message_id
 from shared.messages import (
     Arrival,
+    Dead,
     Ended,
     MessageState,
     RepeatedRequest,
@@ -117,6 +118,7 @@ class Calls:
         self._shared: dict[str, SharedCall] = {}
         self._sessions: TTLCache[str, str] = TTLCache(MOST_SESSIONS, AGAIN_WITHIN_S)
         self._cleaning: set[asyncio.Task[None]] = set()
+        self._unread: set[asyncio.Task[None]] = set()
 
     async def begin(
         self, request: Request, chat: ChatRequest, body: bytes, name: str | None, session: str | None = None
@@ -149,6 +151,29 @@ class Calls:
         )
         return await self._accept(call, arrival_of(call, key, known_by, command), when_busy)
 
+    async def read_again(self, message_id: str, session: str, chat: ChatRequest) -> Call:
+        """Return a call that is answered as an earlier one is. Raises Refused where its answer is not kept."""
+        return await self._join(message_id, session, chat, "")
+
+    async def stop(self, message_id: str, asker: Asker) -> None:
+        """End a call's turn, now or when it begins; nothing for one that is over. Raises NotFound."""
+        if await self._store.inbox.stop(asker.session, message_id, self._commands.texts_of(asker).stopped):
+            self._pool.stop(asker.session, message_id)
+            self._pool.wake()
+
+    def finish_later(self, call: Call) -> None:
+        """Let a call go once it is over, for a reader who does not wait for that."""
+        task = asyncio.get_running_loop().create_task(self._finish_at_end(call))
+        self._unread.add(task)
+        task.add_done_callback(self._unread.discard)
+
+    async def _finish_at_end(self, call: Call) -> None:
+        try:
+            while not isinstance(await call.follower.next(AGAIN_WITHIN_S), Ended | Dead | GatewayStopping):
+                continue
+        finally:
+            self.finish(call)
+
     async def open_calls(self, caller: Caller, name: str | None) -> dict[str, str]:
         """Return the ids of the calls that the last answer of a session handed over, by the names of the tools."""
         if name is None:
@@ -172,10 +197,12 @@ class Calls:
 
     async def close(self) -> None:
         """Wait for what ended calls left to clean."""
+        for unread in tuple(self._unread):
+            unread.cancel()
         for shared in self._shared.values():
             if shared.timer is not None:
                 shared.timer.cancel()
-        await asyncio.gather(*self._cleaning, return_exceptions=True)
+        await asyncio.gather(*self._cleaning, *self._unread, return_exceptions=True)
 
     def finish(self, call: Call) -> None:
         """Let a call go whose answer is read, or whose reader has left."""

@@ -14,7 +14,7 @@ from gateway.openai_api.streamed_text import StreamedText
 from gateway.openai_api.tool_forms import ToolForm, input_of
 from gateway.turn_broadcast import ApprovalAsked, GatewayStopping, TextAdded, TurnStarted
 from shared.call_options import ClientCall
-from shared.messages import Dead, Ended, Usage
+from shared.messages import Dead, Ended, TurnStatus, Usage
 
 PREFIX = "resp_"
 #: what the ids of items begin with; the id of their message follows
@@ -31,6 +31,7 @@ def response_of(call: Call, body: ResponsesBody, status: str, output: list[Any],
         "object": "response",
         "created_at": call.created,
         "status": status,
+        "background": body.background is True,
         "error": None,
         "incomplete_details": None,
         "instructions": body.instructions,
@@ -67,6 +68,8 @@ def ended_response(call: Call, body: ResponsesBody, ended: Ended, text: str | No
     output: list[Any] = [message_item(call, said, ended)] if said or not ended.calls else []
     output += [call_item(call, one, number) for number, one in enumerate(ended.calls)]
     reason = INCOMPLETE.get(finish_reason(ended))
+    if ended.status is TurnStatus.INTERRUPTED:
+        return response_of(call, body, "cancelled", output, usage=usage_entry(ended.usage))
     if reason is None:
         return response_of(call, body, "completed", output, usage=usage_entry(ended.usage))
     details = {"reason": reason}
@@ -159,7 +162,9 @@ def closing_events(numbered: Numbered, call: Call, body: ResponsesBody, ended: E
             named = {} if said == "input" else {"name": item["name"]}
             yield numbered(f"response.{kind}.done", **place, **named, **{said: item[said]})
         yield numbered("response.output_item.done", output_index=index, item=item)
-    yield numbered(f"response.{response['status']}", response=response)
+    # no event tells of a cancelled response: its stream is over as that of a completed one is
+    kind = "completed" if response["status"] == "cancelled" else response["status"]
+    yield numbered(f"response.{kind}", response=response)
 
 
 def message_item(call: Call, text: str, ended: Ended) -> dict[str, Any]:

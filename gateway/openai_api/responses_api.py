@@ -1,11 +1,13 @@
-"""``POST /v1/responses`` and ``GET /v1/responses/{id}``: the common subset of OpenAI's Responses API, over sessions.
+"""``/v1/responses``: the common subset of OpenAI's Responses API, over sessions.
 
 A response that is stored (all but those with ``store: false``) begins a session, or goes on with that of
-``previous_response_id``; the header ``X-Gatehouse-Session`` names one as it does for chat completions.
+``previous_response_id``; from an earlier one of a conversation another session branches off. The header
+``X-Gatehouse-Session`` names one as it does for chat completions.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import suppress
 
@@ -13,6 +15,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.commands import Asker
 from gateway.keys import Caller
 from gateway.openai_api.call_reader import CallReader
 from gateway.openai_api.calls import Call, Calls
@@ -30,15 +33,28 @@ from gateway.openai_api.response_events import (
     stream,
 )
 from gateway.openai_api.responses_body import InputItem, ResponsesBody, as_chat, forms_of
+from gateway.openai_api.stored_responses import StoredResponses, page_of
 from gateway.readiness import Readiness
 from gateway.responses import Refused, json_response
-from gateway.turn_broadcast import Follower
 from shared.errors import NotFound
 from shared.messages import Ended, session_key
 from shared.store.port import Store
 
+#: how long a cancelled response is waited for, seconds
+CANCEL_WITHIN_S = 10.0
 #: earlier responses whose items one call may name; each is looked for in the store
 MOST_RESPONSES = 1000
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a call is kept."""
+
+    #: the session's key, None where nothing is kept
+    session: str | None
+    #: the transcript that it branches off from (JSON bytes each), empty where its session has its own
+    history: tuple[bytes, ...] = ()
+    #: the bytes of its images, by their digests
+    images: dict[str, bytes] = {}
 
 
 class ResponsesApi:
@@ -50,6 +66,7 @@ class ResponsesApi:
         self._reader = reader
         self._readiness = readiness
         self._session_from = session_from
+        self._stored = StoredResponses(store)
 
     async def create(self, request: Request) -> Response:
         """Answer ``POST /v1/responses``."""
@@ -59,7 +76,13 @@ class ResponsesApi:
         body = await self._with_kept_items(await self._reader.decode(raw, ResponsesBody), request.state.caller)
         name = named or told_session(self._session_from, body.user or "", body.metadata or {})
         chat = await self._read(request, raw, body, name)
-        call = await self._calls.begin(request, chat, raw, name, await self._session(request, body, name))
+        place = await self._place(request, body, name)
+        if place.history:
+            chat, name = branched(chat, place), None
+        call = await self._calls.begin(request, kept(chat, body), raw, name, place.session)
+        if body.background and not body.stream:
+            self._calls.finish_later(call)
+            return json_response(response_of(call, body, "queued", []), headers=call.headers)
         if body.stream:
             return ChatStream(stream(call, body), call.headers, lambda: self._calls.finish(call))
         try:
@@ -68,22 +91,43 @@ class ResponsesApi:
             self._calls.finish(call)
 
     async def retrieve(self, request: Request) -> Response:
-        """Answer ``GET /v1/responses/{id}`` with what is kept of it: its output, its usage and its state."""
+        """Answer ``GET /v1/responses/{id}``: the response as it is now, or its events once more."""
+        response_id, caller = request.path_params["id"], request.state.caller
+        if "starting_after" in request.query_params:
+            raise invalid("a stream that is read again begins with its first event", "starting_after")
+        call, body = await self._stored.find(response_id, caller)
+        if request.query_params.get("stream", "false").lower() != "true":
+            return json_response(await self._stored.response(call, body))
+        call = await self._calls.read_again(call.id, call.session, call.request)
+        return ChatStream(stream(call, body), call.headers, lambda: self._calls.finish(call))
+
+    async def remove(self, request: Request) -> Response:
+        """Answer ``DELETE /v1/responses/{id}``: its words are gone, and so is its session where that has no others."""
         response_id = request.path_params["id"]
+        call, _ = await self._stored.find(response_id, request.state.caller)
+        if not await self._store.sessions.remove_exchange(call.session, call.id):
+            text = "this response is not over, or others go on with it: cancel it, or delete those first"
+            raise Refused(409, text, param="id", code="response_in_use")
+        return json_response({"id": response_id, "object": "response", "deleted": True})
+
+    async def cancel(self, request: Request) -> Response:
+        """Answer ``POST /v1/responses/{id}/cancel`` with the response; one that is over stays as it is."""
         caller: Caller = request.state.caller
-        session = await self._session_of(response_id, caller, "id")
-        message_id = response_id.removeprefix(PREFIX)
-        answered = await self._store.inbox.answer(message_id)
-        trace = await self._store.inbox.trace(message_id)
-        call = Call(message_id, session, ChatRequest("gatehouse", "", (), False, False), Follower(), 0, caller.name)
-        call = msgspec.structs.replace(call, created=int(trace.accepted_at))
-        body = ResponsesBody("gatehouse", "")
-        if isinstance(answered.outcome, Ended) and is_answer(answered.outcome):
-            return json_response(ended_response(call, body, answered.outcome))
-        if answered.outcome is None:
-            return json_response(response_of(call, body, "in_progress", []))
-        error = {"code": "server_error", "message": answered.outcome.text}
-        return json_response(response_of(call, body, "failed", [], error=error))
+        call, body = await self._stored.find(request.path_params["id"], caller)
+        running = await self._calls.read_again(call.id, call.session, call.request)
+        try:
+            await self._calls.stop(call.id, Asker(call.session, caller.name))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_WITHIN_S):
+                    await end_of(running)
+        finally:
+            self._calls.finish(running)
+        return json_response(await self._stored.response(call, body))
+
+    async def input_items(self, request: Request) -> Response:
+        """Answer ``GET /v1/responses/{id}/input_items`` with a page of what the model was given, latest first."""
+        call, _ = await self._stored.find(request.path_params["id"], request.state.caller)
+        return json_response(page_of(await self._stored.input_items(call), request))
 
     async def _read(self, request: Request, raw: bytes, body: ResponsesBody, name: str | None) -> ChatRequest:
         """Return what a call asks for. Raises Refused."""
@@ -123,36 +167,44 @@ class ResponsesApi:
     async def _items_of(self, message_id: str, caller: Caller) -> dict[str, InputItem]:
         """Return the items of a response of the caller's, none where there is no such response."""
         with suppress(Refused, NotFound):
-            await self._session_of(PREFIX + message_id, caller, "id")
+            await self._stored.session_of(PREFIX + message_id, caller, "id")
             outcome = (await self._store.inbox.answer(message_id)).outcome
             if isinstance(outcome, Ended) and is_answer(outcome):
                 return kept_items(message_id, outcome)
         return {}
 
-    async def _session(self, request: Request, body: ResponsesBody, name: str | None) -> str | None:
-        """Return the key of the session of a call that no header names, None where its name or nothing does."""
+    async def _place(self, request: Request, body: ResponsesBody, name: str | None) -> Place:
+        """Return where a call is to be kept, and what it goes on with. Raises Refused."""
         caller: Caller = request.state.caller
-        if body.previous_response_id is not None:
-            session = await self._session_of(body.previous_response_id, caller, "previous_response_id")
-            if await self._store.inbox.latest(session) != body.previous_response_id.removeprefix(PREFIX):
-                raise invalid("this is not the last response of its conversation", "previous_response_id")
-            return session
+        previous = body.previous_response_id
+        if previous is not None:
+            session = await self._stored.session_of(previous, caller, "previous_response_id")
+            is_last = await self._store.inbox.latest(session) == previous.removeprefix(PREFIX)
+            if is_last and body.store is not False:
+                return Place(session)
+            branch = await self._stored.conversation(previous.removeprefix(PREFIX), session)
+            return Place(None if body.store is False else self._new_session(caller), *branch)
         if name is not None:
-            return session_key("api", caller.account, name)
-        if body.store is False:
-            return None
+            return Place(session_key("api", caller.account, name))
+        return Place(None if body.store is False else self._new_session(caller))
+
+    @staticmethod
+    def _new_session(caller: Caller) -> str:
         return session_key("api", caller.account, f"response-{secrets.token_hex(12)}")
 
-    async def _session_of(self, response_id: str, caller: Caller, param: str) -> str:
-        """Return the session of a response of the caller's. Raises Refused where there is no such response."""
-        try:
-            trace = await self._store.inbox.trace(response_id.removeprefix(PREFIX))
-        except NotFound:
-            trace = None
-        own = session_key("api", caller.account, "")
-        if trace is None or not response_id.startswith(PREFIX) or not trace.session.startswith(own):
-            raise Refused(404, f"there is no response {response_id!r}", param=param, code="response_not_found")
-        return trace.session
+
+def branched(chat: ChatRequest, place: Place) -> ChatRequest:
+    """Return what a call asks for that goes on with an earlier conversation in a session of its own."""
+    uploads = msgspec.structs.replace(chat.uploads, data=place.images | chat.uploads.data)
+    return msgspec.structs.replace(chat, history=place.history, uploads=uploads)
+
+
+def kept(chat: ChatRequest, body: ResponsesBody) -> ChatRequest:
+    """Return what a call asks for with its request kept, where somebody may read its answer later."""
+    if body.store is False:
+        return chat
+    request = msgspec.json.encode(msgspec.structs.replace(body, input=""))
+    return msgspec.structs.replace(chat, options=msgspec.structs.replace(chat.options, request=request))
 
 
 async def whole(call: Call, body: ResponsesBody) -> Response:

@@ -149,7 +149,7 @@ class ResponsesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     service_tier: str | None = None
     include: list[Includable] | None = None  #: of what no answer holds here, nothing is added
     truncation: str | None = None
-    background: bool | None = None  #: false
+    background: bool | None = None  #: true answers at once; ``GET /v1/responses/{id}`` tells how it goes
     top_logprobs: Literal[0] | None = None
     max_tool_calls: None = None  #: not served, as those that follow
     conversation: None = None
@@ -158,8 +158,8 @@ class ResponsesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def as_chat(body: ResponsesBody) -> ChatBody:
     """Return the call as one of chat completions. Raises Refused for what is not served."""
-    if body.background:
-        raise invalid("background is not served", "background")
+    if body.background and body.store is False:
+        raise invalid("a response in the background has to be stored: leave store out", "background")
     if body.truncation not in {None, "disabled", "auto"}:
         raise invalid("truncation is auto or disabled", "truncation")
     text, reasoning = body.text or TextOptions(), body.reasoning or Reasoning()

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from shared.call_options import CallOptions
 from shared.command import CommandKind
 from shared.errors import InboxFull, SenderShareFull
 from shared.ids import made_at_s
 from shared.messages import Arrival, MessageState, Receipt, RepeatedRequest, Reply
 from shared.store.engine import Database, Engine
-from shared.store.sql import dead_letters, small_deletes
+from shared.store.sql import dead_letters, exchanges, small_deletes
 from shared.store.sql.arrivals import receive
 from shared.store.sql.session_commands import receive_command
 from shared.store.sql.tables import (
@@ -120,6 +121,17 @@ class Inbox:
     async def answer(self, message_id: str) -> RepeatedRequest:
         """Return what became of a request of the API, and what its sender is asked now. Raises NotFound."""
         return await self._run("", _answer, message_id)
+
+    async def options(self, message_id: str) -> CallOptions | None:
+        """Return what a client of the API asks for beside its words, None for nothing. Raises NotFound."""
+        return await self._run("", inbox.options, message_id)
+
+    async def stop(self, session: str, message_id: str, text: str) -> bool:
+        """Ask for the end of a message's turn, which may not have begun; its sender is told ``text``.
+
+        False where it is over. Whoever runs it has to be told. Raises NotFound.
+        """
+        return await self._run(session, exchanges.stop, message_id, text)
 
     async def dead(self, limit: int = 100, after: DeadMark | None = None) -> DeadPage:
         """Return a page of dead letters of every kind, newest first, behind the last one of the page before."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from shared.approvals import Question
 from shared.messages import Context, Conversation, is_stateless, stateless_key
 from shared.store.engine import Database, Engine, Row
+from shared.store.sql import exchanges
 from shared.store.sql.tables import (
     aliases,
     approvals,
@@ -24,7 +25,7 @@ from shared.store.sql.tables import (
     spending,
     summaries,
 )
-from shared.traces import LoggedMessage, SessionPage, SessionQuery, SessionSummary
+from shared.traces import Exchange, LoggedMessage, SessionPage, SessionQuery, SessionSummary
 
 #: sessions looked at in one transaction at most
 LOOK_LIMIT = 10_000
@@ -95,6 +96,26 @@ class Sessions:
                 yield one
         for one in await self._run(key, _logged_so_far, key):
             yield one
+
+    async def exchange(self, key: str, message_id: str, limit: int) -> Exchange:
+        """Return a message and what its turn said, behind what was said before, ``limit`` messages at most.
+
+        Raises NotFound.
+        """
+        return await self._run(key, exchanges.read, message_id, limit)
+
+    async def remove_exchange(self, key: str, message_id: str) -> bool:
+        """Remove a message with what its turn said and changed; False where it is not the last one, or not over.
+
+        A session that holds nothing else is removed with it. Raises NotFound.
+        """
+        if not await self._run(key, exchanges.remove, message_id):
+            return False
+        if await self._run(key, inbox.is_unused, key):
+            await self.delete(key)
+        else:
+            await self._engine.scrub()
+        return True
 
     async def context(self, key: str, last: int, limit_bytes: int, least: int = 1) -> Context:
         """Return what a turn has to know: the latest summary, and what is behind it, at most ``last`` messages.

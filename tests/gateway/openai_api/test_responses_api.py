@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from loadtests.gateway_process import GatewayProcess
 from loadtests.provider import RunningProvider, running_provider
 from tests.gateway.openai_api.test_official_sdk import settings
+from tests.gateway.test_api import wait_until
 
 TOOL: Any = {
     "type": "function",
@@ -20,6 +23,9 @@ TOOL: Any = {
     "description": "Roll a die.",
     "parameters": {"type": "object", "properties": {"sides": {"type": "integer"}}},
 }
+PIXEL = (
+    f"data:image/png;base64,{base64.b64encode(bytes([137]) + b'PNG' + bytes([13, 10, 26, 10]) + b' and more').decode()}"
+)
 ROLL_ONCE = '[[tool roll {"sides": 6}]] [[then]] [[say six it is]]'
 
 
@@ -55,9 +61,98 @@ def test_a_conversation_goes_on_from_its_last_response(sdk: openai.OpenAI, provi
     assert [message["content"] for message in sent if message["role"] == "user"] == ["my name is Ann", "who am I"]
     assert "Be brief." not in json.dumps(sent)
     assert sdk.responses.retrieve(second.id).output_text == "echo: who am I"
-    with pytest.raises(openai.BadRequestError) as passed:
-        sdk.responses.create(model="gatehouse", input="from there", previous_response_id=first.id)
-    assert passed.value.param == "previous_response_id"
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_a_conversation_branches_off_from_an_earlier_response(
+    sdk: openai.OpenAI, provider: RunningProvider, store: bool
+) -> None:
+    picture: Any = [{"type": "input_text", "text": "a picture"}, {"type": "input_image", "image_url": PIXEL}]
+    first = sdk.responses.create(model="gatehouse", input=[{"role": "user", "content": picture}])
+    sdk.responses.create(model="gatehouse", input="go left", previous_response_id=first.id)
+    branch = sdk.responses.create(model="gatehouse", input="go right", previous_response_id=first.id, store=store)
+    assert branch.output_text == "echo: go right"
+    sent = [message for message in provider.requests[-1].json()["messages"] if message["role"] != "system"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+    assert PIXEL in json.dumps(sent[0])
+    assert "go left" not in json.dumps(sent)
+
+
+def test_a_stored_response_is_shown_as_it_was_asked_for(sdk: openai.OpenAI) -> None:
+    made = sdk.responses.create(
+        model="gatehouse", input="hello", instructions="Be brief.", metadata={"a": "b"}, tools=[TOOL], temperature=0.5
+    )
+    shown = sdk.responses.retrieve(made.id)
+    assert shown.to_dict() == made.to_dict()
+    again = list(sdk.responses.retrieve(made.id, stream=True))
+    assert [again[0].type, again[-1].type] == ["response.created", "response.completed"]
+    with pytest.raises(openai.BadRequestError) as refused:
+        list(sdk.responses.retrieve(made.id, stream=True, starting_after=3))
+    assert refused.value.param == "starting_after"
+
+
+def test_what_the_model_was_given_is_listed_in_pages(sdk: openai.OpenAI) -> None:
+    asked = sdk.responses.create(model="gatehouse", input=ROLL_ONCE, tools=[TOOL])
+    (call,) = [item for item in asked.output if item.type == "function_call"]
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "6"}
+    done = sdk.responses.create(model="gatehouse", input=[result], tools=[TOOL], previous_response_id=asked.id)
+    listed = list(sdk.responses.input_items.list(done.id, order="asc", limit=1))  # a page each
+    assert [item.type for item in listed] == ["message", "function_call", "function_call_output"]
+    assert [item.id for item in sdk.responses.input_items.list(done.id)] == [item.id for item in reversed(listed)]
+    (words,) = sdk.responses.input_items.list(asked.id)
+    assert words.type == "message"
+    assert words.content[0].to_dict()["text"] == ROLL_ONCE
+    with pytest.raises(openai.BadRequestError) as refused:
+        sdk.responses.input_items.list(done.id, after="in_none")
+    assert refused.value.param == "after"
+
+
+def test_a_response_in_the_background_is_asked_for_and_cancelled(
+    sdk: openai.OpenAI,
+) -> None:
+    slow = sdk.responses.create(model="gatehouse", input="[[sleep 60]] [[say late]]", background=True)
+    assert (slow.status, slow.background, slow.output) == ("queued", True, [])
+    wait_until(lambda: sdk.responses.retrieve(slow.id).status == "in_progress")
+    with pytest.raises(openai.ConflictError):
+        sdk.with_options(max_retries=0).responses.delete(slow.id)
+    behind = sdk.responses.create(model="gatehouse", input="hi", background=True, previous_response_id=slow.id)
+    assert sdk.responses.cancel(slow.id).status == "cancelled"
+    assert sdk.responses.cancel(slow.id).status == "cancelled"
+    wait_until(lambda: sdk.responses.retrieve(behind.id).status == "completed")
+    assert sdk.responses.cancel(behind.id).output_text == "echo: hi"
+    running = sdk.responses.create(model="gatehouse", input="[[sleep 60]]", background=True)
+    waits = sdk.responses.create(
+        model="gatehouse", input="[[sleep 60]]", background=True, previous_response_id=running.id
+    )
+    assert [item.type for item in sdk.responses.input_items.list(waits.id)] == ["message"]
+    ends = threading.Timer(0.1, sdk.responses.cancel, [running.id])
+    ends.start()
+    assert sdk.responses.cancel(waits.id).status == "cancelled"
+    ends.join()
+    with pytest.raises(openai.BadRequestError):
+        sdk.responses.create(model="gatehouse", input="x", background=True, store=False)
+
+
+def test_a_deleted_response_is_gone_and_its_conversation_goes_on_without_it(
+    sdk: openai.OpenAI, gateway: GatewayProcess, provider: RunningProvider
+) -> None:
+    first = sdk.responses.create(model="gatehouse", input="keep this")
+    second = sdk.responses.create(model="gatehouse", input="a secret word", previous_response_id=first.id)
+    with pytest.raises(openai.ConflictError):
+        sdk.with_options(max_retries=0).responses.delete(first.id)
+    sdk.responses.delete(second.id)
+    with pytest.raises(openai.NotFoundError):
+        sdk.responses.retrieve(second.id)
+    third = sdk.responses.create(model="gatehouse", input="go on", previous_response_id=first.id)
+    sent = json.dumps(provider.requests[-1].json()["messages"])
+    assert ("keep this" in sent, "a secret word" in sent) == (True, False)
+    sdk.responses.delete(third.id)
+    sdk.responses.delete(first.id)
+    for gone in (sdk.responses.retrieve, sdk.responses.delete, sdk.responses.cancel):
+        with pytest.raises(openai.NotFoundError):
+            gone(first.id)
+    files = b"".join(path.read_bytes() for path in gateway.data_dir.glob("gatehouse.db*"))
+    assert b"a secret word" not in files
 
 
 def test_nothing_is_kept_of_a_response_that_is_not_stored(sdk: openai.OpenAI) -> None:
@@ -154,7 +249,7 @@ def test_items_of_earlier_responses_are_named_by_their_ids(sdk: openai.OpenAI, p
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"input": []}, "input"), ({"background": True}, "background"), ({"conversation": "x"}, "conversation"),
+        ({"input": []}, "input"), ({"conversation": "x"}, "conversation"),
         ({"nonsense": 1}, "nonsense"), ({"input": [{"type": "web_search_call", "id": "x"}]}, "input.0.type"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"tools": [{"type": "function", "function": {"name": "roll"}}]}, "tools.0.name"),

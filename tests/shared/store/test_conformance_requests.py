@@ -8,6 +8,7 @@ from shared.call_options import AnswerFormat, CallOptions, ClientCall, ClientToo
 from shared.errors import NotFound
 from shared.messages import Dead, Ended, MessageState, RepeatedRequest, TurnStatus, Usage
 from shared.store import Store
+from shared.traces import Exchange
 from tests.shared.store.scratch import Scratch
 
 SESSION = "a:b:c"
@@ -62,3 +63,40 @@ async def test_nothing_is_kept_for_a_message_that_nobody_asks_for_again(scratch:
     assert await store.inbox.answer(message) == RepeatedRequest(MessageState.DONE)
     with pytest.raises(NotFound):
         await store.inbox.answer("msg_none")
+
+
+async def test_an_exchange_is_read_and_removed_by_its_messages_id(scratch: Scratch, store: Store) -> None:
+    first = await scratch.answer("one", messages=(b"q1", b"a1"))
+    second = await scratch.answer("two", messages=(b"q2", b"a2"), todo=b'[{"id":"1"}]')
+    found = await store.sessions.exchange(SESSION, second, 10)
+    assert found == Exchange((b"q1", b"a1"), (b"q2", b"a2"))
+    assert len((await store.sessions.exchange(SESSION, second, 3)).own) == 1
+    version = (await store.sessions.conversation(SESSION)).version
+    assert not await store.sessions.remove_exchange(SESSION, first)  # the second goes on with it
+    waiting = await scratch.accept()
+    assert (await store.sessions.exchange(SESSION, waiting, 10)).own == (b'{"role":"user","content":"hello"}',)
+    assert not await store.sessions.remove_exchange(SESSION, waiting)
+    claim = await scratch.claim_one()
+    await store.claims.settle(claim.ref, Dead(3, "died", "sorry"))
+    assert await store.sessions.remove_exchange(SESSION, waiting)
+    assert await store.sessions.remove_exchange(SESSION, second)
+    left = await store.sessions.conversation(SESSION)
+    assert (left.messages, left.todo) == (found.before, b"[]")
+    assert left.version != version
+    assert await store.sessions.remove_exchange(SESSION, first)
+    for gone in (store.sessions.summary(SESSION), store.sessions.remove_exchange(SESSION, first)):
+        with pytest.raises(NotFound):
+            await gone
+
+
+async def test_a_message_is_stopped_by_its_id_wherever_its_turn_is(scratch: Scratch, store: Store) -> None:
+    head, behind = await scratch.accept(), await scratch.accept()
+    assert await store.inbox.stop(SESSION, behind, "stopped")
+    assert await store.inbox.stop(SESSION, head, "stopped")
+    claim = await scratch.claim_one()
+    assert claim.messages[0].stop == "stopped"
+    await store.claims.settle(claim.ref, HANDED)
+    assert not await store.inbox.stop(SESSION, head, "stopped")
+    assert (await scratch.claim_one()).messages[0].stop == "stopped"
+    with pytest.raises(NotFound):
+        await store.inbox.stop(SESSION, "msg_none", "stopped")

@@ -30,6 +30,10 @@ SELECT history.position, history.message, inbox.id, inbox.settled_at FROM histor
 LEFT JOIN inbox ON inbox.session_key = history.session_key AND inbox.seq = history.seq
 WHERE history.session_key = ? AND history.position >= ? ORDER BY history.position LIMIT ?
 """
+# Read a transcript from a position on as far as a message's turn, each message with the number of whose turn wrote it.
+READ_TO_TURN = """
+SELECT seq, message FROM history WHERE session_key = ? AND position >= ? AND seq <= ? ORDER BY position LIMIT ?
+"""
 # Find which turn wrote the end of a transcript.
 LAST_SEQ = "SELECT seq FROM history WHERE session_key = ? AND position >= ? ORDER BY position DESC LIMIT 1"
 # Find the last message that another turn wrote.
@@ -109,6 +113,11 @@ def read_with_turns(database: Database, session: str, begin: int, limit: int) ->
     """Return messages from a position on with their positions, earlier conversations too, oldest first."""
     rows = database.all(READ_WITH_TURNS, (session, begin, limit))
     return [(position, LoggedMessage(message, id_ or "", at or 0.0)) for position, message, id_, at in rows]
+
+
+def read_to_turn(database: Database, session: str, begin: int, seq: int, limit: int) -> list[tuple[int, bytes]]:
+    """Return messages from a position on up to those of message ``seq``'s turn, each behind whose turn wrote it."""
+    return [(of, message) for of, message in database.all(READ_TO_TURN, (session, begin, seq, limit))]
 
 
 def last_seq(database: Database, session: str, begin: int) -> int:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from shared.call_options import CallOptions
 from shared.command import Command
 from shared.errors import NotFound
 from shared.messages import (
@@ -84,6 +85,8 @@ LATEST = "SELECT id FROM inbox WHERE session_key = ? AND command IS NULL ORDER B
 REPEATED = "SELECT id FROM inbox WHERE session_key = ? AND fingerprint = ? AND at >= ? ORDER BY seq DESC LIMIT 1"
 # Read what became of a request.
 ANSWER = "SELECT state, answer, fingerprint, session_key FROM inbox WHERE id = ?"
+# Read what a client asks for beside its words.
+OPTIONS = "SELECT options FROM inbox WHERE id = ?"
 # Count the waiting messages of one sender, up to a limit.
 COUNT_WAITING_BY = """
 SELECT count(*) FROM
@@ -273,6 +276,11 @@ def latest(database: Database, session: str) -> str:
     return str(row[0])
 
 
+def is_unused(database: Database, session: str) -> bool:
+    """Tell whether a session has no message that is no chat command."""
+    return database.one(LATEST, (session,)) is None
+
+
 def repeated(database: Database, session: str, fingerprint: str, since: float) -> str:
     """Return the id of a session's last request that has this fingerprint, empty if there is none since then."""
     row = database.one(REPEATED, (session, fingerprint, since))
@@ -286,6 +294,12 @@ def answer(database: Database, message_id: str) -> tuple[RepeatedRequest, str]:
         raise NotFound(f"there is no message {message_id}")
     outcome = msgspec.msgpack.decode(row[1], type=Ended | Dead) if row[1] else None
     return RepeatedRequest(MessageState(row[0]), outcome, row[2]), str(row[3])
+
+
+def options(database: Database, message_id: str) -> CallOptions | None:
+    """Return what a client of the API asks for beside its words, None for nothing. Raises NotFound."""
+    (packed,) = _found(database.one(OPTIONS, (message_id,)), message_id)
+    return msgspec.msgpack.decode(packed, type=CallOptions) if packed else None
 
 
 def sender(database: Database, session: str, seq: int) -> str:
