@@ -54,6 +54,7 @@ from gateway.platforms import enabled_platforms
 from gateway.public_files import PublicFiles
 from gateway.queue_notice import QueueNotice
 from gateway.readiness import Readiness
+from gateway.request_origin import origin_route
 from gateway.responses import Refused, exception_handlers
 from gateway.retention import Retention
 from gateway.scheduled_backup import ScheduledBackup
@@ -251,7 +252,7 @@ class Gateway:
     def _serve(self) -> None:
         """Make the app: ``api`` has the routes, ``app`` is what the server calls."""
         handlers, webhooks = exception_handlers(self.events), self._webhooks()
-        self.api = Starlette(routes=[*webhooks.routes(), *self._routes()], exception_handlers=handlers)
+        self.api = Starlette(routes=[origin_route(), *webhooks.routes(), *self._routes()], exception_handlers=handlers)
         entry = WebhookEntry(ApiFrame(self.api, self.settings.cors_origins), webhooks, handlers)
         self.app = WhileOpening(entry, self.opening)
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from gateway.access import COOKIE, Access, check_same_origin
 from gateway.audit import Audit
 from gateway.keys import SIGNED_IN_S
+from gateway.request_origin import protocols
 from gateway.responses import Refused, json_response, read_body
 from shared.api_keys import Role
 
@@ -104,5 +105,5 @@ def refuse_foreign_page(request: Request) -> None:
 
 def set_cookie(request: Request, answer: Response, ticket: str, max_age_s: int) -> None:
     """Let the browser keep a ticket; where it came over TLS, it is sent over nothing else."""
-    secure = "https" in {request.url.scheme, request.headers.get("x-forwarded-proto", "").strip().lower()}
+    secure = "https" in {request.url.scheme, *protocols(request.headers.get("x-forwarded-proto", ""))}
     answer.set_cookie(COOKIE, ticket, max_age=max_age_s, httponly=True, samesite="strict", secure=secure)

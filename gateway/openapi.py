@@ -18,6 +18,7 @@ from gateway.dead_filter import DeadFilter
 from gateway.login import LoginBody
 from gateway.openai_api.chat_body import ChatBody
 from gateway.openai_api.responses_body import ResponsesBody
+from gateway.request_origin import RequestOrigin
 from shared.api_keys import Role
 from shared.version import VERSION
 
@@ -153,6 +154,7 @@ OPERATIONS = (
     Operation("GET", "/v1/audit", "What operators did and what was refused", answers.AuditList, parameters=(LIMIT,)),
     Operation("POST", "/v1/login", "Show a key once, and get a cookie for it", answers.SignedIn, None, LoginBody),
     Operation("POST", "/v1/logout", "Take the cookie away", answers.SignedOut, None),
+    Operation("GET", "/webhooks/", "What a request says of where it comes from", RequestOrigin, None),
     Operation("GET", "/console.json", "Whether a key is needed", answers.LoginFacts, None),
 )  # fmt: skip
 

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
+from gateway import request_origin
 from gateway.cli.finding import Finding
 from gateway.own_module import own_module_command
 from gateway.platform_client import PlatformClient
 from gateway.platforms import enabled_platforms
 from gateway.platforms.port import Adapter, ApiRequest, ApiResponse
+from gateway.request_origin import RequestOrigin, proxy_problems
 from shared.platform_settings import PLATFORM_SETTINGS, required_variables
 from shared.redaction import Redaction
 from shared.settings import Settings
@@ -25,6 +27,8 @@ from worker.pool.worker_config import known_secrets, worker_config
 
 WITHIN_S = 90.0
 ASK_S = 15.0
+#: an address that no client has (RFC 5737)
+CLAIMED = "203.0.113.77"
 #: more descriptors than this are there for connections, workers and the store
 FEWEST_DESCRIPTORS = 4096
 #: a clock that is off by more makes signatures look too old
@@ -127,6 +131,7 @@ async def public_address(settings: Settings, only: str = "") -> list[Finding]:
             inside = await client.get(f"{url}/v1/sessions")
             adapters = [one for name, one in enabled_platforms(settings).items() if only in {"", name}]
             hooks = await asyncio.gather(*(way_in(client, f"{url}/webhooks/{one.name}", one) for one in adapters))
+            hooks += [] if only else [await proxy_headers(client, url)]
         except (httpx2.HTTPError, ValueError) as error:
             why = f"{error or type(error).__name__}; does the name lead here, is its certificate valid?"
             return [Finding(part, ok=False, text=f"cannot be reached: {why}")]
@@ -134,6 +139,21 @@ async def public_address(settings: Settings, only: str = "") -> list[Finding]:
         text = "the admin API answers strangers: publish /webhooks/ alone (docs/deploy.md)"
         return [*hooks, Finding(part, ok=False, text=text)]
     return [*hooks, Finding(part, ok=True, text="the admin API is not open")]
+
+
+async def proxy_headers(client: httpx2.AsyncClient, url: str) -> Finding:
+    """Look at what a gateway is told of a request from outside, and of one that lies. Raises HTTPError."""
+    part, at = "proxy headers", f"{url}{request_origin.PATH}"
+    answers = [await client.get(at, headers=headers) for headers in ({}, {"x-forwarded-for": CLAIMED})]
+    try:
+        plain, claiming = (msgspec.json.decode(answer.content, type=RequestOrigin) for answer in answers)
+    except msgspec.DecodeError:
+        why = f"{at} answers {answers[0].status_code}; the proxy has to pass it on (docs/deploy.md)"
+        return Finding(part, ok=False, text=f"cannot be looked at: {why}")
+    if problems := proxy_problems(url, plain, claiming, CLAIMED):
+        return Finding(part, ok=False, text="; ".join(problems))
+    through = "they tell the client's host, protocol and address" if plain.through_proxy else "there is no proxy"
+    return Finding(part, ok=True, text=through)
 
 
 async def way_in(client: httpx2.AsyncClient, url: str, adapter: Adapter) -> Finding:

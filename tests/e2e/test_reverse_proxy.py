@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import msgspec
 import pytest
 
+from gateway.request_origin import PATH, RequestOrigin, proxy_problems
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import platform_environment
 from loadtests.platform_wire import Secrets
@@ -81,6 +83,34 @@ def statuses(url: str) -> set[int]:
     """Return what every route of the admin API says to somebody without a key."""
     with httpx2.Client(base_url=url, trust_env=False, timeout=20) as stranger:
         return {stranger.request(method, path).status_code for method, path in ADMIN}
+
+
+FORWARDED = "proxy_set_header X-Forwarded-Proto https;"
+HOST = "proxy_set_header Host bot.example.com;"
+#: lines of a configuration that lacks something, and what `doctor` says of it
+PROXIES = {
+    f"{HOST} {FORWARDED} proxy_set_header X-Forwarded-For $remote_addr;": [],
+    f"{HOST} {FORWARDED} proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;": [],
+    f"{FORWARDED} proxy_set_header X-Forwarded-For $remote_addr;": ["Host"],
+    f"{HOST} proxy_set_header X-Forwarded-For $remote_addr;": ["X-Forwarded-Proto"],
+    f"{HOST} {FORWARDED}": ["X-Forwarded-For is passed"],
+    'proxy_http_version 1.1; proxy_set_header Connection "";': ["nothing shows", "Host", "X-Forwarded-Proto"],
+}
+
+
+async def test_what_a_proxy_leaves_out_is_named(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path, {"GATEHOUSE_WORKERS": "0"}) as gateway:
+        for extra, wanted in PROXIES.items():
+            with nginx_before(gateway.url, extra) as url:
+                async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+                    told = [
+                        await client.get(PATH, headers=headers) for headers in ({}, {"x-forwarded-for": "203.0.113.77"})
+                    ]
+            plain, claiming = (msgspec.json.decode(answer.content, type=RequestOrigin) for answer in told)
+            problems = proxy_problems("https://bot.example.com", plain, claiming, "203.0.113.77")
+            assert len(problems) == len(wanted), (extra, problems)
+            for problem, words in zip(problems, wanted, strict=True):
+                assert words in problem
 
 
 #: what nginx does by default since 1.30

@@ -122,6 +122,7 @@ async def test_each_platform_is_asked_for_its_token_and_its_webhook_and_the_way_
         with GatewayProcess(tmp_path, settings):
             good = await findings(tmp_path, settings)
             assert [part for part, (ok, _) in good.items() if not ok] == []
+            assert good["proxy headers"] == (True, "there is no proxy")
             assert {part.removeprefix("way in of ") for part in good if part.startswith("way in")} == set(ADAPTERS)
             tried = {part.removeprefix("platform ") for part, (_, text) in good.items() if text == "takes its token"}
             assert tried == set(ADAPTERS) - {"standard"}
@@ -151,4 +152,6 @@ async def findings(directory: Path, settings: dict[str, str]) -> dict[str, tuple
     ended = await asyncio.to_thread(run_command, directory, "doctor", "--json", port=int(settings["PORT"]), **own)
     found = json.loads(ended.stdout)["findings"]
     parts = {one["part"]: (one["ok"], one["text"]) for one in found}
-    return {part: one for part, one in parts.items() if part.startswith(("platform", "webhook", "way", "from"))}
+    return {
+        part: one for part, one in parts.items() if part.startswith(("platform", "webhook", "way", "from", "proxy"))
+    }
