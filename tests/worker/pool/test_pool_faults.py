@@ -23,7 +23,7 @@ from tests.worker.pool.test_pool import RecordingObserver, RunningPool
 from worker.pool import Pool
 from worker.pool.hang_detector import HangDetector
 from worker.pool.turns.active_turn import ActiveTurn
-from worker.pool.turns.claimer import Claimer
+from worker.pool.turns.claimer import LEASE_S, Claimer
 from worker.pool.turns.turns import Turns
 
 #: makes a step with a tool call, so a checkpoint and a journal, then an answer
@@ -122,6 +122,19 @@ async def test_what_goes_wrong_at_one_message_ends_as_its_dead_letter_and_holds_
     assert "fine" in await running.reply(await running.say("later", TEXT))
     assert running.pool.ready
     assert running.events.counts[Event.WORKER_HUNG] == 0
+
+
+async def test_a_step_that_cannot_be_written_of_a_turn_that_moves_ends_as_a_dead_letter_at_once(
+    running: RunningPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, Claims, "checkpoint", of_claim("moving"))
+    message = await running.say("moving", SLOW_TEXT)
+    await until(lambda: "rest" in running.observer.tools, "it is in its first step")
+    assert await running.pool.recycle_worker(0)
+    await until(lambda: running.events.counts[Event.MESSAGE_DEAD] == 1, "it ends before its lease does", LEASE_S - 5)
+    letters = {letter.id: letter.error for letter in (await running.store.inbox.dead()).letters}
+    assert "planted in checkpoint" in letters[message]
+    assert await running.reply(await running.say("moving", "[[say fine]]"))
 
 
 async def test_a_loop_that_fails_is_told_and_goes_on(running: RunningPool, monkeypatch: pytest.MonkeyPatch) -> None:

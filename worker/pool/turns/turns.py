@@ -303,15 +303,17 @@ class Turns:
     def unwritable(self, news: ClaimUnwritable) -> ActiveTurn | None:
         """Take that something of a claim cannot be written; return its turn if it is active, to be ended.
 
-        The outcome of one that has ended is replaced by a dead letter. Where that cannot be written either, the claim
-        is given up: it ends with its lease, and a later one counts this execution as lost.
+        The outcome of one that has ended, was parked or is to run again is replaced by a dead letter, which needs no
+        step to be written before it. Where that cannot be written either, the claim is given up: it ends with its
+        lease, and a later one counts this execution as lost.
         """
         tell_fault(self._events, "writing to the store", news.error, session=news.ref.session)
         ending = self._ending.pop(news.ref, None)
-        if ending is not None and isinstance(news.outcome, Ended):
+        if ending is not None and not isinstance(news.outcome, Dead):
             attempts = ending.attempts + 1
             error = f"its outcome could not be written: {fault_text(news.error)}"
-            dead = Dead(attempts, error, given_up_text(attempts, ending.texts), worker=news.outcome.worker)
+            worker = news.outcome.worker if isinstance(news.outcome, Ended) else ""
+            dead = Dead(attempts, error, given_up_text(attempts, ending.texts), worker=worker)
             self._settle(news.ref, msgspec.structs.replace(ending, todo=None), dead)
         self._see_what_is_held()
         return self.of_claim(news.ref)
