@@ -179,7 +179,7 @@ class GatewayProcess:
 
     def wait_for(self, name: str, count: int = 1, within_s: float = 60) -> dict[str, Any]:
         """Wait until an event was logged so often; return its last line."""
-        self.wait_until(lambda: len(self.events(name)) >= count or self.ended(), within_s, f"event {name}")
+        self.wait_until(lambda: len(self.events(name)) >= count or self._told_all(), within_s, f"event {name}")
         found = self.events(name)
         assert len(found) >= count, f"no event {name}; the log says:\n{self.log()}"
         return found[-1]
@@ -200,6 +200,10 @@ class GatewayProcess:
     def ended(self) -> bool:
         """Tell whether its process is gone."""
         return self._process is None or self._process.poll() is not None
+
+    def _told_all(self) -> bool:
+        """Tell whether no line will come any more: its last ones may be on their way when it is gone."""
+        return self.ended() and (self._reader is None or not self._reader.is_alive())
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

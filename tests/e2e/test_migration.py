@@ -59,7 +59,7 @@ def test_the_gateway_listens_while_it_migrates_and_goes_on_after_a_kill(
     assert gateway.terminate() == 0  # as a rule in its middle
 
     gateway.start()
-    assert gateway.events("migrated")
+    gateway.wait_for("migrated")
     answer = httpx2.post(gateway.url + request.path, content=request.body, headers=request.headers, timeout=30)
     assert answer.status_code == 200
     assert platform.wait(1, "standard", "1", within_s=30)

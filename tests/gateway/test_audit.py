@@ -81,6 +81,7 @@ def test_acts_of_commands_are_kept_whether_a_gateway_runs_or_not(tmp_path: Path)
             ("key_added", "command", "ana chat"),
             ("key_revoked", "command", "early"),
         ]
+        gateway.wait_for("audit", len(told))
         assert [line["action"] for line in gateway.events("audit")] == [action for action, _, _ in told]
         assert 'gatehouse_audit_total{action="key_added"} 2.0' in gateway.ask("GET", "/metrics").text
         assert run_inside(data, "backup", str(copy), port=port_of(gateway)).returncode == 0

@@ -102,8 +102,7 @@ def test_a_conversation_that_outgrows_the_context_goes_on(teller: Bot) -> None:
     for number in range(4):
         text = f"Chapter {number}: " + "the old oak stood on the hill and told nobody what it had seen. " * 30
         assert said(ask(teller, text, "long", max_tokens=20)), number
-    compacted = teller.gateway.events("context_compacted")
-    assert compacted, teller.gateway.log()
+    teller.gateway.wait_for("context_compacted")
     assert history(teller, "long")[-1]["role"] == "assistant"
 
 
