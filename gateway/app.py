@@ -163,8 +163,8 @@ class Gateway:
         settings, log_dir = self.settings, self.settings.data_dir / "logs"
         self.broadcast.tell_elsewhere(self.pool)
         self.delivery.hosts = self.pool
-        self.governor.gateways = lambda: self.pool.gateways
-        self.elsewhere.files = self.files
+        self.governor.peers = self.pool
+        self.elsewhere.files, self.elsewhere.platforms = self.files, tuple(self.platforms)
         self.audit = Audit(self.store, self.events, settings.data_dir)
         self.hangs, self.call_history = HangHistory(), CallHistory()
         for remembering in (self.hangs, self.call_history):
@@ -290,6 +290,7 @@ class Gateway:
             self.settings.webhooks,
             self.settings.gather_s,
         )
+        inbound_events.gateway_of = self.delivery.gateway_of
         public_url, calls = self.settings.webhooks.public_url, self.delivery.platform_calls
         return Webhooks(self.platforms, inbound_events, self.events, calls, public_url)
 

@@ -139,6 +139,11 @@ class Delivery:
                     asyncio.create_task(identify(client, self._platforms, name), name=f"identity of {name}")
                 )
 
+    def gateway_of(self, platform: Adapter, address: bytes) -> str:
+        """Return the gateway that sends to an address of a platform, empty for this one."""
+        rates = platform.capabilities.app_rates
+        return self._governor.owner(platform.name, rates, platform.chat(address)).host
+
     def wake(self) -> None:
         """Look for due replies now, here and at the gateways that send for their platforms."""
         self.look()

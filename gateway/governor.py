@@ -3,9 +3,9 @@
 A final answer books its place: the first moment at which every rate allows it. Life signs and edits are courtesies:
 they go now or not at all, and only where they leave room for a final answer. What a platform's own answer asks for (a
 Retry-After) goes before all of it; where a platform limits its methods apart, what it asks of a courtesy is about that
-courtesy's method alone. It is memory of this process alone: where several gateways share a database, each
-sends the replies to what it accepted, and has its part of every rate, so that all of them together keep it. A rate that
-has fewer requests than there are gateways cannot be parted: one request in a span is what each has of it.
+courtesy's method alone. It is memory of this process alone. Where several gateways share a database, each chat is
+one's alone, which keeps the chat's rates, and an app's rates are parted among all of them; where an app has fewer
+requests in a span than there are gateways, one of them sends all that goes to it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from gateway.platforms.port import Chat, Rate
+from shared.hosts import ChatOwner
 
 #: a span is taken to be longer by this factor: requests do not travel equally fast
 SPAN_MARGIN = 1.05
@@ -25,9 +27,40 @@ MOST_REMEMBERED = 10_000
 #: how long a booking waits for whoever made it, in seconds
 BOOKING_KEPT_S = 600.0
 
+#: how long after a chat was taken over the gateway before may still send there, in seconds: until all know of it
+HANDOVER_S = 3.0
+
+#: the part of a rate that the gateway before is taken to have used up when a chat is taken over
+USED_BEFORE = 0.5
 
 #: tells how many gateways share a rate
 Gateways = Callable[[], int]
+
+
+class Peers(Protocol):
+    """What is known of the gateways that send by the same accounts."""
+
+    @property
+    def gateways(self) -> int:
+        """How many there are, this one among them."""
+
+    @property
+    def joined_mono(self) -> float | None:
+        """When this one joined others, None where there were none."""
+
+    def chat_owner(self, platform: str, chat: str) -> ChatOwner:
+        """Return the gateway that sends to a chat, or with no chat to all of a platform."""
+
+
+class NoPeers:
+    """The peers of a gateway that sends alone."""
+
+    gateways = 1
+    joined_mono: float | None = None
+
+    def chat_owner(self, platform: str, chat: str) -> ChatOwner:  # noqa: ARG002 - it sends to all of them
+        """Return that this one sends."""
+        return ChatOwner()
 
 
 class RateWindow:
@@ -44,6 +77,11 @@ class RateWindow:
         while (blocker := self._blocker(at)) is not None:
             at = max(blocker + self._span_s, at + 1e-6)
         return at
+
+    def take_over(self, at: float) -> None:
+        """Count what another may have sent until then."""
+        for _ in range(max(1, int(self._count * USED_BEFORE))):
+            self.add(at)
 
     def leaves_room(self, now: float) -> bool:
         """Tell whether a courtesy now leaves room for a final answer; none is left where one is booked already."""
@@ -71,8 +109,8 @@ class RateWindow:
 
     @property
     def _count(self) -> int:
-        """This gateway's part of the requests of a span."""
-        return max(1, self._rate.count // max(1, self._gateways()))
+        """This gateway's part of the requests of a span; of fewer than there are gateways, one of them has all."""
+        return self._rate.count // max(1, self._gateways()) or self._rate.count
 
     def _blocker(self, at: float) -> float | None:
         """Return the earliest request of a full span that one at this moment would lie in."""
@@ -93,11 +131,21 @@ class RateLimits:
     def __init__(self, rates: Iterable[Rate], gateways: Gateways) -> None:
         self.windows = [RateWindow(rate, gateways) for rate in rates]
         self._held_until: dict[str, float] = {}  #: by method, "" for every one
+        self._taken_over_mono: float | None = None
 
     def hold(self, now: float, for_s: float, method: str) -> None:
         """Send nothing, or nothing by one method, for some seconds."""
         self._held_until = {held: until for held, until in self._held_until.items() if until > now}
         self._held_until[method] = max(self._held_until.get(method, 0.0), now + for_s)
+
+    def take_over(self, since_mono: float | None) -> None:
+        """Send nothing until the gateway before sends no more, and count what it may have sent; once a moment."""
+        if since_mono is not None and since_mono != self._taken_over_mono:
+            self._taken_over_mono = since_mono
+            until = since_mono + HANDOVER_S
+            self._held_until[""] = max(self._held_until.get("", 0.0), until)
+            for window in self.windows:
+                window.take_over(until)
 
     def held_until(self, method: str = "") -> float:
         """Return the moment from which on a method may be used."""
@@ -118,15 +166,22 @@ class RateLimits:
 class Governor:
     """Owns the limits of all platforms; ``clock`` tells seconds that only grow.
 
-    ``gateways`` tells how many gateways send by the same accounts.
+    ``peers`` tells which gateways send by the same accounts; their moments are the clock's.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, gateways: Gateways = lambda: 1) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, peers: Peers | None = None) -> None:
         self._clock = clock
-        self.gateways = gateways
+        self.peers: Peers = peers or NoPeers()
         self._apps: dict[str, RateLimits] = {}
         self._chats: dict[tuple[str, str], RateLimits] = {}
         self._booked: dict[str, float] = {}
+
+    def owner(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> ChatOwner:
+        """Return the gateway that sends to a chat: no other one may, where there is a rate that one alone can keep."""
+        gateways = self.peers.gateways
+        if any(rate.count < gateways for rate in app_rates):
+            return self.peers.chat_owner(app, "")
+        return self.peers.chat_owner(app, chat.key) if chat.rates else ChatOwner()
 
     def book(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, key: str, method: str = "") -> float:
         """Book a final answer, named ``key`` and sent by ``method``; return the seconds until it may go, 0 for now.
@@ -160,6 +215,9 @@ class Governor:
     def allow_courtesy(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, method: str = "") -> bool:
         """Tell whether a life sign or an edit may be sent now by a method, and count it if so."""
         now = self._clock()
+        owner = self.owner(app, app_rates, chat)
+        if owner.host or not owner.sure:
+            return False
         all_limits = self._limits_of(app, app_rates, chat)
         windows = [window for limits in all_limits for window in limits.windows]
         if any(limits.held_until(method) > now for limits in all_limits) or not all(
@@ -185,12 +243,18 @@ class Governor:
         return max(0.0, limits.held_until() - self._clock()) if limits else 0.0
 
     def _limits_of(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> tuple[RateLimits, RateLimits]:
-        return self._app(app, app_rates), self._chat(app, chat)
+        found = self._app(app, app_rates), self._chat(app, chat)
+        taken_over_mono = self.owner(app, app_rates, chat).since_mono
+        found[1].take_over(taken_over_mono)
+        if any(rate.count < self.peers.gateways for rate in app_rates):
+            found[0].take_over(taken_over_mono)
+        return found
 
     def _app(self, app: str, rates: tuple[Rate, ...]) -> RateLimits:
         found = self._apps.get(app)
         if found is None:
             found = self._apps[app] = RateLimits(rates, self._gateways_now)
+            found.take_over(self.peers.joined_mono)
         elif rates and not found.windows:
             found.windows = [RateWindow(rate, self._gateways_now) for rate in rates]  # a hold came first
         return found
@@ -198,14 +262,18 @@ class Governor:
     def _chat(self, app: str, chat: Chat) -> RateLimits:
         found = self._chats.get((app, chat.key))
         if found is None:
-            found = self._chats[(app, chat.key)] = RateLimits(chat.rates, self._gateways_now)
+            found = self._chats[(app, chat.key)] = RateLimits(chat.rates, _one_gateway)
         return found
 
     def _gateways_now(self) -> int:
-        return self.gateways()
+        return self.peers.gateways
 
     def _forget_what_is_over(self, now: float) -> None:
         if len(self._chats) > MOST_REMEMBERED:
             self._chats = {key: limits for key, limits in self._chats.items() if not limits.is_over(now)}
         if len(self._booked) > MOST_REMEMBERED:
             self._booked = {key: at for key, at in self._booked.items() if at > now - BOOKING_KEPT_S}
+
+
+def _one_gateway() -> int:
+    return 1

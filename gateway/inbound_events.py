@@ -5,6 +5,8 @@ moved chat? ─▶ reply policy ─▶ edit? ─▶ access ─▶ rate ─▶ qu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from gateway.access import Access, Admission
@@ -51,6 +53,15 @@ class Taken(msgspec.Struct, frozen=True):
     declined: str = ""
 
 
+#: returns the gateway that answers at an address of a platform, empty for this one
+GatewayOf = Callable[[Adapter, bytes], str]
+
+
+def this_gateway(platform: Adapter, address: bytes) -> str:  # noqa: ARG001 - all of them
+    """Return this gateway."""
+    return ""
+
+
 class InboundEvents:
     """The way of one event; see the module's picture. ``debounce_s`` is the quiet time of ``Arrival``."""
 
@@ -79,6 +90,7 @@ class InboundEvents:
         self._debounce_s = debounce_s
         self._amendments = Amendments(intake.store, intake)
         self._moves = ChatMoves(intake.store, events)
+        self.gateway_of: GatewayOf = this_gateway
         self._policy = ReplyPolicy(intake.store, settings.answer_threads)
         self._rates = SenderRates(settings.user_rate)
         self._command_rates = SenderRates(COMMAND_RATE)
@@ -116,7 +128,9 @@ class InboundEvents:
             await self._commands.answer(platform, inbound, command)
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
             return Taken()
-        receipt = await self._intake.accept(self._arrival(platform, inbound, traceparent, command))
+        arrival = self._arrival(platform, inbound, traceparent, command)
+        gateway = self.gateway_of(platform, inbound.reply)
+        receipt = await self._intake.accept(msgspec.structs.replace(arrival, gateway=gateway))
         if receipt.duplicate:
             if not stops:
                 self._rates.give_back(sender)

@@ -38,7 +38,7 @@ class Intake:
 
     ``observer`` is told of messages that end without a turn; ``pool`` is woken by a message that waits, ``delivery`` by
     one that wrote a reply. ``host`` is named in each message where others may run its turn: here its text and its
-    answer are waited for.
+    answer are waited for, unless the message names another gateway, which shows and sends them.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Intake:
     async def accept(self, arrival: Arrival, when_busy: WhenBusy | None = None) -> Receipt:
         """Accept a message in its session's mode, or in the one given. Raises InboxFull, StoreUnavailable."""
         mode = when_busy or self._rules.mode(arrival.session, arrival.user)
-        gateway = self._host if self.store.engine.shared else ""
+        gateway = arrival.gateway or self._host if self.store.engine.shared else ""
         texts = self._profiles.texts_of(arrival.session, arrival.user)
         busy_text = {WhenBusy.REJECT: texts.busy, WhenBusy.INTERRUPT: texts.newer}.get(mode, "")
         arrival = msgspec.structs.replace(arrival, when_busy=mode, busy_text=busy_text, gateway=gateway)

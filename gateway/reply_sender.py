@@ -51,6 +51,9 @@ MOST_PLACES = 4
 #: a text longer than this is cut in a thread: the loop is late by a millisecond or two for a shorter one
 LONG_TEXT = 8_000
 
+#: how long a reply waits while gateways may not agree on which of them sends it, in seconds
+UNSURE_S = 0.5
+
 #: how long a store that is away is left alone before a sent reply is recorded again, in seconds
 RECORD_AGAIN_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -59,6 +62,12 @@ class NotNow(msgspec.Struct, frozen=True):
     """Nothing was sent: the chat or the receiver has no room before so many seconds."""
 
     after_s: float
+
+
+class NotOurs(msgspec.Struct, frozen=True):
+    """Nothing was sent: another gateway sends to this chat."""
+
+    gateway: str
 
 
 class LocalReceiver(Protocol):
@@ -71,12 +80,15 @@ class LocalReceiver(Protocol):
         """Know that a reply is recorded as sent."""
 
 
-class Fenced(Protocol):
-    """What tells whether this host may still send."""
+class Peers(Protocol):
+    """What is known of the other gateways that send."""
 
     @property
     def fenced(self) -> bool:
-        """Whether it could not renew its lease: another one may send its replies."""
+        """Whether this one could not renew its lease: another one may send its replies."""
+
+    def tell_senders(self) -> None:
+        """Tell the others that a reply may be due."""
 
 
 PlaceOf = Callable[[Reply], Awaitable[bytes]]
@@ -120,7 +132,7 @@ class ReplySender:
         self._client = client
         self.place_of: PlaceOf = own_place
         self.texts_of: TextsOf = in_english
-        self.hosts: Fenced | None = None
+        self.hosts: Peers | None = None
         self._calls = calls
         self._clock = clock
         self._moves = ChatMoves(store, events)
@@ -147,6 +159,8 @@ class ReplySender:
                 case NotNow(after_s):
                     await self._store.outbox.release(reply, after_s)
                     return True
+                case NotOurs(gateway):
+                    return await self._hand_over(reply, gateway)
                 case Sent(sent_id):
                     return await self._record_sent(reply, sent_id)
                 case TryLater() if reply.attempts < MOST_ATTEMPTS:
@@ -187,7 +201,7 @@ class ReplySender:
             return msgspec.structs.replace(reply, text=chunks[0])
         return (await self._store.outbox.split(reply, chunks))[0]
 
-    async def _attempt(self, reply: Reply, *, first: bool, plain: bool) -> SendResult | NotNow:
+    async def _attempt(self, reply: Reply, *, first: bool, plain: bool) -> SendResult | NotNow | NotOurs:
         """Try once to send a row. What goes wrong inside an adapter refuses the row, and is said."""
         platform = self._platforms.get(reply.platform)
         try:
@@ -201,13 +215,17 @@ class ReplySender:
         except Exception as error:  # noqa: BLE001 - the operator sees it among the dead letters, and may retry it
             return Fail(f"the adapter failed: {type(error).__name__}: {error}")
 
-    async def _exchange(self, platform: Adapter, reply: Reply, *, first: bool, plain: bool) -> SendResult | NotNow:
+    async def _exchange(
+        self, platform: Adapter, reply: Reply, *, first: bool, plain: bool
+    ) -> SendResult | NotNow | NotOurs:
         """Send a row and read what came of it; only the ``first`` exchange of a row waits for room."""
         chat = platform.chat(reply.address)
+        rates = (platform.name, platform.capabilities.app_rates, chat)
+        if first and ((owner := self._governor.owner(*rates)).host or not owner.sure):
+            return NotOurs(owner.host) if owner.sure else NotNow(UNSURE_S)
         request = await self._calls.authorized(platform, platform.call(reply, self._clock(), plain=plain))
         if request is None:
             return TryLater(f"{platform.name} issued no access token")
-        rates = (platform.name, platform.capabilities.app_rates, chat)
         begin = self._receivers.begin if first else self._receivers.join
         exchange = begin(platform.name, request.url)
         if isinstance(exchange, float):
@@ -235,6 +253,13 @@ class ReplySender:
             case NoAnswer(reason):
                 self._emit(Event.REPLY_AMBIGUOUS, reply, reason=reason)
                 return TryLater(reason)
+
+    async def _hand_over(self, reply: Reply, gateway: str) -> bool:
+        """Give a row, and all of its session, to the gateway that keeps the rates of its chat."""
+        await self._store.outbox.hand_over(reply, gateway)
+        if self.hosts is not None:
+            self.hosts.tell_senders()
+        return True
 
     async def _record_sent(self, reply: Reply, sent_id: str) -> bool:
         """Record a sent row; a store that is away for a moment must not make it be sent twice."""

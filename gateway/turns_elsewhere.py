@@ -53,6 +53,7 @@ class TurnsElsewhere:
         self._texts: dict[str, ReceivedText] = {}
         self._kept: set[str] = set()
         self.files: FileSource | None = None  #: where files of platforms are fetched
+        self.platforms: tuple[str, ...] = ()  #: those that this gateway sends to
         self._looking: set[asyncio.Task[None]] = set()
         self.reply_due = asyncio.Event()  #: set when another host may have written a reply
 

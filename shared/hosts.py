@@ -55,6 +55,17 @@ class StopRequest(msgspec.Struct, frozen=True):
     text: str
 
 
+class ChatOwner(msgspec.Struct, frozen=True):
+    """The gateway that sends to a chat, as one of those sees it that share a database."""
+
+    #: its id, empty for the one that asks
+    host: str = ""
+    #: whether every other gateway sees it so by now
+    sure: bool = True
+    #: when the one that asks took the chat over from another, on the monotonic clock; None where it had it before
+    since_mono: float | None = None
+
+
 class Removal(msgspec.Struct, frozen=True):
     """A session that was removed."""
 

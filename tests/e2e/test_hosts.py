@@ -16,6 +16,7 @@ import pytest
 from loadtests.gateway_process import GatewayProcess
 from loadtests.platform import running_platform
 from loadtests.provider import RunningProvider, running_provider
+from loadtests.shared_rates import run
 from shared.messages import LATE_S
 from shared.session_files import session_log_path
 from tests.e2e.bot import Bot
@@ -140,6 +141,13 @@ def test_a_reply_leaves_at_once_whichever_gateway_accepted_the_message(cluster: 
         bot.say(session, "[[say soon]]")
         until(lambda: len(bot.replies(session)) == 1, "it is answered")  # noqa: B023 - called here
         assert time.monotonic() - asked < LATE_S
+
+
+def test_what_a_platform_allows_a_chat_is_kept_by_two_gateways_together(cluster: Cluster) -> None:
+    """Though one request a second cannot be parted; `python -m loadtests.shared_rates` does it with 1,000 replies."""
+    kept = run([bot.gateway for bot in (cluster.first, cluster.second)], cluster.first.platform, range(1, 9), 3)
+    assert (kept.replies, kept.repeated) == (24, 0)
+    assert kept.holds, kept
 
 
 def test_a_call_that_is_sent_again_to_the_other_gateway_runs_no_second_turn(cluster: Cluster) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.governor import Governor
+from gateway.governor import HANDOVER_S, Governor, NoPeers
 from gateway.platforms.port import Chat, Rate
+from shared.hosts import ChatOwner
 
 APP = (Rate(30, 1.0),)
 GROUP = Chat("-5", (Rate(1, 1.0), Rate(20, 60.0)))
@@ -21,6 +22,17 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Peers(NoPeers):
+    """Gateways that share an account; ``owners`` names those of chats that are others', or were taken over."""
+
+    def __init__(self) -> None:
+        self.gateways = 1
+        self.owners: dict[str, ChatOwner] = {}
+
+    def chat_owner(self, platform: str, chat: str) -> ChatOwner:
+        return self.owners.get(chat, ChatOwner())
 
 
 def send_all(governor: Governor, clock: Clock, chats: list[Chat]) -> list[tuple[float, str]]:
@@ -39,10 +51,10 @@ def send_all(governor: Governor, clock: Clock, chats: list[Chat]) -> list[tuple[
 
 
 def test_gateways_that_share_a_rate_keep_it_together() -> None:
-    clock, gateways = Clock(), [1]
-    each = [Governor(clock, lambda: gateways[0]) for _ in range(3)]
+    clock, peers = Clock(), Peers()
+    each = [Governor(clock, peers) for _ in range(3)]
     people = [Chat(str(number), (Rate(1, 1.0),)) for number in range(120)]
-    gateways[0] = 3
+    peers.gateways = 3
     began, sent, signs = clock.now, [], 0
     waiting = dict.fromkeys(range(len(people)), clock.now)
     while waiting:
@@ -60,10 +72,33 @@ def test_gateways_that_share_a_rate_keep_it_together() -> None:
     assert signs > 0
     assert most_in_a_span(sent, 1.0) <= APP[0].count
     assert clock.now - began < 2 * len(sent) / APP[0].count
-    gateways[0] = 1  # the others are gone
+    peers.gateways = 1  # the others are gone
     clock.now += 10
     alone = [number for number in range(200) if not each[0].book("app", APP, Chat(f"more {number}"), f"more {number}")]
     assert len(alone) == APP[0].count
+
+
+def test_a_chat_is_one_gateways_alone_and_one_that_takes_it_over_leaves_room_for_the_one_before() -> None:
+    clock, peers = Clock(), Peers()
+    governor = Governor(clock, peers)
+    peers.gateways = 2
+    assert governor.book("app", APP, DIRECT, "own") == 0.0
+    peers.owners = {DIRECT.key: ChatOwner("other"), GROUP.key: ChatOwner(sure=False)}
+    assert governor.owner("app", APP, DIRECT).host == "other"
+    assert governor.owner("app", APP, Chat(DIRECT.key)).host == ""  # it has no rate to keep
+    clock.now += 60
+    assert not governor.allow_courtesy("app", APP, DIRECT)
+    assert not governor.allow_courtesy("app", APP, GROUP)
+    peers.owners = {chat.key: ChatOwner(since_mono=clock.now) for chat in (DIRECT, GROUP)}
+    assert governor.book("app", APP, DIRECT, "taken over") > HANDOVER_S + 1
+    clock.now += HANDOVER_S + 1.1
+    began, sent = clock.now, 0
+    while clock.now < began + 50:
+        sent += not governor.book("app", APP, GROUP, "to the group")
+        clock.now += 1.06
+    assert sent == 10  # of a minute's 20
+    peers.owners = {"": ChatOwner("other")}
+    assert governor.owner("app", (Rate(1, 1.0),), Chat("any")).host == "other"  # one request cannot be parted
 
 
 def most_in_a_span(moments: list[float], span_s: float) -> int:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import enum
 import hashlib
+import math
 import time
 
 import msgspec
 from cachetools import LRUCache
 
-from shared.hosts import REMOVALS_LIMIT, Beat, HostNews, LiveHost, Removal
+from shared.hosts import REMOVALS_LIMIT, Beat, ChatOwner, HostNews, LiveHost, Removal
 from shared.messages import ClaimRef
 from shared.signals import Signal
 from shared.store.port import Store
@@ -27,6 +28,8 @@ from worker.pool.turns.active_turn import TurnRow
 #: how long a host is believed to live without a beat, in seconds
 LEASE_S = 10.0
 BEAT_EVERY_S = 1.0
+#: how long after a gateway has joined or left another may not know of it, in seconds: none sends by an older beat
+SEEN_S = 3.0
 #: how long the transaction of a removal may take to be seen after its time, in seconds
 LATE_S = 60.0
 #: removals that are remembered, so that none is told twice
@@ -34,6 +37,10 @@ MOST_HEARD = 10_000
 #: the parts of the lease after which turns are ended, and workers killed
 END_TURNS_AT = 0.7
 KILL_WORKERS_AT = 0.9
+
+
+#: gateways that live by their id, each with the platforms that it has on, None where it does not tell them
+Gateways = dict[str, tuple[str, ...] | None]
 
 
 class Fence(enum.IntEnum):
@@ -54,6 +61,10 @@ class HostLease:
         self._workers = workers
         self._renewed_mono: float | None = None
         self._hosts: tuple[LiveHost, ...] = ()
+        self._gateways: Gateways = {}
+        self._gateways_before: Gateways = {}
+        self._gateways_changed_mono = -math.inf
+        self.joined_mono: float | None = None  #: when it joined other gateways, None where there were none
         self._watchers: dict[str, tuple[str, ...]] = {}
         self._heard_until = 0.0
         self._heard: LRUCache[Removal, bool] = LRUCache(MOST_HEARD)
@@ -83,18 +94,40 @@ class HostLease:
 
     @property
     def gateways(self) -> int:
-        """How many gateways lived at the last beat, this host among them."""
-        return len({self.host, *(one.host for one in self._hosts if one.gateway)})
+        """How many gateways live, this host among them; those that have just left are counted for a moment."""
+        before = self._gateways_before if self._changed_lately else {}
+        return max(1, len(before), len(self._gateways))
+
+    def chat_owner(self, platform: str, chat: str) -> ChatOwner:
+        """Return the gateway that sends to a chat, so that one alone keeps its rates; with no chat to a platform."""
+        if not self._gateways:
+            return ChatOwner()
+        owner = self._owner(self._gateways, platform, chat)
+        alone = len(self._gateways) < 2 and not self._changed_lately
+        fresh = alone or self._renewed_mono is None or time.monotonic() - self._renewed_mono < SEEN_S
+        if owner != self.host:
+            return ChatOwner(owner, fresh and not self._changed_lately)
+        kept = bool(self._gateways_before) and self._owner(self._gateways_before, platform, chat) == owner
+        return ChatOwner("", fresh, None if kept else self._gateways_changed_mono)
+
+    def _owner(self, gateways: Gateways, platform: str, chat: str) -> str:
+        """Return the gateway whose name, with those of platform and chat, has the greatest digest.
+
+        Where one joins or leaves, the others keep theirs (https://en.wikipedia.org/wiki/Rendezvous_hashing).
+        """
+        names = [host for host, platforms in gateways.items() if platforms is None or platform in platforms]
+        return max(names, key=lambda host: digest(f"{platform} {chat} {host}"), default=self.host)
+
+    @property
+    def _changed_lately(self) -> bool:
+        return time.monotonic() - self._gateways_changed_mono < SEEN_S
 
     def sends(self, platform: str) -> bool:
-        """Tell whether this gateway sends what belongs to none, of a platform: it is one's alone, to keep its rates.
+        """Tell whether this gateway sends what belongs to none, of a platform: it is one's alone.
 
         What belongs to none answers no message, or one whose gateway is gone.
-        The gateway is the one whose name, with that of the platform, has the greatest digest: where one joins or
-        leaves, the others keep theirs (https://en.wikipedia.org/wiki/Rendezvous_hashing).
         """
-        gateways = [one.host for one in self._hosts if one.gateway]
-        return self.host == max(gateways, key=lambda host: digest(f"{platform} {host}"), default=self.host)
+        return self._owner(self._gateways, platform, "") == self.host
 
     def gateway_for(self, accepted_by: str) -> str:
         """Return the gateway that accepted a message, or another one that lives where it does not; empty for none."""
@@ -134,8 +167,21 @@ class HostLease:
         beat = Beat(self.host, self._gateway, self._workers, "", snapshot, brief, self._heard_until)
         news = await self._store.hosts.beat(beat, LEASE_S)
         self._renewed_mono, self._hosts = sent_mono, news.hosts
+        self._see_gateways({one.host: brief_of(one).platforms for one in news.hosts if one.gateway})
         self._watchers = self._watched()
         return msgspec.structs.replace(news, removals=self._unheard(news.removals))
+
+    def _see_gateways(self, gateways: Gateways) -> None:
+        """Take note of which gateways live, and of a change."""
+        if gateways == self._gateways:
+            return
+        if not self._gateways and gateways.keys() == {self.host}:
+            self._gateways = gateways  # nobody has sent to any chat
+        elif not self._gateways and self.host in gateways:
+            self.joined_mono = time.monotonic()
+        self._gateways_before, self._gateways = self._gateways, gateways
+        if self._gateways_before != gateways:
+            self._gateways_changed_mono = time.monotonic()
 
     def _watched(self) -> dict[str, tuple[str, ...]]:
         """Return the other gateways with pages, by the session that a page shows, and all of them under no session."""
@@ -182,6 +228,8 @@ class HostBrief(msgspec.Struct, frozen=True):
     watched: bool = False
     #: sessions that such pages show
     sessions: tuple[str, ...] = ()
+    #: the platforms that a gateway has on, None where it does not tell them
+    platforms: tuple[str, ...] | None = None
 
 
 class HostView(msgspec.Struct, frozen=True):

@@ -141,7 +141,8 @@ class Membership:
     async def _renew(self) -> None:
         running, waiting = self._scheduler.counts
         watched = self._receiver.watched if self._receiver else None
-        brief = HostBrief(running, waiting, self._slots, watched is not None, watched or ())
+        platforms = self._receiver.platforms if self._receiver else ()
+        brief = HostBrief(running, waiting, self._slots, watched is not None, watched or (), platforms)
         news = await self._lease.beat(brief, self._view())
         for stop in news.stops:
             self._scheduler.stop(stop.session, stop.message_id)

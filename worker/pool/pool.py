@@ -14,6 +14,7 @@ from typing import Any
 from shared.attachments import FileSource
 from shared.errors import StoreUnavailable
 from shared.events import Event, Events
+from shared.hosts import ChatOwner
 from shared.messages import Claim, ClaimRef, Parked, Retry
 from shared.settings import Settings
 from shared.signals import Signal, SignalKind
@@ -168,6 +169,15 @@ class Pool:
     def gateways(self) -> int:
         """How many gateways share the database, this one among them."""
         return self._lease.gateways
+
+    @property
+    def joined_mono(self) -> float | None:
+        """When this gateway joined others, on the monotonic clock; None where there were none."""
+        return self._lease.joined_mono
+
+    def chat_owner(self, platform: str, chat: str) -> ChatOwner:
+        """Return the gateway that sends to a chat of a platform, or with no chat to all of it."""
+        return self._lease.chat_owner(platform, chat)
 
     def sends(self, platform: str) -> bool:
         """Tell whether replies of a platform are this gateway's to send, as long as it does."""

@@ -75,6 +75,10 @@ class Outbox:
         """Give the row back untried, due again after ``delay_s`` seconds. Raises StaleClaim."""
         await self._run(reply.session, outbox.release, reply, delay_s)
 
+    async def hand_over(self, reply: Reply, gateway: str) -> None:
+        """Let another gateway send the row and the later ones of its session, from now on. Raises StaleClaim."""
+        await self._run(reply.session, outbox.hand_over, reply, gateway)
+
     async def refuse(self, reply: Reply, error: str) -> None:
         """Record that this row and the later chunks of its message can never be sent. Raises StaleClaim."""
         await self._run(reply.session, outbox.refuse, reply, error)

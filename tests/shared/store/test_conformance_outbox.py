@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from shared.errors import NotFound, StaleClaim
@@ -19,6 +20,26 @@ async def lease_one(store: Store, host: str = "host") -> Reply:
     """Lease the one reply that is due."""
     (reply,) = (await store.outbox.due(host, 10, 30)).replies
     return reply
+
+
+class TestHandedOver:
+    async def test_another_gateway_sends_the_rest_of_a_session_from_where_it_is_shown(
+        self, scratch: Scratch, store: Store
+    ) -> None:
+        """The row counts no attempt, and its order is kept."""
+        for host in ("one", "two"):
+            await store.hosts.beat(Beat(host, gateway=True), 600)
+        await scratch.answer("one two")
+        await scratch.answer("three")
+        first, _ = await store.outbox.split(await lease_one(store, "one"), ["one", "two"])
+        await store.outbox.hand_over(msgspec.structs.replace(first, address=b"shown"), "two")
+        sent = []
+        for _ in range(3):
+            assert (await store.outbox.due("one", 10, 30)).replies == ()
+            reply = await lease_one(store, "two")
+            sent.append((reply.text, reply.attempts, reply.rendered, reply.address == b"shown"))
+            await store.outbox.delivered(reply, "id")
+        assert sent == [("one", 0, True, True), ("two", 0, True, False), ("three", 0, False, False)]
 
 
 class TestRefused:
@@ -307,6 +328,7 @@ class TestFence:
             store.outbox.postpone(stale, 5, "late"),
             store.outbox.refuse(stale, "late"),
             store.outbox.readdress(stale, b"late"),
+            store.outbox.hand_over(stale, "other"),
         ):
             with pytest.raises(StaleClaim):
                 await write

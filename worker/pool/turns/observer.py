@@ -50,6 +50,10 @@ class SignalReceiver(Protocol):
     def watched(self) -> tuple[str, ...] | None:
         """The sessions that pages of this host show, None while no page is open."""
 
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """The platforms that this host sends to."""
+
     def hear(self, signal: Signal) -> None:
         """Take a signal."""
 

@@ -75,6 +75,12 @@ WHERE session_key = ? AND seq = ? AND part = ?
 RELEASE = """
 UPDATE outbox SET state = 'postponed', until = ?, host = '' WHERE session_key = ? AND seq = ? AND part = ?
 """
+# Give a row back untried, to be sent from where it is shown.
+HAND_OVER = """
+UPDATE outbox SET state = 'due', until = NULL, host = '', address = ? WHERE session_key = ? AND seq = ? AND part = ?
+"""
+# Let another gateway send the rows of a session and a platform.
+SET_GATEWAY = "UPDATE outbox SET gateway = ? WHERE session_key = ? AND closed_at IS NULL AND platform = ?"
 # Record that a row and the chunks behind it can never be sent.
 REFUSE = """
 UPDATE outbox SET state = 'failed', closed_at = ?, until = NULL, host = '', error = ?
@@ -202,6 +208,13 @@ def release(database: Database, reply: Reply, delay_s: float) -> None:
     seq = _fence(database, reply)
     until = database.now() + min(max(delay_s, 0.0), LONGEST_S)
     database.run(RELEASE, (until, reply.session, seq, reply.part))
+
+
+def hand_over(database: Database, reply: Reply, gateway: str) -> None:
+    """Give a row back, due at once for another gateway, with the later ones of its session. Raises StaleClaim."""
+    seq = _fence(database, reply)
+    database.run(HAND_OVER, (reply.address, reply.session, seq, reply.part))
+    database.run(SET_GATEWAY, (gateway, reply.session, reply.platform))
 
 
 def refuse(database: Database, reply: Reply, error: str) -> None:
