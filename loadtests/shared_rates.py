@@ -1,4 +1,4 @@
-"""``python -m loadtests.shared_rates``: 1,000 replies to 50 chats by two gateways, and what the platform allows is kept.
+"""``python -m loadtests.shared_rates``: 1,000 replies to 50 chats by two gateways keep what the platform allows.
 
 Two gateways and a host of workers, real processes, share one PostgreSQL; people on Telegram write to both in turns, as
 behind a load balancer. Every reply has to come once, those of a chat in their order, never two in a second to one chat
@@ -12,6 +12,7 @@ import argparse
 import bisect
 import collections
 import contextlib
+import itertools
 import sys
 import tempfile
 import time
@@ -103,7 +104,7 @@ def judge(found: Sequence[Received], chats: Sequence[int], each: int, seconds: f
     spans = []
     for chat in chats:
         moments = sorted(one.at for one in found if one.conversation == str(chat))
-        spans += [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+        spans += [later - earlier for earlier, later in itertools.pairwise(moments)]
     all_at = sorted(one.at for one in found)
     span_s = APP.per_s - TRAVEL_S
     return Kept(

@@ -105,8 +105,11 @@ def traffic(store: Store) -> tuple[int, int]:
     return tuple(counted()[:2]) if counted else (0, 0)
 
 
-def load(what: str, url: str, hosts: int) -> dict[str, float]:
-    """Let so many hosts load a database at once; return messages a second, statements and round trips a message."""
+def load(what: str, url: str, hosts: int, server: PostgresServer | None = None) -> dict[str, float]:
+    """Let so many hosts load a database at once; return messages a second, statements and round trips a message.
+
+    Of a server that is given also the seconds of CPU a message of all its processes.
+    """
     command = [sys.executable, "-m", "loadtests.bench.hosts", what, url]
     running = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(hosts)
@@ -114,10 +117,12 @@ def load(what: str, url: str, hosts: int) -> dict[str, float]:
     for process in running:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
+    before = server.cpu_s() if server else 0.0
     done = [json.loads(process.communicate(timeout=SECONDS + 120)[0]) for process in started(running)]
     count = sum(one["count"] for one in done)
     spent = {name: sum(one[name] for one in done) / max(1, count) for name in ("statements", "round_trips")}
-    return {"rate": count / SECONDS, **spent}
+    cpu = (server.cpu_s() if server else 0.0) - before
+    return {"rate": count / SECONDS, **spent, "cpu_s": cpu / max(1, count)}
 
 
 def started(running: Sequence[subprocess.Popen[str]]) -> Sequence[subprocess.Popen[str]]:
@@ -165,10 +170,10 @@ def measure_stores(server: PostgresServer) -> None:
             table["sqlite, 1 host"] = [load(name, f"sqlite:///{place}/{name}.db", 1)["rate"]]
     for hosts in (1, 2, 4):
         accepts[f"postgresql, {hosts}"] = [load("accept", server.url(), hosts)["rate"]]
-        found = load("whole", server.url(), hosts)
+        found = load("whole", server.url(), hosts, server)
         whole[f"postgresql, {hosts}"] = [found["rate"]]
         spent[f"{hosts} hosts, {TOGETHER} together"] = found
-    found = load("alone", server.url(), 1)
+    found = load("alone", server.url(), 1, server)
     lone["postgresql, 1 host"], spent["alone"] = [found["rate"]], found
     for wanted_ms in ROUND_TRIPS_MS:
         with delayed(server, wanted_ms) as url:
@@ -178,9 +183,12 @@ def measure_stores(server: PostgresServer) -> None:
     print_table("accepts a second, by hosts", "/s", accepts)
     print_table("whole messages a second, by hosts", "/s", whole)
     print_table("whole messages a second, one after the other", "/s", lone)
+    cores = {name: [1 / found["cpu_s"]] for name, found in spent.items() if found["cpu_s"]}
+    print_table("whole messages a second and core of the database's server", "/s", cores)
     for name, found in spent.items():
         print(
-            f"  {name}: {figure(found['statements'])} statements, {figure(found['round_trips'])} round trips a message"
+            f"  {name}: {figure(found['statements'])} statements and {figure(found['round_trips'])} round trips "
+            f"a message, {figure(found['cpu_s'] * 1e6)} us of the server's CPU"
         )
 
 

@@ -24,8 +24,12 @@ CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 60.0
 #: how long what was sent may stay without the peer's acknowledgement before the kernel ends the connection
 LOST_AFTER_MS = 20_000
-#: what a server does with a session that is lost on its way, so that its locks are free again soon
-OPTIONS = "-c statement_timeout=60s -c idle_in_transaction_session_timeout=10s -c lock_timeout=20s"
+#: what a server does with a session that is lost on its way, so that its locks are free again soon; and how it plans:
+#: a prepared statement keeps its plan, and one made while a table was small would read all of it when it is large
+OPTIONS = (
+    "-c statement_timeout=60s -c idle_in_transaction_session_timeout=10s -c lock_timeout=20s "
+    "-c enable_seqscan=off -c jit=off"
+)
 
 
 class DatabaseError(Exception):

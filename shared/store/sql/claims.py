@@ -35,7 +35,6 @@ from shared.store.sql.tables import (
     begun_messages,
     checkpoints,
     claim_ends,
-    commands,
     history,
     inbox,
     joins,
@@ -318,16 +317,15 @@ def _settle_ended(
     database: Database, ref: ClaimRef, end: ClaimEnd, ended: Ended, following: inbox.NextMessage | None
 ) -> Settlement:
     session, head = ref.session, end.head
-    if ended.messages or ended.todo is not None:
-        sessions.set_version(database, session, ref.epoch)
-    inbox.mark_done(database, session, head, ended)
+    version = ref.epoch if ended.messages or ended.todo is not None else None
+    inbox.mark_done(database, session, head, ended, (end.todo or NO_TODO) if ended.todo is not None else None)
     if end.has_joined:
         joins.settle(database, session, head, ended)
     _keep_conversation(database, session, end, ended)
     failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED, TurnStatus.OVER_BUDGET}
     text = end.answered.stop if end.answered.stop and ended.status is TurnStatus.INTERRUPTED else ended.text
     status = ReplyStatus.FAILED if failed else ReplyStatus.REPLIED
-    return _answer_and_go_on(database, session, end, following, text, status, ended.usage)
+    return _answer_and_go_on(database, session, end, following, text, status, ended.usage, version)
 
 
 def _keep_conversation(database: Database, session: str, end: ClaimEnd, ended: Ended) -> None:
@@ -337,7 +335,6 @@ def _keep_conversation(database: Database, session: str, end: ClaimEnd, ended: E
     if ended.messages:
         history.append(database, session, ended.messages, end.head, end.next_position)
     if ended.todo is not None:
-        commands.keep_todo(database, session, end.head, end.todo or NO_TODO)
         history.write_todo(database, session, ended.todo)
 
 
@@ -362,8 +359,9 @@ def _answer_and_go_on(
     text: str,
     status: ReplyStatus,
     usage: Usage,
+    version: int | None = None,
 ) -> Settlement:
-    """Charge a settled turn, put its answer on its way, and make ready what comes next."""
+    """Charge a settled turn, put its answer on its way, and make ready what comes next, in a conversation's version."""
     answered = end.answered
     if end.has_steps:
         checkpoints.remove(database, session)
@@ -375,4 +373,4 @@ def _answer_and_go_on(
         outbox.add(database, end.head, Reply(session, *names), end.next_part)
     if end.has_joined:  # what joined and was not taken in waits again
         following = inbox.first_waiting(database, session)
-    return start_next(database, session, following)
+    return start_next(database, session, following, version)

@@ -46,12 +46,18 @@ def receive_command(database: Database, arrival: Arrival, command: Command, arri
             return _withdraw_last(database, arrival, arrived, command)
 
 
-def start_next(database: Database, session: str, following: inbox.NextMessage | None) -> Settlement:
+def start_next(
+    database: Database, session: str, following: inbox.NextMessage | None, version: int | None = None
+) -> Settlement:
     """Carry out the commands whose turn has come; make the session ready for its next message, if one waits.
 
-    ``following`` is the first message that waits, None if none does.
+    ``following`` is the first message that waits, None if none does. ``version`` is what the turn before them has made
+    of the conversation, None where it is the same.
     """
     answers: list[CommandAnswer] = []
+    if following is not None and version is not None:
+        sessions.set_version(database, session, version)
+        version = None
     while following is not None:
         if following.command is None:
             ready_in_time(database, session, following)
@@ -59,7 +65,7 @@ def start_next(database: Database, session: str, following: inbox.NextMessage | 
         if text := _execute(database, session, following.seq, following.command):
             answers.append(_close(database, session, following.seq, text))
         following = inbox.first_waiting(database, session)
-    sessions.make_idle(database, session)
+    sessions.make_idle(database, session, version)
     return Settlement(tuple(answers), goes_on=False)
 
 

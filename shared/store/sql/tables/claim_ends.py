@@ -8,7 +8,7 @@ import msgspec
 
 from shared.errors import StaleClaim
 from shared.messages import ClaimRef
-from shared.store.engine import Database, at_once
+from shared.store.engine import Database
 from shared.store.sql.tables.inbox import SettledMessage
 from shared.store.sql.tables.outbox import NextPart
 from shared.store.sql.tables.sessions import IS_CLAIMED
@@ -27,14 +27,11 @@ SELECT sessions.head,
   (SELECT todo FROM todos WHERE todos.session_key = sessions.session_key),
   (SELECT usage.usage FROM usage WHERE usage.session_key = sessions.session_key),
   (SELECT max(part) FROM outbox WHERE outbox.session_key = sessions.session_key AND outbox.seq = sessions.head),
-  EXISTS (SELECT 1 FROM outbox WHERE outbox.session_key = sessions.session_key AND outbox.closed_at IS NULL)
-FROM sessions WHERE sessions.session_key = ? AND sessions.epoch = ? AND (is claimed)
+  EXISTS (SELECT 1 FROM outbox WHERE outbox.session_key = sessions.session_key AND outbox.closed_at IS NULL),
+  inbox.id, inbox.platform, inbox.reply, inbox.platform || ':' || inbox.user_id, inbox.stop
+FROM sessions JOIN inbox ON inbox.session_key = sessions.session_key AND inbox.seq = sessions.head
+WHERE sessions.session_key = ? AND sessions.epoch = ? AND (is claimed)
 """.replace("(is claimed)", IS_CLAIMED)
-# Read the message that a session is claimed for.
-MESSAGE = """
-SELECT id, platform, reply, platform || ':' || user_id, stop FROM inbox
-WHERE session_key = ? AND seq = (SELECT head FROM sessions WHERE session_key = ?)
-"""
 
 _USAGE = msgspec.json.Decoder(Usage)
 
@@ -64,14 +61,10 @@ class ClaimEnd(NamedTuple):
 
 def read(database: Database, ref: ClaimRef) -> ClaimEnd:
     """Return what there is of a claim that ends. Raises StaleClaim if the epoch is not its session's any more."""
-    row, message = at_once(
-        database,
-        lambda: database.one(READ, (ref.session, ref.epoch)),
-        lambda: database.one(MESSAGE, (ref.session, ref.session)),
-    )
-    if row is None or message is None:
+    row = database.one(READ, (ref.session, ref.epoch))
+    if row is None:
         raise StaleClaim(ref.session, ref.epoch)
-    head, has_steps, has_hold, has_joined, position, todo, usage, last_part, any_unsent = row
+    head, has_steps, has_hold, has_joined, position, todo, usage, last_part, any_unsent, *message = row
     return ClaimEnd(
         head=int(head),
         has_steps=bool(has_steps),

@@ -26,8 +26,6 @@ WITHDRAW = "UPDATE inbox SET state = 'withdrawn' WHERE session_key = ? AND seq =
 WITHDRAW_JOINED = """
 UPDATE inbox SET state = 'withdrawn' WHERE session_key = ? AND joined = ? AND joined > 0 AND state = 'done'
 """
-# Keep the todo list as it was before a message's turn.
-KEEP_TODO = "UPDATE inbox SET todo_before = ? WHERE session_key = ? AND seq = ?"
 # Read the todo list as it was before a message's turn changed it.
 TODO_BEFORE = "SELECT todo_before FROM inbox WHERE session_key = ? AND seq = ?"
 # Find the last message that came to its end, of those behind one and before another.
@@ -91,11 +89,6 @@ def withdraw_turn(database: Database, session: str, seq: int) -> bool:
     """Withdraw a message that was answered, with what joined its turn; False if it is not known to have been."""
     database.run(WITHDRAW_JOINED, (session, seq))
     return database.changed(WITHDRAW, (session, seq)) > 0
-
-
-def keep_todo(database: Database, session: str, seq: int, todo: bytes) -> None:
-    """Keep the todo list as it was before a message's turn changed it."""
-    database.run(KEEP_TODO, (todo, session, seq))
 
 
 def todo_before(database: Database, session: str, seq: int) -> bytes | None:

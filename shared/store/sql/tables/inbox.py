@@ -118,7 +118,7 @@ RETRY = "UPDATE inbox SET attempts = ?, lost = ?, suspect = ?, error = ? WHERE s
 # Record that a turn came to an end.
 MARK_DONE = """
 UPDATE inbox SET state = 'done', settled_at = ?, worker = ?, error = ?, usage = ?,
-  answer = CASE WHEN (asked for) THEN ? END WHERE session_key = ? AND seq = ?
+  todo_before = coalesce(?, todo_before), answer = CASE WHEN (asked for) THEN ? END WHERE session_key = ? AND seq = ?
 """.replace("(asked for)", ASKED_FOR)
 # Read where a message's answer goes.
 ADDRESS = "SELECT id, platform, reply, platform || ':' || user_id FROM inbox WHERE session_key = ? AND seq = ?"
@@ -329,11 +329,12 @@ def retry(database: Database, session: str, seq: int, lost: Retry) -> None:
     database.run(RETRY, (lost.attempts, lost.lost, int(lost.suspect), lost.error, session, seq))
 
 
-def mark_done(database: Database, session: str, seq: int, ended: Ended) -> None:
-    """Record that the turn of a message came to an end."""
+def mark_done(database: Database, session: str, seq: int, ended: Ended, todo_before: bytes | None) -> None:
+    """Record that the turn of a message came to an end; with the todo list before it where the turn changed that."""
     usage = msgspec.json.encode(ended.usage)
     answer = msgspec.msgpack.encode(msgspec.structs.replace(ended, messages=(), todo=None, summary=None))
-    database.run(MARK_DONE, (database.now(), ended.worker, ended.error, usage, answer, session, seq))
+    columns = (ended.worker, ended.error, usage, todo_before, answer)
+    database.run(MARK_DONE, (database.now(), *columns, session, seq))
     database.add_waiting(-1)
 
 

@@ -84,7 +84,8 @@ WHERE session_key = ?
 """.replace("(place)", PLACE)
 # Let a session rest: nothing waits.
 MAKE_IDLE = (
-    "UPDATE sessions SET state = 'idle', suspect = 0, host = '', until = NULL, updated_at = ? WHERE session_key = ?"
+    "UPDATE sessions SET state = 'idle', suspect = 0, host = '', until = NULL, updated_at = ?, "
+    "version = coalesce(?, version) WHERE session_key = ?"
 )
 # End the delays that are over.
 WAKE = """
@@ -281,9 +282,9 @@ def put_off(database: Database, session: str, delay_s: float) -> None:
     database.run(PUT_OFF, (database.now() + min(delay_s, MAX_DELAY_S), session))
 
 
-def make_idle(database: Database, session: str) -> None:
-    """Make a session idle."""
-    database.run(MAKE_IDLE, (database.now(), session))
+def make_idle(database: Database, session: str, version: int | None = None) -> None:
+    """Make a session idle; with a version where its conversation has a new one."""
+    database.run(MAKE_IDLE, (database.now(), version, session))
 
 
 def ends(database: Database, host: str) -> Ends:
