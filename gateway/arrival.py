@@ -8,7 +8,6 @@ from gateway.platforms.port import MOST_TEXT, Adapter, File, Inbound
 from shared.attachments import Attachment, AttachmentLimits, read_uploads
 from shared.command import Command
 from shared.errors import RequestRejected
-from shared.ids import new_message_id
 from shared.messages import Arrival
 
 
@@ -17,16 +16,17 @@ def arrival_of(
     inbound: Inbound,
     at: float,
     limits: AttachmentLimits,
+    message_id: str,
     *,
     command: Command | None = None,
     traceparent: str = "",
     debounce_s: float = 0.0,
 ) -> Arrival:
-    """Return an event as a message; ``at`` is unix seconds."""
+    """Return an event as a message of this id; ``at`` is unix seconds."""
     waiting, named = files_of(platform, inbound)
     read = read_uploads(text_of(inbound, named), inbound.uploads, limits)
     return Arrival(
-        id=new_message_id(),
+        id=message_id,
         session=inbound.session,
         platform=platform.name,
         user=inbound.user,

@@ -85,6 +85,8 @@ class Commands:
 
     def find(self, text: str, asker: Asker) -> AskedQuery | Command | None:
         """Return the command that a text is: a query, or an order for the store; None if it is none."""
+        if "/" not in text:  # as most messages are
+            return None
         words = text.split() if len(text) <= MOST_CHARACTERS else []
         name = words[0].lower() if words else ""
         if name in ORDERS and len(words) == 1:

@@ -25,6 +25,7 @@ from gateway.sender_rates import SenderRates
 from gateway.session_names import SessionNames
 from shared.command import Command, CommandKind
 from shared.events import Event, Events
+from shared.ids import MessageIds
 from shared.messages import Arrival, MessageState
 from shared.platform_settings import SenderRate, WebhookSettings
 from shared.texts import Texts
@@ -88,6 +89,7 @@ class InboundEvents:
         self._names = names
         self._settings = settings
         self._debounce_s = debounce_s
+        self._ids = MessageIds()
         self._amendments = Amendments(intake.store, intake)
         self._moves = ChatMoves(intake.store, events)
         self.gateway_of: GatewayOf = this_gateway
@@ -177,6 +179,7 @@ class InboundEvents:
             inbound,
             self._intake.clock(),
             self._settings.attachments,
+            self._ids.new(),
             command=command,
             traceparent=traceparent,
             debounce_s=self._debounce_s,

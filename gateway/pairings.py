@@ -15,6 +15,7 @@ from gateway.announcements import Announcements
 from gateway.arrival import arrival_of
 from gateway.intake import Intake
 from gateway.platforms.port import Adapter, Inbound
+from shared.ids import new_message_id
 from shared.platform_settings import WebhookSettings
 from shared.store.port import Store
 from shared.texts import ENGLISH, Texts
@@ -97,7 +98,8 @@ class Pairings:
         inbound = held.inbound
         await self._announcements.announce(platform, inbound, held.welcome, (f"paired:{code}",), ANNOUNCED_AGAIN_S)
         if not inbound.text.startswith("/"):  # a chat command was of that moment
-            await self._intake.accept(arrival_of(platform, inbound, self._intake.clock(), self._settings.attachments))
+            at, limits = self._intake.clock(), self._settings.attachments
+            await self._intake.accept(arrival_of(platform, inbound, at, limits, new_message_id()))
 
     async def revoke(self, sender: str) -> None:
         """Let a sender in no longer. Raises NotFound."""

@@ -16,9 +16,9 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
-from gateway.bounded_http import WHOLE_BODY
+from gateway.bounded_http import WHOLE_ANSWER, WHOLE_BODY, WriteWhole
 from gateway.inbound_events import InboundEvents
 from gateway.platform_calls import PlatformCalls
 from gateway.platforms.port import Adapter, Inbound, Parsed, WebhookRequest, WebhookResponse
@@ -92,14 +92,16 @@ class Webhooks:
         if platform is None:
             raise Refused(404, f"the platform {name[:40]!r} is not on; it is when its secrets are set")
         check_target(platform, request)
-        req = await self._calls.with_keys(platform, await self._read(platform, request))
+        req = await self._read(platform, request)
+        if platform.key_sources:
+            req = await self._calls.with_keys(platform, req)
         platform.verify(req)
         parsed = platform.parse(req)
-        if not await self._calls.make(platform, parsed.calls):
+        if parsed.calls and not await self._calls.make(platform, parsed.calls):
             raise not_known_yet(platform)
         traceparent = req.headers.get("traceparent", "")
         traceparent = traceparent if TRACEPARENT.fullmatch(traceparent) else ""
-        said = [*await self._missed(platform, parsed), *parsed.inbound]
+        said = [*await self._missed(platform, parsed), *parsed.inbound] if parsed.looks_back else parsed.inbound
         completed = [await self._calls.completed(platform, inbound) for inbound in said]
         if None in completed:
             raise not_known_yet(platform)
@@ -122,7 +124,7 @@ class Webhooks:
         headers = read_headers(request.scope["headers"], platform.capabilities.signature_headers)
         most_bytes = platform.capabilities.most_body_bytes
         if WHOLE_BODY in request.scope.get("extensions", ()):  # a timer for each costs as much as reading it
-            raw = await read_whole(request, most_bytes)
+            raw = await read_at_once(request, most_bytes)
         else:
             try:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -182,6 +184,17 @@ def read_headers(lines: Iterable[tuple[bytes, bytes]], once: Container[str]) -> 
     return headers
 
 
+async def read_at_once(request: Request, most_bytes: int) -> bytes:
+    """Return a body that has come whole. Raises Refused with 413 for one over the limit."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    raw: bytes = message["body"]
+    if len(raw) > most_bytes:
+        raise too_large(most_bytes)
+    return raw
+
+
 async def read_whole(request: Request, most_bytes: int) -> bytes:
     """Return the body. Raises Refused with 413 for one over the limit, declared or not."""
     body = bytearray()
@@ -202,5 +215,27 @@ def acknowledge(ack: WebhookResponse, message_ids: list[str], ignored: str) -> R
     headers = {MESSAGE_HEADER: ", ".join(message_ids)} if message_ids else {}
     if ack.body is not None:
         return Response(ack.body, ack.status, headers, ack.media)
-    told = {"message": message_ids[0]} if message_ids else {"ignored": ignored}
-    return json_response(told, ack.status, headers)
+    if message_ids:
+        return Accepted(ack.status, message_ids)
+    return json_response({"ignored": ignored}, ack.status, headers)
+
+
+class Accepted(Response):
+    """The answer to what was accepted, made of ready parts and written at once: it is made for every message."""
+
+    def __init__(self, status: int, message_ids: list[str]) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = b'{"message":"%s"}' % message_ids[0].encode()
+        self.raw_headers = [
+            (MESSAGE_HEADER.lower().encode(), ", ".join(message_ids).encode()),
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", b"application/json"),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        write: WriteWhole | None = scope.get("extensions", {}).get(WHOLE_ANSWER)
+        lines = b"".join([b"%s: %s\r\n" % header for header in self.raw_headers])
+        if write is None or not write(scope, self.status_code, lines, bytes(self.body)):
+            await super().__call__(scope, receive, send)

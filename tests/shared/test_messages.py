@@ -8,7 +8,7 @@ from uuid import RFC_4122, UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.ids import new_message_id, uuid7
+from shared.ids import MessageIds, new_message_id, uuid7
 from shared.messages import Usage, session_key
 
 
@@ -21,8 +21,9 @@ def test_a_uuid7_carries_version_variant_time_and_every_random_bit(unix_ms: int,
 
 
 def test_message_ids_have_the_documented_form_and_differ() -> None:
-    ids = {new_message_id() for _ in range(1000)}
-    assert len(ids) == 1000
+    drawn = MessageIds()
+    ids = {new_message_id() for _ in range(1000)} | {drawn.new() for _ in range(1000)}
+    assert len(ids) == 2000
     assert all(re.fullmatch(r"msg_[0-9a-f]{12}7[0-9a-f]{19}", one) for one in ids)
 
 
