@@ -167,7 +167,9 @@ class Api:
         """Answer where one message is."""
         found = await trace_message(self._store, self._pool.running_turn, request.path_params["id"])
         parts = self._calls.parts(found.session, found.id, running=found.running)
-        return json_response(msgspec.structs.asdict(found) | {"usage": usage_entry(found.usage), "timeline": parts})
+        title = (await self._store.sessions.titles([found.session])).get(found.session, "")
+        shown = {"title": title, "usage": usage_entry(found.usage), "timeline": parts}
+        return json_response(msgspec.structs.asdict(found) | shown)
 
     async def budgets(self, _: Request) -> Response:
         """Answer every budget with who has spent most of it."""
@@ -180,7 +182,9 @@ class Api:
 
     async def turns(self, _: Request) -> Response:
         """Answer the turns that run or wait for a slot, those that have run longest first."""
-        return json_response({"turns": turn_list(self._pool.turn_rows(TURNS_LIMIT), await self._pool.hosts())})
+        turns = turn_list(self._pool.turn_rows(TURNS_LIMIT), await self._pool.hosts())
+        titles = await self._store.sessions.titles([str(turn["session"]) for turn in turns])
+        return json_response({"turns": turns} | ({"titles": titles} if titles else {}))
 
     async def kill_worker(self, request: Request) -> Response:
         """Kill one worker, of another host by ``HOST/n``; its turns resume in another."""

@@ -64,10 +64,15 @@ class DeadLetters:
         mark: DeadMark | None = None
         async for place, letter in fitting(self._store, wanted, after, limit + 1):
             if len(page) == limit:
-                return json_response({"dead": page, "next": mark_text(mark)} | await self._total(wanted))
+                more = {"next": mark_text(mark)} | await self._total(wanted)
+                return json_response({"dead": page} | await self._titles(page) | more)
             page.append(letter)
             mark = place
-        return json_response({"dead": page})
+        return json_response({"dead": page} | await self._titles(page))
+
+    async def _titles(self, letters: list[DeadLetter]) -> dict[str, dict[str, str]]:
+        titles = await self._store.sessions.titles([letter.session for letter in letters])
+        return {"titles": titles} if titles else {}
 
     async def _total(self, wanted: DeadFilter) -> dict[str, int]:
         if wanted != DeadFilter(kind=wanted.kind):

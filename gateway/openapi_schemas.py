@@ -187,6 +187,7 @@ class MessageShown(msgspec.Struct, frozen=True):
     text: str  #: what its sender wrote, its first 2,000 characters
     stacks: str  #: of a dead letter: every thread's stack when its last worker was killed
     said: str  #: what a running tool told last of how far it is
+    title: str  #: what people call its session, empty where nobody knows
     timeline: list[MessagePart]  #: model calls, tool calls and lost attempts that this gateway remembers
 
 
@@ -260,6 +261,8 @@ class TurnList(msgspec.Struct, frozen=True):
     """The turns that run or wait for a slot, those that have run longest first."""
 
     turns: list[dict[str, Any]]
+    #: what people call their sessions, by their keys, where that is known
+    titles: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class HangList(msgspec.Struct, frozen=True):
@@ -272,6 +275,8 @@ class DeadList(msgspec.Struct, frozen=True):
     """Dead letters, newest first."""
 
     dead: list[DeadLetter]
+    #: what people call their sessions, by their keys, where that is known
+    titles: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     next: str | msgspec.UnsetType = msgspec.UNSET  #: where there are more: the ``after`` of the next page
     total: int | msgspec.UnsetType = msgspec.UNSET  #: where there are more, how many; not with q, platform or older
 

@@ -2,7 +2,7 @@
 
 import { askJson, Away, events, post, Refused, sessionPath } from "./api.js";
 import { addCopyButtons, Conversation, note } from "./conversation.js";
-import { $, ago, element, reconcile, sessionName, tokens } from "./dom.js";
+import { $, ago, beginWith, element, reconcile, sessionName, tokens } from "./dom.js";
 import { showTodos } from "./panels.js";
 import { Typewriter } from "./typewriter.js";
 import { forgetUnsent, keepUnsent, unsent } from "./unsent.js";
@@ -43,9 +43,9 @@ export class Chat {
     for (const message of this.own ? unsent(this.key) : []) this.showUnsent(message);
     this.showComposer();
     showTodos([]);
+    if (this.own) beginWith($("text"));
     await this.refresh();
-    this.talk.goToEnd();
-    if (this.own && matchMedia("(pointer: fine)").matches) $("text").focus();
+    if (!this.closed) this.talk.goToEnd();
   }
 
   close() {

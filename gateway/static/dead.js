@@ -1,7 +1,7 @@
 // Dead letters: what no turn answered, what no model answered, and replies that a platform will not take.
 
 import { askJson, post } from "./api.js";
-import { $, ago, button, confirmed, element, link, reconcile } from "./dom.js";
+import { $, ago, button, confirmed, element, reconcile, sessionLink } from "./dom.js";
 
 //: requests of one bulk act that are under way at once
 const SIDE_BY_SIDE = 8;
@@ -63,6 +63,7 @@ export class Dead {
     const found = await askJson(`/v1/dead?${wanted}`);
     if (this.closed || this.asked !== asked) return;
     this.letters = more ? [...this.letters, ...found.dead] : found.dead;
+    this.titles = { ...this.titles, ...found.titles };
     this.next = found.next ?? "";
     if (!more || found.total) this.total = found.total ?? 0;
     this.show();
@@ -98,7 +99,7 @@ export class Dead {
       else this.chosen.delete(letter.id), (this.everything = false);
       this.showChosen();
     });
-    head.append(choose, element("span", "state-chip dead", letter.kind ?? "message"), link(`/messages/${encodeURIComponent(letter.id)}`, letter.session));
+    head.append(choose, element("span", "state-chip dead", letter.kind ?? "message"), ...sessionLink(`/messages/${encodeURIComponent(letter.id)}`, letter.session, this.titles[letter.session]));
     head.append(element("span", "muted ago", ago(letter.dead_at)));
     const acts = element("span", "card-acts");
     acts.append(button("Retry", () => this.one("retry", letter)), button("Purge", () => this.purgeOne(letter), "small danger"));
@@ -116,7 +117,7 @@ export class Dead {
     for (const box of $("dead").querySelectorAll("input[data-id]")) box.checked = this.chosen.has(box.dataset.id);
     $("dead-retry").disabled = $("dead-purge").disabled = this.chosen.size === 0;
     $("dead-all").checked = this.chosen.size > 0 && this.chosen.size === this.letters.length && (this.everything || !this.next);
-    $("dead-all-text").textContent = this.next ? `all that fit (${this.fitting()})` : "all that are shown";
+    $("dead-all-text").textContent = this.next ? `all that fit (${this.fitting()})` : "all shown";
   }
 
   one(act, letter) {

@@ -138,6 +138,20 @@ export function sessionName(key) {
   return { platform, name: rest.join(":") || account || key };
 }
 
+// Put the focus where a page that opens is begun with, before it waits for anything: later that would take the focus from
+// where its reader has moved it. On a phone it would open the keyboard.
+export function beginWith(field) {
+  if (matchMedia("(pointer: fine)").matches) field.focus();
+}
+
+// A link that reads as people call a session; its platform, and its key for whoever points at it.
+export function sessionLink(href, key, title) {
+  const { platform, name } = sessionName(key);
+  const door = link(href, title || name);
+  door.title = key;
+  return [door, element("span", "muted", platform)];
+}
+
 export function tokens({ input_tokens: read = 0, output_tokens: written = 0, cost } = {}) {
   const money = cost ? `, $${cost.toFixed(cost < 0.1 ? 4 : 2)}` : "";
   return read + written ? `${(read + written).toLocaleString()} tokens${money}` : "";

@@ -1,7 +1,7 @@
 // One message's way: every stage as a bar on one scale of time, with its attempts, its calls and its replies.
 
 import { askJson, post, sessionPath } from "./api.js";
-import { $, button, clock, confirmed, duration, element, link, reconcile, tokens } from "./dom.js";
+import { $, button, clock, confirmed, duration, element, reconcile, sessionLink, tokens } from "./dom.js";
 
 const TICK_MS = 1000;
 //: the least that a bar is drawn of the whole, in percent
@@ -35,7 +35,7 @@ export class Message {
     const facts = [["from", found.user], ["attempts", attempts(found)], ["used", tokens(found.usage)], ["took", took(found)]];
     $("message-facts").replaceChildren(
       element("span", `state-chip ${state}`, state),
-      link(`/chat/${encodeURIComponent(found.session)}`, found.session),
+      ...sessionLink(`/chat/${encodeURIComponent(found.session)}`, found.session, found.title),
       ...facts.filter(([, value]) => value).map(([name, value]) => fact(name, value)),
     );
     $("message-text").hidden = !found.text;

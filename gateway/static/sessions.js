@@ -1,7 +1,7 @@
 // All sessions: found by words, platform and state, a page at a time.
 
 import { askJson } from "./api.js";
-import { $, ago, element, link, reconcile, sessionName } from "./dom.js";
+import { $, ago, beginWith, element, link, reconcile, sessionName } from "./dom.js";
 
 const PAGE = 100;
 const TYPING_MS = 200;
@@ -25,8 +25,8 @@ export class Sessions {
     for (const id of ["session-platform", "session-busy"])
       $(id).addEventListener("change", () => this.load().catch(this.app.report));
     $("more-sessions").addEventListener("click", () => this.load({ more: true }).catch(this.app.report));
+    beginWith($("session-query"));
     await this.load();
-    $("session-query").focus();
   }
 
   close() {

@@ -84,7 +84,7 @@ function drawPlot(box, series, data, read) {
     axes: [{ stroke: ink, grid, ticks: grid, space: 70, size: 32, values: (plot, times) => times.map(shortClock) }, { stroke: ink, grid, ticks: grid, size: 56, space: 36 }],
     scales: { y: { range: (plot, low, high) => [0, Math.max(1, high * 1.1)] } },
     legend: { markers: { width: 0, fill: (plot, at) => colours[at - 1], stroke: () => "" } },
-    series: [{ label: "at", value: (plot, at) => (at == null ? "–" : clock(at)) }, ...series.map(([label], at) => ({ label, stroke: colours[at], width: 2, points: { show: false }, value: (plot, value) => (value == null ? "–" : read(value)) }))],
+    series: [{ label: "at", value: (plot, at) => (at == null ? "" : clock(at)) }, ...series.map(([label], at) => ({ label, stroke: colours[at], width: 2, points: { show: false }, value: (plot, value) => (value == null ? "" : read(value)) }))],
   };
   return new uPlot(options, data, box);
 }

@@ -1,7 +1,7 @@
 // The workers, the turns that run now, and the last hang.
 
 import { askJson, post } from "./api.js";
-import { $, ago, button, clock, confirmed, element, link, megabytes, reconcile } from "./dom.js";
+import { $, ago, button, clock, confirmed, element, link, megabytes, reconcile, sessionLink } from "./dom.js";
 
 export class Workers {
   static template = "workers";
@@ -23,7 +23,7 @@ export class Workers {
     if (this.closed) return;
     this.show(table);
     $("no-turns").hidden = turns.turns.length > 0;
-    reconcile($("turns"), turns.turns, (turn) => turn.message_id, turnRow);
+    reconcile($("turns"), turns.turns, (turn) => turn.message_id, (turn) => turnRow(turn, turns.titles?.[turn.session]));
     this.showHang(hangs.hangs[0]);
   }
 
@@ -118,9 +118,11 @@ function lag(seconds) {
   return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
 }
 
-function turnRow(turn) {
+function turnRow(turn, title) {
   const row = element("li");
-  row.append(link(`/messages/${encodeURIComponent(turn.message_id)}`, turn.session));
+  const head = element("span", "card-head");
+  head.append(...sessionLink(`/messages/${encodeURIComponent(turn.message_id)}`, turn.session, title));
+  row.append(head);
   const doing = turn.said || (turn.tool ? `using ${turn.tool}` : "asks the model");
   const runs = `since ${clock(turn.started_at)}, worker ${turn.host ? `${turn.host}/` : ""}${turn.worker}, step ${turn.step}, ${doing}`;
   row.append(element("span", "muted", turn.worker === null ? "waits for a slot" : runs));

@@ -166,10 +166,11 @@ def test_the_acts_of_every_page_need_no_mouse(browser: Browser, busy: GatewayPro
     with opened(browser, busy) as page:
         page.goto(f"{busy.url}/dead")
         expect(page.locator("#dead > li")).to_have_count(5)
+        expect(page.get_by_role("link", name="Ana Lucía Fernández")).to_be_visible()  # and not the key of its session
         page.locator("#dead-query").focus()
         page.keyboard.type("INC-2291")
         expect(page.locator("#dead > li")).to_have_count(1)
-        page.get_by_label("all that are shown").focus()
+        page.get_by_label("all shown").focus()
         page.keyboard.press("Space")
         act_by_keyboard(page, "Purge chosen")
         page.keyboard.press("Escape")  # thought better of it

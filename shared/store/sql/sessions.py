@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 from shared.approvals import Question
 from shared.messages import Context, Conversation, is_stateless, stateless_key
@@ -136,6 +136,10 @@ class Sessions:
     async def keep_attachments(self, key: str, data: Mapping[str, bytes]) -> None:
         """Keep bytes by their digests, for messages that will refer to them."""
         await self._run(key, attachments.add, key, data)
+
+    async def titles(self, keys: Collection[str]) -> dict[str, str]:
+        """Return what people call these sessions, those that have such a name."""
+        return await self._run("", _titles, tuple(set(keys)))
 
     async def rename(self, key: str, title: str) -> None:
         """Call a session by what people call it; nothing happens to one that does not exist."""
@@ -317,6 +321,11 @@ def _context(database: Database, key: str, last: int, limit_bytes: int, least: i
 def _times(database: Database, key: str, last: int) -> tuple[float, ...]:
     begin, _ = sessions.began(database, key)
     return history.read_times(database, key, begin, last)
+
+
+def _titles(database: Database, keys: tuple[str, ...]) -> dict[str, str]:
+    found = {key: sessions.title(database, key) for key in keys}
+    return {key: title for key, title in found.items() if title}
 
 
 def _unsettled_todo(database: Database, key: str) -> bytes | None:

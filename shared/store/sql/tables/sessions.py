@@ -179,6 +179,8 @@ ORDER BY updated_at LIMIT ?
 """
 # Tell whether a session still rests since before a time.
 STILL_OUT_OF_USE = "SELECT 1 FROM sessions WHERE session_key = ? AND state = 'idle' AND updated_at < ?"
+# Read what people call a session.
+TITLE = "SELECT title FROM sessions WHERE session_key = ?"
 # Call a session by another name.
 RENAME = "UPDATE sessions SET title = ? WHERE session_key = ? AND title <> ?"
 # Call a session by another name, if a message of it was accepted.
@@ -238,6 +240,12 @@ def arrive_if_new(database: Database, platform: str, sender: str, keys: TwoKeys)
 def rename_if_accepted(database: Database, session: str, title: str, message_id: str) -> None:
     """Call a session by what people call it now, if a message of it was accepted."""
     database.run(RENAME_IF_ACCEPTED, (title, session, title, message_id))
+
+
+def title(database: Database, session: str) -> str:
+    """Return what people call a session, empty where nobody knows."""
+    row = database.one(TITLE, (session,))
+    return str(row[0]) if row else ""
 
 
 def rename(database: Database, session: str, title: str) -> None:
