@@ -174,7 +174,7 @@ async def test_an_interrupt_ends_the_turn_at_once_and_the_conversation_goes_on(
 def problems(messages: list[bytes]) -> list[str]:
     """Return what the providers would say of a transcript that another message follows."""
     follow_up = [*messages, b'{"role":"user","content":"go on"}']
-    _, blocks = BlockConverter().system_and_messages("", follow_up)
+    _, blocks, _ = BlockConverter().system_and_messages("", follow_up)
     found = (
         openai_problem({"messages": decoded(follow_up)}),
         anthropic_problem({"messages": msgspec.json.decode(blocks)}),

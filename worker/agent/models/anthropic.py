@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -27,7 +28,15 @@ from worker.agent.models.failures import (
     from_words,
 )
 from worker.agent.models.http_model import CollectsAnswer, HttpModel, Prepared, http_client_options
-from worker.agent.models.port import CallWatch, ModelReply, ModelRequest, finish_of, finish_with
+from worker.agent.models.paused_answer import (
+    MOST_CONTINUED,
+    PAUSES,
+    end,
+    going_on,
+    join,
+    without_open_calls,
+)
+from worker.agent.models.port import LENGTH, PAUSED, CallWatch, ModelReply, ModelRequest, finish_of, finish_with
 from worker.agent.models.provider_state import ProviderState, encode_state, merge
 from worker.agent.models.request_shape import CACHE_MARKS, STATE
 from worker.agent.models.server import ModelServer
@@ -95,6 +104,7 @@ class AnthropicAnswer:
         self._counts = ToldCounts()
         self._told_end = False
         self._finish = ""
+        self._container: dict[str, Any] = {}
 
     def take(self, event: bytes) -> bool:
         """Read one event; types that are new or not asked for (citations, pings) are passed over."""
@@ -129,7 +139,8 @@ class AnthropicAnswer:
         parts = [block.call for block in self._blocks if block.call is not None] or self._text.calls
         meant = [part.calls("toolu") for part in parts]
         calls = tuple(itertools.chain.from_iterable(meant))
-        if not calls and not text.strip():
+        paused = self._finish in PAUSES and not calls and bool(self._blocks)
+        if not calls and not text.strip() and not paused:
             match self._finish:
                 case "refusal":
                     raise Withheld(f"{self._where.name} refused to answer")
@@ -137,14 +148,17 @@ class AnthropicAnswer:
                     raise ContextTooLong(f"{self._where.name} has no room left to answer")
             why = self._finish or "no stop reason"
             raise EmptyAnswer(f"{self._where.name} gave an empty answer ({why})", finish_of(self._finish))
-        state = ProviderState(self._where.name, blocks=self._kept_blocks([len(some) for some in meant]))
+        blocks = self._kept_blocks([len(some) for some in meant], whole=paused)
+        if not (calls or paused):
+            blocks = without_open_calls(blocks)
+        state = ProviderState(self._where.name, blocks=blocks, container=self._container)
         return ModelReply(
             text,
             calls,
             self.usage(),
             self._where.provider,
             self._where.model,
-            finish_with(finish_of(self._finish), any_calls=bool(calls)),
+            PAUSED if paused else finish_with(finish_of(self._finish), any_calls=bool(calls)),
             encode_state(state),
         )
 
@@ -197,9 +211,11 @@ class AnthropicAnswer:
                 self._counts.add(usage)
                 self._told_end |= isinstance(usage, dict) and is_count(usage.get("output_tokens"))
                 delta = body.get("delta")
-                if isinstance(delta, dict) and (reason := delta.get("stop_reason")):
-                    self._finish = str(reason)
-                    self.finished = True
+                if isinstance(delta, dict):
+                    self._take_container(delta)
+                    if reason := delta.get("stop_reason"):
+                        self._finish = str(reason)
+                        self.finished = True
             case "message_stop":
                 self.finished = True
             case "ping" | "content_block_stop":
@@ -211,6 +227,7 @@ class AnthropicAnswer:
     def _take_message(self, message: dict[str, Any]) -> None:
         """Read what a message holds at its start, or all of one that is not streamed."""
         self._counts.add(message.get("usage"))
+        self._take_container(message)
         content = message.get("content")
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         blocks = [blocks] if isinstance(blocks, dict) else blocks
@@ -218,6 +235,11 @@ class AnthropicAnswer:
             self._take_block(index, block)
         if reason := message.get("stop_reason"):
             self._finish = str(reason)
+
+    def _take_container(self, message: dict[str, Any]) -> None:
+        container = message.get("container")
+        if isinstance(container, dict) and isinstance(container.get("id"), str):
+            self._container = {name: container[name] for name in ("id", "expires_at") if name in container}
 
     def _take_delta(self, index: object, delta: Any) -> bool:
         if not isinstance(delta, dict):
@@ -235,6 +257,9 @@ class AnthropicAnswer:
                     block.add_input(arguments_text(delta.get("partial_json")))
             case "thinking" if block is None or block.start.get("type") == "text":
                 self._open(index, {"type": "thinking", "thinking": str(delta.get("thinking") or "")}, None)
+            case "citations" if block is not None:
+                block.start["citations"] = [*(block.start.get("citations") or ()), delta.get("citation")]
+                return False
             case _ if block is not None:
                 merge(block.start, {name: value for name, value in delta.items() if name != "type"})
                 return False
@@ -263,8 +288,10 @@ class AnthropicAnswer:
             block.text.append(text)
             self._text.add(text)
 
-    def _kept_blocks(self, counts: list[int]) -> list[dict[str, Any]]:
+    def _kept_blocks(self, counts: list[int], *, whole: bool) -> list[dict[str, Any]]:
         """Return the blocks as the provider gets them back; none where all that counts is in the transcript anyway.
+
+        ``whole`` keeps them all the same.
 
         ``counts`` tells how many calls each block of one is.
         """
@@ -279,11 +306,12 @@ class AnthropicAnswer:
                 kept.append({"type": "tool_use", "call": number} | own)
                 number += next(counted)
             elif block.start.get("type") == "text":
-                kept.append({"type": "text", "text": "".join(block.text)})
+                cited = {"citations": cited} if (cited := block.start.get("citations")) else {}
+                kept.append({"type": "text", "text": "".join(block.text)} | cited)
             else:
                 opaque = True
                 kept.append(block.start | ({"input": block.input} if block.given else {}))
-        return kept if opaque else []
+        return kept if opaque or whole else []
 
 
 def _kind_of_delta(delta: dict[str, Any]) -> str:
@@ -341,17 +369,47 @@ class AnthropicModel(HttpModel):
 
         self.transport = Transport(client, anthropic, "/v1/messages", self.where, server)
 
+    async def call(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        timeout: float = 300.0,
+        stall_s: float = 60.0,
+        watch: CallWatch | None = None,
+    ) -> ModelReply:
+        """Call the model, and again where it paused: the answer so far goes back, and what follows goes on with it."""
+        ends_at = time.monotonic() + timeout
+        reply = await super().call(request, on_text, timeout=timeout, stall_s=stall_s, watch=watch)
+        for _ in range(MOST_CONTINUED):
+            if reply.finish != PAUSED or not reply.state or not self.shape.takes(STATE):
+                break
+            left_s = max(0.0, ends_at - time.monotonic())
+            try:
+                more = await super().call(
+                    going_on(request, reply), on_text, timeout=left_s, stall_s=stall_s, watch=watch
+                )
+            except EmptyAnswer as empty:
+                if not reply.text.strip():
+                    raise
+                return end(reply, empty.finish or "stop")
+            reply = join(reply, more)
+        return end(reply, LENGTH) if reply.finish == PAUSED else reply
+
     def prepare(self, request: ModelRequest) -> Prepared:
         """Return the request as this server takes it."""
         marks = self.shape.takes(CACHE_MARKS)
         prompt = "\n\n".join(filter(None, (request.system, format_instruction(request.options))))
-        system, messages = self._converter.system_and_messages(
+        system, messages, container = self._converter.system_and_messages(
             prompt, request.messages, marks=marks, takes_state=self.shape.takes(STATE)
         )
         settings = self._settings(request, marks=marks)
         if system != b"[]":
             settings["system"] = msgspec.Raw(system)
         settings["messages"] = msgspec.Raw(messages)
+        if container:
+            own = settings.get("container")  # of the settings' extra body, with skills
+            settings["container"] = own | {"id": container} if isinstance(own, dict) else own or container
         sent = self.shape.apply(settings)
         opaque = [name for name in _THINKING if b'{"type":"' + name.encode() in messages]
         return Prepared(encode(sent), tuple(sent), self.limit(request), frozenset(opaque), request.tools)

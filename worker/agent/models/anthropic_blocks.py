@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.json import encode
 
 from shared.loose_json import decode_loose, mend_all
-from worker.agent.models.provider_state import decode_state
+from worker.agent.models.provider_state import ProviderState, decode_state
 
 #: bounds of the cache of converted messages: so many, and only small ones (a long one costs its length anyway)
 CACHED_MESSAGES = 4096
@@ -46,6 +48,17 @@ class Piece(msgspec.Struct, frozen=True):
 
     role: str
     blocks: bytes
+    #: where code ran for it, and when that ends
+    container: Mapping[str, Any] = {}
+
+
+class Converted(NamedTuple):
+    """A transcript in the form of the Messages API: two JSON arrays, and the container that code ran in last."""
+
+    system: bytes
+    messages: bytes
+    #: its id, empty where there is none, or none any more
+    container: str = ""
 
 
 _NO_STATE = msgspec.Raw(b"null")
@@ -67,8 +80,8 @@ class BlockConverter:
 
     def system_and_messages(
         self, system: str, messages: Sequence[bytes], *, marks: bool = True, takes_state: bool = True
-    ) -> tuple[bytes, bytes]:
-        """Return the JSON arrays ``system`` and ``messages``.
+    ) -> Converted:
+        """Return the JSON arrays ``system`` and ``messages``, and the container.
 
         With ``marks`` their ends carry the marks of the prompt cache. System messages that open the transcript join the
         system prompt. Later ones keep their place, as text of the user's side inside ``<system>``, because not every
@@ -85,7 +98,8 @@ class BlockConverter:
         prompt = [_text(encode(system))] if system.strip() else []
         prompt += [piece.blocks for piece in pieces[:leading] if piece.blocks]
         mark = marked if marks else bytes
-        return _array([mark(b",".join(prompt))] if prompt else []), _messages(pieces[leading:], mark)
+        shown = _messages(pieces[leading:], mark)
+        return Converted(_array([mark(b",".join(prompt))] if prompt else []), shown, _last_container(pieces))
 
 
 def convert(message: bytes, origin: str = "") -> Piece:
@@ -99,9 +113,10 @@ def convert(message: bytes, origin: str = "") -> Piece:
             result = b'{"type":"tool_result","tool_use_id":' + _id(read.tool_call_id)
             return Piece("user", result + (b"}" if _BLANK.fullmatch(content) else b',"content":' + content + b"}"))
         case "assistant":
-            blocks = _own_blocks(read, origin) if origin and read.provider_state != _NO_STATE else []
-            if blocks:
-                return Piece("assistant", b",".join(blocks))
+            if origin and read.provider_state != _NO_STATE:
+                state = decode_state(decode_loose(bytes(read.provider_state)))
+                if state.origin == origin and (blocks := _own_blocks(read, state)):
+                    return Piece("assistant", b",".join(blocks), state.container)
             return Piece("assistant", b",".join([*_texts(content), *map(_tool_use, read.tool_calls)]))
         case "system":
             return Piece("system", b",".join(_texts(content)))
@@ -132,11 +147,18 @@ def _tool_use(call: _Call) -> bytes:
     )  # fmt: skip
 
 
-def _own_blocks(message: _Message, origin: str) -> list[bytes]:
-    """Return an answer's blocks as its provider gave them; none where it came from another, or cannot be put back."""
-    state = decode_state(decode_loose(bytes(message.provider_state)))
-    if state.origin != origin or not state.blocks:
-        return []
+def _last_container(pieces: Sequence[Piece]) -> str:
+    """Return the id of the container that code ran in last, while it is there."""
+    told = next((piece.container for piece in reversed(pieces) if piece.container), {})
+    try:
+        is_there = datetime.fromisoformat(str(told.get("expires_at"))) > datetime.now(UTC)
+    except (ValueError, TypeError):  # no time, or one that names no zone
+        is_there = True
+    return str(told.get("id") or "") if is_there else ""
+
+
+def _own_blocks(message: _Message, state: ProviderState) -> list[bytes]:
+    """Return an answer's blocks as its provider gave them; none where they cannot be put back."""
     blocks: list[bytes] = []
     put_back = 0
     for block in state.blocks:

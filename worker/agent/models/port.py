@@ -12,6 +12,8 @@ from worker.tools.spec import ToolCall, ToolSpec
 
 #: what a reply's ``finish`` says of an answer that was cut off at the model's output limit
 LENGTH = "length"
+#: what it says of an answer that its provider broke off to be asked to go on; no caller of a model sees it
+PAUSED = "paused"
 
 #: why an answer ended, in the words of chat completions, for the words of other providers
 _FINISHES = {
@@ -33,6 +35,8 @@ _FINISHES = {
     "content_filtered": "content_filter",
     "guardrail_intervened": "content_filter",
     "max_length": LENGTH,
+    "pause_turn": LENGTH,
+    "compaction": LENGTH,
     "tool_call": "tool_calls",
 }
 

@@ -3,7 +3,8 @@
 It travels inside the assistant's transcript message, under ``provider_state``, through checkpoints, store and exports:
 
     {"from": "openai:deepseek-reasoner", "message": {"reasoning_content": …}, "calls": [{"extra_content": …}, null]}
-    {"from": "anthropic:claude-…", "blocks": [{"type": "thinking", …}, {"type": "tool_use", "call": 0}]}
+    {"from": "anthropic:claude-…", "blocks": [{"type": "thinking", …}, {"type": "tool_use", "call": 0}],
+     "container": {"id": "container_…", "expires_at": "2026-…"}}
 
 The model it is from gets it back as it was; no other one ever sees it. Opaque means opaque: nothing here reads it.
 """
@@ -43,6 +44,8 @@ class ProviderState(msgspec.Struct, frozen=True, omit_defaults=True):
     calls: list[dict[str, Any] | None] = []
     #: content blocks in their order, of Anthropic's messages; a ``tool_use`` names its call by number
     blocks: list[dict[str, Any]] = []
+    #: where Anthropic ran code for it: its id, and when it ends
+    container: dict[str, Any] = {}
 
 
 def opaque_of_message(message: dict[str, Any]) -> dict[str, Any]:

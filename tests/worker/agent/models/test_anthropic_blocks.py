@@ -20,7 +20,7 @@ def system(text: str) -> bytes:
 
 
 def converted(messages: list[bytes], prompt: str = "") -> tuple[Any, Any]:
-    blocks, turns = BlockConverter().system_and_messages(prompt, messages)
+    blocks, turns, _ = BlockConverter().system_and_messages(prompt, messages)
     return msgspec.json.decode(blocks), msgspec.json.decode(turns)
 
 

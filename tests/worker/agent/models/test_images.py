@@ -43,7 +43,7 @@ def test_anthropic_is_given_images_as_blocks_also_inside_results() -> None:
     call = transcript.assistant("", [CALL])
     result = with_attachments(transcript.tool(CALL, "drawn"), [CAT])
     messages = shown_messages([asked("", DOG), call, result], DATA, anthropic_parts)
-    _, body = BlockConverter().system_and_messages("", messages)
+    _, body, _ = BlockConverter().system_and_messages("", messages)
     first, _, last = json.loads(body)
     assert first["content"][0]["source"] == {
         "type": "base64",
