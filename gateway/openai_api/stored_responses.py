@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ class StoredResponses:
         found = await self._store.sessions.exchange(call.session, call.id, MOST_MESSAGES + 1)
         if len(found.before) > MOST_MESSAGES:
             raise invalid(f"its conversation has more than {MOST_MESSAGES} messages", "id")
-        return items_of(found, call.id)
+        return await asyncio.to_thread(items_of, found, call.id)
 
     async def _trace(self, response_id: str, caller: Caller, param: str) -> MessageTrace:
         own = session_key("api", caller.account, "")
