@@ -31,6 +31,7 @@ class Announcements:
             text=text,
             address=inbound.reply,
             status=ReplyStatus.REPLIED,
+            sender=f"{platform.name}:{inbound.user}",
         )
         if new := await self._store.inbox.announce(reply, dedupe, dedupe_ttl_s):
             self._delivery.wake()

@@ -3,7 +3,8 @@
     due rows ─lease─▶ cut into chunks at the first send ─▶ call ─▶ answer ─▶ result ─▶ sent, put off, or refused
 
 No receiver waits for another: each platform and each host has its own share of sends, a silent host is tried by one at
-a time (gateway/receivers.py), and what a platform allows a chat delays that chat alone (gateway/governor.py). Rows that
+a time (gateway/receivers.py), and what a platform allows a chat delays that chat alone (gateway/governor.py). What it
+allows the app goes to senders by turns: no more is leased than may leave now, each sender's in its place. Rows that
 were never tried go before those that were, in three rounds of four. A send whose answer was lost is repeated under the
 same idempotency key and counted as ambiguous. What is refused for good, or fails inside, is a dead letter.
 """
@@ -252,19 +253,25 @@ class Delivery:
         )
 
     def _room(self, platform: str) -> int:
-        """Return how many rows of a platform may be begun now: no more than its receivers have room for."""
-        if self._governor.held_s(platform):
-            return 0
+        """Return how many rows of a platform may be begun now: no more than its receivers and its rates have room for.
+
+        The others stay where they are: what comes meanwhile of a sender who has few goes before them.
+        """
+        room = self._receivers.room(platform)
+        if adapter := self._platforms.get(platform):
+            room = self._governor.room(platform, adapter.capabilities.app_rates, room)
         not_begun = self._tasks[platform] - self._receivers.open(platform)
-        return max(0, self._receivers.room(platform) - not_begun)
+        return max(0, room - not_begun)
 
     def _wait_s(self, due: DueReplies, shares: Shares, begun: Counter[str]) -> float | None:
         """Return the seconds until the next look finds something, None where only a wake can change that."""
-        if any(0 < share == begun[name] and self._room(name) for name, share in shares.platforms.items()):
+        if any(share == begun[name] and self._room(name) for name, share in shares.platforms.items()):
             return 0.0  # there may be more of it
-        holds = [held_s for name in self._platforms if (held_s := self._governor.held_s(name))]
+        fulls = [
+            self._governor.full_s(name, adapter.capabilities.app_rates) for name, adapter in self._platforms.items()
+        ]
         look_again_s = None if shares.others else OFF_LOOK_S
-        waits = [due.next_in_s, self._receivers.next_probe_s(), look_again_s, *holds]
+        waits = [due.next_in_s, self._receivers.next_probe_s(), look_again_s, *(full_s for full_s in fulls if full_s)]
         return min((max(wait, 0.001) for wait in waits if wait is not None), default=None)
 
     def _sent_one(self, task: asyncio.Task[bool]) -> None:

@@ -1,7 +1,9 @@
 """The rates at which a platform takes requests, by chat and by app, shared by everything that sends there.
 
-A final answer books its place: the first moment at which every rate allows it. Life signs and edits are courtesies:
-they go now or not at all, and only where they leave room for a final answer. What a platform's own answer asks for (a
+A final answer books its place in its chat: the first moment at which the chat's rates allow it. The app's rates are
+booked by nobody: where they are full, what is due waits in the outbox, which knows whose turn it is among senders, and
+is leased as places come free (gateway/delivery.py). Life signs and edits are courtesies: they go now or not at all, and
+only where they leave room for a final answer. What a platform's own answer asks for (a
 Retry-After) goes before all of it; where a platform limits its methods apart, what it asks of a courtesy is about that
 courtesy's method alone. It is memory of this process alone. Where several gateways share a database, each chat is
 one's alone, which keeps the chat's rates, and an app's rates are parted among all of them; where an app has fewer
@@ -21,6 +23,9 @@ from shared.hosts import ChatOwner
 #: a span is taken to be longer by this factor: requests do not travel equally fast
 SPAN_MARGIN = 1.05
 
+#: requests that fill a rate go evenly: a pause is this part of an even one, and at least so many seconds
+PACE, LEAST_PACE_S = 0.9, 0.01
+
 #: chats and bookings that are remembered before those that are over are forgotten
 MOST_REMEMBERED = 10_000
 
@@ -32,6 +37,13 @@ HANDOVER_S = 3.0
 
 #: the part of a rate that the gateway before is taken to have used up when a chat is taken over
 USED_BEFORE = 0.5
+
+#: for how long a place that comes free in an app that was full is a final answer's alone, in seconds
+ANSWERS_FIRST_S = 0.05
+
+#: what finds its app full asks again after this time at the least, in seconds
+LEAST_WAIT_S = 0.001
+
 
 #: tells how many gateways share a rate
 Gateways = Callable[[], int]
@@ -70,11 +82,16 @@ class RateWindow:
         self._rate = rate
         self._gateways = gateways
         self._span_s = rate.per_s * SPAN_MARGIN
-        self._at: list[float] = []  #: moments of requests, in order
+        self._sent: list[float] = []  #: moments of requests, in order
+        self._at: list[float] = []  #: the same, and those that are booked
 
-    def first_free(self, at: float) -> float:
-        """Return the first moment from ``at`` on at which one more request breaks the rate nowhere."""
-        while (blocker := self._blocker(at)) is not None:
+    def first_free(self, at: float, *, before_bookings: bool = False) -> float:
+        """Return the first moment from ``at`` on at which one more request breaks the rate nowhere.
+
+        With ``before_bookings`` what is booked does not count: it will make room itself.
+        """
+        moments = self._sent if before_bookings else self._at
+        while (blocker := self._blocker(moments, at)) is not None:
             at = max(blocker + self._span_s, at + 1e-6)
         return at
 
@@ -82,6 +99,26 @@ class RateWindow:
         """Count what another may have sent until then."""
         for _ in range(max(1, int(self._count * USED_BEFORE))):
             self.add(at)
+
+    def room(self, now: float) -> int:
+        """Return how many requests may go now, without a pause that others would wait for.
+
+        Half of a span's may go in one go, the others go evenly over it: a next one never waits for a whole span.
+        """
+        self.forget(now)
+        used = len(self._at)
+        if used < (at_once := self._count // 2):
+            return at_once - used
+        if used and now < self._at[-1] + max(self._pace_s, LEAST_PACE_S):
+            return 0
+        return max(0, min(self._count - used, max(1, int(2 * LEAST_PACE_S / self._pace_s))))
+
+    def next_room(self, now: float) -> float:
+        """Return the moment from ``now`` on at which there is room again."""
+        if self.room(now):
+            return now
+        paced = self._at[-1] + max(self._pace_s, LEAST_PACE_S) if self._at else now
+        return max(self.first_free(now), paced)
 
     def leaves_room(self, now: float) -> bool:
         """Tell whether a courtesy now leaves room for a final answer; none is left where one is booked already."""
@@ -94,6 +131,11 @@ class RateWindow:
 
     def add(self, at: float) -> None:
         """Count a request."""
+        bisect.insort(self._sent, at)
+        self.book(at)
+
+    def book(self, at: float) -> None:
+        """Count a request that may be sent at a moment."""
         bisect.insort(self._at, at)
 
     def drop(self, at: float) -> None:
@@ -104,7 +146,8 @@ class RateWindow:
 
     def forget(self, now: float) -> bool:
         """Forget what counts no more; tell whether nothing is left."""
-        del self._at[: bisect.bisect_right(self._at, now - self._span_s)]
+        for moments in (self._sent, self._at):
+            del moments[: bisect.bisect_right(moments, now - self._span_s)]
         return not self._at
 
     @property
@@ -112,16 +155,21 @@ class RateWindow:
         """This gateway's part of the requests of a span; of fewer than there are gateways, one of them has all."""
         return self._rate.count // max(1, self._gateways()) or self._rate.count
 
-    def _blocker(self, at: float) -> float | None:
+    @property
+    def _pace_s(self) -> float:
+        """The seconds between requests that go evenly: a little less than there are, as each goes a little late."""
+        return self._span_s / self._count * PACE
+
+    def _blocker(self, moments: list[float], at: float) -> float | None:
         """Return the earliest request of a full span that one at this moment would lie in."""
-        count, index = self._count, bisect.bisect_right(self._at, at)
+        count, index = self._count, bisect.bisect_right(moments, at)
         for first in range(max(0, index - count), index + 1):
             last = first + count - 1
-            if last >= len(self._at):
+            if last >= len(moments):
                 return None
-            span_begins, span_ends = min(self._at[first], at), max(self._at[last], at)
+            span_begins, span_ends = min(moments[first], at), max(moments[last], at)
             if span_ends - span_begins < self._span_s:
-                return self._at[first]
+                return moments[first]
         return None
 
 
@@ -132,6 +180,7 @@ class RateLimits:
         self.windows = [RateWindow(rate, gateways) for rate in rates]
         self._held_until: dict[str, float] = {}  #: by method, "" for every one
         self._taken_over_mono: float | None = None
+        self._answers_until = 0.0  #: until when what comes free is a final answer's
 
     def hold(self, now: float, for_s: float, method: str) -> None:
         """Send nothing, or nothing by one method, for some seconds."""
@@ -151,12 +200,49 @@ class RateLimits:
         """Return the moment from which on a method may be used."""
         return max(self._held_until.get("", 0.0), self._held_until.get(method, 0.0))
 
-    def first_free(self, at: float, method: str) -> float:
+    def first_free(self, at: float, method: str = "", *, before_bookings: bool = False) -> float:
         """Return the first moment from ``at`` on that suits every rate and the platform's own wish."""
         at = max(at, self.held_until(method))
-        while (later := max((window.first_free(at) for window in self.windows), default=at)) > at:
+        while True:
+            frees = [window.first_free(at, before_bookings=before_bookings) for window in self.windows]
+            if (later := max(frees, default=at)) <= at:
+                return at
             at = later
-        return at
+
+    def room(self, now: float, most: int) -> int:
+        """Return how many requests may go now, up to ``most``; where none may, the next place is an answer's."""
+        if self.held_until() > now:
+            return 0
+        room = min((window.room(now) for window in self.windows), default=most)
+        if not room:
+            self._answers_until = self.next_room(now) + ANSWERS_FIRST_S
+        return min(room, most)
+
+    def next_room(self, now: float) -> float:
+        """Return the moment from ``now`` on at which there is room again."""
+        return max(now, self.held_until(), *(window.next_room(now) for window in self.windows))
+
+    def leaves_room(self, now: float, method: str) -> bool:
+        """Tell whether a courtesy now leaves room for a final answer."""
+        if max(self.held_until(method), self._answers_until) > now:
+            return False
+        return all(window.leaves_room(now) for window in self.windows)
+
+    def add(self, now: float) -> None:
+        """Count a request, and forget what counts no more."""
+        for window in self.windows:
+            window.forget(now)
+            window.add(now)
+
+    def book(self, at: float) -> None:
+        """Count a request that may be sent at a moment."""
+        for window in self.windows:
+            window.book(at)
+
+    def drop(self, at: float) -> None:
+        """Take a booking back."""
+        for window in self.windows:
+            window.drop(at)
 
     def is_over(self, now: float) -> bool:
         """Tell whether nothing of it is worth remembering."""
@@ -189,28 +275,27 @@ class Governor:
         Whoever waited that long asks again under the same key, and sends once the answer is 0.
         """
         now = self._clock()
-        all_limits = self._limits_of(app, app_rates, chat)
-        if (booked := self._booked.pop(key, None)) is not None:
-            if booked <= now and all(limits.held_until(method) <= now for limits in all_limits):
-                return 0.0
-            for window in (window for limits in all_limits for window in limits.windows):
-                window.drop(booked)
-        at = now
-        while (later := max(limits.first_free(at, method) for limits in all_limits)) > at:
-            at = later
-        for window in (window for limits in all_limits for window in limits.windows):
-            window.forget(now)
-            window.add(at)
-        if at > now:
+        of_app, of_chat = self._limits_of(app, app_rates, chat)
+        booked = self._booked.pop(key, None)
+        if booked is not None:
+            of_chat.drop(booked)
+        has_waited = booked is not None and booked <= now
+        at = of_chat.first_free(now, method, before_bookings=has_waited)
+        app_at = of_app.first_free(now, method)
+        if at > now or (app_at > now and has_waited):
+            of_chat.book(at)
             self._booked[key] = at
+        elif app_at <= now:
+            of_chat.add(now)
+            of_app.add(now)
         self._forget_what_is_over(now)
-        return at - now
+        return max(at - now, max(app_at - now, LEAST_WAIT_S) if app_at > now else 0.0)
 
     def count(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> None:
         """Count a request that goes now, whatever the rates allow: it ends what an earlier one began."""
+        now = self._clock()
         for limits in self._limits_of(app, app_rates, chat):
-            for window in limits.windows:
-                window.add(self._clock())
+            limits.add(now)
 
     def allow_courtesy(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, method: str = "") -> bool:
         """Tell whether a life sign or an edit may be sent now by a method, and count it if so."""
@@ -219,13 +304,10 @@ class Governor:
         if owner.host or not owner.sure:
             return False
         all_limits = self._limits_of(app, app_rates, chat)
-        windows = [window for limits in all_limits for window in limits.windows]
-        if any(limits.held_until(method) > now for limits in all_limits) or not all(
-            w.leaves_room(now) for w in windows
-        ):
+        if not all(limits.leaves_room(now, method) for limits in all_limits):
             return False
-        for window in windows:
-            window.add(now)
+        for limits in all_limits:
+            limits.add(now)
         self._forget_what_is_over(now)
         return True
 
@@ -237,10 +319,14 @@ class Governor:
         limits = self._app(app, ()) if chat is None else self._chat(app, chat)
         limits.hold(self._clock(), for_s, method)
 
-    def held_s(self, app: str) -> float:
-        """Return the seconds for which nothing of an app may be sent at all."""
-        limits = self._apps.get(app)
-        return max(0.0, limits.held_until() - self._clock()) if limits else 0.0
+    def room(self, app: str, app_rates: tuple[Rate, ...], most: int) -> int:
+        """Return how many requests of an app may go now, as far as its own rates go, up to ``most``."""
+        return self._app(app, app_rates).room(self._clock(), most)
+
+    def full_s(self, app: str, app_rates: tuple[Rate, ...]) -> float:
+        """Return the seconds until anything of an app may be sent, 0 for now."""
+        now = self._clock()
+        return self._app(app, app_rates).next_room(now) - now
 
     def _limits_of(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> tuple[RateLimits, RateLimits]:
         found = self._app(app, app_rates), self._chat(app, chat)

@@ -23,9 +23,23 @@ SHARED = (
     Fault(
         "life signs use up the room of the answer",
         "gateway/governor.py",
-        "w.leaves_room(now) for w in windows",
-        "True for w in windows",
+        "        return all(window.leaves_room(now) for window in self.windows)\n",
+        "        return True\n",
         ("tests/gateway/test_governor.py",),
+    ),
+    Fault(
+        "one sender's replies go before everybody else's",
+        "shared/store/sql/tables/outbox.py",
+        "SENDER_SPACING_US = 10 * 10**6\n",
+        "SENDER_SPACING_US = 0\n",
+        (f"{STORE}/test_conformance_outbox.py", "tests/gateway/test_delivery.py"),
+    ),
+    Fault(
+        "what finds its app full books the places ahead",
+        "gateway/delivery.py",
+        "            room = self._governor.room(platform, adapter.capabilities.app_rates, room)\n",
+        "            pass\n",
+        ("tests/gateway/test_delivery.py",),
     ),
     Fault(
         "a host goes on when its lease has ended",

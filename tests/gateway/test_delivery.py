@@ -57,23 +57,23 @@ class Sending:
         self.delivery = delivery
         self.platforms = platforms
 
-    async def reply(self, platform: str, conversation: str, *texts: str) -> list[str]:
+    async def reply(self, platform: str, conversation: str, *texts: str, user: str = "u") -> list[str]:
         """Accept and settle one message for each text; return the message ids."""
         ids = []
         for text in texts:
-            ids.append(await self._accept(platform, conversation))
+            ids.append(await self._accept(platform, conversation, user))
             (claim,) = (await self.store.claims.claim("test", 1, 60.0)).claims
             await self.store.claims.settle(claim.ref, Ended(TurnStatus.REPLIED, text, ()))
         self.delivery.wake()
         return ids
 
-    async def _accept(self, platform: str, conversation: str) -> str:
+    async def _accept(self, platform: str, conversation: str, user: str) -> str:
         message_id = new_message_id()
         arrival = Arrival(
             id=message_id,
             session=f"{platform}:default:{conversation}",
             platform=platform,
-            user="u",
+            user=user,
             text="x",
             reply=ADDRESSES[platform] % conversation.encode(),
             dedupe=(message_id,),
@@ -344,6 +344,27 @@ async def test_chats_get_what_their_platform_allows_whole_and_in_order(
             assert [text for found, text in api.taken if found == chat] == list("0123")
         assert api.early == 0
         assert api.refused <= 4
+
+
+async def test_a_sender_who_floods_a_platform_keeps_no_other_waiting(far_side: RunningPlatform, tmp_path: Path) -> None:
+    """What the app may send is full for seconds by one sender's chats: others leave at its next free places."""
+    api = StrictBotApi()
+    async with bot_api(api) as url, delivering(far_side, tmp_path, TELEGRAM_API_BASE=url) as sending:
+        for chat in range(1000, 1150):
+            await sending.reply("telegram", str(chat), "first", "second")
+        before = {}
+        for chat in range(1, 6):
+            before[chat] = len(api.taken)
+            await sending.reply("telegram", str(chat), "quiet", user=f"quiet{chat}")
+
+        async def quiet_came() -> bool:
+            return {chat for chat, text in api.taken if text == "quiet"} == set(before)
+
+        await eventually(quiet_came)
+        overtaken_by = [api.taken.index((chat, "quiet")) - count for chat, count in before.items()]
+        assert max(overtaken_by) < 20, overtaken_by  # those that were on their way, and each other
+        assert sum(chat >= 1000 for chat, _ in api.taken) < 290, "the flood was over before"
+        assert api.refused == 0
 
 
 class Raising(Standard, frozen=True):

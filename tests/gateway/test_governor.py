@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,7 +166,8 @@ def test_what_the_platform_asks_for_goes_before_all() -> None:
     assert not governor.allow_courtesy("app", APP, DIRECT)
     assert governor.book("app", APP, GROUP, "b") == 0.0
     governor.hold("app", None, 9.0)
-    assert governor.held_s("app") == 9.0
+    assert governor.full_s("app", APP) == 9.0
+    assert governor.room("app", APP, 5) == 0
     assert governor.book("app", APP, GROUP, "c") >= 9.0
     clock.now += 7.0
     assert governor.book("app", APP, DIRECT, "a") >= 2.0
@@ -183,3 +186,52 @@ def test_a_limited_method_holds_up_no_other() -> None:
     assert governor.book("app", APP, DIRECT, "c", "send") >= 1.0
     clock.now += 27.0
     assert governor.allow_courtesy("app", (), Chat("6"), "typing")
+
+
+def test_a_full_app_is_booked_by_nobody() -> None:
+    """Who asks once a place is free gets it, whoever asked before; an edit does not, until that moment is over."""
+    clock = Clock()
+    governor = Governor(clock)
+    people = [Chat(str(number), (Rate(1, 1.0),)) for number in range(100)]
+    waits = [governor.book("app", APP, chat, chat.key) for chat in people]
+    assert [wait_s == 0.0 for wait_s in waits] == [True] * 30 + [False] * 70
+    assert governor.room("app", APP, 100) == 0
+    clock.now += governor.full_s("app", APP)
+    assert governor.room("app", APP, 100) == 15
+    assert not governor.allow_courtesy("app", APP, Chat("edited"))
+    assert governor.book("app", APP, Chat("quiet"), "quiet") == 0.0
+    clock.now += 0.1
+    assert governor.allow_courtesy("app", APP, Chat("edited"))
+
+
+def test_what_comes_late_to_its_booking_makes_who_comes_behind_wait() -> None:
+    """The app was full when the chat's turn had come: the chat's rate holds all the same, and its order too."""
+    clock = Clock()
+    governor = Governor(clock)
+    assert governor.book("app", APP, DIRECT, "first") == 0.0
+    second_s, third_s = (governor.book("app", APP, DIRECT, name) for name in ("second", "third"))
+    clock.now += second_s
+    for number in range(30):
+        governor.count("app", APP, Chat(f"other {number}"))
+    full_s = governor.book("app", APP, DIRECT, "second")
+    assert 0.5 < full_s < 1.1
+    clock.now += full_s
+    assert governor.book("app", APP, DIRECT, "second") == 0.0
+    assert third_s > second_s
+    assert 0.9 < governor.book("app", APP, DIRECT, "third") < 1.1
+
+
+def test_answers_that_fill_a_rate_leave_evenly() -> None:
+    """Half of a second's at once and then one by one: whoever comes next waits for a place, and for no whole second."""
+    clock = Clock()
+    governor = Governor(clock)
+    sent: list[float] = []
+    ends = clock.now + 10
+    while clock.now < ends:
+        for _ in range(governor.room("app", APP, 8)):
+            assert governor.book("app", APP, Chat(str(len(sent))), str(len(sent))) == 0.0
+            sent.append(clock.now)
+        clock.now += max(governor.full_s("app", APP), 0.001)
+    assert most_in_a_span(sent, 1.0) <= 30
+    assert len(sent) > 0.9 * 10 * 30
+    assert max(later - earlier for earlier, later in itertools.pairwise(sent[100:])) < 0.2

@@ -67,6 +67,7 @@ def _wait_on(database: Database, arrival: Arrival, head: int) -> None:
 def _reject(database: Database, arrival: Arrival, seq: int) -> Receipt:
     session, text = arrival.session, arrival.busy_text
     inbox.close(database, session, seq, MessageState.REJECTED, "", BUSY)
-    reply = Reply(session, arrival.id, 0, arrival.platform, text, arrival.reply, ReplyStatus.FAILED)
+    sender = f"{arrival.platform}:{arrival.user}"
+    reply = Reply(session, arrival.id, 0, arrival.platform, text, arrival.reply, ReplyStatus.FAILED, sender=sender)
     outbox.add(database, seq, reply)
     return Receipt(arrival.id, duplicate=False, state=MessageState.REJECTED, answer=text)

@@ -310,7 +310,8 @@ def _ask(database: Database, session: str, head: int, asks: AwaitsApproval) -> N
     question = Question(question_id(asked.message_id, asks.calls), asks.text)
     if approvals.add(database, session, asked.message_id, question, asks):
         names = (asked.message_id, 0, asked.platform, question.text, asked.address, ReplyStatus.REPLIED)
-        outbox.add(database, head, Reply(session, *names, question=with_labels(question.id, asks.labels)))
+        buttons = with_labels(question.id, asks.labels)
+        outbox.add(database, head, Reply(session, *names, question=buttons, sender=asked.sender))
 
 
 def _settle_ended(
@@ -370,7 +371,7 @@ def _answer_and_go_on(
     spending.settle(database, session, answered.sender, usage, end.usage, held=end.has_hold)
     if text:
         names = (answered.message_id, 0, answered.platform, text, answered.address, status)
-        outbox.add(database, end.head, Reply(session, *names), end.next_part)
+        outbox.add(database, end.head, Reply(session, *names, sender=answered.sender), end.next_part)
     if end.has_joined:  # what joined and was not taken in waits again
         following = inbox.first_waiting(database, session)
     return start_next(database, session, following, version)

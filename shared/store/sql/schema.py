@@ -400,6 +400,12 @@ ALTER TABLE sessions ADD COLUMN title TEXT NOT NULL DEFAULT '';
 ALTER TABLE history ADD COLUMN at REAL NOT NULL DEFAULT 0;
 """
 
+VERSION_22 = """
+-- Whose message a reply answers, so that one sender's replies keep nobody else's waiting.
+ALTER TABLE outbox ADD COLUMN sender TEXT NOT NULL DEFAULT '';
+CREATE INDEX outbox_sender ON outbox (sender, place) WHERE state = 'due';
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -423,4 +429,5 @@ MIGRATIONS = (
     VERSION_19,
     VERSION_20,
     VERSION_21,
+    VERSION_22,
 )

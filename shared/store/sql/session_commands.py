@@ -179,8 +179,8 @@ def _close(
     """Close a message that waits with an answer, none where its text is empty, without a turn."""
     closed = inbox.close(database, session, seq, state, text, error)
     if text:
-        reply = Reply(session, closed.message_id, 0, closed.platform, text, closed.address, ReplyStatus.REPLIED)
-        outbox.add(database, seq, reply)
+        names = (closed.message_id, 0, closed.platform, text, closed.address, ReplyStatus.REPLIED)
+        outbox.add(database, seq, Reply(session, *names, sender=closed.sender))
     return CommandAnswer(closed.message_id, text)
 
 

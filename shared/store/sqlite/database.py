@@ -14,6 +14,7 @@ import apsw
 
 from shared.store.engine import Row
 from shared.store.sql.tables.inbox import COUNT_WAITING
+from shared.store.sql.tables.sessions import LATEST_PLACE_US
 from shared.store.sqlite.synced_mark import SyncedMark
 
 T = TypeVar("T")
@@ -66,7 +67,9 @@ class SqliteDatabase:
         self._latest = 0.0
         self._set_back_s = 0.0
         self.waiting = int(self.only(COUNT_WAITING)[0])
-        self._place = int(self.only(LAST_PLACE)[0])
+        last = int(self.only(LAST_PLACE)[0])
+        # what lies ahead of the clock, as far as a place may, is of a sender who has many: nobody waits behind that
+        self._place = max(min(last, int(clock() * 1e6)), last - LATEST_PLACE_US)
 
     def add_waiting(self, count: int) -> None:
         """Count messages that wait from now on, or do not any more."""

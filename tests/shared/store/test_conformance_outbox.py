@@ -361,3 +361,21 @@ class TestFence:
         await lease_one(store)
         with pytest.raises(StaleClaim):
             await store.outbox.delivered(reply, "id")
+
+
+async def test_replies_of_senders_go_by_turns(store: Store) -> None:
+    """Whoever has few overtakes whoever has many, whose own stay in order; and after a while nobody overtakes."""
+
+    async def announce(user: str, name: str) -> None:
+        reply = Reply(f"a:b:{name}", f"msg_{name}", 0, "a", name, b"{}", ReplyStatus.REPLIED, sender=f"a:{user}")
+        assert await store.inbox.announce(reply, (), 60)
+
+    for number in range(100):
+        await announce("many", f"m{number}")
+    await announce("few", "f0")
+    await announce("other", "o0")
+    await announce("few", "f1")
+    order = [reply.text for reply in (await store.outbox.due("host", 103, 30)).replies]
+    assert order[:3] == ["m0", "f0", "o0"]
+    assert order.index("f1") < 5
+    assert [name for name in order if name.startswith("m")] == [f"m{number}" for number in range(100)]

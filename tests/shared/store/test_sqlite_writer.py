@@ -57,6 +57,7 @@ FRAGMENTS = {
     "PLACE",
     "OWN",
     "OWN_OR_LATE",
+    "REPLY_PLACE",
     "SPENT",
     "WAS_BEGUN",
 }

@@ -99,7 +99,7 @@ STOP_REQUESTED = "SELECT stop <> '' FROM inbox WHERE session_key = ? AND seq = ?
 # Close a message that waits, without a turn of its own.
 CLOSE = """
 UPDATE inbox SET state = ?, settled_at = ?, error = ?, usage = ?, answer = CASE WHEN (asked for) THEN ? END
-WHERE session_key = ? AND seq = ? AND state = 'waiting' RETURNING id, platform, reply
+WHERE session_key = ? AND seq = ? AND state = 'waiting' RETURNING id, platform, reply, platform || ':' || user_id
 """.replace("(asked for)", ASKED_FOR)
 # Name a message.
 ID = "SELECT id FROM inbox WHERE session_key = ? AND seq = ?"

@@ -5,6 +5,8 @@
                                              └── postponed, or the lease ended
 
 A row of a session is queued while an earlier one is not closed, so what is due is an index walk however much waits.
+Rows that are due go by their places: microseconds of the clock, of each sender some seconds apart, so that one whose
+replies fill all that a platform takes is overtaken by those who have one.
 """
 
 from __future__ import annotations
@@ -18,6 +20,11 @@ from shared.retry import LONGEST_S
 from shared.store.engine import Database, Row
 from shared.traces import ReplyTrace
 
+#: how far a sender's next reply is put behind the last one of theirs that is due, in microseconds of places
+SENDER_SPACING_US = 10 * 10**6
+#: the farthest that any is put behind what is due now, so that none waits for ever
+FARTHEST_US = 600 * 10**6
+
 #: the number of replies that answer no message
 UNSOLICITED = 0
 
@@ -26,12 +33,18 @@ NEXT_PART = """
 SELECT (SELECT max(part) FROM outbox WHERE session_key = ? AND seq = ?),
   EXISTS (SELECT 1 FROM outbox INDEXED BY outbox_unsent WHERE session_key = ? AND closed_at IS NULL)
 """
+# Choose a place: now, but behind the sender's last reply that is due, and before the farthest there is.
+REPLY_PLACE = """
+(SELECT CASE WHEN coalesce(max(one.place), 0) < ? THEN ? WHEN max(one.place) > ? THEN ? ELSE max(one.place) + ? END
+ FROM outbox AS one WHERE one.sender = (sender) AND one.sender <> '' AND one.state = 'due')
+"""
 # Put a reply on its way.
 ADD = """
-INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, question, state,
-  place, gateway)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT gateway FROM inbox WHERE session_key = ? AND seq = ?), ''))
-"""
+INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, question, sender,
+  state, place, gateway)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (place),
+  coalesce((SELECT gateway FROM inbox WHERE session_key = ? AND seq = ?), ''))
+""".replace("(place)", REPLY_PLACE).replace("(sender)", "?")
 # List what a host has leased.
 HELD = """
 SELECT session_key, message_id, part, lease FROM outbox WHERE state = 'leased' AND until IS NOT NULL AND host = ?
@@ -57,8 +70,8 @@ RENDER = "UPDATE outbox SET text = ?, question = ?, rendered = 1 WHERE session_k
 # Add a further chunk behind it.
 ADD_CHUNK = """
 INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, question, state,
-  place, gateway)
-SELECT session_key, seq, ?, message_id, platform, ?, address, status, 1, ?, 'queued', place, gateway FROM outbox
+  place, gateway, sender)
+SELECT session_key, seq, ?, message_id, platform, ?, address, status, 1, ?, 'queued', place, gateway, sender FROM outbox
 WHERE session_key = ? AND seq = ? AND part = ?
 """
 # Record that the platform took a row, if it is still leased by who says so.
@@ -88,11 +101,11 @@ WHERE session_key = ? AND seq = ? AND part >= ? AND part < ? AND closed_at IS NU
 """
 # Let the next row of a session go, where none is on its way.
 NEXT = """
-UPDATE outbox SET state = 'due', place = ? WHERE (session_key, seq, part) IN
+UPDATE outbox SET state = 'due', place = (place) WHERE (session_key, seq, part) IN
   (SELECT session_key, seq, part FROM outbox WHERE session_key = ? AND closed_at IS NULL ORDER BY seq, part LIMIT 1)
 AND NOT EXISTS
   (SELECT 1 FROM outbox WHERE session_key = ? AND closed_at IS NULL AND state <> 'queued')
-"""
+""".replace("(place)", REPLY_PLACE).replace("(sender)", "outbox.sender")
 # Give a row and all behind it a new address.
 READDRESS = """
 UPDATE outbox INDEXED BY outbox_unsent SET address = ?
@@ -140,17 +153,18 @@ class NextPart(NamedTuple):
     any_unsent: bool
 
 
-def add(database: Database, seq: int, reply: Reply, place: NextPart | None = None) -> None:
+def add(database: Database, seq: int, reply: Reply, next_part: NextPart | None = None) -> None:
     """Put a reply to message ``seq`` of its session on its way; its part is set here.
 
-    ``place`` is for who knows it already.
+    ``next_part`` is for who knows it already.
     """
-    last, any_unsent = place or database.only(NEXT_PART, (reply.session, seq, reply.session))
+    last, any_unsent = next_part or database.only(NEXT_PART, (reply.session, seq, reply.session))
     part = 0 if last is None else (last // PARTS + 1) * PARTS
     state = "queued" if any_unsent else "due"
     address = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value)
-    columns = (*address, int(reply.rendered), reply.question)
-    database.run(ADD, (reply.session, seq, part, *columns, state, database.next_place(), reply.session, seq))
+    columns = (*address, int(reply.rendered), reply.question, reply.sender)
+    place_of = (*_place(database), reply.sender)
+    database.run(ADD, (reply.session, seq, part, *columns, state, *place_of, reply.session, seq))
 
 
 def held(database: Database, host: str) -> list[ReplyLease]:
@@ -278,7 +292,13 @@ def _fence(database: Database, reply: Reply) -> int:
 
 def release_next(database: Database, session: str) -> None:
     """Let the next row of a session go, where none is on its way."""
-    database.run(NEXT, (database.next_place(), session, session))
+    database.run(NEXT, (*_place(database), session, session))
+
+
+def _place(database: Database) -> Row:
+    """Return the values of REPLY_PLACE, its sender aside."""
+    now = database.next_place()
+    return now - SENDER_SPACING_US, now, now + FARTHEST_US - SENDER_SPACING_US, now + FARTHEST_US, SENDER_SPACING_US
 
 
 def _trace(
