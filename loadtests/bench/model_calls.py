@@ -29,7 +29,7 @@ from worker.agent.models.failures import Endpoint
 from worker.agent.models.openai import OpenAIAnswer, OpenAIModel
 from worker.agent.models.port import ModelRequest
 from worker.agent.models.server import ModelServer
-from worker.agent.models.transport import HttpResponse, Transport
+from worker.agent.models.transport import HttpResponse, SdkClient, Transport
 from worker.frames import ModelSpec
 from worker.tools.spec import ToolSpec
 
@@ -83,7 +83,13 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
         return call
 
     def line_of(client: openai.AsyncOpenAI) -> Transport:
-        return Transport(lambda _: client, openai, "/chat/completions", Endpoint("openai", "m"), ModelServer(url))
+        return Transport(
+            lambda _: SdkClient(client, http_of[client]),
+            openai,
+            "/chat/completions",
+            Endpoint("openai", "m"),
+            ModelServer(url),
+        )
 
     def raw(client: openai.AsyncOpenAI) -> Call:
         line = line_of(client)
@@ -94,6 +100,7 @@ def openai_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict[st
 
     transports = {"httpx2": openai.DefaultAsyncHttpxClient(), "aiohttp": openai.DefaultAioHttpClient()}
     made = {name: openai.AsyncOpenAI(api_key="k", base_url=url, http_client=http) for name, http in transports.items()}
+    http_of = dict(zip(made.values(), transports.values(), strict=True))
     clients += made.values()
     return ways(made, with_sdk, strict, raw)
 
@@ -112,7 +119,13 @@ def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict
         return call
 
     def line_of(client: anthropic.AsyncAnthropic) -> Transport:
-        return Transport(lambda _: client, anthropic, "/v1/messages", Endpoint("anthropic", "m"), ModelServer(url))
+        return Transport(
+            lambda _: SdkClient(client, http_of[client]),
+            anthropic,
+            "/v1/messages",
+            Endpoint("anthropic", "m"),
+            ModelServer(url),
+        )
 
     def raw(client: anthropic.AsyncAnthropic) -> Call:
         line = line_of(client)
@@ -125,6 +138,7 @@ def anthropic_calls(url: str, request: ModelRequest, clients: list[Any]) -> dict
     made = {
         name: anthropic.AsyncAnthropic(api_key="k", base_url=url, http_client=http) for name, http in transports.items()
     }
+    http_of = dict(zip(made.values(), transports.values(), strict=True))
     clients += made.values()
     return ways(made, with_sdk, strict, raw)
 

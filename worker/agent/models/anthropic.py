@@ -42,7 +42,7 @@ from worker.agent.models.request_shape import CACHE_MARKS, STATE
 from worker.agent.models.server import ModelServer
 from worker.agent.models.sse import ErrorEvent, is_done
 from worker.agent.models.tool_calls import PartialCall, arguments_text
-from worker.agent.models.transport import Transport
+from worker.agent.models.transport import SdkClient, Transport
 from worker.agent.models.usage_counts import ToldCounts, estimate, is_count
 from worker.agent.models.wire_options import anthropic_fields, format_instruction
 from worker.agent.models.written_calls import WrittenCalls
@@ -358,14 +358,16 @@ class AnthropicModel(HttpModel):
         super().__init__(spec, emit, server)
         self._converter = BlockConverter(self.name)
 
-        def client(limits: httpx2.Limits) -> anthropic.AsyncAnthropic:
-            return anthropic.AsyncAnthropic(
+        def client(limits: httpx2.Limits) -> SdkClient:
+            http = anthropic.DefaultAioHttpClient(limits=limits, **http_client_options(ssl_context))
+            made = anthropic.AsyncAnthropic(
                 api_key=spec.api_key,
                 base_url=spec.base_url or BASE_URL,
                 max_retries=0,
                 open_telemetry=False,
-                http_client=anthropic.DefaultAioHttpClient(limits=limits, **http_client_options(ssl_context)),
+                http_client=http,
             )
+            return SdkClient(made, http)
 
         self.transport = Transport(client, anthropic, "/v1/messages", self.where, server)
 

@@ -38,7 +38,7 @@ from worker.agent.models.request_shape import STATE, SYSTEM_ROLE
 from worker.agent.models.server import ModelServer
 from worker.agent.models.sse import BYTE_ORDER_MARK, ErrorEvent, is_done
 from worker.agent.models.tool_calls import StreamedCalls, arguments_text
-from worker.agent.models.transport import Transport
+from worker.agent.models.transport import SdkClient, Transport
 from worker.agent.models.usage_counts import ToldCounts, estimate
 from worker.agent.models.written_calls import WrittenCalls
 from worker.frames import ModelSpec
@@ -293,13 +293,15 @@ class OpenAIModel(HttpModel):
         # OpenAI's reasoning models refuse max_tokens; most compatible servers know nothing else.
         self._limit_field = "max_completion_tokens" if self._is_openai else "max_tokens"
 
-        def client(limits: httpx2.Limits) -> openai.AsyncOpenAI:
-            return openai.AsyncOpenAI(
+        def client(limits: httpx2.Limits) -> SdkClient:
+            http = openai.DefaultAioHttpClient(limits=limits, **http_client_options(ssl_context))
+            made = openai.AsyncOpenAI(
                 api_key=spec.api_key,
                 base_url=spec.base_url or BASE_URL,
                 max_retries=0,
-                http_client=openai.DefaultAioHttpClient(limits=limits, **http_client_options(ssl_context)),
+                http_client=http,
             )
+            return SdkClient(made, http)
 
         self.transport = Transport(client, openai, "/chat/completions", self.where, server)
 

@@ -1,6 +1,7 @@
 """One streamed call to a provider: opened by its SDK, read as raw events here, closed whatever happens.
 
-The SDK does what it is good at: auth, headers, connections, status errors. Its chunk objects are left out, because
+The SDK does what it is good at: auth, headers, connections. It makes the first request, and those behind it are that
+one with another body, because making one anew is a tenth of what a call costs. Its chunk objects are left out, because
 building them is most of what a streamed call costs (loadtests/bench/model_calls.py measures it); its retries are
 off, because the chain's own know how much time is left.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 import httpx2
@@ -36,6 +37,9 @@ TAIL_S = 1.0
 
 MAX_ANSWER_BYTES = 64 << 20
 
+#: headers that no other request has
+OF_ONE_REQUEST = ("content-length", "cookie")
+
 _BROKEN = (httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
 _BLANKS = b" \t\r\n"
 
@@ -57,25 +61,41 @@ class HttpResponse(Protocol):
         """Read the answer of a server that does not stream. Raises what ``take`` raises."""
 
 
-class StatusError(Protocol):
-    """What the status errors of both SDKs have."""
+class SdkClient(NamedTuple):
+    """A client of an SDK."""
 
-    response: httpx2.Response
+    #: an AsyncAnthropic or an AsyncOpenAI
+    sdk: Any
+    #: the HTTP client that it was made with
+    http: httpx2.AsyncClient
+
+
+class FirstRequest(NamedTuple):
+    """What the SDK made of the first request, and every other one is to have."""
+
+    url: httpx2.URL
+    headers: httpx2.Headers
 
 
 class Transport:
-    """Where the calls to one model go; ``make_client`` makes an AsyncAnthropic or an AsyncOpenAI.
+    """Where the calls to one model go.
 
     Its connections are kept and used again. A server may close one at any moment, also at the one in which a call is
     sent on it; such a call goes out once more at once, by a client of its own that never uses a connection twice.
     """
 
     def __init__(
-        self, make_client: Callable[[httpx2.Limits], Any], sdk: Any, path: str, where: Endpoint, server: ModelServer
+        self,
+        make_client: Callable[[httpx2.Limits], SdkClient],
+        sdk: Any,
+        path: str,
+        where: Endpoint,
+        server: ModelServer,
     ) -> None:
         self._make_client = make_client
         self._client = make_client(_unbounded(keepalive_s=15.0))
-        self._fresh_client: Any = None
+        self._fresh_client: SdkClient | None = None
+        self._first: FirstRequest | None = None
         self._keeps_connections = False
         self._sdk = sdk
         self._path = path
@@ -111,16 +131,16 @@ class Transport:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.close()
+        await self._client.sdk.close()
         if self._fresh_client is not None:
-            await self._fresh_client.close()
+            await self._fresh_client.sdk.close()
 
     async def open(self, body: bytes, stall_s: float) -> httpx2.Response:
         """Send a request and return its answer as soon as that begins. Raises what ``run`` does."""
         try:
             return await self._post(self._client, body, stall_s)
         except self._sdk.APIStatusError as refused:
-            raise self._refusal(refused) from None
+            raise self._refusal(refused.response) from None
         except (self._sdk.APIConnectionError, *_BROKEN) as broken:
             if not self._keeps_connections or not _was_closed(broken):
                 raise self._failure(broken, stall_s) from None
@@ -129,14 +149,23 @@ class Transport:
         try:
             return await self._post(self._fresh_client, body, stall_s)
         except self._sdk.APIStatusError as refused:
-            raise self._refusal(refused) from None
+            raise self._refusal(refused.response) from None
         except (self._sdk.APIConnectionError, *_BROKEN) as broken:
             raise self._failure(broken, stall_s) from None
 
-    async def _post(self, client: Any, body: bytes, stall_s: float) -> httpx2.Response:
+    async def _post(self, client: SdkClient, body: bytes, stall_s: float) -> httpx2.Response:
         # silence is watched by the exchange, which knows what else is heard of the server
         limits = httpx2.Timeout(None, connect=min(stall_s, CONNECT_TIMEOUT_S))
-        response: httpx2.Response = await client.post(
+        response = await (
+            self._post_first(client, body, limits)
+            if self._first is None
+            else self._post_like_first(client, self._first, body, limits)
+        )
+        self.served_by = response.headers.get("server", "")
+        return response
+
+    async def _post_first(self, client: SdkClient, body: bytes, limits: httpx2.Timeout) -> httpx2.Response:
+        response: httpx2.Response = await client.sdk.post(
             self._path,
             content=body,
             cast_to=httpx2.Response,
@@ -144,23 +173,39 @@ class Transport:
             stream_cls=self._sdk.AsyncStream,
             options={"timeout": limits},
         )
-        self.served_by = response.headers.get("server", "")
+        if not response.history:
+            headers = response.request.headers.copy()
+            for name in OF_ONE_REQUEST:
+                headers.pop(name, None)
+            self._first = FirstRequest(response.request.url, headers)
+        return response
+
+    async def _post_like_first(
+        self, client: SdkClient, first: FirstRequest, body: bytes, limits: httpx2.Timeout
+    ) -> httpx2.Response:
+        request = client.http.build_request("POST", first.url, content=body, headers=first.headers, timeout=limits)
+        response = await client.http.send(request, stream=True)
+        if not response.is_success:
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+            raise self._refusal(response)
         return response
 
     async def get(self, path: str, timeout_s: float) -> bytes:
         """Return what a path above the API's own has; empty where that cannot be had."""
-        root = str(self._client.base_url).rstrip("/").removesuffix("/v1")
+        root = str(self._client.sdk.base_url).rstrip("/").removesuffix("/v1")
         try:
-            response: httpx2.Response = await self._client.get(
+            response: httpx2.Response = await self._client.sdk.get(
                 f"{root}{path}", cast_to=httpx2.Response, options={"timeout": timeout_s, "max_retries": 0}
             )
         except (self._sdk.APIError, *_BROKEN):
             return b""
         return response.content
 
-    def _refusal(self, refused: StatusError) -> ModelError:
+    def _refusal(self, response: httpx2.Response) -> ModelError:
         self._keeps_connections = True
-        response = refused.response
         return from_status(self.where, response.status_code, response.text, response.headers)
 
     def _failure(self, broken: BaseException, stall_s: float) -> ModelUnavailable:

@@ -137,17 +137,21 @@ async def test_an_empty_answer_is_told_apart(link: Link) -> None:
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
 async def test_statuses_that_may_pass(link: Link, status: int) -> None:
-    with pytest.raises(ModelUnavailable, match=str(status)) as raised:
-        await link.call(asking(f"[[status {status}]]"))
-    assert raised.value.retry_after_s is None
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable, match=str(status)) as raised:
+            await link.call(asking(f"[[status {status}]]"))
+        assert raised.value.retry_after_s is None
+        await link.call(asking("hello"))  # what answers the calls behind the first is told the same
 
 
 @pytest.mark.parametrize(("status", "wish"), [(429, 60.5), (529, 600)])
 async def test_retry_after_is_passed_on_and_not_slept(link: Link, status: int, wish: float) -> None:
     began = time.monotonic()
-    with pytest.raises(ModelUnavailable) as raised:
-        await link.call(asking(f"[[status {status} retry-after={wish}]]"))
-    assert raised.value.retry_after_s == wish
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable) as raised:
+            await link.call(asking(f"[[status {status} retry-after={wish}]]"))
+        assert raised.value.retry_after_s == wish
+        await link.call(asking("hello"))
     assert time.monotonic() - began < 10
 
 
@@ -155,10 +159,12 @@ async def test_retry_after_is_passed_on_and_not_slept(link: Link, status: int, w
     ("status", "setting"), [(401, "_API_KEY"), (403, "_API_KEY"), (404, "GATEHOUSE_MODEL"), (400, "GATEHOUSE_MODEL")]
 )
 async def test_refusals_name_the_setting_to_look_at_and_never_the_key(link: Link, status: int, setting: str) -> None:
-    with pytest.raises(ModelRejected, match=setting) as raised:
-        await link.call(asking(f"[[status {status}]]"))
-    assert link.name in str(raised.value)
-    assert KEY not in str(raised.value)
+    for _ in range(2):
+        with pytest.raises(ModelRejected, match=setting) as raised:
+            await link.call(asking(f"[[status {status}]]"))
+        assert link.name in str(raised.value)
+        assert KEY not in str(raised.value)
+        await link.call(asking("hello"))
 
 
 async def test_a_transcript_that_is_too_long_is_told_apart(link: Link) -> None:
@@ -202,3 +208,18 @@ async def test_the_key_travels_as_the_sdk_sends_it(link: Link, provider: Running
     assert call.headers["authorization"] == f"Bearer {KEY}"
     assert "traceparent" not in call.headers
     assert call.json()["stream"] is True
+
+
+async def test_later_requests_are_the_first_one_of_the_sdk_with_another_body(
+    link: Link, provider: RunningProvider
+) -> None:
+    for words in ("hello", "and more than that", "hello"):
+        assert (await link.call(asking(words))).text == f"echo: {words}"
+    first, *later = provider.requests[-3:]
+    for request in later:
+        assert request.path == first.path
+        assert {name: value for name, value in request.headers.items() if name != "content-length"} == {
+            name: value for name, value in first.headers.items() if name != "content-length"
+        }
+    assert later[0].headers["content-length"] != first.headers["content-length"]
+    assert any(name.startswith("x-stainless-") for name in first.headers)
