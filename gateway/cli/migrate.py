@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,11 +15,13 @@ from gateway.cli.command import CommandFailed, Invocation, Subcommand
 from shared.errors import SettingsError, StoreOutdated, StoreUnusable
 from shared.settings import read_database_url
 from shared.settings_reader import SettingsReader
-from shared.store import open_store, sqlite_path, transfer
+from shared.store import is_locked, open_store, sqlite_path, transfer
 from shared.store.port import Store
 
 #: no message is accepted here, so no limit is met
 NO_LIMIT = 2**31
+#: how long a move that follows a gateway waits between two looks
+FOLLOW_S = 0.1
 
 
 class MoveReport(msgspec.Struct, frozen=True):
@@ -26,47 +29,72 @@ class MoveReport(msgspec.Struct, frozen=True):
 
     rows: dict[str, int]
     checksum: str
-    #: whether both hold the same now; else a gateway still writes to the source
+    #: whether both hold the same for good; else a gateway still writes to the source
     whole: bool
 
 
 async def run_migrate(invocation: Invocation) -> int:
-    """Copy what differs; where no gateway runs, verify that nothing does any more and let the target go on."""
+    """Copy and verify while a gateway runs, then what it has changed since; where none runs, let the target go on."""
     given = invocation.arguments
     source_url, target_url = checked_url("--from", given.source), checked_url("--to", given.target)
     if source_url == target_url:
         raise CommandFailed("--from and --to are the same database")
     name = source_url.rpartition("@")[2]
-    async with opened_source(source_url) as (source, in_use), opened_target(target_url) as target:
-        await transfer.begin(target, name)
-        total = sum((await transfer.count(source)).values())
-        report = await one_pass(invocation, "copy", total, source, target)
-        if in_use:
-            show(invocation, MoveReport(report.rows, report.checksum, whole=False), "so far, while the gateway runs on")
+    if given.cancel:
+        return await cancel(invocation, source_url, name)
+    while not (await move(invocation, source_url, target_url, name)):
+        if not given.follow:
             invocation.terminal.note("stop the gateway and call this again: it copies what has changed, and verifies")
             return 0
-        proof = await one_pass(invocation, "verify", total, source, target)
-        if proof.replaced:
-            raise CommandFailed("the databases differ after the copy: something else writes to one of them")
-        await transfer.finish(source, target, name)
     leave(invocation, "database_moved", f"{name} to {target_url.rpartition('@')[2]}")
-    show(invocation, MoveReport(proof.rows, proof.checksum, whole=True), "moved and verified")
     invocation.terminal.note(f"start the gateway with DATABASE_URL={given.target}")
     return 0
 
 
-async def one_pass(
-    invocation: Invocation, what: str, total: int, source: Store, target: Store
-) -> transfer.TransferReport:
-    """Look at every row of both, and replace what differs."""
-    with invocation.terminal.progress(what, total, "row") as bar:
-        return await transfer.copy(source, target, bar.update)
+async def move(invocation: Invocation, source_url: str, target_url: str, name: str) -> bool:
+    """Take over all that there is now; True where no gateway runs, and both hold the same for good."""
+    async with opened_source(source_url) as (source, in_use), opened_target(target_url) as target:
+        moving = await transfer.Transfer.begun(source, target, name)
+        if not moving.is_verified:
+            total = sum((await transfer.count(source)).values())
+            with invocation.terminal.progress("copy", total, "row") as bar:
+                await moving.copy(bar.update)
+            await moving.catch_up()
+            with invocation.terminal.progress("verify", total, "row") as bar:
+                await moving.verify(bar.update)
+        if in_use:
+            await moving.catch_up_nearly()
+            show(invocation, moving.report, "so far, while the gateway runs on", whole=False)
+            if invocation.arguments.follow:
+                await follow(invocation, source_url, source, moving)
+            return False
+        await moving.finish()
+        show(invocation, moving.report, "moved and verified", whole=True)
+    return True
 
 
-def show(invocation: Invocation, moved: MoveReport, how: str) -> None:
+async def follow(invocation: Invocation, source_url: str, source: Store, moving: transfer.Transfer) -> None:
+    """Take over what changes until no gateway runs any more."""
+    invocation.terminal.note("following: stop the gateway, and the rest is taken over at once")
+    path = sqlite_path(source_url, Path())
+    while is_locked(path) if path is not None else await source.hosts.live():
+        await moving.catch_up()
+        await asyncio.sleep(FOLLOW_S)
+
+
+async def cancel(invocation: Invocation, source_url: str, name: str) -> int:
+    """Give a move up: the source logs its changes no more."""
+    async with opened_source(source_url) as (source, _):
+        await source.engine.end_change_log()
+    invocation.terminal.note(f"{name} logs its changes no more; the database that was to be moved to can be dropped")
+    return 0
+
+
+def show(invocation: Invocation, report: transfer.TransferReport, how: str, *, whole: bool) -> None:
     """Print what was moved."""
-    counts = ", ".join(f"{count} {table}" for table, count in moved.rows.items() if count)
-    invocation.terminal.show(moved, [f"{how}: {counts or 'nothing'}; checksum {moved.checksum[:16]}"])
+    counts = ", ".join(f"{count} {table}" for table, count in report.rows.items() if count)
+    moved = MoveReport(report.rows, report.checksum, whole)
+    invocation.terminal.show(moved, [f"{how}: {counts or 'nothing'}; checksum {report.checksum[:16]}"])
 
 
 def checked_url(option: str, url: str) -> str:
@@ -124,6 +152,8 @@ def add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the two databases."""
     parser.add_argument("--from", dest="source", required=True, metavar="URL", help="the database that is there")
     parser.add_argument("--to", dest="target", required=True, metavar="URL", help="an empty one, or one begun before")
+    parser.add_argument("--follow", action="store_true", help="go on until the gateway is stopped, then finish at once")
+    parser.add_argument("--cancel", action="store_true", help="give the move up: log no more what changes in --from")
 
 
 MIGRATE = Subcommand(

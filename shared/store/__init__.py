@@ -10,9 +10,9 @@ from pathlib import Path
 from shared.errors import SettingsError
 from shared.store.engine import Engine
 from shared.store.port import Store
-from shared.store.sqlite.engine import SqliteEngine
+from shared.store.sqlite.engine import SqliteEngine, is_locked
 
-__all__ = ["Store", "open_store", "sqlite_path"]
+__all__ = ["Store", "is_locked", "open_store", "sqlite_path"]
 
 SQLITE_PREFIX = "sqlite:///"
 

@@ -181,3 +181,15 @@ class Engine(Protocol):
 
     async def scrub(self) -> None:
         """Let nothing that has been deleted be left in the files, as far as that is the engine's to decide."""
+
+    async def begin_change_log(self) -> str:
+        """Log the key of every row of a moved table that changes from now on, unless that is done; return its token.
+
+        Also where it is open for reading alone, beside those that write it. Raises StoreUnusable.
+        """
+
+    async def end_change_log(self) -> None:
+        """Log no more, and forget what was logged. Raises StoreUnusable."""
+
+    async def wait_for_writers(self) -> None:
+        """Wait until what hosts that are gone have left under way is committed or not. Raises StoreUnusable."""

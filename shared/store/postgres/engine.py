@@ -18,6 +18,7 @@ import psycopg
 
 from shared.errors import StoreUnavailable, StoreUnusable
 from shared.store.engine import PROBE_BYTES, Database, OpeningProgress, Tell, tell_nobody
+from shared.store.postgres import change_log
 from shared.store.postgres.batch import Job
 from shared.store.postgres.connection import Connection, ConnectionLost
 from shared.store.postgres.database import Shared
@@ -25,6 +26,7 @@ from shared.store.postgres.lane import MARKS, Lane
 from shared.store.postgres.schema import migrate
 from shared.store.postgres.signals import PostgresSignals
 from shared.store.sql.tables.inbox import COUNT_WAITING
+from shared.store.sqlite.schema import moved_tables
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -136,6 +138,27 @@ class PostgresEngine:
 
     async def scrub(self) -> None:
         """Do nothing: the server's vacuum frees what was deleted, and overwrites it in time."""
+
+    async def begin_change_log(self) -> str:
+        """Log which rows change from now on, and return the log's token. Raises StoreUnusable."""
+        return await asyncio.to_thread(self._with_connection, lambda opened: change_log.begin(opened, moved_tables()))
+
+    async def end_change_log(self) -> None:
+        """Log no more. Raises StoreUnusable."""
+        await asyncio.to_thread(self._with_connection, lambda opened: change_log.end(opened, moved_tables()))
+
+    async def wait_for_writers(self) -> None:
+        """Wait for what hosts that are gone have left under way. Raises StoreUnusable."""
+        await asyncio.to_thread(self._with_connection, change_log.wait_for_writers)
+
+    def _with_connection(self, act: Callable[[psycopg.Connection[tuple[object, ...]]], T]) -> T:
+        """Do something over a connection of its own. Raises StoreUnusable."""
+        try:
+            with psycopg.connect(self._conninfo, connect_timeout=5, autocommit=True, prepare_threshold=None) as opened:
+                return act(opened)
+        except psycopg.Error as error:
+            problem = " ".join(str(error).split())
+            raise StoreUnusable(f"{self._server()} cannot log what changes while it is moved: {problem}") from error
 
     def _open(self, tell: Tell) -> list[Connection]:
         """Migrate, and connect every lane. Raises StoreUnusable."""

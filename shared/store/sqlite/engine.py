@@ -18,9 +18,10 @@ from shared.errors import StoreUnavailable, StoreUnusable
 from shared.signals import LocalSignals
 from shared.store.engine import PROBE_BYTES, Database, OpeningProgress, Tell, tell_nobody
 from shared.store.sql.tables import due_replies
+from shared.store.sqlite import change_log
 from shared.store.sqlite.database import SqliteDatabase
 from shared.store.sqlite.reading import connect_to_read
-from shared.store.sqlite.schema import check_schema, migrate
+from shared.store.sqlite.schema import check_schema, migrate, moved_tables
 from shared.store.sqlite.synced_mark import SyncedMark, connect_unchanged
 from shared.store.sqlite.writer import DAMAGE, FULL, Writer
 
@@ -112,6 +113,17 @@ class SqliteEngine:
     async def scrub(self) -> None:
         """Cut the write-ahead log to nothing: it holds pages as they were before a deletion."""
         await self.writer.scrub()
+
+    async def begin_change_log(self) -> str:
+        """Log which rows change from now on, and return the log's token. Raises StoreUnusable."""
+        return await asyncio.to_thread(change_log.begin, self._path, moved_tables())
+
+    async def end_change_log(self) -> None:
+        """Log no more. Raises StoreUnusable."""
+        await asyncio.to_thread(change_log.end, self._path)
+
+    async def wait_for_writers(self) -> None:
+        """Do nothing: who has the lock file writes alone."""
 
     def _open_database(self) -> SqliteDatabase:
         """Open the database, on the writer's thread. Raises StoreUnusable."""
@@ -216,6 +228,15 @@ def _lock(lock_path: Path, path: Path) -> int:
         os.close(lock)
         raise StoreUnusable(f"{path} is in use by another process, which holds {lock_path}") from None
     return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process has a database open to write."""
+    try:
+        os.close(_lock(path.with_name(path.name + ".lock"), path))
+    except StoreUnusable:
+        return True
+    return False
 
 
 def _verify(database: Database, path: Path) -> None:

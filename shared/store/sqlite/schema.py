@@ -13,6 +13,11 @@ from shared.store.engine import OpeningProgress, Tell, tell_nobody
 from shared.store.sql.schema import MIGRATIONS
 from shared.store.sqlite.table_move import move_table, unmoved
 
+#: tables that belong to one database alone
+OWN_TABLES = frozenset({"hosts", "probe", "sequences"})
+#: tables in this order; a deletion from the first of them takes rows of the second
+FIRST = ("history", "summaries")
+
 
 def migrate(db: apsw.Connection, path: Path, tell: Tell = tell_nobody) -> None:
     """Bring the database to the newest schema: one transaction a version, and many for the rows of large tables.
@@ -59,6 +64,8 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     #: the columns of its primary key, in their order
     key: tuple[str, ...]
+    #: those of them that hold text; the others hold integers
+    text_keys: frozenset[str]
 
 
 def tables() -> list[Table]:
@@ -69,7 +76,14 @@ def tables() -> list[Table]:
         return [_table(db, name) for name in names if not name.startswith("sqlite_")]
 
 
+def moved_tables() -> list[Table]:
+    """Return the tables that are moved to another database, in the order in which that is done."""
+    found = [table for table in tables() if table.name not in OWN_TABLES]
+    return sorted(found, key=lambda table: (table.name not in FIRST, table.name))
+
+
 def _table(db: apsw.Connection, name: str) -> Table:
-    found = db.execute("SELECT name, pk FROM pragma_table_info(?) ORDER BY cid", (name,)).fetchall()
-    key = sorted((int(str(number)), str(column)) for column, number in found if number)
-    return Table(name, tuple(str(column) for column, _ in found), tuple(column for _, column in key))
+    found = db.execute("SELECT name, pk, type FROM pragma_table_info(?) ORDER BY cid", (name,)).fetchall()
+    key = sorted((int(str(number)), str(column)) for column, number, _ in found if number)
+    texts = frozenset(str(column) for column, number, kind in found if number and kind == "TEXT")
+    return Table(name, tuple(str(column) for column, *_ in found), tuple(column for _, column in key), texts)

@@ -16,6 +16,10 @@ class CopyState(enum.StrEnum):
 
 # Tell whose copy it is.
 ADD = "INSERT INTO probe (name, at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"
+# Keep how far it is.
+NOTE = "UPDATE probe SET body = ? WHERE name = ?"
+# Read it.
+PROGRESS = "SELECT body FROM probe WHERE name = ?"
 # Tell it no more.
 REMOVE = "DELETE FROM probe WHERE name = ?"
 # Read whose copy it is.
@@ -25,6 +29,17 @@ READ = "SELECT name FROM probe WHERE name >= ? AND name < ?"
 def begin(database: Database, source: str) -> None:
     """Take note that this is a copy of a database, not whole yet."""
     database.run(ADD, (CopyState.UNFINISHED + source, database.now()))
+
+
+def note(database: Database, source: str, body: bytes) -> None:
+    """Keep how far it is, as bytes that whoever copies understands."""
+    database.run(NOTE, (body, CopyState.UNFINISHED + source))
+
+
+def progress(database: Database, source: str) -> bytes | None:
+    """Return how far it is."""
+    row = database.one(PROGRESS, (CopyState.UNFINISHED + source,))
+    return bytes(row[0]) if row is not None and row[0] is not None else None
 
 
 def finish(database: Database, source: str) -> None:
