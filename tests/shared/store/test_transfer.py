@@ -50,9 +50,9 @@ async def fill(scratch: Scratch) -> None:
     await store.sessions.pair("a:stranger", "123456")
 
 
-def run(source: str, target: str) -> int:
+def run(source: str, target: str, *options: str) -> int:
     """Run the command."""
-    return main(["migrate", "--from", source, "--to", target])
+    return main(["migrate", "--from", source, "--to", target, *options])
 
 
 async def made(tmp_path: Path) -> str:
@@ -225,19 +225,46 @@ async def test_a_servers_database_of_another_schema_is_left_as_it_is(
         assert other.execute("SELECT version FROM schema_version").fetchall() == [(len(MIGRATIONS) - 1,)]
 
 
-async def test_what_a_gateway_still_writes_is_copied_so_far(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_what_a_gateway_still_writes_is_copied_so_far_and_followed_to_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = await made(tmp_path)
     scratch = Scratch(sqlite, tmp_path)
-    await scratch.open()
+    store = await scratch.open()
     target = shared_server().url()
     assert await asyncio.to_thread(run, source, target) == 0
     said = capsys.readouterr()
     assert "so far, while the gateway runs on" in said.out
     assert "stop the gateway" in said.err
-    await scratch.store.inbox.accept(scratch.arrival("a:b:late", id="msg_late", dedupe="late"))
+    await store.inbox.accept(scratch.arrival("a:b:late", id="msg_late", dedupe="late"))
+    following = asyncio.create_task(asyncio.to_thread(run, source, target, "--follow"))
+    while "following" not in (said := capsys.readouterr()).err:
+        assert not following.done(), said
+        await asyncio.sleep(0.02)
+    await store.inbox.accept(scratch.arrival("a:b:later", id="msg_later", dedupe="later"))
     await scratch.close()
-    assert await asyncio.to_thread(run, source, target) == 0
+    assert await following == 0
     assert "moved and verified" in capsys.readouterr().out
+    reopened = opened(target)
+    await reopened.open()
+    assert {(await reopened.inbox.trace(name)).session for name in ("msg_late", "msg_later")} == {
+        "a:b:late",
+        "a:b:later",
+    }
+    await reopened.close()
+
+
+async def test_a_move_that_is_given_up_leaves_no_log_behind(tmp_path: Path) -> None:
+    source, target = await made(tmp_path), shared_server().url()
+    scratch = Scratch(sqlite, tmp_path)
+    store = await scratch.open()
+    logs = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%change%'"
+    none = await store.engine.run("", lambda database: database.only(logs))
+    assert await asyncio.to_thread(run, source, target) == 0
+    assert await store.engine.run("", lambda database: database.only(logs)) != none
+    assert await asyncio.to_thread(run, source, target, "--cancel") == 0
+    assert await store.engine.run("", lambda database: database.only(logs)) == none
+    await scratch.close()
 
 
 def never(_: int) -> None:
