@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 #: the oldest server that has what is asked of it (pg_current_xact_id), as it tells its version
 LEAST_VERSION = 130_000
+#: the encoding of a database that holds every text
+ENCODING = "UTF8"
 #: lanes for jobs of one session; there is one more for looks
 SESSION_LANES = 2
 #: the parameter of the url that says what stands between here and the server
@@ -164,11 +166,7 @@ class PostgresEngine:
         """Migrate, and connect every lane. Raises StoreUnusable."""
         try:
             with psycopg.connect(self._conninfo, connect_timeout=5, autocommit=True, prepare_threshold=None) as opened:
-                if opened.info.server_version < LEAST_VERSION:
-                    raise StoreUnusable(
-                        f"{self._server()} is PostgreSQL {opened.info.server_version // 10_000}: Gatehouse needs "
-                        f"{LEAST_VERSION // 10_000} or newer"
-                    )
+                self._check(opened)
                 migrate(opened, self._server(), tell, read_only=self._read_only)
                 if not self._read_only:
                     opened.execute(REMOVE_MARKS, (f"{MARKS}%",))
@@ -179,6 +177,11 @@ class PostgresEngine:
                 f"the role of the url may not do what has to be done at {self._server()}: let it own the database, or "
                 f"GRANT CREATE ON SCHEMA public TO it ({str(error).splitlines()[0]})"
             ) from error
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise StoreUnusable(
+                f"{self._server()} takes no writes: it is a replica, or set to read only; the url has to lead to the "
+                f"server that is written to (target_session_attrs=read-write finds it among several)"
+            ) from error
         except psycopg.Error as error:
             problem = " ".join(str(error).split())
             raise StoreUnusable(f"the database at {self._server()} cannot be used: {problem}") from error
@@ -187,6 +190,19 @@ class PostgresEngine:
             return [self._connect() for _ in self._lanes]
         except ConnectionLost as error:
             raise StoreUnusable(f"the database at {self._server()} takes no more connections: {error}") from error
+
+    def _check(self, opened: psycopg.Connection[tuple[object, ...]]) -> None:
+        """Raise StoreUnusable for a server that is too old, or a database that cannot hold every text."""
+        if (version := opened.info.server_version) < LEAST_VERSION:
+            raise StoreUnusable(
+                f"{self._server()} is PostgreSQL {version // 10_000}: "
+                f"Gatehouse needs {LEAST_VERSION // 10_000} or newer"
+            )
+        if (encoding := opened.info.parameter_status("server_encoding")) != ENCODING:
+            raise StoreUnusable(
+                f"{self._server()} has the encoding {encoding}, which cannot hold every message: make a database with "
+                f"ENCODING '{ENCODING}' TEMPLATE template0"
+            )
 
     def _connect(self) -> Connection:
         return Connection(self._conninfo, prepares=not self._pooled, application="gatehouse")

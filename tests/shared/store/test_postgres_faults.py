@@ -449,6 +449,20 @@ async def test_another_programs_database_and_a_newer_one_are_left_alone() -> Non
             await open_store(url, Path("/nowhere"), inbox_limit=1).open()
 
 
+async def test_a_database_that_takes_no_writes_or_not_every_text_is_told_at_the_start() -> None:
+    server = shared_server()
+    url = server.url()
+    with server.connect("postgres", "postgres") as other:
+        name = url.rpartition("/")[2]
+        latin = f"CREATE DATABASE {name}_latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        other.execute(latin.encode())
+        other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+    with pytest.raises(StoreUnusable, match="encoding LATIN1, which cannot hold every message: make a database with"):
+        await open_store(f"{url}_latin", Path("/nowhere"), inbox_limit=1).open()
+    with pytest.raises(StoreUnusable, match="takes no writes: it is a replica, or set to read only"):
+        await open_store(url, Path("/nowhere"), inbox_limit=1).open()
+
+
 async def test_a_store_that_is_only_read_changes_nothing() -> None:
     url = shared_server().url()
     with pytest.raises(StoreUnusable, match="no tables of Gatehouse"):
