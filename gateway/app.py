@@ -162,7 +162,7 @@ class Gateway:
         """Make the parts that look after the others."""
         settings, log_dir = self.settings, self.settings.data_dir / "logs"
         self.broadcast.tell_elsewhere(self.pool)
-        self.delivery.hosts = self.pool
+        self.delivery.hosts = self.intake.runner = self.pool
         self.governor.peers = self.pool
         self.elsewhere.files, self.elsewhere.platforms = self.files, tuple(self.platforms)
         self.audit = Audit(self.store, self.events, settings.data_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from shared.events import Event, Events
-from shared.messages import Arrival, Ended, MessageState, Receipt, TurnStatus
+from shared.messages import Arrival, Claim, Ended, MessageState, Receipt, TurnStatus
 from shared.profiles import Profiles
 from shared.store.port import Store
 from shared.when_busy import BusyRules, WhenBusy
@@ -21,6 +22,17 @@ class Wakeable(Protocol):
 
     def wake(self) -> None:
         """Look for work now."""
+
+
+class TurnRunner(Protocol):
+    """Where the turns of messages run that are claimed as they are accepted; the pool's."""
+
+    @property
+    def idle_host(self) -> str:
+        """The host that would run a turn at once, empty where none would."""
+
+    def run(self, claim: Claim) -> None:
+        """Run the turn of a claim."""
 
 
 class TurnControl(Protocol):
@@ -64,6 +76,8 @@ class Intake:
         self._delivery = delivery
         self.clock = clock
         self._profiles = profiles
+        self.runner: TurnRunner | None = None  #: for messages that are alone
+        self._accepting = 0
 
     async def accept(self, arrival: Arrival, when_busy: WhenBusy | None = None) -> Receipt:
         """Accept a message in its session's mode, or in the one given. Raises InboxFull, StoreUnavailable."""
@@ -75,11 +89,13 @@ class Intake:
         alone = not self.store.engine.shared
         if alone:
             self._pool.wake()  # its look for work comes behind the message, and shares the commit
-        receipt = await self.store.inbox.accept(arrival)
+        receipt = await self._accept(arrival)
         self._emit(arrival, receipt)
         if receipt.duplicate:
             return receipt
-        if not alone and (receipt.state is MessageState.WAITING or arrival.command is not None):
+        if receipt.claim is not None and self.runner is not None:
+            asyncio.get_running_loop().call_soon(self.runner.run, receipt.claim)
+        elif not alone and (receipt.state is MessageState.WAITING or arrival.command is not None):
             self._pool.wake()
         if receipt.state is not MessageState.WAITING or receipt.withdrawn:
             self._delivery.wake()
@@ -95,6 +111,15 @@ class Intake:
             ended = Ended(TurnStatus.REPLIED, receipt.answer, ())
             self._observer.settled(receipt.message_id, arrival.session, ended)
         return receipt
+
+    async def _accept(self, arrival: Arrival) -> Receipt:
+        """Accept a message; one that is alone is claimed with it, which saves the way of a look for work."""
+        host = self.runner.idle_host if self.runner is not None and not self._accepting else ""
+        self._accepting += 1
+        try:
+            return await self.store.inbox.accept(arrival, host)
+        finally:
+            self._accepting -= 1
 
     def _emit(self, arrival: Arrival, receipt: Receipt) -> None:
         names = {"message": receipt.message_id, "session": arrival.session, "platform": arrival.platform}

@@ -114,6 +114,7 @@ class Receipt(msgspec.Struct, frozen=True):
     shares_turn: bool = False  #: whether it may have no answer of its own, but that of the message before it
     withdrawn: tuple[CommandAnswer, ...] = ()  #: the messages that it took back
     resumes: str = ""  #: the message whose turn goes on by it
+    claim: Claim | None = None  #: the claim of its turn, where it was claimed at once
 
 
 class Pending(msgspec.Struct, frozen=True):

@@ -59,7 +59,7 @@ class Watched:
 class WatchedInbox(Watched):
     """The Inbox: accepts."""
 
-    async def accept(self, arrival: Arrival) -> Receipt:
+    async def accept(self, arrival: Arrival, host: str = "") -> Receipt:  # noqa: ARG002 - a claim has its own boundary
         self._watch.before(Boundary.ACCEPT, arrival.session)
         receipt: Receipt = await self._inner.accept(arrival)
         self._watch.after(Boundary.ACCEPT, arrival.session, message=receipt.message_id)

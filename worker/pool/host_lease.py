@@ -75,6 +75,11 @@ class HostLease:
         return self._store.engine.shared
 
     @property
+    def joined(self) -> bool:
+        """Whether it has beaten among hosts that may be there."""
+        return self._renewed_mono is not None
+
+    @property
     def ends_mono(self) -> float:
         """When nothing of this host may go on any more, on the monotonic clock; 0 where it needs no lease."""
         return 0.0 if self._renewed_mono is None else self._renewed_mono + KILL_WORKERS_AT * LEASE_S

@@ -10,7 +10,7 @@ from shared.call_options import CallOptions
 from shared.command import CommandKind
 from shared.errors import InboxFull, SenderShareFull
 from shared.ids import made_at_s
-from shared.messages import Arrival, MessageState, Receipt, RepeatedRequest, Reply
+from shared.messages import Arrival, Claim, ClaimRef, MessageState, Receipt, RepeatedRequest, Reply
 from shared.store.engine import Database, Engine
 from shared.store.sql import dead_letters, exchanges, small_deletes
 from shared.store.sql.arrivals import receive
@@ -18,11 +18,13 @@ from shared.store.sql.session_commands import receive_command
 from shared.store.sql.tables import (
     approvals,
     attachments,
+    begun_messages,
     checkpoints,
     dedupe,
     inbox,
     journal,
     outbox,
+    ready_sessions,
     sessions,
     spending,
 )
@@ -57,15 +59,16 @@ class Inbox:
         self._run = engine.run
         self._room = InboxLimits(limit, max(1, int(limit * share)))
 
-    async def accept(self, arrival: Arrival) -> Receipt:
+    async def accept(self, arrival: Arrival, host: str = "") -> Receipt:
         """Write one arrival unless any of its dedupe keys is known; many calls share one commit.
 
         A duplicate gets the first one's message id. Raises InboxFull past the limit and SenderShareFull past the
         sender's share of it, for new messages only, and never for the first command that stops a turn. A chat command
         is carried out in its place in the session's order, in one transaction with its answer: at once where the
-        session rests, else with the settle of what is before it.
+        session rests, else with the settle of what is before it. With ``host``, which beats, a message that is all
+        there is to do may be claimed for it in the same transaction: then the receipt has the claim.
         """
-        return await self._run(arrival.session, _accept, storable(arrival), self._room)
+        return await self._run(arrival.session, _accept, storable(arrival), self._room, host)
 
     async def announce(self, reply: Reply, dedupe: tuple[str, ...], dedupe_ttl_s: float) -> bool:
         """Put one reply into the outbox that answers no accepted message (a pairing code); False if a duplicate."""
@@ -191,9 +194,9 @@ def storable(arrival: Arrival) -> Arrival:
     return msgspec.structs.replace(arrival, text=text, user=user)
 
 
-def _accept(database: Database, arrival: Arrival, room: InboxLimits) -> Receipt:
+def _accept(database: Database, arrival: Arrival, room: InboxLimits, host: str) -> Receipt:
     if database.reads_wait and database.waiting < min(room) and _is_plain(arrival):
-        return _accept_plain(database, arrival)
+        return _accept_plain(database, arrival, host)
     if known := dedupe.find(database, arrival.session, arrival.dedupe):
         return Receipt(known, duplicate=True)
     ahead = database.waiting
@@ -221,7 +224,7 @@ def _is_plain(arrival: Arrival) -> bool:
     return waits_its_turn and not arrival.history and not arrival.attachment_data and len(arrival.dedupe) <= 2
 
 
-def _accept_plain(database: Database, arrival: Arrival) -> Receipt:
+def _accept_plain(database: Database, arrival: Arrival, host: str) -> Receipt:
     """Keep a plain message, if it is new, by statements that need not know what any of them has found."""
     ahead = database.waiting
     database.add_waiting(1)
@@ -235,14 +238,23 @@ def _accept_plain(database: Database, arrival: Arrival) -> Receipt:
             sessions.rename_if_accepted(database, arrival.session, arrival.title, arrival.id)
         return dedupe.find_other(database, keys)
 
-    known, other = database.last(lambda: dedupe.find_either(database, keys), keep)
+    def claim() -> Claim | None:
+        if not host:
+            return None
+        ready_sessions.lease_at_once(database, arrival.session, arrival.id, host)
+        begun = begun_messages.begin_at_once(database, arrival.session, arrival.id, host)
+        if begun is None:
+            return None
+        return Claim(ClaimRef(arrival.session, begun.epoch), arrival.platform, begun.version, (begun.message,))
+
+    known, other, claimed = database.last(lambda: dedupe.find_either(database, keys), keep, claim)
     if known == arrival.id and database.asked_again:  # by this very job
         known = None
     owner = known or other
     if owner is not None:
         database.add_waiting(-1)
         return Receipt(owner, duplicate=True)
-    return Receipt(arrival.id, duplicate=False, ahead=ahead)
+    return Receipt(arrival.id, duplicate=False, ahead=ahead, claim=claimed)
 
 
 def _no_room(database: Database, arrival: Arrival, waiting: int, room: InboxLimits) -> InboxFull | None:

@@ -221,7 +221,8 @@ async def test_a_commit_that_was_given_up_is_not_done_later() -> None:
     lane._drop()
 
 
-async def test_a_message_alone_takes_seven_round_trips_and_many_share_theirs() -> None:
+async def test_a_message_alone_takes_five_round_trips_and_many_share_theirs() -> None:
+    """Seven where no worker of the host that accepts it is free."""
     async with opened(shared_server().url()) as store:
         assert isinstance(store.engine, PostgresEngine)
         await store.hosts.beat(Beat("host", gateway=True, workers=1), 600)
@@ -234,15 +235,21 @@ async def test_a_message_alone_takes_seven_round_trips_and_many_share_theirs() -
             spent[name] = store.engine.traffic()[1] - before
             return found
 
-        for number in range(2):  # of the second the connections know the statements
-            await count("accept", store.inbox.accept(arrival(number)))
-            (claim,) = (await count("claim", store.claims.claim("host", 9, 30))).claims
+        for number in range(4):  # of the second the connections know the statements
+            if number < 2:
+                await count("accept", store.inbox.accept(arrival(number)))
+                (claim,) = (await count("claim", store.claims.claim("host", 9, 30))).claims
+            else:
+                receipt = await count("accept and claim", store.inbox.accept(arrival(number), "host"))
+                assert receipt.claim is not None
+                claim = receipt.claim
+                assert (await store.inbox.trace(claim.messages[0].id)).running
             outcome = ended("hello", messages=(b"{}", b"{}"), todo=b"[]", usage=Usage(1, 0, 10, 10))
             await count("settle", store.claims.settle(claim.ref, outcome))
             shares = Shares({"a": 4, "b": 4})
             (reply,) = (await count("due", store.outbox.due("host", 32, 30, shares))).replies
             await count("delivered", store.outbox.delivered(reply, "sent"))
-        assert spent == {"accept": 1, "claim": 2, "settle": 2, "due": 1, "delivered": 1}
+        assert spent == {"accept": 1, "claim": 2, "accept and claim": 1, "settle": 2, "due": 1, "delivered": 1}
         before = store.engine.traffic()[1]
         await asyncio.gather(*(store.inbox.accept(arrival(number)) for number in range(10, 74)))
         claims = (await store.claims.claim("host", 64, 30)).claims
@@ -583,3 +590,34 @@ async def connected(*stores: Store, still: bool = True) -> None:
     while any(store.signals.connected != still for store in stores):
         assert time.monotonic() < until
         await asyncio.sleep(0.01)
+
+
+async def test_a_message_is_claimed_with_its_accept_only_where_it_is_all_there_is_to_do() -> None:
+    async with opened(shared_server().url()) as store:
+        for host in ("host", "other"):
+            await store.hosts.beat(Beat(host, gateway=True, workers=1), 600)
+        assert (await store.inbox.accept(arrival(1), "nobody")).claim is None  # it does not live
+        assert (await store.inbox.accept(arrival(2), "host")).claim is None  # another waits
+        assert (await store.inbox.accept(arrival(1), "host")).duplicate
+        first, second = (await store.claims.claim("other", 9, 30)).claims
+        receipt = await store.inbox.accept(arrival(3), "host")
+        claim = receipt.claim
+        assert claim is not None
+        assert (claim.version, [message.id for message in claim.messages]) == (0, ["msg_3"])
+        again = await store.inbox.accept(arrival(3), "host")
+        assert (again.duplicate, again.claim) == (True, None)
+        behind = msgspec.structs.replace(arrival(4), session=claim.ref.session)
+        assert (await store.inbox.accept(behind, "host")).claim is None  # its session is busy
+        assert (await store.claims.claim("other", 9, 30)).claims == ()
+        await store.claims.settle(claim.ref, ended("three"))
+        (claim,) = (await store.claims.claim("host", 9, 30)).claims
+        assert [message.id for message in claim.messages] == ["msg_4"]
+        await store.claims.settle(claim.ref, ended("four"))
+        await store.claims.settle(first.ref, ended("one"))
+        warm = msgspec.structs.replace(arrival(5), session=first.ref.session)
+        assert (await store.inbox.accept(warm, "host")).claim is None  # the host that has it in memory lives
+        (claim,) = (await store.claims.claim("other", 9, 30)).claims
+        assert (claim.ref.session, claim.version) == (first.ref.session, first.ref.epoch)
+        assert sorted(ref.session for ref in await store.claims.held("other")) == sorted(
+            [second.ref.session, claim.ref.session]
+        )

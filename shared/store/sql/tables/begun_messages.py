@@ -18,10 +18,16 @@ BEGIN = """
 UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND seq = ? AND EXISTS
   (SELECT 1 FROM sessions WHERE sessions.session_key = ? AND (is claimed) AND sessions.host = ?)
 """.replace("(is claimed)", IS_CLAIMED)
+# Hand a message to a turn, if its session is claimed for it by a host.
+BEGIN_AT_ONCE = """
+UPDATE inbox SET claimed_at = ? WHERE session_key = ? AND id = ? AND EXISTS
+  (SELECT 1 FROM sessions WHERE sessions.session_key = inbox.session_key AND sessions.head = inbox.seq
+   AND (is claimed) AND sessions.host = ?)
+""".replace("(is claimed)", IS_CLAIMED)
 # Read the message that a session is claimed for by a host, behind the claim's epoch.
 BEGUN = """
-SELECT sessions.epoch, inbox.id, inbox.seq, inbox.user_id, inbox.text, inbox.at, inbox.attempts, inbox.suspect,
-  inbox.traceparent, inbox.lost, inbox.stop, inbox.options, inbox.attachments, inbox.gateway
+SELECT sessions.epoch, sessions.version, inbox.id, inbox.seq, inbox.user_id, inbox.text, inbox.at, inbox.attempts,
+  inbox.suspect, inbox.traceparent, inbox.lost, inbox.stop, inbox.options, inbox.attachments, inbox.gateway
 FROM sessions JOIN inbox ON inbox.session_key = sessions.session_key AND inbox.seq = sessions.head
 WHERE sessions.session_key = ? AND (is claimed) AND sessions.host = ?
 """.replace("(is claimed)", IS_CLAIMED)
@@ -54,6 +60,8 @@ class BegunMessage(NamedTuple):
 
     #: the epoch of its claim
     epoch: int
+    #: the version of its session's conversation
+    version: int
     message: Pending
 
 
@@ -70,8 +78,22 @@ def begin(database: Database, session: str, seq: int, host: str) -> BegunMessage
     It may be the last read of its job.
     """
     database.run(BEGIN, (database.now(), session, seq, session, host))
+    return _begun(database, session, host)
+
+
+def begin_at_once(database: Database, session: str, message_id: str, host: str) -> BegunMessage | None:
+    """Hand a message that has just come to the turn that a host has claimed its session for; None where it has not.
+
+    It may be the last read of its job.
+    """
+    database.run(BEGIN_AT_ONCE, (database.now(), session, message_id, host))
+    begun = _begun(database, session, host)
+    return begun if begun and begun.message.id == message_id else None
+
+
+def _begun(database: Database, session: str, host: str) -> BegunMessage | None:
     row = database.one(BEGUN, (session, host))
-    return BegunMessage(int(row[0]), pending(row[1:])) if row else None
+    return BegunMessage(int(row[0]), int(row[1]), pending(row[2:])) if row else None
 
 
 def pending(row: Row) -> Pending:

@@ -51,6 +51,17 @@ LEASE_UNBEGUN = """
 UPDATE sessions SET state = 'claimed', epoch = coalesce(?, /*EPOCH*/ NULL), host = ?, home = ?, until = ?
 WHERE session_key = ? AND NOT (was begun)
 """.replace("(was begun)", WAS_BEGUN)
+# Lease a session for a host that lives, if it is ready for a message and no other session is ready for any.
+LEASE_AT_ONCE = """
+UPDATE sessions SET state = 'claimed', epoch = coalesce(NULL, /*EPOCH*/ NULL), host = ?, home = ?, until = NULL
+WHERE session_key = ? AND (CASE WHEN state = 'ready' THEN 1 ELSE 0 END) = 1 AND suspect = 0
+  AND head = (SELECT seq FROM inbox WHERE inbox.session_key = sessions.session_key AND inbox.id = ?)
+  AND EXISTS (SELECT 1 FROM hosts WHERE host = ? AND lease_until > ? AND lease_until <= ?)
+  AND (home = '' OR home = ? OR home NOT IN (SELECT host FROM hosts WHERE lease_until > ?))
+  AND NOT EXISTS (SELECT 1 FROM sessions AS other WHERE other.state = 'ready' AND other.suspect = 0
+                  AND other.session_key <> sessions.session_key)
+  AND NOT (was begun)
+""".replace("(was begun)", WAS_BEGUN)
 
 
 class ReadySession(NamedTuple):
@@ -118,6 +129,13 @@ def lease(database: Database, ref: ClaimRef, host: str, lease_s: float | None) -
 def lease_unbegun(database: Database, session: str, epoch: int | None, host: str, lease_s: float | None) -> None:
     """Claim a session in the same way under a reserved epoch, unless an earlier attempt has left something."""
     database.run(LEASE_UNBEGUN, (epoch, host, host, _lease_end(database, lease_s), session))
+
+
+def lease_at_once(database: Database, session: str, message_id: str, host: str) -> None:
+    """Claim a session for a host that lives, if a message that has just come is all that there is to do."""
+    now = database.now()
+    values = (host, host, session, message_id, host, now, now + MAX_LEASE_S, host, now)
+    database.run(LEASE_AT_ONCE, values)
 
 
 def _lease_end(database: Database, lease_s: float | None) -> float | None:
