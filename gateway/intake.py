@@ -9,12 +9,16 @@ from typing import Protocol
 
 import msgspec
 
+from shared.errors import StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import Arrival, Claim, Ended, MessageState, Receipt, TurnStatus
 from shared.profiles import Profiles
 from shared.store.port import Store
 from shared.when_busy import BusyRules, WhenBusy
 from worker.pool import TurnObserver
+
+#: how long a database that hosts share may take to answer an accept, in seconds
+ANSWER_WITHIN_S = 10.0
 
 
 class Wakeable(Protocol):
@@ -113,11 +117,18 @@ class Intake:
         return receipt
 
     async def _accept(self, arrival: Arrival) -> Receipt:
-        """Accept a message; one that is alone is claimed with it, which saves the way of a look for work."""
+        """Accept a message; one that is alone is claimed with it, which saves the way of a look for work.
+
+        Whoever sends a message again under its keys is told in time that a server does not answer: it may have the
+        message all the same, and the same keys find it.
+        """
         host = self.runner.idle_host if self.runner is not None and not self._accepting else ""
         self._accepting += 1
         try:
-            return await self.store.inbox.accept(arrival, host)
+            async with asyncio.timeout(ANSWER_WITHIN_S if arrival.dedupe and self.store.engine.shared else None):
+                return await self.store.inbox.accept(arrival, host)
+        except TimeoutError:
+            raise StoreUnavailable(f"the database has not answered for {ANSWER_WITHIN_S:.0f} s") from None
         finally:
             self._accepting -= 1
 

@@ -101,7 +101,6 @@ class Pool:
         self._rolling_restart = RollingRestart(self._supervisor, events)
         self._lease = HostLease(store, host, gateway=gateway, workers=settings.workers)
         self._relay = GatewayRelay(observer, store.signals, self._lease)
-        self._budgets = settings.budgets
         self._turns = Turns(store, events, self._health, self._relay, settings.budgets)
         history = HistoryLoader(store, self._health, settings.context_tokens)
         attachments = AttachmentLoader(store, self._health, files, settings.webhooks.attachments, self._lease)
@@ -159,7 +158,7 @@ class Pool:
     @property
     def idle_host(self) -> str:
         """This host where it would run a turn at once, and may claim one without a look at budgets; else empty."""
-        idle = self._claiming is not None and self._lease.joined and not self._budgets and self._dispatcher.room > 0
+        idle = self._lease.joined and not self._claimer.bounded and self._dispatcher.room > 0
         return self._lease.host if idle and not self.fenced and not self._draining.is_set() else ""
 
     def run(self, claim: Claim) -> None:

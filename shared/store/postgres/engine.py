@@ -37,6 +37,8 @@ LEAST_VERSION = 130_000
 ENCODING = "UTF8"
 #: lanes for jobs of one session; there is one more for looks
 SESSION_LANES = 2
+#: how long a server may take to answer the health check, in seconds: whoever probes does not wait for long
+CHECK_WITHIN_S = 3.0
 #: the parameter of the url that says what stands between here and the server
 POOLER = "pooler"
 
@@ -127,8 +129,12 @@ class PostgresEngine:
         return await self.run(session, job, *args, **kwargs)
 
     async def check(self) -> None:
-        """Write and read back one row. Raises StoreUnavailable."""
-        await self.run("", _probe)
+        """Write and read back one row. Raises StoreUnavailable, also where the server does not answer in time."""
+        try:
+            async with asyncio.timeout(CHECK_WITHIN_S):
+                await self.run("", _probe)
+        except TimeoutError:
+            raise StoreUnavailable(f"the database has not answered for {CHECK_WITHIN_S:.0f} s") from None
 
     async def verify(self) -> None:
         """Read every row there is. Raises StoreUnusable and StoreUnavailable."""

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 
+from gateway.intake import Intake
 from loadtests.provider import RunningProvider, running_provider
+from shared.errors import StoreUnavailable
 from shared.events import Event, Events
-from shared.messages import ClaimBatch, MessageState
+from shared.messages import Arrival, ClaimBatch, MessageState
 from shared.settings import parse_settings
 from shared.store import Store
+from shared.when_busy import BusyRules
+from tests.postgres_server import shared_server
 from tests.shared.store.scratch import postgres
 from tests.worker.pool.conditions import until
 from tests.worker.pool.test_pool import RecordingObserver, RunningPool
@@ -126,3 +131,49 @@ async def test_a_claim_whose_answer_was_lost_is_given_back_by_its_living_host(st
 
     host.store.claims.claim = lost_once  # type: ignore[method-assign]
     assert "fine" in await host.reply(await host.say("s", "[[say fine]]"))
+
+
+def intake_of(host: RunningPool) -> Intake:
+    """Return what accepts messages on a host."""
+    intake = Intake(host.store, host.pool, host.observer, host.events, BusyRules(), host.pool, host.pool)
+    intake.runner = host.pool
+    return intake
+
+
+def arrival(number: int) -> Arrival:
+    """Return a message of a session of its own."""
+    session = f"standard:a:{number}"
+    names = {"id": f"msg_{number}", "session": session, "platform": "standard", "user": "someone", "reply": b"{}"}
+    return Arrival(**names, text="[[say fine]]", dedupe=(session,), dedupe_ttl_s=60, at=time.time())  # type: ignore[arg-type]
+
+
+async def test_a_message_that_is_alone_runs_on_the_host_that_accepts_it(start_host: StartHost) -> None:
+    first, other = await start_host("first"), await start_host("other")
+    await until(lambda: first.pool.other_hosts == other.pool.other_hosts == 1, "they know each other")
+    receipt = await intake_of(first).accept(arrival(1))
+    assert receipt.claim is not None
+    assert await first.reply_state("msg_1") is MessageState.DONE
+    assert (first.observer.started, other.observer.started) == (["msg_1"], [])
+    await other.pool.close()
+    assert other.pool.idle_host == ""
+
+
+async def test_a_server_that_stands_still_is_told_of_in_time(
+    start_host: StartHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a message that it has all the same is found by its keys."""
+    web = await start_host("web", GATEHOUSE_WORKERS="0")
+    intake = intake_of(web)
+    assert web.pool.idle_host == ""
+    monkeypatch.setattr("shared.store.postgres.engine.CHECK_WITHIN_S", 0.3)
+    monkeypatch.setattr("gateway.intake.ANSWER_WITHIN_S", 0.3)
+    with psycopg.connect(shared_server().last_url) as other:
+        other.execute("LOCK TABLE probe, sessions IN ACCESS EXCLUSIVE MODE")  # as if it stood still
+        with pytest.raises(StoreUnavailable, match="has not answered"):
+            await web.store.check()
+        with pytest.raises(StoreUnavailable, match="has not answered"):
+            await intake.accept(arrival(1))
+    monkeypatch.undo()
+    receipt = await intake.accept(arrival(1))
+    assert (receipt.message_id, receipt.duplicate) == ("msg_1", True)
+    await web.store.check()

@@ -69,6 +69,11 @@ class Claimer:
         self._renewing = asyncio.Lock()
         self._renewed = self._clocks()
 
+    @property
+    def bounded(self) -> bool:
+        """Whether a claim has to hold a part of a budget."""
+        return bool(self._budgets)
+
     def wake(self) -> None:
         """Look again: there may be work, or room."""
         self._wake.set()
