@@ -12,14 +12,12 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import httptools
 import msgspec
-from starlette.types import Scope
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.events import Event, Events
 
@@ -44,8 +42,6 @@ LINGER_S, MOST_LINGER_BYTES = 2.0, 67_108_864
 
 #: the ASGI extension that says of a request that all of its body has come: who reads it need not mind the time
 WHOLE_BODY = "gatehouse.whole_body"
-#: the ASGI extension that takes a whole answer at once, a ``WriteWhole``; there where WHOLE_BODY is
-WHOLE_ANSWER = "gatehouse.whole_answer"
 
 MOST_CONNECTIONS, MOST_BACKLOG, LEAST_CONNECTIONS = 10_000, 2048, 32
 #: of all requests that have begun and are not whole yet, headers and bodies: it is memory that strangers fill
@@ -107,15 +103,6 @@ class Connections:
         self._unfinished: dict[BoundedProtocol, int] = {}  #: bytes of requests that are not whole, oldest first
         self._unfinished_bytes = 0
         self._told_at = -TOLD_EVERY_S
-        self._default_headers: Sequence[tuple[bytes, bytes]] = ()
-        self._default_lines = b""
-
-    def default_lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """Return the header lines of every answer as they go over the wire; uvicorn makes new ones once a second."""
-        if headers is not self._default_headers:
-            self._default_headers = headers
-            self._default_lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-        return self._default_lines
 
     def admit(self, connection: BoundedProtocol) -> bool:
         """Take a new connection, closing the longest idle one for it where need be; False if there is no room."""
@@ -165,16 +152,6 @@ class Connections:
         if now - self._told_at >= TOLD_EVERY_S:
             self._told_at = now
             self._events.emit(Event.CONNECTION_REFUSED, reason=reason, connections=len(self._open))
-
-
-class WriteWhole(Protocol):
-    """Writes a whole answer of a request at once."""
-
-    def __call__(self, scope: Scope, status: int, lines: bytes, body: bytes) -> bool:
-        """Write it; ``lines`` are its header lines as they go over the wire, content-length and all.
-
-        False where nothing was written, and it has to be sent as ASGI has it.
-        """
 
 
 class AnswerTransport:
@@ -250,8 +227,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """Forget the connection."""
         self._connections_of_server.remove(self)
         self._stop_timer()
-        if self.cycle is not None:  # or the connection would be garbage for the collector
-            self.cycle.scope.pop("extensions", None)
         self.resume_writing()
         super().connection_lost(exc)
 
@@ -262,13 +237,14 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._bytes > MOST_LINGER_BYTES:
                 self.transport.abort()
             return
-        self._began = True
+        if not self._began:
+            self._began = True
+            if self._timer is None:
+                self._give_s(HEADER_TIMEOUT_S)
         self._bytes += len(data)
         self._parse(data)
-        if self._began and not self.transport.is_closing():  # most requests come whole, and need no timer
+        if self._began and not self.transport.is_closing():
             self._connections_of_server.hold(self, len(data))
-            if self._timer is None and not self._refused:
-                self._give_s(HEADER_TIMEOUT_S if self._in_header else BODY_TIMEOUT_S)
         most = MOST_HEADER_BYTES + (0 if self._in_header else MOST_FRAMING * self._body_bytes)
         if self._bytes > most and not self._refused and not self.transport.is_closing():
             self._status = 431
@@ -300,7 +276,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Count a request's header from here on."""
-        self._began, self._in_header, self._lines, self._header_bytes, self._body_bytes = True, True, 0, 0, 0
+        self._in_header, self._lines, self._header_bytes, self._body_bytes = True, 0, 0, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -325,7 +301,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections_of_server.tell("too many requests at once on one connection")
             raise TooManyAhead
         self._in_header, self._bytes = False, 0
-        self._stop_timer()
+        self._give_s(BODY_TIMEOUT_S)
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not None and self.cycle is not before:
@@ -344,7 +320,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._connections_of_server.release(self)
         self._connections_of_server.serve(self)
-        self.scope["extensions"] = {WHOLE_BODY: {}, WHOLE_ANSWER: self._write_whole}  # type: ignore[dict-item]  # an extension may be anything
+        self.scope["extensions"] = {WHOLE_BODY: {}}
         self._in_header, self._began, self._bytes = True, False, 0
         super().on_message_complete()
 
@@ -353,21 +329,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle is None or self.cycle.response_complete:
             self._connections_of_server.rest(self)
-
-    def _write_whole(self, scope: Scope, status: int, lines: bytes, body: bytes) -> bool:
-        """Write a whole answer at once, as a ``WriteWhole`` does."""
-        cycle = self.cycle
-        if cycle is None or cycle.scope is not scope or cycle.response_started or cycle.disconnected:
-            return False
-        if not cycle.keep_alive or cycle.flow.write_paused:
-            return False
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        every = self._connections_of_server.default_lines(cycle.default_headers)
-        self.transport.write(b"".join((STATUS_LINE[status], every, lines, b"\r\n", body)))
-        cycle.message_event.set()
-        cycle.on_response()
-        return True
 
     def pause_writing(self) -> None:
         """Wait until the client has read, but not for ever."""

@@ -16,9 +16,9 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
-from gateway.bounded_http import WHOLE_ANSWER, WHOLE_BODY, WriteWhole
+from gateway.bounded_http import WHOLE_BODY
 from gateway.inbound_events import InboundEvents
 from gateway.platform_calls import PlatformCalls
 from gateway.platforms.port import Adapter, Inbound, Parsed, WebhookRequest, WebhookResponse
@@ -215,27 +215,5 @@ def acknowledge(ack: WebhookResponse, message_ids: list[str], ignored: str) -> R
     headers = {MESSAGE_HEADER: ", ".join(message_ids)} if message_ids else {}
     if ack.body is not None:
         return Response(ack.body, ack.status, headers, ack.media)
-    if message_ids:
-        return Accepted(ack.status, message_ids)
-    return json_response({"ignored": ignored}, ack.status, headers)
-
-
-class Accepted(Response):
-    """The answer to what was accepted, made of ready parts and written at once: it is made for every message."""
-
-    def __init__(self, status: int, message_ids: list[str]) -> None:
-        self.status_code = status
-        self.background = None
-        self.body = b'{"message":"%s"}' % message_ids[0].encode()
-        self.raw_headers = [
-            (MESSAGE_HEADER.lower().encode(), ", ".join(message_ids).encode()),
-            (b"content-length", b"%d" % len(self.body)),
-            (b"content-type", b"application/json"),
-        ]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        write: WriteWhole | None = scope.get("extensions", {}).get(WHOLE_ANSWER)
-        lines = b"".join([b"%s: %s\r\n" % header for header in self.raw_headers])
-        if write is None or not write(scope, self.status_code, lines, bytes(self.body)):
-            await super().__call__(scope, receive, send)
+    told = {"message": message_ids[0]} if message_ids else {"ignored": ignored}
+    return json_response(told, ack.status, headers)
