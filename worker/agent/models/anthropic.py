@@ -104,6 +104,7 @@ class AnthropicAnswer:
         self._counts = ToldCounts()
         self._told_end = False
         self._finish = ""
+        self._refusal = ""
         self._container: dict[str, Any] = {}
 
     def take(self, event: bytes) -> bool:
@@ -143,7 +144,7 @@ class AnthropicAnswer:
         if not calls and not text.strip() and not paused:
             match self._finish:
                 case "refusal":
-                    raise Withheld(f"{self._where.name} refused to answer")
+                    raise Withheld(f"{self._where.name} refused to answer{self._refusal}")
                 case "model_context_window_exceeded":
                     raise ContextTooLong(f"{self._where.name} has no room left to answer")
             why = self._finish or "no stop reason"
@@ -212,7 +213,7 @@ class AnthropicAnswer:
                 self._told_end |= isinstance(usage, dict) and is_count(usage.get("output_tokens"))
                 delta = body.get("delta")
                 if isinstance(delta, dict):
-                    self._take_container(delta)
+                    self._take_particulars(delta)
                     if reason := delta.get("stop_reason"):
                         self._finish = str(reason)
                         self.finished = True
@@ -227,7 +228,7 @@ class AnthropicAnswer:
     def _take_message(self, message: dict[str, Any]) -> None:
         """Read what a message holds at its start, or all of one that is not streamed."""
         self._counts.add(message.get("usage"))
-        self._take_container(message)
+        self._take_particulars(message)
         content = message.get("content")
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         blocks = [blocks] if isinstance(blocks, dict) else blocks
@@ -236,7 +237,11 @@ class AnthropicAnswer:
         if reason := message.get("stop_reason"):
             self._finish = str(reason)
 
-    def _take_container(self, message: dict[str, Any]) -> None:
+    def _take_particulars(self, message: dict[str, Any]) -> None:
+        details = message.get("stop_details")
+        if isinstance(details, dict) and details.get("type") == "refusal":
+            words = [str(word) for word in (details.get("category"), details.get("explanation")) if word]
+            self._refusal = f" ({': '.join(words)})" if words else ""
         container = message.get("container")
         if isinstance(container, dict) and isinstance(container.get("id"), str):
             self._container = {name: container[name] for name in ("id", "expires_at") if name in container}

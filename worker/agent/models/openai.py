@@ -224,7 +224,7 @@ class OpenAIAnswer:
         return held
 
     def _take_delta(self, delta: dict[str, Any]) -> bool:
-        content = delta.get("content") or delta.get("refusal")
+        content = delta.get("content") or delta.get("refusal") or _transcript(delta.get("audio"))
         if type(content) is str:
             self._text.add(content)
             if len(delta) == 1:
@@ -244,14 +244,15 @@ class OpenAIAnswer:
         return bool(content or delta.get("tool_calls") or legacy)
 
     def _take_call(self, part: dict[str, Any]) -> None:
-        function = part.get("function")
+        # a tool without a schema (custom) has its whole input as one text
+        function = part.get("function") or part.get("custom")
         function = function if isinstance(function, dict) else part
         index, id_, name = part.get("index"), part.get("id"), function.get("name")
         call = self._calls.add(
             index if type(index) is int else None,
             "" if id_ is None else str(id_),
             name if isinstance(name, str) else "",
-            arguments_text(function.get("arguments")),
+            arguments_text(function.get("arguments", function.get("input"))),
         )
         merge(call.opaque, opaque_of_call(part))
 
@@ -266,6 +267,11 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
         yield value
     elif isinstance(value, list):
         yield from (one for one in value if isinstance(one, dict))
+
+
+def _transcript(audio: Any) -> Any:
+    """Return the words of an answer that is spoken."""
+    return audio.get("transcript") if isinstance(audio, dict) else None
 
 
 def _texts(content: Any) -> Iterator[str]:

@@ -27,7 +27,7 @@ _KNOWN = frozenset(
     "role content refusal tool_calls function_call audio annotations citations logprobs token_ids name images "
     "stop_reason index finish_reason".split()
 )
-_KNOWN_OF_CALLS = frozenset(("index", "id", "type", "function"))
+_KNOWN_OF_CALLS = frozenset(("index", "id", "type", "function", "custom"))
 _KNOWN_OF_FUNCTIONS = frozenset(("name", "arguments"))
 #: what a later piece of a stream replaces; other strings go on
 _REPLACED = frozenset(("type", "id", "index", "format", "role", "name", "object"))
