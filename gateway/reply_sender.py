@@ -194,12 +194,16 @@ class ReplySender:
         else:
             chunks = platform.chunks(reply.text)
         if len(chunks) > PARTS:
-            chunks[PARTS - 1 :] = [self.texts_of(reply.session, "").rest_left_out]
+            chunks[PARTS - 1 :] = [self._said_to(reply).rest_left_out]
         if chunks == [EMPTY]:
-            chunks = [self.texts_of(reply.session, "").empty_answer]
+            chunks = [self._said_to(reply).empty_answer]
         if len(chunks) == 1:
             return msgspec.structs.replace(reply, text=chunks[0])
         return (await self._store.outbox.split(reply, chunks))[0]
+
+    def _said_to(self, reply: Reply) -> Texts:
+        """Return what the product says to the sender whom a row answers."""
+        return self.texts_of(reply.session, reply.sender.partition(":")[2])
 
     async def _attempt(self, reply: Reply, *, first: bool, plain: bool) -> SendResult | NotNow | NotOurs:
         """Try once to send a row. What goes wrong inside an adapter refuses the row, and is said."""

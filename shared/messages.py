@@ -347,7 +347,7 @@ class Reply(msgspec.Struct, frozen=True):
     lease: int = 0  #: what fences the send
     question: str = ""  #: the id of the question about tool calls that it ends with, empty for none
     seq: int = 0  #: the number of that message in its session, as the row has it, 0 where it answers none
-    sender: str = ""  #: whose message it answers, as ``platform:user``; empty for nobody's, and in what is read
+    sender: str = ""  #: whose message it answers, as ``platform:user``; empty for nobody's
 
     @property
     def idempotency_key(self) -> str:

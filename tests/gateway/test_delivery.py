@@ -22,13 +22,14 @@ from gateway.platforms import enabled_platforms
 from gateway.platforms.port import Adapter, ApiRequest
 from gateway.platforms.standard import Standard
 from gateway.platforms.telegram import Telegram
-from gateway.reply_sender import LocalReceiver
+from gateway.reply_sender import LocalReceiver, TextsOf, in_english
 from loadtests.platform import Fault, RunningPlatform, running_platform
 from shared.events import Event, Events
 from shared.ids import new_message_id
 from shared.messages import Arrival, DueReplies, Ended, Reply, ReplyState, TurnStatus
 from shared.settings import parse_settings
 from shared.store import Store
+from shared.texts import ENGLISH, LANGUAGES
 from shared.traces import MessageTrace
 from tests.gateway.edge import open_test_store, serving
 
@@ -139,6 +140,7 @@ async def delivering(
     far_side: RunningPlatform,
     data_dir: Path,
     local: dict[str, LocalReceiver] | None = None,
+    texts_of: TextsOf = in_english,
     **more: str,
 ) -> AsyncIterator[Sending]:
     settings = parse_settings({**far_side.environment(), **more})
@@ -146,6 +148,7 @@ async def delivering(
     async with open_test_store(data_dir) as store:
         platforms = enabled_platforms(settings)
         delivery = Delivery(store, platforms, events, "test", local)
+        delivery.texts_of = texts_of
         await delivery.start()
         try:
             yield Sending(far_side, store, events, delivery, platforms)
@@ -201,6 +204,20 @@ async def test_a_long_reply_goes_out_in_order_and_whole(
     assert texts[-1] == "after"
     trace = await sending.store.inbox.trace(ids[0])
     assert [reply.part for reply in trace.replies] == list(range(len(texts) - 1))
+
+
+async def test_what_stands_for_an_empty_answer_is_in_its_reader_s_language(
+    far_side: RunningPlatform, tmp_path: Path
+) -> None:
+    """Also where that goes by who it is, and not by where."""
+    config = tmp_path / "gatehouse.toml"
+    config.write_text('[profiles.ana]\nuser = "7:1"\nlanguage = "de"\n', "utf-8")
+    profiles = parse_settings({**far_side.environment(), "GATEHOUSE_CONFIG": str(config)}).profiles
+    async with delivering(far_side, tmp_path, texts_of=profiles.texts_of) as sending:
+        await sending.reply("telegram", "81", " ", user="7:1")
+        await sending.reply("telegram", "82", " ", user="8")
+        assert await sending.texts(1, "telegram", "81") == [LANGUAGES["de"].empty_answer]
+        assert await sending.texts(1, "telegram", "82") == [ENGLISH.empty_answer]
 
 
 async def test_a_standard_reply_is_not_cut(sending: Sending) -> None:
@@ -531,7 +548,7 @@ async def test_a_reply_of_the_api_is_taken_inside_the_process(far_side: RunningP
 async def test_a_reply_of_a_platform_that_is_off_waits_for_it(far_side: RunningPlatform, tmp_path: Path) -> None:
     """Nothing is lost when its secrets are missing for once."""
     off = {"TELEGRAM_BOT_TOKEN": "", "TELEGRAM_SECRET_TOKEN": ""}
-    async with delivering(far_side, tmp_path, None, **off) as sending:
+    async with delivering(far_side, tmp_path, None, in_english, **off) as sending:
         (message_id,) = await sending.reply("telegram", "5", "hi")
         trace = await sending.until(message_id, lambda trace: bool(trace.replies and trace.replies[0].error))
         assert trace.replies[0].state is ReplyState.PENDING

@@ -69,7 +69,8 @@ WHERE (session_key, seq, part) IN
 """.replace("(own)", OWN)
 # Read the rows that a host has leased until then.
 LEASED = """
-SELECT session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, seq, place
+SELECT session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, seq,
+  sender, place
 FROM outbox WHERE state = 'leased' AND until = ? AND host = ?
 """
 # Tell when the first and the last delay and lease end, and whether a host that holds one is dead.
@@ -208,7 +209,7 @@ def _sooner(one_s: float | None, other_s: float | None) -> float | None:
 
 
 def _reply(row: Row) -> Reply:
-    session, message_id, part, platform, text, address, status, rendered, attempts, lease, question, seq, _ = row
+    session, message_id, part, platform, text, address, status, rendered, attempts, lease, question, seq, *more = row
     return Reply(
         session,
         message_id,
@@ -222,4 +223,5 @@ def _reply(row: Row) -> Reply:
         lease=lease,
         question=question,
         seq=seq,
+        sender=more[0],
     )
