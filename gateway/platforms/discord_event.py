@@ -10,6 +10,9 @@ import msgspec
 
 from gateway.platforms.decode import as_title
 
+#: the part of a form that takes files
+FILE_FIELD = 19
+
 
 class InteractionType(enum.IntEnum):
     """What somebody did."""
@@ -80,9 +83,11 @@ class Option(msgspec.Struct, frozen=True):
 
 
 class Field(msgspec.Struct, frozen=True):
-    """A part of a form, which may hold others."""
+    """A part of a form, which may hold others: words, a box that is ticked, or what was picked of a list."""
 
-    value: str | None = None
+    type: int = 0
+    value: str | bool | None = None
+    values: tuple[str, ...] = ()
     components: tuple[Field, ...] = ()
     component: Field | None = None
 
@@ -175,8 +180,10 @@ def option_texts(options: tuple[Option, ...]) -> Iterator[str]:
 
 
 def field_texts(field: Field) -> Iterator[str]:
-    """Yield what was filled in."""
-    if field.value:
-        yield field.value
+    """Yield what was filled in; a file's id is no words."""
+    if field.value not in {None, ""}:
+        yield str(field.value)
+    if field.values and field.type != FILE_FIELD:
+        yield ", ".join(field.values)
     for inner in (*field.components, *([field.component] if field.component else ())):
         yield from field_texts(inner)

@@ -168,6 +168,12 @@ CASES: dict[str, tuple[Callable[[], Fixture], bytes, int, int]] = {
     "discord modal": (discord.fixture, interaction(5, custom_id="m", components=[
         {"type": 1, "components": [{"type": 4, "custom_id": "t", "value": "hello"}]},
     ]), 200, 1),
+    "discord modal of other parts": (discord.fixture, interaction(5, custom_id="m", components=[
+        {"type": 18, "component": {"type": 23, "custom_id": "agree", "value": True}},
+        {"type": 18, "component": {"type": 3, "custom_id": "colours", "values": ["red", "blue"]}},
+        {"type": 18, "component": {"type": 19, "custom_id": "files", "values": ["77"]}},
+        {"type": 18, "component": {"type": 21, "custom_id": "size", "value": None}},
+    ]), 200, 1),
     "discord user menu": (discord.fixture, interaction(2, name="who", id="1", type=2, target_id="5"), 200, 1),
     "discord entitlement": (discord.fixture, dumps({
         "version": 1, "application_id": "1", "type": 1, "event": {"type": "ENTITLEMENT_CREATE", "data": {}},
@@ -267,6 +273,12 @@ def test_it_is_answered_as_it_has_to_be_and_starts_what_it_should(name: str) -> 
         assert status == 400
         return
     assert (found.ack.status, len(turns(found))) == (status, count)
+
+
+def test_every_part_of_a_form_on_discord_is_read_and_a_file_by_its_door() -> None:
+    _, body, _, _ = CASES["discord modal of other parts"]
+    (inbound,) = parsed(discord.fixture(), body).inbound
+    assert inbound.text == "True\nred, blue"
 
 
 def test_a_retry_of_slack_is_read_like_the_first_delivery() -> None:
