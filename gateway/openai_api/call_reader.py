@@ -1,10 +1,13 @@
-"""Reads what calls ask for: checks them, and fetches the files that their messages link."""
+"""Reads what calls ask for: checks them, and fetches the files that their messages link.
+
+Large ones are read beside the loop, one at a time: each step of a reader takes the interpreter's lock from the loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 from urllib.parse import unquote
@@ -37,24 +40,37 @@ class CallReader:
         self._models = models
         self._provider = provider
         self._files = files
+        self._reading = asyncio.Semaphore(1)
         self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
     async def decode(self, body: bytes, kind: type[T]) -> T:
         """Read a body; a large one is read beside the loop. Raises Refused."""
-        return await asyncio.to_thread(decode, body, kind) if len(body) >= LARGE_BYTES else decode(body, kind)
+        return await self._run(partial(decode, body, kind), body)
 
     async def read(
-        self, chat: ChatBody, body: bytes, caller: str, *, in_session: bool, all_new: bool = False
+        self,
+        chat: Callable[[], ChatBody],
+        body: bytes,
+        caller: str,
+        *,
+        in_session: bool,
+        all_new: bool = False,
     ) -> ChatRequest:
         """Return what a call with this body asks for; a large one is read beside the loop. Raises Refused."""
-        is_large = len(body) >= LARGE_BYTES
-        find = partial(links_shown, chat, self._models, in_session=in_session, all_new=all_new)
-        read = partial(read_chat, chat, self._models, in_session=in_session, all_new=all_new, provider=self._provider)
-        urls = await asyncio.to_thread(find) if is_large else find()
+        call = await self._run(chat, body)
+        find = partial(links_shown, call, self._models, in_session=in_session, all_new=all_new)
+        read = partial(read_chat, call, self._models, in_session=in_session, all_new=all_new, provider=self._provider)
+        urls = await self._run(find, body)
         if urls:
             files = FileBatch(await self._fetch(urls[:MOST_LINKS], caller))
             return await asyncio.to_thread(read, files=files)
-        return await asyncio.to_thread(read) if is_large else read()
+        return await self._run(read, body)
+
+    async def _run(self, read: Callable[[], T], body: bytes) -> T:
+        if len(body) < LARGE_BYTES:
+            return read()
+        async with self._reading:
+            return await asyncio.to_thread(read)
 
     async def _fetch(self, urls: Sequence[str], caller: str) -> Mapping[str, Upload]:
         """Return each file, or why it could not be fetched."""

@@ -145,7 +145,7 @@ class ChatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, Any] | None = None  #: numbers by the ids of tokens
     reasoning_effort: str | None = None
     verbosity: str | None = None
     top_k: int | None = None  #: of compatible servers, as the next two are

@@ -70,7 +70,7 @@ class Completions:
         caller: Caller = request.state.caller
         if knows_functions(chat):
             chat = with_tools(chat, await self._calls.open_calls(caller, name))
-        asked = await self._reader.read(chat, body, caller.name, in_session=name is not None)
+        asked = await self._reader.read(lambda: chat, body, caller.name, in_session=name is not None)
         call = await self._calls.begin(request, asked, body, name)
         if call.request.stream:
             return ChatStream(stream(call), call.headers, lambda: self._calls.finish(call))

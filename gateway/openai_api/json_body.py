@@ -9,11 +9,14 @@ from typing import TypeVar
 import msgspec
 
 from gateway.responses import Refused
-from shared.loose_json import decode_mended
+from shared.loose_json import decode_mended, has_more_values
 
 T = TypeVar("T")
 #: parts that one gzip body may have; each costs a copy of what is behind it
 MOST_MEMBERS = 64
+#: names and values of one body, 5,000 messages of an agent with its tools' calls have less; reading them is one step
+#: of at most 20 ms for which the whole process waits
+MOST_VALUES = 100_000
 _GZIP = b"\x1f\x8b"
 #: zlib's window for a gzip or a zlib header, whichever there is
 _ANY_HEADER = 32 + zlib.MAX_WBITS
@@ -58,6 +61,8 @@ def is_bare(body: bytes, encoding: str) -> bool:
 
 def decode(body: bytes, type: type[T]) -> T:  # noqa: A002 - the word of msgspec
     """Read a JSON object; a lone half of a surrogate pair becomes U+FFFD. Raises Refused."""
+    if has_more_values(body, MOST_VALUES):
+        raise invalid(f"the body has more than {MOST_VALUES} names and values")
     try:
         return decode_mended(body, type)
     except msgspec.ValidationError as error:

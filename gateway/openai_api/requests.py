@@ -242,6 +242,10 @@ def steering(chat: ChatBody, models: tuple[str, ...], provider: str) -> dict[str
     stops = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
     if len(stops) > MOST_STOPS or not all(stops):
         raise invalid(f"stop is 1 to {MOST_STOPS} texts that are not empty", "stop")
+    if not all(
+        isinstance(bias, int | float) and not isinstance(bias, bool) for bias in (chat.logit_bias or {}).values()
+    ):
+        raise invalid("the biases are numbers", "logit_bias")
     if not models:
         return fields
     provider = provider or models[0].partition(":")[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 from starlette.requests import Request
@@ -135,7 +136,8 @@ class ResponsesApi:
         goes_on = body.previous_response_id is not None
         in_session = name is not None or goes_on
         try:
-            chat = await self._reader.read(as_chat(body), raw, caller.name, in_session=in_session, all_new=goes_on)
+            as_call = partial(as_chat, body)
+            chat = await self._reader.read(as_call, raw, caller.name, in_session=in_session, all_new=goes_on)
         except Refused as refused:
             if refused.param is not None and refused.param.startswith("messages"):
                 refused.param = "input"  # as this body has it, where an item may be more or less than a message

@@ -194,7 +194,9 @@ def messages_of(given: str | list[InputItem]) -> list[ChatMessage]:
                 arguments = item.arguments if kind == "function_call" else arguments_of(item.input or "")
                 call = CallEntry(item.call_id or "", Function(joined(item.namespace, item.name or ""), arguments))
                 last = messages.pop() if messages and messages[-1].role == "assistant" else ChatMessage("assistant")
-                messages.append(msgspec.structs.replace(last, tool_calls=[*(last.tool_calls or []), call]))
+                calls = last.tool_calls or []  # a list of this function's own: a message's item has none
+                calls.append(call)
+                messages.append(msgspec.structs.replace(last, tool_calls=calls))
             case "function_call_output" | "custom_tool_call_output":
                 result = content_of(item.output, f"input.{number}.output")
                 messages.append(ChatMessage("tool", result, tool_call_id=item.call_id))

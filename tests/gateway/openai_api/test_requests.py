@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.openai_api.chat_body import ChatBody
@@ -23,6 +23,7 @@ from gateway.openai_api.requests import ChatRequest, links_shown, read_chat
 from gateway.openai_api.responses_body import ResponsesBody
 from gateway.responses import Refused
 from shared.attachments import Upload
+from shared.loose_json import has_more_values
 
 MODELS = ("offline", "openai:gpt")
 
@@ -47,6 +48,81 @@ def nested(levels: int) -> dict[str, Any]:
     for _ in range(levels - 1):
         value = {"properties": value}
     return value
+
+
+FULL = 4_000_000
+TOOL = b'"tools": [{"function": {"name": "roll", "parameters": {"enum": [%s]}}}]'
+
+
+@pytest.mark.parametrize(
+    ("field", "one"),
+    [
+        (b'"messages": [{"role": "user", "content": [%s]}]', b'{"type": "text", "text": "hi"}'),
+        (b'"messages": [{"role": "assistant", "tool_calls": [%s]}]', b'{"id": "a", "function": {"name": "roll"}}'),
+        (b'"tools": [%s]', b'{"function": {"name": "roll"}}'),
+        (b'"tools": [%s]', b'{"type": "custom", "custom": {"name": "roll"}}'),
+        (b'"stop": [%s]', b'"a"'),
+        (b'"metadata": {%s}', b'"a": "b"'),
+        (b'"logit_bias": {%s}', b'"a": 1e300'),
+        (b'"nobody": [%s]', b"[]"),
+        (TOOL, b"[]"),
+        (TOOL, b'{"a": {}}'),
+        (TOOL, b"1e300"),
+    ],
+    ids=str,
+)
+def test_a_body_of_very_many_values_is_refused_before_they_are_read(field: bytes, one: bytes) -> None:
+    """Reading them is one step that nothing interrupts; numbers like 1e300 alone took half a minute of it."""
+    started = time.thread_time()
+    for kind, key in ((ChatBody, b'"messages": []'), (ResponsesBody, b'"input": ""')):
+        with pytest.raises(Refused, match="more than 100000 names and values"):
+            decode(b'{"model": "a", %s, %s}' % (key, field % b",".join([one] * (FULL // len(one)))), kind)
+    assert time.thread_time() - started < 2
+    largest = b'{"model": "a", "messages": [], %s}' % (TOOL % b",".join([b"1e300"] * 99_000))
+    started = time.thread_time()
+    decode(largest, ChatBody)
+    assert time.thread_time() - started < 0.3  # msgspec's own way takes 0.7 s
+
+
+def test_words_are_no_values_whatever_stands_in_them() -> None:
+    text = 'for (i = [0, 1]; {"a": "\\"}) "\u00e4"' * 60_000
+    assert read(body(messages=[{"role": "user", "content": text}]), in_session=False).text == text
+    pair = [{"role": "user", "content": "roll"}, {"role": "assistant", "content": "6, it says"}]
+    assert len(read(body(messages=[*pair * 2_499, pair[0]]), in_session=False).history) == 4_998
+
+
+def test_a_number_past_the_largest_is_refused_in_a_body_of_any_size() -> None:
+    for filler in ("", "x" * 10_000):
+        error = refused(
+            b'{"model": "%s", "messages": [], "metadata": {}, "prompt_cache_options": {"a": 1e999}}' % filler.encode()
+        )
+        assert error.status_code == 400
+    assert refused(body(logit_bias={"106": "much"})).param == "logit_bias"
+
+
+@settings(max_examples=40)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_names_and_values_are_counted_as_they_are(value: Any) -> None:
+    text = json.dumps(value).encode()
+    starts = starts_of(value)
+    assert not has_more_values(text, starts)
+    assert starts == 0 or has_more_values(text, starts - 1)
+
+
+def starts_of(value: Any) -> int:
+    """Return the brackets that open, commas and colons of a value."""
+    match value:
+        case dict():
+            return max(1, 2 * len(value)) + sum(map(starts_of, value.values()))
+        case list():
+            return max(1, len(value)) + sum(map(starts_of, value))
+        case _:
+            return 0
 
 
 def test_the_last_user_message_is_the_text_and_the_earlier_ones_the_history() -> None:
@@ -146,7 +222,7 @@ def test_an_unknown_model_is_a_404_that_names_those_there_are() -> None:
             {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": nested(900)}}},
             "response_format.json_schema.schema",
         ),
-        ({"messages": [{"role": "user", "content": "x"}] * 100_000}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * 5_001}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
