@@ -6,7 +6,7 @@ SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 
 # Real servers, each in an environment of its own.
-REAL_SERVERS := llama mcp mcp-first synapse litellm bots node
+REAL_SERVERS := llama mcp mcp-first synapse litellm bots senders node
 
 .PHONY: run test explore test-clients test-real check bench peers clean
 .DEFAULT_GOAL := run

@@ -125,8 +125,8 @@ class WhatsApp(JsonApiAdapter, frozen=True):
         kind, amends = message.kind, message.amends
         if kind is None or not (text or message.files or kind is Kind.DELETE):
             return None
-        by_user_id = not group and not (contact.wa_id or message.sender)
         to = group or contact.wa_id or message.sender or user
+        by_user_id = to == contact.user_id
         address = Address(to, message.id, "group" if group else "individual", by_user_id)
         return Inbound(
             kind=kind,

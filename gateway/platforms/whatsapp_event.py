@@ -113,6 +113,7 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     id: str = ""
     type: str = ""
     sender: str = ""
+    from_user_id: str = ""
     group_id: str = ""
     text: Text = Text()
     interactive: Interactive = Interactive()
@@ -200,9 +201,12 @@ class Value(msgspec.Struct, frozen=True):
     messages: tuple[msgspec.Raw, ...] = ()
 
     def contact_of(self, message: Message) -> Contact:
-        """Return who wrote a message."""
-        known = [contact for contact in self.contacts if message.sender in {"", contact.wa_id, contact.user_id}]
-        return known[0] if known else Contact(wa_id=message.sender)
+        """Return who wrote a message; one that names nobody is the only contact's, and among several nobody's."""
+        names = {message.sender, message.from_user_id} - {""}
+        for contact in self.contacts:
+            if names & {contact.wa_id, contact.user_id} or (not names and len(self.contacts) == 1):
+                return contact
+        return Contact(wa_id=message.sender, user_id=message.from_user_id)
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -281,6 +281,18 @@ def test_every_part_of_a_form_on_discord_is_read_and_a_file_by_its_door() -> Non
     assert inbound.text == "True\nred, blue"
 
 
+def test_whatsapp_messages_without_phone_numbers_are_each_their_own_sender_s() -> None:
+    """Two people of one request, who hide their numbers, are told apart by their ids; nobody is taken for another."""
+    contacts = [{"profile": {"name": name}, "user_id": f"US.{name}"} for name in ("Ana", "Bob")]
+    messages: list[dict[str, Any]] = [
+        {"id": f"wamid.{name}", "type": "text", "text": {"body": name}, "from_user_id": f"US.{name}"}
+        for name in ("Bob", "Ana", "Eve")
+    ]
+    nameless = {"id": "wamid.5", "type": "text", "text": {"body": "nobody"}}
+    found = parsed(whatsapp.fixture(), whatsapp.webhook(*messages, nameless, contacts=contacts)).inbound
+    assert [(one.user, one.text) for one in found] == [("US.Bob", "Bob"), ("US.Ana", "Ana"), ("US.Eve", "Eve")]
+
+
 def test_a_retry_of_slack_is_read_like_the_first_delivery() -> None:
     fixture = slack.fixture()
     req = fixture.sign(fixture.direct("hi"))
