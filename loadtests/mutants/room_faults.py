@@ -51,6 +51,13 @@ SHOWN = (
         ("tests/gateway/test_answer_previews.py", "tests/gateway/test_life_signs.py"),
     ),
     Fault(
+        "an answer is sent beside a preview whose fate is unknown",
+        "gateway/answer_previews.py",
+        '                self._places[turn.message_id] = platform.placed(address, "")\n',
+        "                pass\n",
+        ("tests/gateway/test_answer_previews.py",),
+    ),
+    Fault(
         "a call at a shared server that died is never answered",
         "worker/pool/host_servers.py",
         "                    if call.sent:\n",

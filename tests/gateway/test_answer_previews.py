@@ -54,6 +54,7 @@ class ChatServer:
         self.expired = False  #: every stream ends by itself
         self.refused = False  #: no stream may begin
         self.stopped = False  #: the person presses the button
+        self.silent = False  #: a piece of a stream is shown, and the connection breaks before that is said
         self._lock = asyncio.Lock()
 
     @property
@@ -79,6 +80,8 @@ class ChatServer:
         self.calls.append(method)
         async with self._lock:
             error = self._slack(method, body)
+        if self.silent and method == "chat.appendStream":
+            return broken_off()
         ts = body.get("ts") or list(self.messages)[-1:] or [""]
         return JSONResponse({"ok": not error, "error": error, "ts": ts if isinstance(ts, str) else ts[0]})
 
@@ -112,6 +115,8 @@ class ChatServer:
         self.calls.append(f"{request.method} {info['streamType'] if info else body['type']}")
         async with self._lock:
             status, answer = self._teams(request.method, body, name, info)
+        if self.silent and info and info["streamType"] == "streaming":
+            return broken_off()
         return JSONResponse(answer, status)
 
     def _teams(
@@ -146,6 +151,11 @@ class ChatServer:
         if info["streamType"] != "final" and info["streamSequence"] != (message.pieces if message else 0) + 1:
             self.broken.append("a number is left out")
         return ""
+
+
+def broken_off() -> Response:
+    """Return an answer within which the connection ends."""
+    return Response(b"{", headers={"content-length": "9"})
 
 
 ADDRESSES = {
@@ -279,6 +289,17 @@ async def test_a_stream_that_has_expired_when_the_answer_is_ready_is_written_ove
     turn.server.expired = True
     await turn.settle(ANSWER)
     assert turn.server.texts == [ANSWER]
+
+
+async def test_a_piece_that_nobody_knows_to_be_shown_is_there_once_in_the_whole_answer(turn: Turn) -> None:
+    turn.write(LINES[0] + LINES[1])
+    await turn.until(lambda: streamed(turn))
+    turn.server.silent = True
+    turn.write(LINES[2])
+    await turn.until(lambda: "Line 2" in turn.server.texts[0])
+    await turn.settle(ANSWER)
+    assert turn.server.texts == [ANSWER]
+    assert not turn.server.broken
 
 
 async def test_after_a_kill_in_the_middle_of_a_stream_the_text_is_whole_and_once(turn: Turn) -> None:
