@@ -26,7 +26,7 @@ from gateway.reply_sender import LocalReceiver, TextsOf, in_english
 from loadtests.platform import Fault, RunningPlatform, running_platform
 from shared.events import Event, Events
 from shared.ids import new_message_id
-from shared.messages import Arrival, DueReplies, Ended, Reply, ReplyState, TurnStatus
+from shared.messages import Arrival, DueReplies, Ended, Reply, ReplyState, ReplyStatus, TurnStatus
 from shared.settings import parse_settings
 from shared.store import Store
 from shared.texts import ENGLISH, LANGUAGES
@@ -367,8 +367,27 @@ async def test_a_sender_who_floods_a_platform_keeps_no_other_waiting(far_side: R
     """What the app may send is full for seconds by one sender's chats: others leave at its next free places."""
     api = StrictBotApi()
     async with bot_api(api) as url, delivering(far_side, tmp_path, TELEGRAM_API_BASE=url) as sending:
-        for chat in range(1000, 1150):
-            await sending.reply("telegram", str(chat), "first", "second")
+        flood = [
+            Reply(
+                f"telegram:default:{chat}",
+                f"msg_{chat}.{text}",
+                0,
+                "telegram",
+                text,
+                ADDRESSES["telegram"] % str(chat).encode(),
+                ReplyStatus.REPLIED,
+                sender="telegram:flood",
+            )
+            for chat in range(1000, 1150)
+            for text in ("first", "second")
+        ]
+        await asyncio.gather(*(sending.store.inbox.announce(reply, (), 60.0) for reply in flood))
+        sending.delivery.wake()
+
+        async def app_is_full() -> bool:
+            return len(api.taken) >= 20
+
+        await eventually(app_is_full)
         before = {}
         for chat in range(1, 6):
             before[chat] = len(api.taken)
