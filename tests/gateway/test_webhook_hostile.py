@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.platforms.decode import decode
+from gateway.platforms.standard import Body as StandardBody
 from loadtests.signing import SignedRequest
+from shared.errors import BodyRejected
 from shared.events import Event
 from tests.gateway.edge import (
     LET_ALL_IN,
@@ -49,6 +53,15 @@ async def test_a_hostile_body_with_a_good_signature_is_a_400(edge: Edge, platfor
         assert answer.json()["error"]["message"], name
     assert await edge.store.inbox.waiting() == 0
     assert edge.events.counts[Event.WEBHOOK_REJECTED] == len(HOSTILE_BODIES)
+
+
+@pytest.mark.parametrize("one", [b"1e300", b"[]", b'{"a":null}', b"null"])
+def test_a_signed_body_of_very_many_values_is_refused_at_once(one: bytes) -> None:
+    """It is read on the loop, and reading it a second time for its nulls took a second."""
+    started = time.thread_time()
+    with pytest.raises(BodyRejected):
+        decode(b'{"session":null,"zz":[%s]}' % b",".join([one] * (1_000_000 // len(one))), StandardBody, "a message")
+    assert time.thread_time() - started < 0.1
 
 
 @pytest.mark.parametrize("platform", ["standard", "slack", "telegram"])
