@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shared.errors import StoreError
 from shared.events import Emit, Event
-from shared.store.sqlite.backup import BackupReport, back_up, remove_left_over
+from shared.store.sqlite.backup import BackupReport, back_up
 from shared.upkeep import Upkeep
 
 #: what the names of our own copies look like: no other file is counted or removed
@@ -53,7 +53,6 @@ class ScheduledBackup:
         return time.time() - max(made, default=0.0) >= self._upkeep.backup_interval_s
 
     def _make(self, database: Path, directory: Path) -> BackupReport:
-        remove_left_over(directory, NAME)
         target = directory / time.strftime("gatehouse-%Y%m%d-%H%M%S.db", time.gmtime())
         report = back_up(database, target, lambda _done, _total: None)
         for old in copies(directory)[: -self._upkeep.backups_kept]:

@@ -16,7 +16,7 @@ KEPT_FILES = (
     Fault(
         "a copy is written under its own name",
         "shared/store/sqlite/backup.py",
-        '    part = target.with_name(target.name + ".part")\n',
+        "    part = target.with_name(target.name + PART)\n",
         "    part = target\n",
         (f"{STORE}/test_sqlite_backup.py",),
     ),

@@ -80,7 +80,7 @@ async def test_copies_are_made_when_due_and_the_oldest_go(tmp_path: Path, monkey
     directory = tmp_path / "copies"
     directory.mkdir()
     (directory / "precious.db").write_text("not ours")
-    for name in ("gatehouse-20200101-000000.db.part", "precious.db.part"):
+    for name in ("gatehouse-20200101-000000.db.gatehouse-part", "precious.db.part"):
         (directory / name).write_text("of a kill")
     events = Events()
     upkeep = Upkeep(directory, backup_interval_s=3600, backups_kept=2)
@@ -94,7 +94,7 @@ async def test_copies_are_made_when_due_and_the_oldest_go(tmp_path: Path, monkey
     assert len(copies(directory)) == 2
     assert (directory / "precious.db").read_text() == "not ours"
     assert events.counts[Event.BACKUP_MADE] == 4
-    assert names(directory, "*.part") == ["precious.db.part"]
+    assert names(directory, "*part") == ["precious.db.part"]
     lost = ScheduledBackup(upkeep, tmp_path / "none.db", events.emit)
     assert await lost.make_if_due(directory) is None
     assert events.counts[Event.BACKUP_FAILED] == 1

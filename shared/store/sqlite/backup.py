@@ -1,8 +1,8 @@
 """Copies of a database: made while a gateway writes it, verified, and put under their name only when they are whole.
 
-    FILE.part  ── copied, verified, synced ──▶  FILE
+    FILE.gatehouse-part  ── copied, verified, synced ──▶  FILE
 
-A kill at any moment leaves at most a ``FILE.part``, which the next backup of that name writes anew.
+A kill at any moment leaves at most such a part, and what lies beside it; the next copy into that directory removes it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,10 @@ from shared.store.sqlite.synced_mark import connect_unchanged, log_of, mark_of
 
 #: pages copied at a time: often enough to show progress
 STEP_PAGES = 1024
+#: what the name of a part ends with: nobody else's files do
+PART = ".gatehouse-part"
+#: what lies beside a part while it is written: SQLite's own files, and what a salvage works on
+BESIDE_PART = ("-journal", "-wal", "-shm", "-work")
 #: ids that a restore names at most; the kept file holds all
 NAMED_LIMIT = 1000
 
@@ -77,12 +80,21 @@ def back_up(source: Path, target: Path, progress: TellCopied, *, replace: bool =
     return report
 
 
-def remove_left_over(directory: Path, name: re.Pattern[str]) -> None:
-    """Remove the parts of copies of these names that a kill has left; one that is being written stays."""
-    for part in directory.glob("*.part"):
-        if name.fullmatch(part.name.removesuffix(".part")):
-            with contextlib.suppress(StoreUnusable), locked(part, "it is being written"):
-                part.unlink(missing_ok=True)
+def remove_left_over(directory: Path) -> None:
+    """Remove the parts of copies that a kill has left; one that is being written stays."""
+    for part in directory.glob(f"*{PART}"):
+        with contextlib.suppress(StoreUnusable, OSError), locked(part, "it is being written"):
+            _remove_beside(part)
+            part.unlink()
+
+
+def _remove_beside(part: Path) -> None:
+    for suffix in BESIDE_PART:
+        beside = part.with_name(part.name + suffix)
+        if beside.is_dir():
+            shutil.rmtree(beside)
+        else:
+            beside.unlink(missing_ok=True)
 
 
 def verified(path: Path, named: Path | None = None) -> BackupReport:
@@ -146,12 +158,15 @@ def _copy_pages(source: Path, part: Path, progress: TellCopied) -> None:
 
 @contextlib.contextmanager
 def part_of(target: Path) -> Iterator[Path]:
-    """Give the empty file that is to become the target, locked; it goes if that fails. Raises StoreUnusable."""
-    part = target.with_name(target.name + ".part")
+    """Give the empty file that is to become the target, locked; it goes if that fails. Raises StoreUnusable.
+
+    What dead ones have left beside it goes first, whatever they were to become.
+    """
+    remove_left_over(target.parent)
+    part = target.with_name(target.name + PART)
     with locked(part, f"{part} is being written by another process"):
         os.truncate(part, 0)
-        for suffix in ("-journal", "-wal", "-shm"):
-            part.with_name(part.name + suffix).unlink(missing_ok=True)
+        _remove_beside(part)
         try:
             yield part
         except BaseException:
@@ -168,9 +183,18 @@ def locked(path: Path, otherwise: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreUnusable(otherwise) from None
+        if not _is_named(lock, path):  # who held it has just given it another name, or removed it
+            raise StoreUnusable(otherwise)
         yield
     finally:
         os.close(lock)
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def put_in_place(part: Path, target: Path) -> None:

@@ -14,7 +14,8 @@ import apsw
 import pytest
 
 from shared.errors import StoreUnusable
-from shared.store.sqlite.backup import back_up, restore, verified
+from shared.store.sqlite.backup import back_up, part_of, restore, verified
+from shared.store.sqlite.salvage import salvage
 from tests.shared.store.faulty_disk import faulty_disk
 from tests.shared.store.scratch import Scratch, sqlite
 
@@ -106,13 +107,14 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from shared.store.sqlite.backup import back_up, restore
+from shared.store.sqlite.salvage import salvage
 steps = 0
 def progress(done, total):
     global steps
     steps += 1
     if steps == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-{"backup": back_up, "restore": restore}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), progress)
+{"backup": back_up, "restore": restore, "salvage": salvage}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), progress)
 """
 
 
@@ -132,6 +134,35 @@ async def test_a_kill_leaves_no_half_file_under_the_final_name(
     assert (report.restored.messages, report.only_in_kept) == (20, tuple(newer))
     assert message_ids(database) == set(ids)
     assert message_ids(Path(report.kept)) == {*ids, *newer}
+
+
+async def test_the_next_copy_removes_what_dead_ones_left_and_never_a_live_ones(
+    scratch: Scratch, database: Path, tmp_path: Path
+) -> None:
+    await accept(scratch, 20, text="x" * 500_000)
+    await scratch.close()
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    (copies / "film.part").touch()
+    with part_of(copies / "live.db") as live:
+        work = live.with_name(live.name + "-work")
+        work.mkdir()
+        held = {"film.part", live.name, work.name}
+        run_killed("salvage", database, copies / "salvage.db")
+        assert {"salvage.db.gatehouse-part", "salvage.db.gatehouse-part-work"} <= names(copies)
+        run_killed("backup", database, copies / "backup.db")
+        assert "backup.db.gatehouse-part" in names(copies)
+        back_up(database, copies / "whole.db", silent)
+        assert names(copies) == {*held, "whole.db"}
+        with pytest.raises(StoreUnusable, match="being written by another process"):
+            back_up(database, copies / "live.db", silent)
+        work.rmdir()
+    run_killed("restore", copies / "whole.db", database)
+    restore(copies / "whole.db", database, silent)
+    assert not [name for name in names(database.parent) if "-part" in name]
+    run_killed("salvage", database, copies / "salvage.db")
+    salvage(database, copies / "other.db", silent)
+    assert names(copies) == {"film.part", "whole.db", "other.db"}
 
 
 async def test_a_restore_is_refused_while_the_database_is_in_use(

@@ -80,7 +80,7 @@ def salvaged(source: Path) -> tuple[Path, SalvageReport]:
     report = salvage(source, target, silent, replace=True)
     assert source.read_bytes() == before
     assert {path.name for path in source.parent.iterdir()} >= {source.name, target.name}
-    assert not list(source.parent.glob("*.part*"))
+    assert not list(source.parent.glob("*-part*"))
     return target, report
 
 

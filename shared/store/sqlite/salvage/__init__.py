@@ -42,7 +42,6 @@ def salvage(source: Path, target: Path, progress: TellCopied, *, replace: bool =
     in_use = f"{source} is in use by a gateway: stop it first"
     with locked(lock, in_use) if lock.exists() else contextlib.nullcontext(), part_of(target) as part:
         work = part.with_name(part.name + "-work")
-        shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700)
         try:
             copy, folded = _folded_copy(source, work)
