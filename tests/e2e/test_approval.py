@@ -120,6 +120,28 @@ def test_a_call_of_the_api_shows_the_question_and_the_answer_is_what_comes_of_it
     assert approve.text == "paid it"
     assert paid.read_text().split() == ["paid", "paid"]
 
+    refused, silent = (
+        ApiCall(model_bot, "refused", f'[[tool pay_out {{"path": "{paid}"}}]] [[then]] [[say well]]'),
+        ApiCall(model_bot, "silent", "[[tool pay_soon]] [[then]] [[say late]]"),
+    )
+    refused.join(20)
+    silent.join(20)
+    assert "/deny" in refused.text
+    assert "/deny" in silent.text
+    deny = ApiCall(model_bot, "refused", "/deny")
+    deny.join(20)
+    assert deny.text == "well"
+    model_bot.wait_until(lambda: "late" in said(model_bot, "silent"), 20, "the turn that nobody allowed ends")
+    assert paid.read_text().split() == ["paid", "paid"]
+    late = ApiCall(model_bot, "silent", "/approve")
+    late.join(20)
+    assert late.text == "Nothing waits for your approval here."
+
+
+def said(bot: Bot, session: str) -> list[str]:
+    messages: list[dict[str, Any]] = bot.gateway.get(f"/v1/sessions/api:default:{session}")["messages"]
+    return [message["content"] for message in messages if message["role"] == "assistant"]
+
 
 def test_a_turn_that_waits_for_a_word_can_be_stopped(model_bot: Bot, tmp_path: Path) -> None:
     ask(model_bot, "joe", f'[[tool pay_out {{"path": "{tmp_path}/paid"}}]]')
