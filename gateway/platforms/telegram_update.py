@@ -83,6 +83,37 @@ class FileRef(msgspec.Struct, frozen=True):
     file_size: int = 0
 
 
+class Line(msgspec.Struct, frozen=True):
+    """One answer of a poll, or one task of a checklist."""
+
+    text: str = ""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What an attachment says in words: a place, somebody's number, a poll, a checklist."""
+
+    latitude: float | None = None
+    longitude: float | None = None
+    location: Told | None = None
+    title: str = ""
+    address: str = ""
+    first_name: str = ""
+    last_name: str = ""
+    phone_number: str = ""
+    question: str = ""
+    options: tuple[Line, ...] = ()
+    tasks: tuple[Line, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """All of it, in the order in which people see it."""
+        at = self.location or self
+        place = f"{at.latitude}, {at.longitude}" if at.latitude is not None and at.longitude is not None else ""
+        said = (self.title, self.address, place, self.first_name, self.last_name, self.phone_number, self.question)
+        lines = (f"\n- {line.text}" for line in (*self.options, *self.tasks) if line.text)
+        return " ".join(filter(None, said)) + "".join(lines)
+
+
 class Topic(msgspec.Struct, frozen=True):
     """A topic of a channel's direct messages."""
 
@@ -166,6 +197,17 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
         return (File(found.file_id, found.file_name or kind.replace("_", " "), found.mime_type, found.file_size),)
 
     @property
+    def told(self) -> str:
+        """What is attached, in words as far as it has some; empty where nothing or a file is."""
+        kind = self.attachment
+        if not kind or self.files:
+            return ""
+        found = decode_or_none(bytes(getattr(self, kind)), Told) if kind in TELLING else None
+        if found and found.words:
+            return f"({TELLING[kind]}: {found.words})"
+        return f"(attached, not readable here: {kind.replace('_', ' ')})"
+
+    @property
     def pointed_at(self) -> str:
         """What the person points at: a quote, the answered message, or where this one comes from."""
         answered = self.reply_to_message
@@ -173,7 +215,8 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
             return f"(forwarded from {self.forward_origin.name or 'somebody'})"
         if answered is None or not answered.is_said:
             return f"(about these words: {self.quote.text[:MOST_POINTED_AT]})" if self.quote.text else ""
-        words = self.quote.text or answered.words or f"({answered.attachment.replace('_', ' ')})"
+        attached = answered.told if answered.attachment in TELLING else f"({answered.attachment.replace('_', ' ')})"
+        words = self.quote.text or answered.words or attached
         name = answered.sender.first_name or answered.sender.username if answered.sender else ""
         return f"(in answer to {name or 'this message'}: {words[:MOST_POINTED_AT]})"
 
@@ -198,9 +241,13 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
 
 
 ATTACHMENTS = (
-    "photo", "animation", "document", "voice", "audio", "video", "video_note", "sticker", "location", "contact",
-    "poll", "dice", "story", "paid_media", "checklist", "venue", "game", "invoice", "giveaway", "rich_message",
+    "photo", "animation", "document", "voice", "audio", "video", "video_note", "sticker", "venue", "location",
+    "contact", "poll", "dice", "story", "paid_media", "checklist", "game", "invoice", "giveaway", "rich_message",
 )  # fmt: skip
+#: what is told in words, and how it is called
+TELLING = {
+    "venue": "a place", "location": "a place", "contact": "a contact", "poll": "a poll", "checklist": "a checklist",
+}  # fmt: skip
 FILES = frozenset({"photo", "animation", "document", "voice", "audio", "video", "video_note", "sticker"})
 
 
@@ -271,11 +318,4 @@ def read(message: Message, bot: Bot) -> Reading:
                 command = not addressee or bot.is_called(addressee)
                 words = name + words.removeprefix(marked) if command else words
     text = as_text(words.removeprefix(cut)) or as_text(words)
-    return Reading(text if message.files else with_attachment(text, message.attachment), command, mentioned)
-
-
-def with_attachment(text: str, attachment: str) -> str:
-    """Tell the agent about an attachment that it does not get to see."""
-    if not attachment:
-        return text
-    return f"{text}\n(attached, not readable here: {attachment.replace('_', ' ')})".strip()
+    return Reading(f"{text}\n{as_text(message.told)}".strip(), command, mentioned)

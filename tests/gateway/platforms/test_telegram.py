@@ -173,6 +173,36 @@ def test_a_command_is_a_command_in_a_private_chat_too() -> None:
     assert only(parse(private(text="/new", entities=marked("bot_command", 4)))).kind is Kind.COMMAND
 
 
+@pytest.mark.parametrize(
+    ("attached", "told"),
+    [
+        ({"location": {"latitude": 52.5, "longitude": 0}}, "(a place: 52.5, 0.0)"),
+        (
+            {
+                "location": {"latitude": 1.5, "longitude": 2},
+                "venue": {"location": {"latitude": 1.5, "longitude": 2}, "title": "Café", "address": "Main St 1"},
+            },
+            "(a place: Café Main St 1 1.5, 2.0)",
+        ),
+        ({"contact": {"phone_number": "+1555", "first_name": "Bob"}}, "(a contact: Bob +1555)"),
+        (
+            {"poll": {"question": "Lunch?", "options": [{"text": "yes"}, {"text": "no"}]}},
+            "(a poll: Lunch?\n- yes\n- no)",
+        ),
+        ({"checklist": {"title": "Buy", "tasks": [{"id": 1, "text": "milk"}]}}, "(a checklist: Buy\n- milk)"),
+        ({"poll": {"question": 5}}, "(attached, not readable here: poll)"),
+        ({"location": []}, "(attached, not readable here: location)"),
+    ],
+)
+def test_what_an_attachment_says_is_read_here_and_where_it_is_answered(attached: dict[str, Any], told: str) -> None:
+    assert only(parse(private(text="", **attached))).text == told
+    answered = {"message_id": 3, "date": 1, "chat": {"id": 5, "type": "private"}, "from": {"id": 5}, **attached}
+    assert (
+        only(parse(private(text="this one", reply_to_message=answered))).context
+        == f"(in answer to this message: {told})"
+    )
+
+
 def test_an_attachment_is_told_to_the_agent() -> None:
     """With its caption where it has one; a caption's entities count as the text's do."""
     small, large = {"file_id": "x", "file_size": 5}, {"file_id": "y", "file_size": 50}
