@@ -22,6 +22,8 @@ from shared.settings import environment_proxies
 
 #: a whole exchange, from connecting to the last byte of the answer
 EXCHANGE_TIMEOUT_S = 15.0
+#: how much of a large request leaves in a second at the least: a file gets the time that takes
+SLOWEST_BYTES_S = 1_048_576
 CONNECT_TIMEOUT_S = 5.0
 
 #: how long an idle connection is kept; shorter than the servers' own limits, which would break a send
@@ -70,13 +72,14 @@ class PlatformClient:
 
         Of the answer's body ``most_bytes`` are read.
         """
+        timeout_s = EXCHANGE_TIMEOUT_S + len(call.body) // SLOWEST_BYTES_S
         try:
-            async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await self._exchange(call, most_bytes)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return NotSent(f"could not connect ({type(error).__name__})")
         except TimeoutError:
-            return NoAnswer(f"no answer in {EXCHANGE_TIMEOUT_S:g} s", timed_out=True)
+            return NoAnswer(f"no answer in {timeout_s:g} s", timed_out=True)
         except aiohttp.ClientError as error:
             return NoAnswer(f"the connection broke ({type(error).__name__})")
 

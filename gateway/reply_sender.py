@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -11,11 +12,13 @@ import msgspec
 
 from gateway.chat_moves import ChatMoves
 from gateway.governor import Governor
+from gateway.outgoing import Outgoing, outgoing
 from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import NoAnswer, NotSent, PlatformClient, has_answered
 from gateway.platforms.port import (
     EMPTY,
     Adapter,
+    ApiRequest,
     ApiResponse,
     Fail,
     Gone,
@@ -27,7 +30,7 @@ from gateway.platforms.port import (
     WithoutThread,
 )
 from gateway.receivers import Receivers
-from shared.errors import StaleClaim, StoreUnavailable
+from shared.errors import NotFound, StaleClaim, StoreUnavailable
 from shared.events import Event, Events
 from shared.messages import PARTS, Reply
 from shared.retry import backoff_s
@@ -47,12 +50,18 @@ OFF_RETRY_S = 300.0
 
 #: addresses that one send tries: without its stream, its shown message, its thread
 MOST_PLACES = 4
+#: the same for a file, which takes more requests and longer ones
+MOST_PLACES_OF_FILE = 2
 
 #: a text longer than this is cut in a thread: the loop is late by a millisecond or two for a shorter one
 LONG_TEXT = 8_000
 
 #: how long a reply waits while gateways may not agree on which of them sends it, in seconds
 UNSURE_S = 0.5
+
+#: files of one platform that are sent at once, so that they take a bounded part of the memory; the wait of others
+FILES_AT_ONCE = 4
+FILE_ROOM_S = 0.5
 
 #: how long a store that is away is left alone before a sent reply is recorded again, in seconds
 RECORD_AGAIN_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -136,6 +145,7 @@ class ReplySender:
         self._calls = calls
         self._clock = clock
         self._moves = ChatMoves(store, events)
+        self._files: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(FILES_AT_ONCE))
 
     async def send(self, reply: Reply) -> bool:
         """Send one row and record what became of it; once each it goes again at once in another way.
@@ -150,7 +160,7 @@ class ReplySender:
         except Exception as error:  # noqa: BLE001 - a text that cannot be cut is never sent
             return await self._refuse(reply, f"the reply could not be cut: {type(error).__name__}: {error}")
         tried: set[type[SendResult]] = set()
-        places = {reply.address}
+        places, most_places = {reply.address}, MOST_PLACES if reply.file is None else MOST_PLACES_OF_FILE
         while True:
             result = await self._attempt(reply, first=not tried, plain=Reformat in tried)
             again = type(result) not in tried
@@ -167,7 +177,7 @@ class ReplySender:
                     return await self._postpone(reply, result)
                 case Reformat() if again:
                     pass
-                case WithoutThread(address) if address not in places and len(places) < MOST_PLACES:
+                case WithoutThread(address) if address not in places and len(places) < most_places:
                     places.add(address)
                     reply = msgspec.structs.replace(reply, address=address)
                 case Moved(address, session) if again:
@@ -187,7 +197,7 @@ class ReplySender:
     async def _cut(self, reply: Reply) -> Reply:
         """Cut a row that is not cut yet and return its first chunk."""
         platform = self._platforms.get(reply.platform)
-        if reply.rendered or platform is None:
+        if reply.rendered or platform is None or reply.file is not None:
             return reply
         if len(reply.text) > LONG_TEXT:
             chunks = await asyncio.to_thread(platform.chunks, reply.text)
@@ -213,21 +223,32 @@ class ReplySender:
                 return Sent(await local.take(reply))
             if platform is None:
                 return TryLater(f"the platform {reply.platform} is not on", OFF_RETRY_S)
-            return await self._exchange(platform, reply, first=first, plain=plain)
+            if reply.file is None:
+                return await self._exchange(platform, reply, b"", first=first, plain=plain)
+            if first and self._files[platform.name].locked():
+                return NotNow(FILE_ROOM_S)
+            async with self._files[platform.name]:
+                data = await self._store.sessions.attachment(reply.session, reply.file.digest)
+                return await self._exchange(platform, reply, data, first=first, plain=plain)
         except (StoreUnavailable, StaleClaim):
             raise
+        except NotFound:
+            return Fail("the file is not there any more")
         except Exception as error:  # noqa: BLE001 - the operator sees it among the dead letters, and may retry it
             return Fail(f"the adapter failed: {type(error).__name__}: {error}")
 
     async def _exchange(
-        self, platform: Adapter, reply: Reply, *, first: bool, plain: bool
+        self, platform: Adapter, reply: Reply, data: bytes, *, first: bool, plain: bool
     ) -> SendResult | NotNow | NotOurs:
-        """Send a row and read what came of it; only the ``first`` exchange of a row waits for room."""
+        """Send a row, with the ``data`` of its file, and read what came of it; only the ``first`` waits for room."""
         chat = platform.chat(reply.address)
         rates = (platform.name, platform.capabilities.app_rates, chat)
         if first and ((owner := self._governor.owner(*rates)).host or not owner.sure):
             return NotOurs(owner.host) if owner.sure else NotNow(UNSURE_S)
-        request = await self._calls.authorized(platform, platform.call(reply, self._clock(), plain=plain))
+        out = outgoing(platform, reply, data, self._said_to(reply), self._clock(), plain=plain)
+        if not isinstance(out, Outgoing):
+            return out
+        request = await self._calls.authorized(platform, out.first)
         if request is None:
             return TryLater(f"{platform.name} issued no access token")
         begin = self._receivers.begin if first else self._receivers.join
@@ -240,23 +261,37 @@ class ReplySender:
                 self._governor.count(*rates)
             elif wait_s := self._governor.book(*rates, reply.idempotency_key, platform.method_of(request)):
                 return NotNow(wait_s)
-            if self.hosts is not None and self.hosts.fenced:
-                raise StaleClaim(reply.session, 0)
-            answer = await self._client.send(request)
-            answered = has_answered(answer)
+            result = await self._send(out, request)
+            answered = has_answered(result) if isinstance(result, NotSent | NoAnswer) else True
         finally:
             self._receivers.end(exchange, answered=answered)
-        match answer:
-            case ApiResponse():
-                result = platform.result(reply, answer)
-                if isinstance(result, TryLater) and result.after_s:
-                    self._governor.hold(platform.name, None if result.whole_app else chat, result.after_s)
-                return result
+        match result:
             case NotSent(reason):
                 return TryLater(reason)
             case NoAnswer(reason):
                 self._emit(Event.REPLY_AMBIGUOUS, reply, reason=reason)
                 return TryLater(reason)
+            case TryLater(after_s=after_s) if after_s:
+                self._governor.hold(platform.name, None if result.whole_app else chat, after_s)
+        return result
+
+    async def _send(self, out: Outgoing, request: ApiRequest) -> SendResult | NotSent | NoAnswer:
+        """Send what a row sends first, with its token, and what follows that."""
+        answers: list[ApiResponse] = []
+        while True:
+            if self.hosts is not None and self.hosts.fenced:
+                raise StaleClaim(out.reply.session, 0)
+            answer = await self._client.send(request)
+            if not isinstance(answer, ApiResponse):
+                return answer
+            answers.append(answer)
+            following = out.after(answers)
+            if not isinstance(following, ApiRequest):
+                return following
+            authorized = await self._calls.authorized(out.platform, following)
+            if authorized is None:
+                return TryLater(f"{out.platform.name} issued no access token")
+            request = authorized
 
     async def _hand_over(self, reply: Reply, gateway: str) -> bool:
         """Give a row, and all of its session, to the gateway that keeps the rates of its chat."""

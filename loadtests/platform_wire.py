@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -73,10 +74,27 @@ def authentic(name: str, secrets: Secrets, headers: Mapping[str, str], path: Map
 
 
 def read_body(raw: bytes) -> dict[str, Any]:
-    """Decode a call's body: JSON, or the form that Slack's SDK sends. Raises msgspec.DecodeError."""
+    """Decode a call's body: JSON, a form with a file, or the form that Slack's SDK sends.
+
+    A file is its name and its bytes in Latin-1. Raises msgspec.DecodeError.
+    """
     if raw.startswith(b"{"):
         return msgspec.json.decode(raw, type=dict[str, Any])
+    if raw.startswith(b"--"):
+        return read_form(raw)
     return dict(parse_qsl(raw.decode("utf-8", "replace")))
+
+
+def read_form(raw: bytes) -> dict[str, Any]:
+    """Decode a form with files (RFC 7578), whose boundary is its first line."""
+    boundary, _, rest = raw.partition(b"\r\n")
+    fields: dict[str, Any] = {}
+    for part in rest.split(b"\r\n" + boundary)[:-1]:
+        head, _, value = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        names = dict(re.findall(r'; (name|filename)="([^"]*)"', head.decode()))
+        content = value.decode("latin-1")
+        fields[names["name"]] = {"name": names["filename"], "data": content} if "filename" in names else content
+    return fields
 
 
 def read_message(name: str, method: str, number: int, headers: dict[str, str], body: dict[str, Any]) -> Received | None:
@@ -86,6 +104,9 @@ def read_message(name: str, method: str, number: int, headers: dict[str, str], b
             conversation, sent_id = str(body["session"]), headers["webhook-id"]
         case "telegram", "sendMessage":
             conversation, sent_id = str(body["chat_id"]), str(number)
+        case "telegram", "sendDocument":
+            conversation, sent_id = str(body["chat_id"]), str(number)
+            body = {**body, "text": body["document"]["name"]}
         case "slack", "chat.postMessage":
             conversation, sent_id = str(body["channel"]), f"{time.time():.0f}.{number:06d}"
         case _:

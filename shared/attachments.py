@@ -4,11 +4,14 @@
                                                  ├── images: bytes in the store, an Attachment in the transcript
                                                  └── the rest: named in the text, with the reason
 
+    tool ── send_file ──> bytes in the store, an Attachment in its result ──> files_given ──> a reply of its own
+
 A transcript message holds an Attachment, never the bytes; a worker asks for those once and shows them to a model.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from typing import Protocol
@@ -34,6 +37,12 @@ TEXT_ENDINGS = frozenset(
 )
 
 
+#: files that go out with one answer
+MOST_GIVEN = 10
+#: what a tool's result with files for the chat has in its bytes: JSON text would have its quotes escaped
+GIVEN_MARK = b'"files":'
+
+
 class AttachmentLimits(msgspec.Struct, frozen=True):
     """How much of what people send is taken."""
 
@@ -57,7 +66,7 @@ class Upload(msgspec.Struct, frozen=True):
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """An image of a message, by reference; or a file of any kind that is still at its platform."""
+    """An image of a message or a file for its chat, by reference; or a file that is still at its platform."""
 
     name: str
     media_type: str
@@ -66,6 +75,11 @@ class Attachment(msgspec.Struct, frozen=True):
     digest: str
     #: what its platform's adapter fetches it by, as JSON; empty where its bytes are in the store
     source: bytes = b""
+
+
+class _Given(msgspec.Struct):
+    role: str = ""
+    files: tuple[Attachment, ...] = ()
 
 
 def upload_key(file: Attachment) -> str:
@@ -116,8 +130,26 @@ def read_uploads(text: str, uploads: Iterable[Upload], limits: AttachmentLimits)
     return ReadUploads(whole, tuple(images), data)
 
 
+def with_files(message: bytes, files: Iterable[Attachment]) -> bytes:
+    """Return a transcript message with files for the chat, under a key that no model sees."""
+    given = tuple(files)
+    return message[:-1] + b"," + GIVEN_MARK + msgspec.json.encode(given) + b"}" if given else message
+
+
+def files_given(messages: Iterable[bytes]) -> tuple[Attachment, ...]:
+    """Return the files that the tools of a turn gave for the chat, each once, as many as one answer has."""
+    found: dict[tuple[str, str], Attachment] = {}
+    for message in messages:
+        if GIVEN_MARK not in message:
+            continue
+        with contextlib.suppress(msgspec.DecodeError):
+            given = msgspec.json.decode(message, type=_Given)
+            found |= {(one.name, one.digest): one for one in given.files if given.role == "tool"}
+    return tuple(found.values())[:MOST_GIVEN]
+
+
 def attach(name: str, media_type: str, data: bytes) -> Attachment:
-    """Return the reference to an image."""
+    """Return the reference to an image, or to a file for the chat."""
     return Attachment(_plain(name), media_type, len(data), hashlib.sha256(data).hexdigest())
 
 

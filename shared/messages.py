@@ -348,6 +348,7 @@ class Reply(msgspec.Struct, frozen=True):
     question: str = ""  #: the id of the question about tool calls that it ends with, empty for none
     seq: int = 0  #: the number of that message in its session, as the row has it, 0 where it answers none
     sender: str = ""  #: whose message it answers, as ``platform:user``; empty for nobody's
+    file: Attachment | None = None  #: what it carries in place of ``text``, which names it then
 
     @property
     def idempotency_key(self) -> str:
@@ -362,7 +363,7 @@ class Reply(msgspec.Struct, frozen=True):
     @property
     def begins(self) -> bool:
         """Whether it is the first chunk of its text."""
-        return self.part % PARTS == 0
+        return self.part % PARTS == 0 and self.file is None
 
 
 class ReplyLease(msgspec.Struct, frozen=True):

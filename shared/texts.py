@@ -88,6 +88,7 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     # answers
     rest_left_out: str = "(the rest was too long to be sent)"
     empty_answer: str = "(empty reply)"
+    file_not_sent: str = "The file {name} cannot be sent here."
 
     # what /help tells of each command
     help_new: str = "begin a new conversation; the todo list stays"
@@ -247,6 +248,7 @@ GERMAN = Texts(
     hours="{hours} Std {minutes} Min",
     rest_left_out="(der Rest war zu lang, um gesendet zu werden)",
     empty_answer="(leere Antwort)",
+    file_not_sent="Die Datei {name} kann hier nicht gesendet werden.",
     help_new="ein neues Gespräch beginnen; die Aufgabenliste bleibt",
     help_stop="abbrechen, was ich gerade tue",
     help_retry="deine letzte Nachricht noch einmal bearbeiten",

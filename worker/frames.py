@@ -306,13 +306,13 @@ class NeedAttachment(msgspec.Struct, frozen=True, tag=True):
 
 
 class KeepAttachment(msgspec.Struct, frozen=True, tag=True):
-    """Worker to pool: a tool returned an image that its result will refer to."""
+    """Worker to pool: a tool returned an image, or gave a file for the chat, that its result will refer to."""
 
     #: number of the turn
     turn: int
-    #: names the image in its session
+    #: names it in its session
     digest: str
-    #: the image
+    #: its bytes
     data: bytes
 
 

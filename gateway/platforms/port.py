@@ -9,12 +9,12 @@ signs, streams, files, access tokens) is a method with a default that says "not 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import msgspec
 
-from shared.attachments import Upload
+from shared.attachments import Attachment, Upload
 from shared.messages import Reply
 
 #: longest text of one message, in code points
@@ -406,6 +406,19 @@ class Adapter(msgspec.Struct, frozen=True):
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:  # noqa: ARG002
         """Build the request for a file, or the one after the ``answer`` to it; None where that is the file itself."""
+        return None
+
+    def upload(
+        self,
+        reply: Reply,  # noqa: ARG002 - a platform that takes files reads them all
+        file: Attachment,  # noqa: ARG002
+        data: bytes,  # noqa: ARG002
+        answers: Sequence[ApiResponse] = (),  # noqa: ARG002
+    ) -> ApiRequest | SendResult | None:
+        """Build the request that sends a file, or what follows the ``answers`` so far: a request, or what came of it.
+
+        Only the last request posts it, so that to begin anew shows nothing twice. None where no files can be sent.
+        """
         return None
 
     def token_test(self) -> ApiRequest | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import msgspec
 
 from gateway.formatting import TELEGRAM_HTML, unmarked
-from gateway.platforms.api_call import get_call, json_call, read_answer, short_key
+from gateway.platforms.api_call import get_call, json_call, multipart_call, read_answer, short_key
 from gateway.platforms.command_menu import MENU
 from gateway.platforms.decode import as_text, decode
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, JsonApiAdapter, TextLimit
@@ -53,6 +54,7 @@ from gateway.platforms.telegram_api import (
 )
 from gateway.platforms.telegram_update import Bot, Message, Pressed, Stopped, Update, read
 from shared.approvals import choices
+from shared.attachments import Attachment
 from shared.errors import BodyRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import TelegramSettings
@@ -248,6 +250,16 @@ class Telegram(JsonApiAdapter, frozen=True):
         draft = {"draft_id": 1 + int(short_key(reply.message_id.partition(".")[0], 8), 16) % 2**31}
         markup = {"text": reply.text, "parse_mode": "HTML", "can_stop": True}
         return self._api("sendMessageDraft", {**address.where, **draft, **markup})
+
+    def upload(
+        self, reply: Reply, file: Attachment, data: bytes, answers: Sequence[ApiResponse] = ()
+    ) -> ApiRequest | SendResult:
+        """Build sendDocument, for a picture too: sendPhoto would compress it. A bot sends 50 MB at the most."""
+        if answers:
+            return self.result(reply, answers[-1])
+        fields = {name: str(value) for name, value in Address.of(reply.address).where.items()}
+        url = f"{self.settings.api_base}/bot{self.settings.bot_token}/sendDocument"
+        return multipart_call(url, fields, "document", file, data)
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file's id leads to a path."""

@@ -23,6 +23,13 @@ async def write_down_slowly(path: str, seconds: float, context: ToolContext) -> 
     return f"wrote {Path(path).name} at last"
 
 
+@tool
+async def send_report(title: str, text: str, context: ToolContext) -> str:
+    """Send a file to the chat."""
+    context.send_file(text.encode(), title)
+    return f"gave {title}"
+
+
 @tool(retry_safe=False)
 async def pay(path: str, seconds: float, context: ToolContext) -> str:
     """Append the call's idempotency key to a file, then take a while; must never run twice."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
+import apsw
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,6 +20,7 @@ from loadtests.provider import RunningProvider
 from loadtests.signing import SignedRequest, sign_telegram
 from tests.e2e.conftest import started
 from tests.e2e.test_attachments import PNG, SHOWN, last_messages
+from tests.e2e.test_resume import call, journaled, kill_tree, runs
 from tests.postgres_server import shared_server
 
 
@@ -72,6 +75,39 @@ def test_a_host_of_workers_has_files_fetched_by_the_gateway(
         bot.wait_for_model_calls(1)
         *_, asked = last_messages(provider)
         assert asked["content"][1:] == [SHOWN]
+
+
+def test_a_file_that_a_tool_gives_arrives_once_behind_the_answer_over_two_kills(
+    tmp_path: Path, platform: RunningPlatform, provider: RunningProvider
+) -> None:
+    """The first while another tool of the step runs, the second between the answer and the file."""
+    slow, secret, settings = tmp_path / "slow", platform.secrets.telegram_secret_token, dict[str, str]()
+    settings |= {"GATEHOUSE_TOOLS": "tests.e2e.careful_tools", "GATEHOUSE_WORKERS": "1"}
+    calls = call("send_report", title="<a> é.csv", text="x,y\r\n--1\r\n") + call("send_report", title="b.txt", text="b")
+    calls += call("write_down_slowly", path=str(slow), seconds=1)
+    with started(tmp_path, platform, provider, **settings) as bot:
+        assert bot.post(message(secret, 1, text=calls)).status_code == 200
+        bot.wait_until(lambda: journaled(tmp_path) == 2 and len(runs(slow)) == 1, 30, "a tool runs")
+        kill_tree(bot)
+        bot.wait_until(lambda: sent_rows(tmp_path) == 1, 60, "the answer is sent")
+        kill_tree(bot)
+        bot.wait_until(lambda: sent_rows(tmp_path) == 3, 60, "the files are sent")
+        answer, *files = (one for one in platform.received("telegram") if one.method.startswith("send"))
+        assert answer.method == "sendMessage"
+        assert [(one.method, one.conversation, one.body["document"]) for one in files] == [
+            ("sendDocument", "7", {"name": "<a> é.csv", "data": "x,y\r\n--1\r\n"}),
+            ("sendDocument", "7", {"name": "b.txt", "data": "b"}),
+        ]
+        # the standard webhook takes none: its reader is told
+        bot.say("here", call("send_report", title="c.txt", text="c"))
+        bot.wait_until(lambda: len(bot.replies("here")) == 2, 20, "two replies")
+        assert bot.replies("here")[1].text == "The file `c.txt` cannot be sent here."
+
+
+def sent_rows(directory: Path) -> int:
+    """How many replies are recorded as sent."""
+    with contextlib.closing(apsw.Connection(str(directory / "gatehouse.db"), apsw.SQLITE_OPEN_READONLY)) as db:
+        return len(db.execute("SELECT part FROM outbox WHERE state = 'sent'").fetchall())
 
 
 def test_files_of_a_chat_reach_the_model_and_the_ack_waits_for_none(

@@ -55,6 +55,9 @@ class TurnNews:
     def keep_image(self, image: Attachment, data: bytes) -> None:
         """A tool returned an image, to which its result will refer."""
 
+    def keep_file(self, file: Attachment, data: bytes) -> None:
+        """A tool gave a file for the chat, to which its result will refer."""
+
     def tool_started(self, call: ToolCall) -> None:
         """A tool call begins."""
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shared.attachments import with_files
 from shared.call_options import AnswerFormat
 from shared.errors import ContextTooLong, TurnInterrupted, TurnParked
 from shared.journal import CallIntent, CallResult, StepOpening
@@ -346,7 +347,10 @@ class Turn:
         def ended(text: str) -> None:
             for image, data in context.attached:
                 self._progress.keep_image(image, data)
-            results.append(with_attachments(transcript.tool(call, text), [image for image, _ in context.attached]))
+            for file, data in context.given:
+                self._progress.keep_file(file, data)
+            shown = with_attachments(transcript.tool(call, text), [image for image, _ in context.attached])
+            results.append(with_files(shown, [file for file, _ in context.given]))
             self._end_call(call, results[0])
 
         async with self._slots:

@@ -306,6 +306,10 @@ class TurnRunner(TurnNews):
         self._equipment.attachments.put(self._frame.session, image.digest, data)
         self._pool.send(KeepAttachment(self._frame.turn, image.digest, data))
 
+    def keep_file(self, file: Attachment, data: bytes) -> None:
+        """Send a file for the chat."""
+        self._pool.send(KeepAttachment(self._frame.turn, file.digest, data))
+
     def step_opened(self, opening: StepOpening) -> None:
         """Send what the model asked for: a later attempt makes these calls, and does not ask again."""
         self._deltas.flush()

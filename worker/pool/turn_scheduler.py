@@ -20,7 +20,6 @@ from worker.frames import (
     AllowanceGranted,
     IntentCommitted,
     Interrupt,
-    KeepAttachment,
     NeedAllowance,
     NeedAttachment,
     NeedHistory,
@@ -230,8 +229,6 @@ class TurnScheduler:
                 self._spawn_for(turn, self._history.send(turn, worker))
             case NeedAttachment(digest=digest):
                 self._spawn_for(turn, self._attachments.send(turn, worker, digest))
-            case KeepAttachment(digest=digest, data=data):
-                self._spawn_for(turn, self._attachments.keep(turn, digest, data))
             case NeedAllowance():
                 self._spawn_for(turn, self._send_allowance(turn, worker, frame))
             case TurnDone(outcome=Parked()) if turn.let_go and not self._draining:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import mimetypes
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from shared.attachments import Attachment, attach, image_type
+from shared.attachments import MOST_GIVEN, Attachment, attach, image_type
 from shared.errors import ToolError
 from shared.journal import idempotency_key
 
 #: bytes of the largest image that a result shows
 IMAGE_LIMIT_BYTES = 5 * 1024 * 1024
+#: bytes of the largest file for the chat: what Discord takes, the least of the platforms that take more than images
+FILE_LIMIT_BYTES = 10 * 1024 * 1024
+#: what a file is called whose tool does not say
+ANY_TYPE = "application/octet-stream"
+MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}", re.ASCII)
 
 
 class TodoList(Protocol):
@@ -31,6 +38,7 @@ class ToolContext:
 
     __slots__ = (
         "_attached",
+        "_given",
         "_loop",
         "_say",
         "_stopped",
@@ -61,6 +69,7 @@ class ToolContext:
         self._thread = threading.get_ident()
         self._stopped = threading.Event()
         self._attached: list[tuple[Attachment, bytes]] = []
+        self._given: list[tuple[Attachment, bytes]] = []
 
     @property
     def idempotency_key(self) -> str:
@@ -96,6 +105,28 @@ class ToolContext:
         if len(data) > IMAGE_LIMIT_BYTES:
             raise ToolError(f"an image of {len(data)} bytes is not shown; {IMAGE_LIMIT_BYTES} are the most")
         self._attached.append((attach(name, kind, data), data))
+
+    @property
+    def given(self) -> tuple[tuple[Attachment, bytes], ...]:
+        """The files for the chat so far, each with its bytes."""
+        return tuple(self._given)
+
+    def send_file(self, data: bytes, name: str, media_type: str = "") -> None:
+        """Send a file of any kind to the chat, behind the turn's answer; from any thread.
+
+        Without a media type its name tells it. Raises ToolError for an empty one, for one of more than 10 MiB, and for
+        more than ten of one call.
+        """
+        if not data:
+            raise ToolError(f"the file {name!r} is empty, and is not sent")
+        if len(data) > FILE_LIMIT_BYTES:
+            raise ToolError(f"a file of {len(data)} bytes is not sent; {FILE_LIMIT_BYTES} are the most")
+        if len(self._given) >= MOST_GIVEN:
+            raise ToolError(f"one answer has at most {MOST_GIVEN} files")
+        kind = (media_type or mimetypes.guess_type(name)[0] or ANY_TYPE).strip().lower()
+        if not MEDIA_TYPE.fullmatch(kind):
+            raise ToolError(f"{media_type!r} is no media type; text/csv is one")
+        self._given.append((attach(name, kind, bytes(data)), bytes(data)))
 
     def say(self, text: str) -> None:
         """Tell how far the call is; from any thread."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from shared.approvals import Question, question_id, with_labels
+from shared.attachments import Attachment, files_given
 from shared.budgets import Allowance, Budgets, Spend
 from shared.journal import JournalEntry
 from shared.messages import (
@@ -326,7 +327,8 @@ def _settle_ended(
     failed = ended.status in {TurnStatus.TIMED_OUT, TurnStatus.FAILED, TurnStatus.OVER_BUDGET}
     text = end.answered.stop if end.answered.stop and ended.status is TurnStatus.INTERRUPTED else ended.text
     status = ReplyStatus.FAILED if failed else ReplyStatus.REPLIED
-    return _answer_and_go_on(database, session, end, following, text, status, ended.usage, version)
+    files = files_given(ended.messages)
+    return _answer_and_go_on(database, session, end, following, text, status, ended.usage, version, files)
 
 
 def _keep_conversation(database: Database, session: str, end: ClaimEnd, ended: Ended) -> None:
@@ -361,17 +363,24 @@ def _answer_and_go_on(
     status: ReplyStatus,
     usage: Usage,
     version: int | None = None,
+    files: Sequence[Attachment] = (),
 ) -> Settlement:
-    """Charge a settled turn, put its answer on its way, and make ready what comes next, in a conversation's version."""
+    """Charge a settled turn, put its answer and its files on their way, and make ready what comes next.
+
+    That is in a conversation's version.
+    """
     answered = end.answered
     if end.has_steps:
         checkpoints.remove(database, session)
         journal.remove(database, session)
         approvals.remove(database, session)
     spending.settle(database, session, answered.sender, usage, end.usage, held=end.has_hold)
-    if text:
-        names = (answered.message_id, 0, answered.platform, text, answered.address, status)
-        outbox.add(database, end.head, Reply(session, *names, sender=answered.sender), end.next_part)
+    next_part = end.next_part
+    for said, file in ((text, None), *((file.name, file) for file in files)):
+        if said:
+            names = (answered.message_id, 0, answered.platform, said, answered.address, status)
+            outbox.add(database, end.head, Reply(session, *names, sender=answered.sender, file=file), next_part)
+            next_part = next_part.following
     if end.has_joined:  # what joined and was not taken in waits again
         following = inbox.first_waiting(database, session)
     return start_next(database, session, following, version)

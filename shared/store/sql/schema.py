@@ -406,6 +406,11 @@ ALTER TABLE outbox ADD COLUMN sender TEXT NOT NULL DEFAULT '';
 CREATE INDEX outbox_sender ON outbox (sender, place) WHERE state = 'due';
 """
 
+VERSION_23 = """
+-- What a reply carries that is a file: its Attachment as msgpack.
+ALTER TABLE outbox ADD COLUMN file BLOB;
+"""
+
 #: one script a schema version, in order; a released one is never edited
 MIGRATIONS = (
     VERSION_1,
@@ -430,4 +435,5 @@ MIGRATIONS = (
     VERSION_20,
     VERSION_21,
     VERSION_22,
+    VERSION_23,
 )

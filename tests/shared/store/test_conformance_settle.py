@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from shared.attachments import attach, with_files
 from shared.errors import StaleClaim
 from shared.messages import Conversation, Dead, Outcome, Parked, ReplyStatus, Retry, Step, TurnStatus, Usage
 from shared.store import Store
@@ -65,6 +66,28 @@ class TestSettle:
         await scratch.answer("two", messages=())
         await scratch.die("three")
         assert (await store.sessions.summary(SESSION)).version == before
+
+    @pytest.mark.parametrize("text", ["hello", ""])
+    async def test_files_of_a_turn_go_out_behind_its_text_each_once_and_alone(
+        self, scratch: Scratch, store: Store, text: str
+    ) -> None:
+        one, other = attach("a.csv", "text/csv", b"1"), attach("b.bin", "application/octet-stream", b"2")
+        tool = b'{"role":"tool","content":"x"}'
+        given = (with_files(tool, [one]), b'{"role":"user","files":[1]}', with_files(tool, [other, one]))
+        await scratch.answer(text, messages=given)
+        await scratch.answer("later", messages=())
+        sent = []
+        for _ in range(4 if text else 3):
+            (reply,) = (await store.outbox.due("host", 10, 30)).replies
+            if reply.file == one:
+                await store.outbox.refuse(reply, "too large")
+            else:
+                await store.outbox.delivered(reply, "1")
+            sent.append((reply.text, reply.file, reply.part % 1000))
+        files = [("a.csv", one, 0), ("b.bin", other, 0)]
+        assert sent == [*([(text, None, 0)] if text else []), *files, ("later", None, 0)]
+        (letter,) = (await store.inbox.dead()).letters
+        assert letter.text == "a.csv"
 
     async def test_a_turn_without_a_text_sends_nothing(self, scratch: Scratch, store: Store) -> None:
         await scratch.answer("", messages=(b"1",))

@@ -1,4 +1,4 @@
-"""Gives workers the images that their messages refer to, and keeps those that tools return and that platforms hold."""
+"""Gives workers the images that their messages refer to, and keeps those that platforms hold."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class AttachmentLoader:
             return
 
     async def keep(self, turn: ActiveTurn, digest: str, data: bytes) -> None:
-        """Keep an image of a tool's result."""
+        """Keep an image of a message."""
         while True:
             try:
                 await self._store.sessions.keep_attachments(turn.session, {digest: data})

@@ -69,6 +69,8 @@ SettlerNews = ClaimSettled | ClaimStale | CommittedIntent | ClaimUnwritable
 class Due:
     """What is still to be written of one claim."""
 
+    #: the bytes that the results of tools refer to, by digest: they are there before what refers to them
+    attachments: dict[str, bytes] = field(default_factory=dict)
     #: finished steps
     steps: list[Step] = field(default_factory=list)
     #: the summary that was made after them
@@ -80,7 +82,7 @@ class Due:
 
     @property
     def is_nothing(self) -> bool:
-        return not (self.steps or self.summary or self.journal or self.outcome)
+        return not (self.attachments or self.steps or self.summary or self.journal or self.outcome)
 
     @property
     def is_over(self) -> bool:
@@ -103,6 +105,10 @@ class Settler:
     def refs(self) -> list[ClaimRef]:
         """The claims with something still to be written."""
         return list(self._due)
+
+    def keep(self, ref: ClaimRef, digest: str, data: bytes) -> None:
+        """Write the bytes of an image or a file, before the result of the tool that returned it."""
+        self._add(ref).attachments[digest] = data
 
     def checkpoint(self, ref: ClaimRef, step: Step) -> None:
         """Write a finished step, soon; what its journal has not written yet is not needed any more."""
@@ -178,6 +184,11 @@ class Settler:
 
     async def _write(self, ref: ClaimRef, due: Due) -> ClaimSettled | None:
         """Write one thing of what is due; return the end of the claim once that is written."""
+        if due.attachments:
+            digest, data = next(iter(due.attachments.items()))
+            await self._store.sessions.keep_attachments(ref.session, {digest: data})
+            del due.attachments[digest]
+            return None
         if (due.steps or due.summary) and not due.is_over:
             steps, summary = tuple(due.steps), due.summary
             await self._store.claims.checkpoint(ref, steps, summary)

@@ -37,6 +37,7 @@ from shared.usage import Usage
 from worker.frames import (
     Compacted,
     Delta,
+    KeepAttachment,
     ModelAway,
     NeedAllowance,
     OfTurn,
@@ -181,6 +182,8 @@ class Turns:
             case ToolSaid(name=name, text=text):
                 turn.said = text
                 self._observer.tool_said(turn.message_id, turn.session, name, text)
+            case KeepAttachment(digest=digest, data=data):
+                self._settler.keep(turn.ref, digest, data)
             case ToolEnded(result=result):
                 turn.take_result(result)
                 self._settler.journal(turn.ref, result)

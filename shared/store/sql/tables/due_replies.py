@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import msgspec
+
+from shared.attachments import Attachment
 from shared.messages import LATE_S, Reply, ReplyStatus, Shares
 from shared.retry import LONGEST_S
 from shared.store.engine import MAX_LEASE_S, Database, Row
@@ -70,7 +73,7 @@ WHERE (session_key, seq, part) IN
 # Read the rows that a host has leased until then.
 LEASED = """
 SELECT session_key, message_id, part, platform, text, address, status, rendered, attempts, lease, question, seq,
-  sender, place
+  sender, file, place
 FROM outbox WHERE state = 'leased' AND until = ? AND host = ?
 """
 # Tell when the first and the last delay and lease end, and whether a host that holds one is dead.
@@ -210,6 +213,7 @@ def _sooner(one_s: float | None, other_s: float | None) -> float | None:
 
 def _reply(row: Row) -> Reply:
     session, message_id, part, platform, text, address, status, rendered, attempts, lease, question, seq, *more = row
+    sender, file, _ = more
     return Reply(
         session,
         message_id,
@@ -223,5 +227,6 @@ def _reply(row: Row) -> Reply:
         lease=lease,
         question=question,
         seq=seq,
-        sender=more[0],
+        sender=sender,
+        file=msgspec.msgpack.decode(file, type=Attachment) if file else None,
     )

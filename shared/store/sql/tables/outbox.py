@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from shared.errors import StaleClaim
 from shared.messages import PARTS, Reply, ReplyLease, ReplyState
 from shared.retry import LONGEST_S
@@ -41,8 +43,8 @@ REPLY_PLACE = """
 # Put a reply on its way.
 ADD = """
 INSERT INTO outbox (session_key, seq, part, message_id, platform, text, address, status, rendered, question, sender,
-  state, place, gateway)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (place),
+  file, state, place, gateway)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (place),
   coalesce((SELECT gateway FROM inbox WHERE session_key = ? AND seq = ?), ''))
 """.replace("(place)", REPLY_PLACE).replace("(sender)", "?")
 # List what a host has leased.
@@ -152,19 +154,29 @@ class NextPart(NamedTuple):
     #: whether any reply of the session is on its way
     any_unsent: bool
 
+    @property
+    def part(self) -> int:
+        """The part of that reply."""
+        return 0 if self.last is None else (self.last // PARTS + 1) * PARTS
+
+    @property
+    def following(self) -> NextPart:
+        """Where the reply behind it goes."""
+        return NextPart(self.part, any_unsent=True)
+
 
 def add(database: Database, seq: int, reply: Reply, next_part: NextPart | None = None) -> None:
     """Put a reply to message ``seq`` of its session on its way; its part is set here.
 
     ``next_part`` is for who knows it already.
     """
-    last, any_unsent = next_part or database.only(NEXT_PART, (reply.session, seq, reply.session))
-    part = 0 if last is None else (last // PARTS + 1) * PARTS
-    state = "queued" if any_unsent else "due"
+    place = next_part or NextPart(*database.only(NEXT_PART, (reply.session, seq, reply.session)))
+    state = "queued" if place.any_unsent else "due"
     address = (reply.message_id, reply.platform, reply.text, reply.address, reply.status.value)
-    columns = (*address, int(reply.rendered), reply.question, reply.sender)
+    file = msgspec.msgpack.encode(reply.file) if reply.file else None
+    columns = (*address, int(reply.rendered), reply.question, reply.sender, file)
     place_of = (*_place(database), reply.sender)
-    database.run(ADD, (reply.session, seq, part, *columns, state, *place_of, reply.session, seq))
+    database.run(ADD, (reply.session, seq, place.part, *columns, state, *place_of, reply.session, seq))
 
 
 def held(database: Database, host: str) -> list[ReplyLease]:
