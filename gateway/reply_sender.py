@@ -45,6 +45,9 @@ LEAST_WAIT_S = 0.25
 #: about three days at the longest backoff
 MOST_ATTEMPTS = 5_000
 
+#: the same for a file, about an hour: what is said later waits behind it
+MOST_ATTEMPTS_OF_FILE = 60
+
 #: how long a reply of a platform that is not on any more waits for it
 OFF_RETRY_S = 300.0
 
@@ -173,7 +176,7 @@ class ReplySender:
                     return await self._hand_over(reply, gateway)
                 case Sent(sent_id):
                     return await self._record_sent(reply, sent_id)
-                case TryLater() if reply.attempts < MOST_ATTEMPTS:
+                case TryLater() if reply.attempts < (MOST_ATTEMPTS if reply.file is None else MOST_ATTEMPTS_OF_FILE):
                     return await self._postpone(reply, result)
                 case Reformat() if again:
                     pass

@@ -7,7 +7,7 @@ waiting: an event that cannot be read is passed over. Our own events come back t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
@@ -29,11 +29,13 @@ from gateway.platforms.port import (
     Inbound,
     Kind,
     Parsed,
+    SendResult,
     Setup,
     WebhookRequest,
     WebhookResponse,
 )
 from gateway.platforms.signature import same
+from shared.attachments import Attachment
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import MatrixSettings
@@ -47,6 +49,12 @@ NOT_OURS = WebhookResponse(404, b'{"errcode":"M_NOT_FOUND"}')
 
 #: events of a room that are looked at for its invitation
 MOST_LOOKED_BACK = 50
+
+
+class KeptFile(msgspec.Struct, frozen=True):
+    """What the homeserver calls a file that was brought to it."""
+
+    content_uri: str = ""
 
 
 class Address(ShownPlace, frozen=True):
@@ -231,6 +239,28 @@ class Matrix(EditingAdapter, frozen=True):
         room = quote(Address.of(address).room, safe="")
         user = quote(self.settings.user_id, safe="")
         return self._api("PUT", f"rooms/{room}/typing/{user}", {"typing": True, "timeout": 30_000})
+
+    def upload(
+        self, reply: Reply, file: Attachment, data: bytes, answers: Sequence[ApiResponse] = ()
+    ) -> ApiRequest | SendResult:
+        """Bring the file to the homeserver, then send an event that names it."""
+        if not answers:
+            named = f"filename={quote(file.name, safe='')}"
+            url = f"{self.settings.api_base}/_matrix/media/v3/upload?{named}&{self._as_bot()}"
+            headers = {"authorization": f"Bearer {self.settings.as_token}", "content-type": file.media_type}
+            return ApiRequest(url, headers, data)
+        kept = read_answer(answers[0], KeptFile) if answers[0].status == 200 else None
+        if len(answers) == 2 or kept is None or not kept.content_uri:
+            return self.result(reply, answers[-1])
+        kind = file.media_type.partition("/")[0]
+        content: dict[str, Any] = {
+            "msgtype": f"m.{kind}" if kind in {"image", "audio", "video"} else "m.file",
+            "body": file.name,
+            "filename": file.name,
+            "url": kept.content_uri,
+            "info": {"mimetype": file.media_type, "size": len(data)},
+        }
+        return self._send(reply, content, reply.idempotency_key)
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file is named ``mxc://server/id`` and lies at our homeserver."""

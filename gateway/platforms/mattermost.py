@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from typing import ClassVar, Self
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ import msgspec
 
 from gateway.chunking import code_points
 from gateway.formatting import MARKDOWN
-from gateway.platforms.api_call import get_call, json_call, read_answer
+from gateway.platforms.api_call import get_call, json_call, multipart_call, read_answer
 from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, decode_or_none, read_fields
 from gateway.platforms.edited_message import EditingAdapter, ShownPlace
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, TextLimit
@@ -29,12 +30,14 @@ from gateway.platforms.port import (
     Kind,
     Parsed,
     Rate,
+    SendResult,
     Setup,
     WebhookRequest,
     WebhookResponse,
 )
 from gateway.platforms.signature import same
 from shared.approvals import choices
+from shared.attachments import Attachment
 from shared.command import CHAT_COMMANDS
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
@@ -77,6 +80,12 @@ class Post(msgspec.Struct, frozen=True):
     def files(self) -> tuple[File, ...]:
         """Its files."""
         return tuple(File(one.id, one.name or "file", one.mime_type, one.size) for one in self.metadata.files)
+
+
+class KeptFiles(msgspec.Struct, frozen=True):
+    """What the server calls files that were brought to it."""
+
+    file_infos: tuple[AttachedFile, ...] = ()
 
 
 class ActionContext(msgspec.Struct, frozen=True):
@@ -265,6 +274,22 @@ class Mattermost(EditingAdapter, frozen=True):
         """Show that something is typed."""
         place = Address.of(address)
         return self._api("users/me/typing", {"channel_id": place.channel_id, "parent_id": place.root_id})
+
+    def upload(
+        self, reply: Reply, file: Attachment, data: bytes, answers: Sequence[ApiResponse] = ()
+    ) -> ApiRequest | SendResult:
+        """Bring the file to the server, then post it."""
+        address = Address.of(reply.address)
+        if not answers:
+            headers = {"authorization": f"Bearer {self.settings.bot_token}"}
+            url, fields = f"{self.settings.api_base}/api/v4/files", {"channel_id": address.channel_id}
+            return multipart_call(url, fields, "files", file, data, headers)
+        kept = read_answer(answers[0], KeptFiles) if answers[0].status == 201 else None
+        if len(answers) == 2 or kept is None or not kept.file_infos:
+            return self.result(reply, answers[-1])
+        names = [one.id for one in kept.file_infos]
+        body = {"channel_id": address.channel_id, "root_id": address.root_id, "message": "", "file_ids": names}
+        return self._api("posts", body)
 
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file lies at the server, which wants the bot's token."""

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from gateway.formatting import SLACK_MARKDOWN, escape_html
-from gateway.platforms.api_call import get_call, json_call, read_answer, refused
+from gateway.platforms.api_call import form_call, get_call, json_call, read_answer, refused
 from gateway.platforms.decode import as_command, as_key_part, as_text, as_title, decode, read_form
 from gateway.platforms.json_api import AnswerShape, ApiAnswer, ErrorCodes, TextLimit
 from gateway.platforms.port import (
     ApiRequest,
     ApiResponse,
     Capabilities,
+    Fail,
     File,
     Inbound,
     Kind,
@@ -31,7 +33,16 @@ from gateway.platforms.port import (
     WebhookResponse,
 )
 from gateway.platforms.signature import check_timestamp, required_header, same
-from gateway.platforms.slack_api import CODES, LOST_THREAD, NO_MEMBER, NOT_EDITED, Address, NameAnswer, manifest
+from gateway.platforms.slack_api import (
+    CODES,
+    LOST_THREAD,
+    NO_MEMBER,
+    NOT_EDITED,
+    Address,
+    NameAnswer,
+    UploadPlace,
+    manifest,
+)
 from gateway.platforms.slack_event import (
     SPOKEN,
     ChangeEvent,
@@ -46,6 +57,7 @@ from gateway.platforms.slack_event import (
 )
 from gateway.platforms.slack_stream import SlackStreams
 from shared.approvals import choices
+from shared.attachments import Attachment
 from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
 
@@ -260,12 +272,43 @@ class Slack(SlackStreams, frozen=True):
         status = {"channel_id": place.channel, "thread_ts": place.thread_ts, "status": activity}
         return self.api("assistant.threads.setStatus", status)
 
+    def upload(
+        self, reply: Reply, file: Attachment, data: bytes, answers: Sequence[ApiResponse] = ()
+    ) -> ApiRequest | SendResult | None:
+        """Ask where the file goes, bring it there, and share it: https://docs.slack.dev/messaging/working-with-files.
+
+        A slash command's own url takes none.
+        """
+        address = Address.of(reply.address)
+        if address.outside:
+            return None
+        if not answers:
+            wanted = {"filename": file.name, "length": str(len(data))}
+            token = f"Bearer {self.settings.bot_token}"
+            return form_call(f"{self.settings.api_base}/files.getUploadURLExternal", wanted, token)
+        place = read_answer(answers[0], UploadPlace)
+        if place is not None and place.error == "missing_scope":  # not for ever: it would hold up what comes after it
+            return Fail("missing_scope: files are sent with the scope files:write")
+        if len(answers) == 3 or answers[-1].status != 200 or place is None or not place.ok:
+            return self.result(reply, answers[-1])
+        if len(answers) == 1:
+            if not self._is_slacks(place.upload_url):
+                return Fail("Slack named no place of its own for the file")
+            return ApiRequest(place.upload_url, {"content-type": "application/octet-stream"}, data)
+        thread = {"thread_ts": address.thread_ts} if address.thread_ts else {}
+        shared = [{"id": place.file_id, "title": file.name}]
+        return self.api("files.completeUploadExternal", {"files": shared, "channel_id": address.channel, **thread})
+
+    def _is_slacks(self, url: str) -> bool:
+        """Tell whether a file lies at Slack."""
+        host = urlsplit(url).hostname or ""
+        mine = url.startswith("https://") and (host == "slack.com" or host.endswith(".slack.com"))
+        return mine or url.startswith(self.settings.api_base.removesuffix("/api") + "/")
+
     def fetch(self, file: File, answer: ApiResponse | None = None) -> ApiRequest | None:
         """A file lies at Slack, which wants the token; nobody else is given it."""
-        host = urlsplit(file.url).hostname or ""
-        mine = file.url.startswith("https://") and (host == "slack.com" or host.endswith(".slack.com"))
-        at_base = file.url.startswith(self.settings.api_base.removesuffix("/api") + "/")
-        return get_call(file.url, self.settings.bot_token) if answer is None and (mine or at_base) else None
+        mine = answer is None and self._is_slacks(file.url)
+        return get_call(file.url, self.settings.bot_token) if mine else None
 
     def name_calls(self, inbound: Inbound) -> tuple[ApiRequest, ...]:
         """Ask for the channel, or in a direct conversation for the person; without the scope Slack tells neither."""

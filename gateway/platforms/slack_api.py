@@ -55,6 +55,15 @@ class NameAnswer(msgspec.Struct, frozen=True):
     user: NamedThing = NamedThing()
 
 
+class UploadPlace(msgspec.Struct, frozen=True):
+    """What files.getUploadURLExternal answers: where a file goes, and its id."""
+
+    ok: bool
+    error: str = ""
+    upload_url: str = ""
+    file_id: str = ""
+
+
 class Address(ShownPlace, frozen=True):
     """Where a reply goes: channel, and thread where there is one.
 
@@ -102,7 +111,7 @@ def manifest(url: str) -> str:
         if one.name not in TAKEN
     ]
     scopes = (
-        "app_mentions:read assistant:write channels:history channels:read chat:write commands files:read "
+        "app_mentions:read assistant:write channels:history channels:read chat:write commands files:read files:write "
         "groups:history groups:read im:history users:read"
     )
     events = "app_mention assistant_thread_started channel_id_changed message.channels message.groups message.im"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import msgspec
 
 from gateway.chunking import utf16_units
 from gateway.formatting import WHATSAPP
-from gateway.platforms.api_call import get_call, json_call, read_answer
+from gateway.platforms.api_call import get_call, json_call, multipart_call, read_answer
 from gateway.platforms.decode import as_key_part, as_text, as_title, decode, decode_or_none, each_readable
 from gateway.platforms.json_api import AnswerShape, ErrorCodes, JsonApiAdapter, Place, TextLimit
 from gateway.platforms.port import (
@@ -29,6 +29,7 @@ from gateway.platforms.port import (
     Kind,
     Parsed,
     Rate,
+    SendResult,
     Setup,
     WebhookRequest,
     WebhookResponse,
@@ -36,6 +37,7 @@ from gateway.platforms.port import (
 from gateway.platforms.signature import check_header, same
 from gateway.platforms.whatsapp_event import Contact, Message, Value, Webhook
 from shared.approvals import choices
+from shared.attachments import Attachment
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import WhatsAppSettings
@@ -44,6 +46,13 @@ from shared.platform_settings import WhatsAppSettings
 PAIR_LIMIT, PAIR_S = 131056, 6.0
 #: what a message with buttons may say; a longer question comes without, and people write their answer
 MOST_ASKED = 1024
+#: media types of documents that are taken: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media
+DOCUMENTS = frozenset(
+    "text/plain application/pdf application/msword application/vnd.ms-excel application/vnd.ms-powerpoint "
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document "
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet "
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation".split()
+)
 FILE_HOSTS = ("https://lookaside.fbsbx.com/", "https://graph.facebook.com/")
 
 
@@ -54,6 +63,12 @@ class Address(Place, frozen=True):
     message_id: str
     kind: str = "individual"
     by_user_id: bool = False
+
+
+class KeptFile(msgspec.Struct, frozen=True):
+    """What Meta calls a file that was brought to it."""
+
+    id: str = ""
 
 
 class FileAnswer(msgspec.Struct, frozen=True):
@@ -169,6 +184,34 @@ class WhatsApp(JsonApiAdapter, frozen=True):
                 "status": "read",
                 "message_id": message_id,
                 "typing_indicator": {"type": "text"},
+            }
+        )
+
+    def upload(
+        self, reply: Reply, file: Attachment, data: bytes, answers: Sequence[ApiResponse] = ()
+    ) -> ApiRequest | SendResult | None:
+        """Bring the file to Meta, then send a document; what is of no type that it takes is not sent."""
+        kind = file.media_type if file.media_type in DOCUMENTS else "text/plain"
+        if kind != file.media_type and not file.media_type.startswith("text/"):
+            return None
+        if not answers:
+            fields = {"messaging_product": "whatsapp", "type": kind}
+            headers = {"authorization": f"Bearer {self.settings.access_token}"}
+            sent = msgspec.structs.replace(file, media_type=kind)
+            return multipart_call(
+                self._url(f"{self.settings.phone_number_id}/media"), fields, "file", sent, data, headers
+            )
+        kept = read_answer(answers[0], KeptFile) if answers[0].status == 200 else None
+        if len(answers) == 2 or kept is None or not kept.id:
+            return self.result(reply, answers[-1])
+        address = Address.of(reply.address)
+        return self._post(
+            {
+                "messaging_product": "whatsapp",
+                "recipient_type": address.kind,
+                "recipient" if address.by_user_id else "to": address.to,
+                "type": "document",
+                "document": {"id": kept.id, "filename": file.name},
             }
         )
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway.delivery import Delivery
@@ -44,6 +45,8 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     #: what was posted: path, fields, bytes
     posted: list[tuple[str, Any, bytes]] = field(default_factory=list)
+    names: dict[str, Any] = field(default_factory=dict)
+    sizes: int = 0
     texts: int = 0
 
     async def take(self, request: Request) -> Response:
@@ -77,14 +80,49 @@ class Server:
         match path.rsplit("/", 1)[-1]:
             case "sendDocument":
                 return self._post(path, fields, data, {"ok": True, "result": {"message_id": 8}})
+            case _ if "files[0]" in fields:
+                if "/webhooks/" in path:
+                    return JSONResponse({"code": 10015, "message": "Unknown Webhook"}, 404)
+                return self._post(path, fields, data, {"id": "8"})
+            case "files.getUploadURLExternal":
+                asked = dict(parse_qsl(data.decode()))
+                self.names["F8"] = asked["filename"]
+                self.sizes = int(asked["length"])
+                return JSONResponse({"ok": True, "upload_url": f"{self.url}/up/F8", "file_id": "F8"})
+            case "F8":
+                self.files["F8"] = data
+                return PlainTextResponse(f"OK - {len(data)}")
+            case "files.completeUploadExternal":
+                assert self.sizes == len(DATA)
+                return self._post(path, fields, self.files["F8"], {"ok": True, "files": [{"id": "F8"}]})
+            case "upload" | "files" | "media":
+                self.files["8"] = data
+                self.names["8"] = fields
+                answers = {"content_uri": "mxc://here/8", "file_infos": [{"id": "8"}], "id": "8"}
+                return JSONResponse(answers, 201 if path.endswith("/files") else 200)
+            case matrix if "/m.room.message/" in path and self.files:
+                assert matrix.endswith(".1000")
+                return self._post(path, fields, self.files["8"], {"event_id": "$8"})
+            case "posts" | "messages" if self.files:
+                answer = {"id": "p8", "messages": [{"id": "wamid.8"}]}
+                return self._post(path, fields, self.files["8"], answer)
             case _:
                 self.texts += 1
-                return JSONResponse({"ok": True, "result": {"message_id": 7}})
+                answer = {"id": "7", "event_id": "$7", "ts": "7.7", "messages": [{"id": "wamid.7"}]}
+                return JSONResponse({"ok": True, "result": {"message_id": 7}, **answer})
 
 
 #: where the file of a direct message arrives, by platform: the path, and what of the request is the platform's own
 ARRIVES: dict[str, Callable[[str, Any], bool]] = {
     "telegram": lambda path, said: path.endswith("/sendDocument") and said == {"chat_id": "5", "document": SHOWN},
+    "discord": lambda _, said: said["files[0]"] == SHOWN and "payload_json" in said,
+    "slack": lambda _, said: said["files"] == [{"id": "F8", "title": FILE.name}] and bool(said["channel_id"]),
+    "matrix": lambda _, said: (
+        (said["msgtype"], said["filename"], said["url"], said["info"]["mimetype"])
+        == ("m.file", FILE.name, "mxc://here/8", "text/csv")
+    ),
+    "mattermost": lambda path, said: path == "/api/v4/posts" and said["file_ids"] == ["8"] and bool(said["channel_id"]),
+    "whatsapp": lambda _, said: said["document"] == {"id": "8", "filename": FILE.name} and bool(said["to"]),
 }
 
 
