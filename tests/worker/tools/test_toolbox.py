@@ -13,11 +13,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shared.errors import SettingsError
+from shared.attachments import MOST_GIVEN
+from shared.errors import SettingsError, ToolError
 from shared.events import Event, Field
 from tests.worker.waiting import until
 from worker.agent.todo import TodoStore
 from worker.tools import ToolContext, toolbox
+from worker.tools.context import FILE_LIMIT_BYTES
 from worker.tools.spec import ToolCall
 from worker.tools.toolbox import Toolbox
 
@@ -239,6 +241,28 @@ async def test_each_result_is_told_once(call: Caller, name: str) -> None:
     context = ToolContext("a:b:c", "msg_1", "call_1", TodoStore())
     result = await call.toolbox.call(ToolCall("call_1", name, "{}"), context, told.append)
     assert told == [result]
+
+
+async def test_a_file_for_the_chat_has_a_type_and_bounds() -> None:
+    context = ToolContext("a:b:c", "msg_1", "call_1", TodoStore())
+    for name, media_type in (("a.pdf", ""), ("a\nb", ""), ("c", "Text/CSV")):
+        context.send_file(b"1", name, media_type)
+    assert [(file.name, file.media_type) for file, _ in context.given] == [
+        ("a.pdf", "application/pdf"),
+        ("a_b", "application/octet-stream"),
+        ("c", "text/csv"),
+    ]
+    for data, media_type, problem in (
+        (b"", "", "is empty"),
+        (b"1" * (FILE_LIMIT_BYTES + 1), "", "10485760 are the most"),
+        (b"1", "text/csv\r\nx: y", "is no media type"),
+    ):
+        with pytest.raises(ToolError, match=problem):
+            context.send_file(data, "a", media_type)
+    for _ in range(MOST_GIVEN - 3):
+        context.send_file(b"1", "a")
+    with pytest.raises(ToolError, match="at most 10 files"):
+        context.send_file(b"1", "a")
 
 
 async def test_a_stopped_sync_tool_can_notice(call: Caller) -> None:

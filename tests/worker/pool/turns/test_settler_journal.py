@@ -161,6 +161,25 @@ async def test_a_full_disk_holds_the_intent_back_until_it_is_kept(tmp_path: Path
         await scratch.close()
 
 
+async def test_the_bytes_of_a_file_are_there_before_what_refers_to_them(tmp_path: Path) -> None:
+    """Also where the disk is full for a while: no outcome names a file that is not there."""
+    with faulty_disk() as disk:
+        scratch = Scratch(sqlite, tmp_path)
+        await scratch.open()
+        writing = Writing(scratch, await scratch.accept_and_claim())
+        disk.on_sync = apsw.FullError("the disk is full")
+        for digest in ("one", "two"):
+            writing.settler.keep(writing.ref, digest, digest.encode())
+        writing.settler.settle(writing.ref, ended("here it is"))
+        await until(lambda: writing.events.counts[Event.STORE_UNAVAILABLE] == 1)
+        assert writing.ends == []
+        disk.mend()
+        await writing.settler.flush()
+        kept = [await scratch.store.sessions.attachment(writing.ref.session, name) for name in ("one", "two")]
+        assert (kept, len(writing.ends)) == ([b"one", b"two"], 1)
+        await scratch.close()
+
+
 async def test_a_summary_is_written_with_the_steps_it_was_made_after(writing: Writing) -> None:
     steps = (Step(1, (b"1", b"2")), Step(2, (b"3",)))
     for step, summary in zip(steps, (Summary(1, "first"), Summary(2, "second")), strict=True):
