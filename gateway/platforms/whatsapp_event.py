@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.platforms.decode import decode_or_none
 from gateway.platforms.port import File, Kind
 from shared.approvals import choices
 
@@ -85,6 +86,30 @@ class Location(msgspec.Struct, frozen=True):
     name: str = ""
 
 
+class CardName(msgspec.Struct, frozen=True):
+    """The name on a card."""
+
+    formatted_name: str = ""
+
+
+class Phone(msgspec.Struct, frozen=True):
+    """A number on a card."""
+
+    phone: str = ""
+
+
+class Card(msgspec.Struct, frozen=True):
+    """Somebody's card, which a person passes on."""
+
+    name: CardName = CardName()
+    phones: tuple[Phone, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The name and the numbers."""
+        return " ".join(filter(None, [self.name.formatted_name, *(one.phone for one in self.phones)]))
+
+
 class Context(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     """What a message answers, or that it was forwarded."""
 
@@ -119,6 +144,7 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     interactive: Interactive = Interactive()
     button: Button = Button()
     location: Location | None = None
+    contacts: msgspec.Raw = msgspec.Raw(b"[]")
     context: Context | None = None
     edit: Edit = Edit()
     revoke: Revoke = Revoke()
@@ -170,10 +196,17 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
                 return f"(a place: {self.location.name} {place})".replace(":  ", ": ")
             case "edit" if self.edit.message:
                 return self.edit.message.words
+            case "contacts" if cards := ", ".join(filter(None, (card.words for card in self.cards))):
+                return f"(a contact: {cards})"
             case "contacts" | "order" | "unsupported":
                 return f"(attached, not readable here: {self.type})"
             case _:
                 return self.media.caption if self.media else ""
+
+    @property
+    def cards(self) -> list[Card]:
+        """The cards that it passes on."""
+        return decode_or_none(bytes(self.contacts), list[Card]) or []
 
     @property
     def media(self) -> Media | None:

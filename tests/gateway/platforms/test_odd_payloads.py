@@ -293,6 +293,20 @@ def test_whatsapp_messages_without_phone_numbers_are_each_their_own_sender_s() -
     assert [(one.user, one.text) for one in found] == [("US.Bob", "Bob"), ("US.Ana", "Ana"), ("US.Eve", "Eve")]
 
 
+@pytest.mark.parametrize(
+    ("cards", "told"),
+    [
+        ([{"name": {"formatted_name": "Bob"}, "phones": [{"phone": "+1555"}]}], "(a contact: Bob +1555)"),
+        ([{"name": 5}], "(attached, not readable here: contacts)"),
+        ({}, "(attached, not readable here: contacts)"),
+    ],
+)
+def test_a_card_on_whatsapp_is_read_in_words(cards: Any, told: str) -> None:
+    body = whatsapp.webhook(whatsapp.message("", type="contacts", contacts=cards))
+    (inbound,) = parsed(whatsapp.fixture(), body).inbound
+    assert inbound.text == told
+
+
 def test_a_retry_of_slack_is_read_like_the_first_delivery() -> None:
     fixture = slack.fixture()
     req = fixture.sign(fixture.direct("hi"))
