@@ -133,7 +133,7 @@ class JsonApiAdapter(Adapter, frozen=True):
         return cut(markdown, limit.most, limit.dialect, limit.measure, seen_only=limit.seen_only) or [EMPTY]
 
     def chat(self, address: bytes) -> Chat:
-        """Return the chat that the first field of a place names."""
+        """Return what the platform counts requests of: the chat that a place names."""
         return Chat(self.place.of(address).chat_key, self.chat_rates)
 
     def result(self, reply: Reply, answer: ApiResponse) -> SendResult:

@@ -69,6 +69,11 @@ class Address(ShownPlace, frozen=True):
     edits: bool = False
 
     @property
+    def chat_key(self) -> str:
+        """The conversation without its thread: a channel has one rate for all of its threads."""
+        return self.conversation.partition(";messageid=")[0]
+
+    @property
     def may_stream(self) -> bool:
         """Whether the answer is streamed: only a conversation with one person has streams."""
         return self.personal and not self.edits

@@ -20,6 +20,7 @@ from gateway.platforms.port import (
     ApiRequest,
     ApiResponse,
     Capabilities,
+    Chat,
     File,
     Inbound,
     Kind,
@@ -36,6 +37,11 @@ from shared.platform_settings import TwilioSettings
 
 #: a phone number, a short code or a name, on one of Twilio's channels
 PARTY = re.compile(r"(?:(whatsapp|messenger|rcs):)?([+\w.@-]{1,100})", re.ASCII)
+
+#: what a phone number of ours may send, to all people together; Twilio queues what is more
+LONG_CODE = re.compile(r"\+\d{7,15}", re.ASCII)
+LONG_CODE_RATES = (Rate(1, 1.0),)
+WHATSAPP_RATES = (Rate(80, 1.0),)
 
 EMPTY_TWIML = WebhookResponse(body=b"<Response/>", media="text/xml")
 MOST_FILES = 10
@@ -67,7 +73,6 @@ class Twilio(JsonApiAdapter, frozen=True):
     codes: ClassVar[ErrorCodes] = ErrorCodes(
         passing=frozenset({20429, 14107, 63018}), gone=frozenset({21610, 21211, 21612, 21614, 63016, 63024})
     )
-    chat_rates: ClassVar[tuple[Rate, ...]] = (Rate(1, 1.0),)  # of a long code; Twilio queues what is more
 
     @property
     def tokens(self) -> list[str]:
@@ -121,6 +126,13 @@ class Twilio(JsonApiAdapter, frozen=True):
         address = Address.of(reply.address)
         url = f"{self.settings.api_base}/2010-04-01/Accounts/{self.settings.account_sid}/Messages.json"
         return form_call(url, {"To": address.to, "From": address.sender, "Body": reply.text}, self._basic())
+
+    def chat(self, address: bytes) -> Chat:
+        """Return the number that sends: its rate is one for everybody it writes to."""
+        sender = Address.of(address).sender
+        if sender.startswith("whatsapp:"):
+            return Chat(sender, WHATSAPP_RATES)
+        return Chat(sender, LONG_CODE_RATES if LONG_CODE.fullmatch(sender) else ())
 
     def life_sign(self, address: bytes, activity: str) -> ApiRequest | None:  # noqa: ARG002 - it shows no words
         """Show that something is typed; only on WhatsApp."""

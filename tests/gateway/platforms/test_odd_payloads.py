@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 import pytest
 
-from gateway.platforms.port import File, Inbound, Kind, Parsed
+from gateway.governor import Governor
+from gateway.platforms.port import File, Inbound, Kind, Parsed, Rate
 from shared.errors import BodyRejected
 from tests.gateway.platforms.fixtures import (
     discord,
@@ -328,6 +329,29 @@ def test_a_twilio_message_with_fields_nobody_knows_yet_is_verified_and_read() ->
     fixture = twilio.fixture()
     body = fixture.direct("hi") + b"&ChannelMetadata=%7B%22a%22%3A1%7D&Blank=&ApiVersion=2010-04-01"
     assert [inbound.text for inbound in turns(parsed(fixture, body))] == ["hi"]
+
+
+def test_the_rate_of_a_number_is_one_for_all_it_writes_to() -> None:
+    """A long code sends a message a second, whoever they are for; its conversations stay apart."""
+    adapter = twilio.fixture().adapter
+    (ana, bob) = (turns(parsed(twilio.fixture(), twilio.form("hi", From=f"+1415555010{last}")))[0] for last in "01")
+    assert ana.session != bob.session
+    governor = Governor(lambda: 100.0)
+    waits = [governor.book("twilio", (), adapter.chat(one.reply), name) for name, one in (("a", ana), ("b", bob))]
+    assert [wait_s >= 1.0 for wait_s in waits] == [False, True]
+    other = turns(parsed(twilio.fixture(), twilio.form("hi", To="+14155550777")))[0]
+    assert governor.book("twilio", (), adapter.chat(other.reply), "c") == 0
+    ours = {sender: adapter.chat(msgspec.json.encode({"to": "+1", "sender": sender, "message_sid": "S"}))
+            for sender in ("whatsapp:+14155550199", "24601", "+14155550199")}  # fmt: skip
+    assert [chat.rates for chat in ours.values()] == [(Rate(80, 1.0),), (), (Rate(1, 1.0),)]
+
+
+def test_the_threads_of_a_teams_channel_share_the_channel_s_rate() -> None:
+    adapter = teams.fixture().adapter
+    thread = {"service_url": "u", "activity": "9", "bot": "b"}
+    threads = [msgspec.json.encode({**thread, "conversation": f"19:d@thread.tacv2{of}"})
+               for of in (";messageid=17", ";messageid=18", "")]  # fmt: skip
+    assert {adapter.chat(address).key for address in threads} == {"19:d@thread.tacv2"}
 
 
 def test_the_files_of_a_post_on_mattermost_have_their_names_and_a_door() -> None:
