@@ -36,6 +36,13 @@ SHARED = (
     ),
     Fault(
         "what finds its app full books the places ahead",
+        "gateway/governor.py",
+        "        elif app_at <= now:\n            of_chat.add(now)\n            of_app.add(now)\n",
+        "        else:\n            of_chat.add(now)\n            of_app.add(app_at)\n",
+        ("tests/gateway/test_governor.py",),
+    ),
+    Fault(
+        "what an app cannot take yet is leased and put back",
         "gateway/delivery.py",
         "            room = self._governor.room(platform, adapter.capabilities.app_rates, room)\n",
         "            pass\n",

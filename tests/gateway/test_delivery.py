@@ -363,10 +363,24 @@ async def test_chats_get_what_their_platform_allows_whole_and_in_order(
         assert api.refused <= 4
 
 
-async def test_a_sender_who_floods_a_platform_keeps_no_other_waiting(far_side: RunningPlatform, tmp_path: Path) -> None:
-    """What the app may send is full for seconds by one sender's chats: others leave at its next free places."""
+async def test_a_sender_who_floods_a_platform_keeps_no_other_waiting(
+    far_side: RunningPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the app may send is full for seconds by one sender's chats: others leave at its next free places.
+
+    And what cannot leave yet stays in the outbox: it is not leased and put back again and again.
+    """
     api = StrictBotApi()
     async with bot_api(api) as url, delivering(far_side, tmp_path, TELEGRAM_API_BASE=url) as sending:
+        due, leased = sending.store.outbox.due, 0
+
+        async def counted(*given: Any) -> DueReplies:
+            nonlocal leased
+            found = await due(*given)
+            leased += len(found.replies)
+            return found
+
+        monkeypatch.setattr(sending.store.outbox, "due", counted)
         flood = [
             Reply(
                 f"telegram:default:{chat}",
@@ -400,6 +414,7 @@ async def test_a_sender_who_floods_a_platform_keeps_no_other_waiting(far_side: R
         overtaken_by = [api.taken.index((chat, "quiet")) - count for chat, count in before.items()]
         assert max(overtaken_by) < 20, overtaken_by  # those that were on their way, and each other
         assert sum(chat >= 1000 for chat, _ in api.taken) < 290, "the flood was over before"
+        assert leased < len(api.taken) + 40, (leased, len(api.taken))
         assert api.refused == 0
 
 
