@@ -82,7 +82,7 @@ class AnswerPreviews:
     async def _went_to(self, platform: Adapter, turn: ShownTurn, reply: Reply, answer: ApiResponse | None) -> bytes:
         """Return the address of an answer of which something was sent there."""
         address = reply.address
-        match platform.shown(reply, answer) if answer else None:
+        match platform.shown(reply, answer) if answer and answer.status < 500 else None:
             case Sent(sent_id):
                 return await self._placed(platform, turn, address, sent_id, reply.text)
             case WithoutThread(elsewhere):  # its stream has ended: edits go on
@@ -92,7 +92,8 @@ class AnswerPreviews:
             case Cancelled():
                 await self._turns.interrupt(turn.session)
             case None:
-                # nobody knows whether it is shown: a second one could be beside it, or a piece be there twice
+                # nobody knows whether it is shown, as a server that fails may have done it all the same: a second one
+                # could be beside it, or a piece be there twice
                 self._places[turn.message_id] = platform.placed(address, "")
         turn.streams = False
         return address

@@ -54,7 +54,8 @@ class ChatServer:
         self.expired = False  #: every stream ends by itself
         self.refused = False  #: no stream may begin
         self.stopped = False  #: the person presses the button
-        self.silent = False  #: a piece of a stream is shown, and the connection breaks before that is said
+        #: what is answered to a piece of a stream that is shown all the same
+        self.unclear: Callable[[], Response] | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -80,8 +81,8 @@ class ChatServer:
         self.calls.append(method)
         async with self._lock:
             error = self._slack(method, body)
-        if self.silent and method == "chat.appendStream":
-            return broken_off()
+        if self.unclear and method == "chat.appendStream":
+            return self.unclear()
         ts = body.get("ts") or list(self.messages)[-1:] or [""]
         return JSONResponse({"ok": not error, "error": error, "ts": ts if isinstance(ts, str) else ts[0]})
 
@@ -115,8 +116,8 @@ class ChatServer:
         self.calls.append(f"{request.method} {info['streamType'] if info else body['type']}")
         async with self._lock:
             status, answer = self._teams(request.method, body, name, info)
-        if self.silent and info and info["streamType"] == "streaming":
-            return broken_off()
+        if self.unclear and info and info["streamType"] == "streaming":
+            return self.unclear()
         return JSONResponse(answer, status)
 
     def _teams(
@@ -156,6 +157,11 @@ class ChatServer:
 def broken_off() -> Response:
     """Return an answer within which the connection ends."""
     return Response(b"{", headers={"content-length": "9"})
+
+
+def failed() -> Response:
+    """Return the answer of a server that failed behind what it did."""
+    return JSONResponse({"ok": False, "error": "fatal_error"}, 500)
 
 
 ADDRESSES = {
@@ -291,10 +297,13 @@ async def test_a_stream_that_has_expired_when_the_answer_is_ready_is_written_ove
     assert turn.server.texts == [ANSWER]
 
 
-async def test_a_piece_that_nobody_knows_to_be_shown_is_there_once_in_the_whole_answer(turn: Turn) -> None:
+@pytest.mark.parametrize("unclear", [broken_off, failed])
+async def test_a_piece_that_nobody_knows_to_be_shown_is_there_once_in_the_whole_answer(
+    turn: Turn, unclear: Callable[[], Response]
+) -> None:
     turn.write(LINES[0] + LINES[1])
     await turn.until(lambda: streamed(turn))
-    turn.server.silent = True
+    turn.server.unclear = unclear
     turn.write(LINES[2])
     await turn.until(lambda: "Line 2" in turn.server.texts[0])
     await turn.settle(ANSWER)
