@@ -31,8 +31,9 @@ BODY_TIMEOUT_S = 60.0
 UNREAD_TIMEOUT_S = 60.0
 #: value of SO_LINGER: on, and for no time
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
-#: a body may arrive in chunks as small as one byte: what frames it is bounded by this many times its size
-MOST_FRAMING = 8
+#: a body may arrive in chunks as small as one byte, ten thousand of them; what frames a larger one is bounded by this
+#: many times its size, since each chunk costs the loop as much as a small request does the parser
+MOST_FRAMING = 0.25
 
 #: requests that wait on one connection for the answers to earlier ones; each costs a hundred times its bytes in memory
 MOST_PIPELINED = 32

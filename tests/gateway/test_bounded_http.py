@@ -67,6 +67,7 @@ def send_what_is_taken(connection: socket.socket, data: bytes) -> None:
         b"a:b\r\n" * 2_000_000, b"x: " + b"y" * 10_000_000, b"z" * 5_000_000,
         b"long: " + b"y" * 70_000 + b"\r\n\r\n",
         b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + b"t: v\r\n" * 100_000,
+        b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 500_000,
         b"Transfer-Encoding: chunked\r\n\r\n1;" + b"e" * 5_000_000,
     ],
     ids=["many lines", "an endless value", "an endless name", "a long value", "an endless trailer", "an extension"],
