@@ -36,6 +36,7 @@ from gateway.platforms.port import (
 )
 from gateway.platforms.signature import same
 from shared.attachments import Attachment
+from shared.command import CHAT_COMMANDS
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, session_key
 from shared.platform_settings import MatrixSettings
@@ -162,7 +163,9 @@ class Matrix(EditingAdapter, frozen=True):
         thread = content.thread
         name = self.settings.user_id
         mentioned = name in content.mentioned or (not content.mentions and name in content.words)
-        text = as_text(content.words.removeprefix(name).lstrip(":, ")) or as_text(content.words)
+        text = as_text(content.words_to(name)) or as_text(content.words)
+        if (command := text.strip().lower().replace("!", "/", 1)) in CHAT_COMMANDS:
+            text = command  # with "!": some clients send no text that begins with a slash
         if not text and not content.files and kind is not Kind.DELETE:
             raise BodyRejected("neither text nor attachment")
         return Inbound(

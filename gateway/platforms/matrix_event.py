@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
+from urllib.parse import unquote
+
 import msgspec
 
 from gateway.platforms.decode import decode_or_none
@@ -9,6 +13,11 @@ from gateway.platforms.port import File
 
 #: messages that are a file
 FILES = frozenset({"m.image", "m.file", "m.audio", "m.video"})
+#: a mention that begins a formatted text: whose id, and the name that stands for it in the plain text
+#: https://spec.matrix.org/latest/client-server-api/#user-and-room-mentions
+MENTION = re.compile(
+    r"""(?:<mx-reply>.*?</mx-reply>)?(?:<p>)?<a href=["']https://matrix\.to/#/([^"'?]+)[^>]*>([^<]*)</a>""", re.DOTALL
+)
 
 
 class InReplyTo(msgspec.Struct, frozen=True):
@@ -40,6 +49,7 @@ class NewContent(msgspec.Struct, frozen=True):
     """The text of an edited message."""
 
     body: str = ""
+    formatted_body: object = ""
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -47,6 +57,7 @@ class Content(msgspec.Struct, frozen=True):
 
     msgtype: str = ""
     body: str = ""
+    formatted_body: object = ""
     url: str = ""
     filename: str = ""
     redacts: str = ""
@@ -78,6 +89,17 @@ class Content(msgspec.Struct, frozen=True):
         lines = text.split("\n")
         quoted = next((number for number, line in enumerate(lines) if not line.startswith("> ")), 0)
         return "\n".join(lines[quoted:]).lstrip("\n") if quoted else text
+
+    def words_to(self, user_id: str) -> str:
+        """The text without the mention of a user that begins it: their id, or the name that the client links to it."""
+        markup = self.new.formatted_body if self.new else self.formatted_body
+        found = MENTION.match(markup) if isinstance(markup, str) else None
+        shown = html.unescape(found[2]) if found and unquote(found[1]) == user_id else ""
+        words = self.words
+        for name in (user_id, shown, f"@{shown}" if shown else ""):
+            if name and words.startswith(name):
+                return words.removeprefix(name).lstrip(":, ")
+        return words
 
     @property
     def mentioned(self) -> tuple[str, ...]:

@@ -413,3 +413,34 @@ def test_matrix_is_asked_for_what_was_said_since_the_bot_was_invited() -> None:
     assert [inbound.text for inbound in adapter.missed(page)] == ["first", "second"]
     assert adapter.missed(api(200, {"chunk": [*said, before]})) == ()  # it was invited longer ago than that
     assert adapter.missed(api(403, {"errcode": "M_FORBIDDEN"})) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "markup", "read"),
+    [
+        (f"{matrix.BOT}: /approve", None, "/approve"),
+        ("Gate <house>: /approve", '<a href="https://matrix.to/#/{id}">Gate &lt;house&gt;</a>: /approve', "/approve"),
+        ("Gate /stop", '<p><a href="https://matrix.to/#/%40gatehouse%3Agh.test">Gate</a> /stop</p>', "/stop"),
+        ("@Gate /stop", "<a href='https://matrix.to/#/{id}'>Gate</a> /stop", "/stop"),
+        ("> <@a:b> x\n\nGate: y", '<mx-reply>x</mx-reply><a href="https://matrix.to/#/{id}">Gate</a>: y', "y"),
+        ("Ana: /stop", '<a href="https://matrix.to/#/@ana:gh.test">Ana</a>: /stop', "Ana: /stop"),
+        ("Gate", '<a href="https://matrix.to/#/{id}">Gate</a>', "Gate"),
+        (f"{matrix.BOT}: !Approve", 5, "/approve"),
+        ("!stop", "<b>!stop</b>", "/stop"),
+        ("!new idea", None, "!new idea"),
+    ],
+)
+def test_matrix_commands_are_read_behind_a_mention_that_shows_a_name_and_with_an_exclamation_mark(
+    words: str, markup: object, read: str
+) -> None:
+    if isinstance(markup, str):
+        markup = markup.replace("{id}", matrix.BOT)
+    said = {"body": words, "formatted_body": markup}
+    body = matrix.transaction(
+        matrix.event("", content=said),
+        matrix.event(
+            "",
+            content={"body": "* x", "m.new_content": said, "m.relates_to": {"rel_type": "m.replace", "event_id": "$0"}},
+        ),
+    )
+    assert [one.text for one in parsed(matrix.fixture(), body).inbound] == [read, read]
