@@ -47,11 +47,15 @@ TOOLS: list[Any] = [
     {"description": "no name"},
     "no tool",
     None,
+    {"name": "asks", "inputSchema": {"type": "object"}},
+    {"name": "endless_progress", "inputSchema": {"type": "object"}},
+    {"name": "link", "inputSchema": {"type": "object"}},
 ]
 RESULTS: dict[str, Any] = {
     "mismatch": {"content": [{"type": "text", "text": "the text"}], "structuredContent": {"n": "x"}},
     "unstructured": {"content": [{"type": "text", "text": "the text"}]},
     "picture": {"content": [{"type": "image", "data": PNG, "mimeType": "image/png"}]},
+    "link": {"content": [{"type": "resource_link", "uri": "x://y", "name": "y"}]},
     "fits": {"content": [], "structuredContent": {"n": 1}},
     "odd_blocks": {"content": [{"type": "hologram", "x": 1}, {"text": "typeless"}, "bare"], "isError": None},
 }
@@ -89,6 +93,15 @@ class Server:
                         {"message": message} if message else {}
                     )
                     say({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+            case "endless_progress":
+                told = {"progressToken": params["_meta"]["progressToken"], "progress": 0.5}
+                say({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+            case "asks":
+                elicited = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
+                say({"jsonrpc": "2.0", "id": "e", "method": "elicitation/create", "params": elicited})
+                sampled = {"messages": [], "maxTokens": 5}
+                say({"jsonrpc": "2.0", "id": "s", "method": "sampling/createMessage", "params": sampled})
+                text = json.dumps({heard["id"]: heard["error"] for heard in (json.loads(input()), json.loads(input()))})
             case "remember":
                 self.word, text = given.get("word") or self.word, f"{os.getpid()} {given.get('word') or self.word}"
             case "descriptors":

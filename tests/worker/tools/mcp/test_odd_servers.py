@@ -97,6 +97,18 @@ async def test_progress_is_said_while_the_call_runs(served: Worker) -> None:
     assert served.progress == ["1 of 2", "nearly"]
 
 
+async def test_progress_without_a_total_and_links_to_resources_are_told(served: Worker) -> None:
+    served.progress.clear()
+    await served.call("t__endless_progress")
+    assert served.progress == ["0.5"]
+    assert await served.call("t__link") == "[resource y: x://y]"
+
+
+async def test_what_a_server_asks_in_the_middle_of_a_call_is_refused_and_the_call_goes_on(served: Worker) -> None:
+    refused = json.loads(await served.call("t__asks"))
+    assert (refused["e"]["message"], refused["s"]["message"]) == ("Elicitation not supported", "Sampling not supported")
+
+
 async def test_a_server_s_program_inherits_no_descriptor_but_its_three(served: Worker) -> None:
     assert list(json.loads(await served.call("t__descriptors"))) == ["0", "1", "2"]
 
