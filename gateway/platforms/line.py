@@ -5,10 +5,7 @@ A reply token is good for one call within a minute and costs nothing; what comes
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import uuid
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -35,7 +32,7 @@ from gateway.platforms.port import (
     WebhookRequest,
     WebhookResponse,
 )
-from gateway.platforms.signature import check_header
+from gateway.platforms.signature import HmacSignature, in_base64
 from shared.approvals import choices
 from shared.errors import BodyRejected
 from shared.messages import Reply, session_key
@@ -46,6 +43,10 @@ TOKEN_S = 50.0
 
 #: makes the retry key of a push from a reply's own key
 RETRY_KEYS = uuid.UUID("6f1b0c1e-7a52-4a1c-9a6e-1d8f2f4c5b90")
+
+SIGNATURE = HmacSignature(
+    header="x-line-signature", written=in_base64, hint="LINE_CHANNEL_SECRET must be this channel's"
+)
 
 
 class Address(Place, frozen=True):
@@ -65,7 +66,7 @@ class Line(JsonApiAdapter, frozen=True):
 
     name: ClassVar[str] = "line"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        signature_headers=frozenset({"x-line-signature"}),
+        signature_headers=frozenset({SIGNATURE.header}),
         dedupe_ttl_s=48 * 3600.0,
         open_to_strangers=True,
         app_rates=(Rate(2000, 1.0),),
@@ -79,8 +80,7 @@ class Line(JsonApiAdapter, frozen=True):
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the signature over the body."""
-        hint = "LINE_CHANNEL_SECRET must be this channel's"
-        check_header(req.headers, "x-line-signature", self._signature(req.raw), hint)
+        SIGNATURE.check(self.settings.channel_secret, req.headers, req.raw, req.now)
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read all events of a request."""
@@ -195,11 +195,8 @@ class Line(JsonApiAdapter, frozen=True):
     def handshake(self, url: str, now: float) -> ApiRequest:  # noqa: ARG002 - LINE signs no time
         """Build the request without an event that LINE sends as a test."""
         raw = b'{"destination":"","events":[]}'
-        return ApiRequest(url, {"content-type": "application/json", "x-line-signature": self._signature(raw)}, raw)
-
-    def _signature(self, raw: bytes) -> str:
-        digest = hmac.digest(self.settings.channel_secret.encode(), raw, hashlib.sha256)
-        return base64.b64encode(digest).decode()
+        signature = SIGNATURE.sign(self.settings.channel_secret, raw)
+        return ApiRequest(url, {"content-type": "application/json", SIGNATURE.header: signature}, raw)
 
     def _post(self, path: str, body: object) -> ApiRequest:
         return json_call(f"{self.settings.api_base}/v2/bot/{path}", body, self.settings.channel_access_token)

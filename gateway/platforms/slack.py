@@ -6,8 +6,6 @@ channel), so an accepted message is known by its event id and by its place: team
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Sequence
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -32,7 +30,7 @@ from gateway.platforms.port import (
     WebhookRequest,
     WebhookResponse,
 )
-from gateway.platforms.signature import check_timestamp, required_header, same
+from gateway.platforms.signature import HmacSignature
 from gateway.platforms.slack_api import (
     CODES,
     LOST_THREAD,
@@ -58,11 +56,18 @@ from gateway.platforms.slack_event import (
 from gateway.platforms.slack_stream import SlackStreams
 from shared.approvals import choices
 from shared.attachments import Attachment
-from shared.errors import SignatureRejected
 from shared.messages import Reply, session_key
 
 #: what a button under a question about tool calls says
 DECIDES = ("/approve ", "/deny ")
+
+SIGNATURE = HmacSignature(
+    header="x-slack-signature",
+    prefix="v0=",
+    timestamp_header="x-slack-request-timestamp",
+    before_body="v0:{timestamp}:",
+    hint="SLACK_SIGNING_SECRET must be this app's",
+)
 
 
 class Slack(SlackStreams, frozen=True):
@@ -70,7 +75,7 @@ class Slack(SlackStreams, frozen=True):
 
     name: ClassVar[str] = "slack"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        signature_headers=frozenset({"x-slack-signature", "x-slack-request-timestamp"}),
+        signature_headers=frozenset({SIGNATURE.header, SIGNATURE.timestamp_header}),
         dedupe_ttl_s=24 * 3600.0,
         limits_methods_apart=True,
         life_sign_every_s=90.0,
@@ -87,11 +92,7 @@ class Slack(SlackStreams, frozen=True):
 
     def verify(self, req: WebhookRequest) -> None:
         """Check the signature over ``v0:timestamp:body``."""
-        timestamp = required_header(req.headers, "x-slack-request-timestamp")
-        signature = required_header(req.headers, "x-slack-signature")
-        check_timestamp("X-Slack-Request-Timestamp", timestamp, req.now)
-        if not same(signature, sign(self.settings.signing_secret, timestamp, req.raw)):
-            raise SignatureRejected("X-Slack-Signature does not match: SLACK_SIGNING_SECRET must be this app's")
+        SIGNATURE.check(self.settings.signing_secret, req.headers, req.raw, req.now)
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read an event, a handshake or a slash command."""
@@ -333,19 +334,13 @@ class Slack(SlackStreams, frozen=True):
     def handshake(self, url: str, now: float) -> ApiRequest:
         """Build the url_verification that Slack sends when the url is entered."""
         raw, timestamp = b'{"type":"url_verification","challenge":"doctor"}', str(int(now))
-        signature = sign(self.settings.signing_secret, timestamp, raw)
-        signed = {"x-slack-request-timestamp": timestamp, "x-slack-signature": signature}
+        signature = SIGNATURE.sign(self.settings.signing_secret, raw, timestamp)
+        signed = {SIGNATURE.timestamp_header: timestamp, SIGNATURE.header: signature}
         return ApiRequest(url, {"content-type": "application/json", **signed}, raw)
 
     def setup(self, url: str) -> Setup:
         """An app is made of a manifest."""
         return Setup(f"https://api.slack.com/apps > Create New App > From a manifest:\n\n{manifest(url)}")
-
-
-def sign(signing_secret: str, timestamp: str, raw: bytes) -> str:
-    """Return the ``v0=…`` signature of a body."""
-    content = b":".join((b"v0", timestamp.encode(), raw))
-    return "v0=" + hmac.digest(signing_secret.encode(), content, hashlib.sha256).hex()
 
 
 def asked(text: str, question: str, *, plain: bool) -> dict[str, object]:

@@ -116,6 +116,8 @@ class Standard(Adapter, frozen=True):
             raise SignatureRejected(f"webhook-id is longer than {MOST_NAME} characters")
         check_timestamp("webhook-timestamp", timestamp, req.now)
         expected = sign(self.settings.secret, webhook_id, timestamp, req.raw)
+        if all(entry.startswith("v1a,") for entry in entries):
+            raise SignatureRejected("webhook-signature has v1a (Ed25519) alone, which is not taken: sign with v1")
         if not any(same(expected, entry) for entry in entries):
             raise SignatureRejected(
                 "webhook-signature does not match: sign `id.timestamp.body` with STANDARD_WEBHOOK_SECRET"

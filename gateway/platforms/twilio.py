@@ -89,6 +89,11 @@ class Twilio(JsonApiAdapter, frozen=True):
             raise SignatureRejected("the form has too many fields to be one of Twilio's") from None
         expected = [sign(token, url, pairs) for token in self.tokens for url in spellings(req.url)]
         matches = [same(signature, one) for one in expected]  # all of them: time tells nothing
+        if "x-twilio-webhooks-signature-settings" in req.headers and not any(matches):
+            raise SignatureRejected(
+                "the request is signed with a shared key (X-Twilio-Webhooks-Signature-Settings), which is not taken: "
+                "switch it off in the Twilio console, so that Twilio signs with the account's token"
+            )
         if not any(matches) or (wanted is not None and not same(hashlib.sha256(req.raw).hexdigest(), wanted)):
             raise SignatureRejected(
                 "X-Twilio-Signature does not match: TWILIO_AUTH_TOKEN must be this account's, and GATEHOUSE_PUBLIC_URL "

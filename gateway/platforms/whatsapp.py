@@ -7,8 +7,6 @@ that cannot be read must not hold up the others.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -34,7 +32,7 @@ from gateway.platforms.port import (
     WebhookRequest,
     WebhookResponse,
 )
-from gateway.platforms.signature import check_header, same
+from gateway.platforms.signature import HmacSignature, same
 from gateway.platforms.whatsapp_event import Contact, Message, Value, Webhook
 from shared.approvals import choices
 from shared.attachments import Attachment
@@ -54,6 +52,8 @@ DOCUMENTS = frozenset(
     "application/vnd.openxmlformats-officedocument.presentationml.presentation".split()
 )
 FILE_HOSTS = ("https://lookaside.fbsbx.com/", "https://graph.facebook.com/")
+
+SIGNATURE = HmacSignature(header="x-hub-signature-256", prefix="sha256=", hint="WHATSAPP_APP_SECRET must be this app's")
 
 
 class Address(Place, frozen=True):
@@ -84,7 +84,7 @@ class WhatsApp(JsonApiAdapter, frozen=True):
 
     name: ClassVar[str] = "whatsapp"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        signature_headers=frozenset({"x-hub-signature-256"}),
+        signature_headers=frozenset({SIGNATURE.header}),
         dedupe_ttl_s=8 * 86400.0,
         open_to_strangers=True,
         methods=("GET", "POST"),
@@ -112,8 +112,7 @@ class WhatsApp(JsonApiAdapter, frozen=True):
             ):
                 raise SignatureRejected("hub.verify_token does not match WHATSAPP_VERIFY_TOKEN")
             return
-        hint = "WHATSAPP_APP_SECRET must be this app's"
-        check_header(req.headers, "x-hub-signature-256", self._signature(req.raw), hint)
+        SIGNATURE.check(self.settings.app_secret, req.headers, req.raw, req.now)
 
     def parse(self, req: WebhookRequest) -> Parsed:
         """Read all messages of a request; statuses, echoes and what is not ours are ignored."""
@@ -231,10 +230,8 @@ class WhatsApp(JsonApiAdapter, frozen=True):
     def handshake(self, url: str, now: float) -> ApiRequest:  # noqa: ARG002 - Meta signs no time
         """Build a webhook without an entry."""
         raw = b'{"object":"whatsapp_business_account","entry":[]}'
-        return ApiRequest(url, {"content-type": "application/json", "x-hub-signature-256": self._signature(raw)}, raw)
-
-    def _signature(self, raw: bytes) -> str:
-        return f"sha256={hmac.digest(self.settings.app_secret.encode(), raw, hashlib.sha256).hex()}"
+        signature = SIGNATURE.sign(self.settings.app_secret, raw)
+        return ApiRequest(url, {"content-type": "application/json", SIGNATURE.header: signature}, raw)
 
     def setup(self, url: str) -> Setup:
         """The webhook is set by hand; Meta calls it while it is set."""

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.governor import Governor
 from gateway.platforms.port import File, Inbound, Kind, Parsed, Rate
-from shared.errors import BodyRejected
+from shared.errors import BodyRejected, SignatureRejected
 from tests.gateway.platforms.fixtures import (
     discord,
     google_chat,
@@ -329,6 +329,15 @@ def test_a_twilio_message_with_fields_nobody_knows_yet_is_verified_and_read() ->
     fixture = twilio.fixture()
     body = fixture.direct("hi") + b"&ChannelMetadata=%7B%22a%22%3A1%7D&Blank=&ApiVersion=2010-04-01"
     assert [inbound.text for inbound in turns(parsed(fixture, body))] == ["hi"]
+
+
+def test_twilio_s_signature_with_a_shared_key_is_refused_with_what_to_do() -> None:
+    req = twilio.fixture().sign(twilio.form("hi"))
+    settings = {"x-twilio-webhooks-signature-settings": "key=SK1,algorithm=HMAC_SHA256"}
+    twilio.fixture().adapter.verify(msgspec.structs.replace(req, headers={**req.headers, **settings}))
+    other = {**req.headers, **settings, "x-twilio-signature": "x"}
+    with pytest.raises(SignatureRejected, match=r"shared key .* switch it off"):
+        twilio.fixture().adapter.verify(msgspec.structs.replace(req, headers=other))
 
 
 def test_the_rate_of_a_number_is_one_for_all_it_writes_to() -> None:

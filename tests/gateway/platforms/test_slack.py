@@ -28,7 +28,7 @@ from gateway.platforms.port import (
     TryLater,
     WebhookRequest,
 )
-from gateway.platforms.slack import Slack, sign
+from gateway.platforms.slack import SIGNATURE, Slack
 from shared.errors import BodyRejected, SignatureRejected
 from shared.messages import Reply, ReplyStatus
 from shared.platform_settings import SlackSettings
@@ -65,7 +65,7 @@ def request_of(raw: bytes, content_type: str = "application/json", **headers: st
     signed = {
         "content-type": content_type,
         "x-slack-request-timestamp": str(AT),
-        "x-slack-signature": sign(SECRET, str(AT), raw),
+        "x-slack-signature": SIGNATURE.sign(SECRET, raw, str(AT)),
     } | headers
     return WebhookRequest("POST", signed, raw, AT)
 
@@ -130,7 +130,7 @@ def test_a_body_that_is_not_text_is_refused_by_its_signature_alone() -> None:
 def test_only_a_fresh_timestamp_is_accepted(skew: int, result: bool) -> None:
     """Five minutes both ways."""
     at = str(AT + skew)
-    fresh = {"x-slack-request-timestamp": at, "x-slack-signature": sign(SECRET, at, VECTOR_B)}
+    fresh = {"x-slack-request-timestamp": at, "x-slack-signature": SIGNATURE.sign(SECRET, VECTOR_B, at)}
     assert accepted(request_of(VECTOR_B, **fresh)) is result
 
 

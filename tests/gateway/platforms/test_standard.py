@@ -56,6 +56,11 @@ def test_the_published_vector_is_accepted() -> None:
     ADAPTER.verify(request_of(b'{"test": 2432232314}', webhook_signature=signature))
 
 
+def test_an_asymmetric_signature_alone_is_refused_by_its_name() -> None:
+    with pytest.raises(SignatureRejected, match=r"v1a .*sign with v1"):
+        ADAPTER.verify(request_of(BODY, webhook_signature="v1a,AAAA v1a,BBBB"))
+
+
 def test_any_matching_entry_is_enough_and_unknown_versions_are_skipped() -> None:
     """A sender that rotates its secret signs with both."""
     good = sign(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", BODY)
