@@ -26,7 +26,6 @@ from tests.gateway.platforms.fixtures import discord, matrix, slack, whatsapp
 from tests.gateway.platforms.test_conformance import only, reply_to
 from tests.real.foreign import SCRIPTS, installed
 
-NOW = time.time()
 QUESTION = "0123456789abcdef"
 SECRETS = {"svix": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "slack": slack.SECRET, "whatsapp": whatsapp.SECRET}
 ADAPTERS: dict[str, Adapter] = {
@@ -43,21 +42,21 @@ BODIES = {
 }
 
 
-def genuine(kind: str) -> dict[str, str]:
-    """Return the headers of a request that is authentic."""
+def genuine(kind: str, now: float) -> dict[str, str]:
+    """Return the headers of a request that is authentic at a moment."""
     body = BODIES[kind].encode()
     if kind == "svix":
-        return dict(sign_standard(SECRETS["svix"], "msg_1", body, NOW).headers)
+        return dict(sign_standard(SECRETS["svix"], "msg_1", body, now).headers)
     return (
-        dict(sign_slack(SECRETS["slack"], body, NOW).headers) if kind == "slack" else dict(whatsapp.sign(body).headers)
+        dict(sign_slack(SECRETS["slack"], body, now).headers) if kind == "slack" else dict(whatsapp.sign(body).headers)
     )
 
 
-def judged() -> list[tuple[str, dict[str, str], str]]:
+def judged(now: float) -> list[tuple[str, dict[str, str], str]]:
     """Return requests to be judged: authentic ones, under Svix' own names too, and each with something changed."""
     pick, found = random.Random(11), list[tuple[str, dict[str, str], str]]()
     for kind, body in BODIES.items():
-        headers = {name.lower(): value for name, value in genuine(kind).items()}
+        headers = {name.lower(): value for name, value in genuine(kind, now).items()}
         found.append((kind, headers, body))
         found += [(kind, headers, body[:at] + "X" + body[at + 1 :]) for at in pick.sample(range(len(body)), 20)]
         for name, value in headers.items():
@@ -68,19 +67,19 @@ def judged() -> list[tuple[str, dict[str, str], str]]:
             # no zero before a time and nothing behind a signature: Svix reads both as if they were not there
             changes = ["", value[:cut], "z" + value, value.swapcase(), "v1,", "sha256=", "v0=", value[1:], "é"]
             found += [(kind, {**headers, name: text}, body) for text in changes]
-    svix = {name.replace("webhook-", "svix-"): text for name, text in genuine("svix").items()}
+    svix = {name.replace("webhook-", "svix-"): text for name, text in genuine("svix", now).items()}
     return [*found, ("svix", svix, BODIES["svix"]), ("svix", {**svix, "svix-id": "msg_2"}, BODIES["svix"])]
 
 
-def accepts(kind: str, headers: dict[str, str], body: str) -> bool:
+def accepts(kind: str, headers: dict[str, str], body: str, now: float) -> bool:
     try:
-        ADAPTERS[kind].verify(WebhookRequest("POST", headers, body.encode(), NOW))
+        ADAPTERS[kind].verify(WebhookRequest("POST", headers, body.encode(), now))
     except SignatureRejected:
         return False
     return True
 
 
-def contents() -> list[dict[str, Any]]:
+def contents(now: float) -> list[dict[str, Any]]:
     """Return what the Matrix adapter posts: a text, one in a thread, an answer that quotes, and an edit."""
     platform = matrix.fixture()
     threaded = {"m.relates_to": {"rel_type": "m.thread", "event_id": "$root"}}
@@ -88,29 +87,30 @@ def contents() -> list[dict[str, Any]]:
     thread = only(platform, matrix.transaction(matrix.event("hi", content=threaded))).reply
     quoted = only(platform, matrix.transaction(matrix.event(f"{matrix.BOT} hi"))).reply
     places = [place, thread, quoted, platform.adapter.placed(place, "$9")]
-    return [json.loads(platform.adapter.call(reply_to(platform, "<b>bold</b>", at), NOW).body) for at in places]
+    return [json.loads(platform.adapter.call(reply_to(platform, "<b>bold</b>", at), now).body) for at in places]
 
 
 @pytest.fixture(scope="module")
 def libraries() -> dict[str, Any]:
     """What the libraries answer to all that they are asked."""
-    reply = ADAPTERS["svix"].call(reply_of_standard(), NOW)
+    now = time.time()  # when the first of them is tried: what is signed is good for minutes
+    reply = ADAPTERS["svix"].call(reply_of_standard(now), now)
     asked = {
         "secrets": SECRETS,
-        "now": NOW,
+        "now": now,
         "bodies": BODIES,
-        "contents": contents(),
-        "judged": [(kind, SECRETS[kind], headers, body) for kind, headers, body in judged()]
+        "contents": contents(now),
+        "judged": [(kind, SECRETS[kind], headers, body) for kind, headers, body in judged(now)]
         + [("svix", SECRETS["svix"], dict(reply.headers), reply.body.decode())],
     }
     command = [str(installed("senders") / "bin" / "python"), str(SCRIPTS / "senders.py")]
     ended = subprocess.run(command, input=json.dumps(asked), check=True, capture_output=True, text=True, timeout=120)
     found: dict[str, Any] = json.loads(ended.stdout)
-    return found
+    return found | {"now": now}
 
 
-def reply_of_standard() -> Any:
-    request = WebhookRequest("POST", genuine("svix"), BODIES["svix"].encode(), NOW)
+def reply_of_standard(now: float) -> Any:
+    request = WebhookRequest("POST", genuine("svix", now), BODIES["svix"].encode(), now)
     (inbound,) = ADAPTERS["svix"].parse(request).inbound
     reply = reply_to(whatsapp.fixture(), "hi 👋")
     return msgspec.structs.replace(reply, address=inbound.reply, platform="standard")
@@ -119,8 +119,9 @@ def reply_of_standard() -> Any:
 def test_our_verdict_is_that_of_svix_slack_bolt_and_pywa(libraries: dict[str, Any]) -> None:
     """On authentic requests and on what is left of them once anything is changed; Svix takes our replies."""
     *verdicts, ours = libraries["verdicts"]
-    cases = judged()
-    differ = [case for case, theirs in zip(cases, verdicts, strict=True) if accepts(*case) != theirs]
+    now = libraries["now"]
+    cases = judged(now)
+    differ = [case for case, theirs in zip(cases, verdicts, strict=True) if accepts(*case, now) != theirs]
     assert differ == []
     assert {kind for (kind, _, _), good in zip(cases, verdicts, strict=True) if good} == set(BODIES)
     assert ours
@@ -128,7 +129,7 @@ def test_our_verdict_is_that_of_svix_slack_bolt_and_pywa(libraries: dict[str, An
 
 def test_what_svix_and_slack_sign_is_answered_by_a_gateway(tmp_path: Path, libraries: dict[str, Any]) -> None:
     """A real process, and the signatures that their own code makes, under both sets of Svix' names."""
-    stamp = str(int(NOW))
+    stamp = str(int(libraries["now"]))
     with running_platform() as platform:
         settings = platform.environment()
         settings |= {"STANDARD_WEBHOOK_SECRET": SECRETS["svix"], "SLACK_SIGNING_SECRET": SECRETS["slack"]}
@@ -160,7 +161,9 @@ def test_pywa_posts_the_same_to_whatsapp(libraries: dict[str, Any]) -> None:
 
     def posted(text: str, request: bytes, *, part: int = 0, question: str = "") -> Any:
         reply = reply_to(platform, text, only(platform, request).reply, part)
-        return json.loads(platform.adapter.call(msgspec.structs.replace(reply, question=question), NOW).body)
+        return json.loads(
+            platform.adapter.call(msgspec.structs.replace(reply, question=question), libraries["now"]).body
+        )
 
     sign = platform.adapter.life_sign(only(platform, body).reply, "")
     assert sign is not None
@@ -177,7 +180,7 @@ def test_discord_py_posts_the_same_question(libraries: dict[str, Any]) -> None:
     """But for the fields whose default it writes out, and the nonce, which is of our making."""
     platform = discord.fixture()
     reply = msgspec.structs.replace(reply_to(platform, "May I?"), question=QUESTION)
-    ours = json.loads(platform.adapter.call(reply, NOW + 1e6).body)
+    ours = json.loads(platform.adapter.call(reply, libraries["now"] + 1e6).body)
     theirs = libraries["discord"]
     assert theirs.pop("tts") is False
     for button in theirs["components"][0]["components"]:
