@@ -11,6 +11,7 @@ from loadtests.crash.plan import Boundary, Side
 from shared.journal import CallIntent, CallResult, JournalEntry
 from shared.messages import (
     Arrival,
+    Claim,
     ClaimBatch,
     ClaimRef,
     Dead,
@@ -56,16 +57,6 @@ class Watched:
         return getattr(self._inner, name)
 
 
-class WatchedInbox(Watched):
-    """The Inbox: accepts."""
-
-    async def accept(self, arrival: Arrival, host: str = "") -> Receipt:  # noqa: ARG002 - a claim has its own boundary
-        self._watch.before(Boundary.ACCEPT, arrival.session)
-        receipt: Receipt = await self._inner.accept(arrival)
-        self._watch.after(Boundary.ACCEPT, arrival.session, message=receipt.message_id)
-        return receipt
-
-
 class WatchedClaims(Watched):
     """The Claims: claims that find something, checkpoints, settles."""
 
@@ -82,6 +73,11 @@ class WatchedClaims(Watched):
         if batch.claims:
             self._watch.after(Boundary.CLAIM, batch.claims[0].ref.session)
         return batch
+
+    def taken(self, claim: Claim) -> None:
+        """Know a claim that came with its message."""
+        self._messages[claim.ref] = claim.messages[0].id
+        self._watch.after(Boundary.CLAIM, claim.ref.session)
 
     async def checkpoint(self, ref: ClaimRef, steps: Sequence[Step], summary: Summary | None = None) -> None:
         labels = finished_labels(message for step in steps for message in step.messages)
@@ -115,6 +111,22 @@ class WatchedClaims(Watched):
         return settlement
 
 
+class WatchedInbox(Watched):
+    """The Inbox: accepts, some of which are claims too."""
+
+    def __init__(self, inner: Any, watch: Watch, claims: WatchedClaims) -> None:
+        super().__init__(inner, watch)
+        self._claims = claims
+
+    async def accept(self, arrival: Arrival, host: str = "") -> Receipt:
+        self._watch.before(Boundary.ACCEPT, arrival.session)
+        receipt: Receipt = await self._inner.accept(arrival, host)
+        self._watch.after(Boundary.ACCEPT, arrival.session, message=receipt.message_id)
+        if receipt.claim is not None:
+            self._claims.taken(receipt.claim)
+        return receipt
+
+
 class WatchedOutbox(Watched):
     """The Outbox: records of what the platform took."""
 
@@ -130,8 +142,9 @@ class WatchedStore(Watched):
 
     def __init__(self, inner: Store, watch: Watch) -> None:
         super().__init__(inner, watch)
-        self.inbox = cast("Inbox", WatchedInbox(inner.inbox, watch))
-        self.claims = cast("Claims", WatchedClaims(inner.claims, watch))
+        claims = WatchedClaims(inner.claims, watch)
+        self.inbox = cast("Inbox", WatchedInbox(inner.inbox, watch, claims))
+        self.claims = cast("Claims", claims)
         self.outbox = cast("Outbox", WatchedOutbox(inner.outbox, watch))
 
     async def open(self, tell: Tell = tell_nobody) -> None:
