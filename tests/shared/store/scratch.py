@@ -43,6 +43,11 @@ def postgres(directory: Path, clock: Callable[[], float], inbox_limit: int, send
     return Store(PostgresEngine(url, clock), inbox_limit, sender_share)
 
 
+def postgres_url(directory: Path) -> str:
+    """Return where the database of a store lies that was made in this directory."""
+    return _databases[directory]
+
+
 def empty(url: str) -> None:
     """Remove all rows of a database, if it has tables."""
     with psycopg.connect(url, autocommit=True) as opened:

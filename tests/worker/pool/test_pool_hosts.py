@@ -21,8 +21,7 @@ from shared.messages import Arrival, ClaimBatch, MessageState
 from shared.settings import parse_settings
 from shared.store import Store
 from shared.when_busy import BusyRules
-from tests.postgres_server import shared_server
-from tests.shared.store.scratch import postgres
+from tests.shared.store.scratch import postgres, postgres_url
 from tests.worker.pool.conditions import until
 from tests.worker.pool.test_pool import RecordingObserver, RunningPool
 from worker.pool import Pool
@@ -159,7 +158,7 @@ async def test_a_message_that_is_alone_runs_on_the_host_that_accepts_it(start_ho
 
 
 async def test_a_server_that_stands_still_is_told_of_in_time(
-    start_host: StartHost, monkeypatch: pytest.MonkeyPatch
+    start_host: StartHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a message that it has all the same is found by its keys."""
     web = await start_host("web", GATEHOUSE_WORKERS="0")
@@ -167,7 +166,7 @@ async def test_a_server_that_stands_still_is_told_of_in_time(
     assert web.pool.idle_host == ""
     monkeypatch.setattr("shared.store.postgres.engine.CHECK_WITHIN_S", 0.3)
     monkeypatch.setattr("gateway.intake.ANSWER_WITHIN_S", 0.3)
-    with psycopg.connect(shared_server().last_url) as other:
+    with psycopg.connect(postgres_url(tmp_path)) as other:
         other.execute("LOCK TABLE probe, sessions IN ACCESS EXCLUSIVE MODE")  # as if it stood still
         with pytest.raises(StoreUnavailable, match="has not answered"):
             await web.store.check()
