@@ -19,6 +19,7 @@ from gateway.call_history import CallHistory
 from gateway.pairings import Pairings
 from gateway.responses import Refused, json_response, list_limit
 from gateway.running_turns import RunningTurns
+from gateway.session_names import titles_entry
 from gateway.trace_text import trace_message
 from gateway.turn_broadcast import TurnBroadcast
 from gateway.worker_table import turn_list, worker_table
@@ -183,8 +184,8 @@ class Api:
     async def turns(self, _: Request) -> Response:
         """Answer the turns that run or wait for a slot, those that have run longest first."""
         turns = turn_list(self._pool.turn_rows(TURNS_LIMIT), await self._pool.hosts())
-        titles = await self._store.sessions.titles([str(turn["session"]) for turn in turns])
-        return json_response({"turns": turns} | ({"titles": titles} if titles else {}))
+        titles = await titles_entry(self._store, [str(turn["session"]) for turn in turns])
+        return json_response({"turns": turns} | titles)
 
     async def kill_worker(self, request: Request) -> Response:
         """Kill one worker, of another host by ``HOST/n``; its turns resume in another."""

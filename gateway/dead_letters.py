@@ -19,6 +19,7 @@ from starlette.routing import Route
 from gateway.dead_filter import DeadFilter, fitting
 from gateway.intake import Wakeable
 from gateway.responses import Refused, json_response, list_limit, read_body
+from gateway.session_names import titles_entry
 from gateway.turn_broadcast import TurnBroadcast
 from shared.errors import NotFound
 from shared.store.port import Store
@@ -71,8 +72,7 @@ class DeadLetters:
         return json_response({"dead": page} | await self._titles(page))
 
     async def _titles(self, letters: list[DeadLetter]) -> dict[str, dict[str, str]]:
-        titles = await self._store.sessions.titles([letter.session for letter in letters])
-        return {"titles": titles} if titles else {}
+        return await titles_entry(self._store, [letter.session for letter in letters])
 
     async def _total(self, wanted: DeadFilter) -> dict[str, int]:
         if wanted != DeadFilter(kind=wanted.kind):

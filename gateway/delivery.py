@@ -16,10 +16,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
-from typing import Protocol
 
 from gateway.governor import Governor
 from gateway.identity import identify
+from gateway.other_hosts import Alone, OtherHosts
 from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import PlatformClient
 from gateway.platforms.port import Adapter
@@ -50,33 +50,6 @@ FENCED_LOOK_S = 0.2
 COMPARE_EVERY_S = 3.0
 
 STORE_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-class OtherHosts(Protocol):
-    """What the pool knows of the other hosts that share the database."""
-
-    @property
-    def fenced(self) -> bool:
-        """Whether this host could not renew its lease: others may send what it has leased."""
-
-    def sends(self, platform: str) -> bool:
-        """Tell whether replies of a platform are this gateway's to send, as long as it does."""
-
-    def tell_senders(self) -> None:
-        """Tell the other gateways that a reply may be due."""
-
-
-class Alone:
-    """The hosts of a gateway that shares its database with no other."""
-
-    fenced = False
-
-    def sends(self, platform: str) -> bool:  # noqa: ARG002 - it sends everything
-        """Tell whether replies of a platform are this gateway's to send: all are."""
-        return True
-
-    def tell_senders(self) -> None:
-        """There are none."""
 
 
 class Delivery:

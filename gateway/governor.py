@@ -264,8 +264,7 @@ class Governor:
 
     def owner(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> ChatOwner:
         """Return the gateway that sends to a chat: no other one may, where there is a rate that one alone can keep."""
-        gateways = self.peers.gateways
-        if any(rate.count < gateways for rate in app_rates):
+        if self._is_undivided(app_rates):
             return self.peers.chat_owner(app, "")
         return self.peers.chat_owner(app, chat.key) if chat.rates else ChatOwner()
 
@@ -275,7 +274,7 @@ class Governor:
         Whoever waited that long asks again under the same key, and sends once the answer is 0.
         """
         now = self._clock()
-        of_app, of_chat = self._limits_of(app, app_rates, chat)
+        of_app, of_chat = self._limits_of(app, app_rates, chat, self.owner(app, app_rates, chat))
         booked = self._booked.pop(key, None)
         if booked is not None:
             of_chat.drop(booked)
@@ -294,7 +293,7 @@ class Governor:
     def count(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> None:
         """Count a request that goes now, whatever the rates allow: it ends what an earlier one began."""
         now = self._clock()
-        for limits in self._limits_of(app, app_rates, chat):
+        for limits in self._limits_of(app, app_rates, chat, self.owner(app, app_rates, chat)):
             limits.add(now)
 
     def allow_courtesy(self, app: str, app_rates: tuple[Rate, ...], chat: Chat, method: str = "") -> bool:
@@ -303,7 +302,7 @@ class Governor:
         owner = self.owner(app, app_rates, chat)
         if owner.host or not owner.sure:
             return False
-        all_limits = self._limits_of(app, app_rates, chat)
+        all_limits = self._limits_of(app, app_rates, chat, owner)
         if not all(limits.leaves_room(now, method) for limits in all_limits):
             return False
         for limits in all_limits:
@@ -328,13 +327,19 @@ class Governor:
         now = self._clock()
         return self._app(app, app_rates).next_room(now) - now
 
-    def _limits_of(self, app: str, app_rates: tuple[Rate, ...], chat: Chat) -> tuple[RateLimits, RateLimits]:
-        found = self._app(app, app_rates), self._chat(app, chat)
-        taken_over_mono = self.owner(app, app_rates, chat).since_mono
-        found[1].take_over(taken_over_mono)
-        if any(rate.count < self.peers.gateways for rate in app_rates):
-            found[0].take_over(taken_over_mono)
-        return found
+    def _limits_of(
+        self, app: str, app_rates: tuple[Rate, ...], chat: Chat, owner: ChatOwner
+    ) -> tuple[RateLimits, RateLimits]:
+        of_app, of_chat = self._app(app, app_rates), self._chat(app, chat)
+        of_chat.take_over(owner.since_mono)
+        if self._is_undivided(app_rates):
+            of_app.take_over(owner.since_mono)
+        return of_app, of_chat
+
+    def _is_undivided(self, app_rates: tuple[Rate, ...]) -> bool:
+        """Tell whether one gateway has all of an app's rates: there are fewer requests in a span than gateways."""
+        gateways = self.peers.gateways
+        return any(rate.count < gateways for rate in app_rates)
 
     def _app(self, app: str, rates: tuple[Rate, ...]) -> RateLimits:
         found = self._apps.get(app)

@@ -131,8 +131,9 @@ class InboundEvents:
             self._events.emit(Event.COMMAND_ANSWERED, session=inbound.session, platform=platform.name)
             return Taken()
         arrival = self._arrival(platform, inbound, traceparent, command)
-        gateway = self.gateway_of(platform, inbound.reply)
-        receipt = await self._intake.accept(msgspec.structs.replace(arrival, gateway=gateway))
+        if self._intake.store.engine.shared:
+            arrival = msgspec.structs.replace(arrival, gateway=self.gateway_of(platform, inbound.reply))
+        receipt = await self._intake.accept(arrival)
         if receipt.duplicate:
             if not stops:
                 self._rates.give_back(sender)

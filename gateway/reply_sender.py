@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.chat_moves import ChatMoves
 from gateway.governor import Governor
+from gateway.other_hosts import Alone, OtherHosts
 from gateway.outgoing import Outgoing, outgoing
 from gateway.platform_calls import PlatformCalls
 from gateway.platform_client import NoAnswer, NotSent, PlatformClient, has_answered
@@ -92,17 +93,6 @@ class LocalReceiver(Protocol):
         """Know that a reply is recorded as sent."""
 
 
-class Peers(Protocol):
-    """What is known of the other gateways that send."""
-
-    @property
-    def fenced(self) -> bool:
-        """Whether this one could not renew its lease: another one may send its replies."""
-
-    def tell_senders(self) -> None:
-        """Tell the others that a reply may be due."""
-
-
 PlaceOf = Callable[[Reply], Awaitable[bytes]]
 
 
@@ -144,7 +134,7 @@ class ReplySender:
         self._client = client
         self.place_of: PlaceOf = own_place
         self.texts_of: TextsOf = in_english
-        self.hosts: Peers | None = None
+        self.hosts: OtherHosts = Alone()
         self._calls = calls
         self._clock = clock
         self._moves = ChatMoves(store, events)
@@ -282,7 +272,7 @@ class ReplySender:
         """Send what a row sends first, with its token, and what follows that."""
         answers: list[ApiResponse] = []
         while True:
-            if self.hosts is not None and self.hosts.fenced:
+            if self.hosts.fenced:
                 raise StaleClaim(out.reply.session, 0)
             answer = await self._client.send(request)
             if not isinstance(answer, ApiResponse):
@@ -299,8 +289,7 @@ class ReplySender:
     async def _hand_over(self, reply: Reply, gateway: str) -> bool:
         """Give a row, and all of its session, to the gateway that keeps the rates of its chat."""
         await self._store.outbox.hand_over(reply, gateway)
-        if self.hosts is not None:
-            self.hosts.tell_senders()
+        self.hosts.tell_senders()
         return True
 
     async def _record_sent(self, reply: Reply, sent_id: str) -> bool:

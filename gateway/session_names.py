@@ -8,6 +8,7 @@ A courtesy: no message waits for it, and what cannot be had now is asked again w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from cachetools import TTLCache
 
@@ -61,3 +62,9 @@ class SessionNames:
             if name:
                 return name
         return ""
+
+
+async def titles_entry(store: Store, sessions: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return the entry of an answer with what people call these sessions; empty where none has such a name."""
+    titles = await store.sessions.titles(sessions)
+    return {"titles": titles} if titles else {}

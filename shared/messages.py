@@ -86,6 +86,11 @@ class Arrival(msgspec.Struct, frozen=True):
     gateway: str = ""
     title: str = ""  #: what people call its session, where the platform tells it
 
+    @property
+    def sender(self) -> str:
+        """Who wrote it, as ``platform:user``."""
+        return f"{self.platform}:{self.user}"
+
 
 class CommandAnswer(msgspec.Struct, frozen=True):
     """A message that came to its end without a turn."""

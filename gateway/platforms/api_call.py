@@ -41,7 +41,7 @@ def multipart_call(
     headers: Mapping[str, str] | None = None,
 ) -> ApiRequest:
     """Build a call with a form that has a file behind its fields (RFC 7578); the same for the same."""
-    boundary = hashlib.sha256(data + repr(sorted(fields.items())).encode()).hexdigest()
+    boundary = hashlib.sha256(repr((file.digest, sorted(fields.items()))).encode()).hexdigest()
     parts = [_part(boundary, f'name="{name}"', "", value.encode()) for name, value in fields.items()]
     named = f'name="{field}"; filename="{quoted_name(file.name)}"'
     parts.append(_part(boundary, named, file.media_type, data))

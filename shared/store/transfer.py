@@ -83,8 +83,6 @@ class TransferReport(msgspec.Struct, frozen=True):
 
     #: rows, by table
     rows: dict[str, int]
-    #: rows that a pass has found to differ, and written
-    changed: int
     #: a checksum over all rows
     checksum: str
 
@@ -155,7 +153,7 @@ class Transfer:
         """What the target holds, as far as it was verified."""
         verified = self._progress.verified
         whole = sum(int(verified[name].checksum, 16) for name in sorted(verified)) % CHECKSUM_MODULUS
-        return TransferReport({name: verified[name].count for name in verified}, 0, f"{whole:064x}")
+        return TransferReport({name: verified[name].count for name in verified}, f"{whole:064x}")
 
     async def copy(self, tell: Callable[[int], object]) -> int:
         """Copy the tables that were not; ``tell`` is told of rows that were looked at. Return how many were written."""

@@ -53,21 +53,18 @@ def _begin(database: Database, arrival: Arrival, arrived: ArrivalPlace) -> None:
         sessions.set_version(database, session, *database.next_epochs(1))
     inbox.add(database, seq, arrival)
     if arrival.quiet_s:
-        sender = f"{arrival.platform}:{arrival.user}"
-        sessions.gather(database, session, seq, sender, database.now() + arrival.quiet_s)
+        sessions.gather(database, session, seq, arrival.sender, database.now() + arrival.quiet_s)
 
 
 def _wait_on(database: Database, arrival: Arrival, head: int) -> None:
     """Wait a quiet time more for the rest of a thought, but not for ever."""
     latest = joins.quiet_until(database, arrival.session, head) + (MOST_QUIET_TIMES - 1) * arrival.quiet_s
-    sender = f"{arrival.platform}:{arrival.user}"
-    sessions.gather(database, arrival.session, head, sender, min(database.now() + arrival.quiet_s, latest))
+    sessions.gather(database, arrival.session, head, arrival.sender, min(database.now() + arrival.quiet_s, latest))
 
 
 def _reject(database: Database, arrival: Arrival, seq: int) -> Receipt:
     session, text = arrival.session, arrival.busy_text
     inbox.close(database, session, seq, MessageState.REJECTED, "", BUSY)
-    sender = f"{arrival.platform}:{arrival.user}"
-    reply = Reply(session, arrival.id, 0, arrival.platform, text, arrival.reply, ReplyStatus.FAILED, sender=sender)
-    outbox.add(database, seq, reply)
+    names = (arrival.id, 0, arrival.platform, text, arrival.reply, ReplyStatus.FAILED)
+    outbox.add(database, seq, Reply(session, *names, sender=arrival.sender))
     return Receipt(arrival.id, duplicate=False, state=MessageState.REJECTED, answer=text)

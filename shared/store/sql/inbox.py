@@ -207,9 +207,8 @@ def _accept(database: Database, arrival: Arrival, room: InboxLimits, host: str) 
     if owner != arrival.id:
         database.add_waiting(-1)
         return Receipt(owner, duplicate=True)
-    sender = f"{arrival.platform}:{arrival.user}"
     plain = arrival.command is None and not arrival.quiet_s
-    arrived = sessions.arrive(database, arrival.session, arrival.platform, sender, ready=plain)
+    arrived = sessions.arrive(database, arrival.session, arrival.platform, arrival.sender, ready=plain)
     if arrival.title:
         sessions.rename(database, arrival.session, arrival.title)
     attachments.add(database, arrival.session, arrival.attachment_data)
@@ -232,7 +231,7 @@ def _accept_plain(database: Database, arrival: Arrival, host: str) -> Receipt:
 
     def keep() -> str | None:
         dedupe.remember_all(database, keys, arrival.dedupe_ttl_s)
-        sessions.arrive_if_new(database, arrival.platform, f"{arrival.platform}:{arrival.user}", keys)
+        sessions.arrive_if_new(database, arrival.platform, arrival.sender, keys)
         inbox.add_if_new(database, arrival, keys)
         if arrival.title:
             sessions.rename_if_accepted(database, arrival.session, arrival.title, arrival.id)

@@ -96,8 +96,7 @@ def _decide(database: Database, arrival: Arrival, arrived: ArrivalPlace, command
     decision = Decision.APPROVED if command.kind is CommandKind.APPROVE else Decision.DENIED
     decided = approvals.decide(database, session, decision, command.question)
     if decided:
-        actor = f"{arrival.platform}:{arrival.user}"
-        audit.add(database, AuditEntry(database.now(), DECIDED[decision], actor, session, "chat"))
+        audit.add(database, AuditEntry(database.now(), DECIDED[decision], arrival.sender, session, "chat"))
     if decided and not arrived.finds_running:
         sessions.release(database, session)
     answers = _close(database, session, arrived.seq, command.done if decided else command.nothing)

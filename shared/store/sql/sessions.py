@@ -324,8 +324,8 @@ def _times(database: Database, key: str, last: int) -> tuple[float, ...]:
 
 
 def _titles(database: Database, keys: tuple[str, ...]) -> dict[str, str]:
-    found = {key: sessions.title(database, key) for key in keys}
-    return {key: title for key, title in found.items() if title}
+    found = database.each(lambda key: sessions.title(database, key), keys)
+    return {key: title for key, title in zip(keys, found, strict=True) if title}
 
 
 def _unsettled_todo(database: Database, key: str) -> bytes | None:

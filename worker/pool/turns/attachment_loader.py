@@ -59,7 +59,7 @@ class AttachmentLoader:
         uploads = await asyncio.gather(*(self._upload(turn, message, one) for one in waiting))
         read = read_uploads(message.text, uploads, self._limits)
         for digest, data in read.data.items():
-            await self.keep(turn, digest, data)
+            await self._keep(turn, digest, data)
         here = tuple(one for one in message.attachments if not one.source)
         return msgspec.structs.replace(message, text=read.text, attachments=(*here, *read.attachments))
 
@@ -100,7 +100,7 @@ class AttachmentLoader:
                 worker.send(AttachmentData(turn.number, digest, data))
             return
 
-    async def keep(self, turn: ActiveTurn, digest: str, data: bytes) -> None:
+    async def _keep(self, turn: ActiveTurn, digest: str, data: bytes) -> None:
         """Keep an image of a message."""
         while True:
             try:
